@@ -1,0 +1,56 @@
+"""The values every part of jaxinv passes around, and the meaning of their axes.
+
+Symbols, fixed here once:
+  b         batch: images, identities or samples
+  h, w, c   image or feature height, width, channels (NHWC everywhere)
+  k         rows of a latent: 1 (the space W) or num_ws (the space W+)
+Images are float32 RGB, about [-1, 1] and not clamped, unless a name ends in `_uint8`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+Shape = tuple[int, ...]
+Weights = dict[str, Any]  # {'params': what tuning may move, 'buffers': w_avg and noise constants}
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratorSpec:
+    """What there is to know about a generator without its weights."""
+
+    name: str
+    resolution: int  # pixels; images are square
+    z_dim: int
+    w_dim: int
+    num_ws: int  # rows of a W+ latent
+    label_dim: int = 0  # 0 = unconditional
+    noise_shapes: tuple[tuple[str, Shape], ...] = ()  # (name, (h, w, 1)); () = takes no noise
+    feature_shapes: tuple[tuple[str, Shape], ...] = ()  # SAM's names: ('F4', (16, 16, c)), ...
+
+
+class Affine(NamedTuple):
+    """Replaces a feature map x by scale * x + shift. Both broadcast against [b, h, w, c]."""
+
+    scale: Any
+    shift: Any
+
+
+class Generator(NamedTuple):
+    """A generator as a value: its spec and three pure functions.
+
+    init(key) -> weights
+        Random weights in the right shapes, for tests.
+    map(weights, z [b, z_dim]) -> w [b, w_dim]
+        The mapping network, without truncation.
+    synthesize(weights, w [b, k, w_dim], noise='const', taps=None) -> (images, features)
+        images [b, h, w, 3]; features {'F4': [b, 16, 16, c], ...}, as the next layer sees them
+        (after their tap). noise: 'const' uses weights['buffers']['noise'], 'none' uses none, a dict
+        {name: [b or 1, h, w, 1]} (unit RMS, before the layer's strength) uses those maps.
+        taps: {feature name: Affine}.
+    """
+
+    spec: GeneratorSpec
+    init: Callable[..., Weights]
+    map: Callable[..., Any]
+    synthesize: Callable[..., tuple[Any, dict[str, Any]]]

@@ -1,0 +1,55 @@
+"""Packaging. `configs/` stays a plain folder in a checkout and is installed as `jaxinv.configs`."""
+
+import pathlib
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+
+setuptools.setup(
+    name='jaxinv',
+    version='0.1.0',
+    description='GAN inversion and editing of real photographs in JAX/Flax: PTI and SAM',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.11',
+    packages=[
+        'jaxinv',
+        'jaxinv.configs',
+        'jaxinv.generators',
+        'jaxinv.inversion',
+        'jaxinv.networks',
+        'converters',
+    ],
+    package_dir={'jaxinv.configs': 'configs'},
+    package_data={'jaxinv': ['directions/*', 'templates/*']},
+    install_requires=[
+        # The method.
+        'jax>=0.10',
+        'flax>=0.12',
+        'optax>=0.2.8',
+        'orbax-checkpoint>=0.12',
+        'numpy>=1.26',
+        'lpips-j>=0.0.6',
+        # Launching.
+        'absl-py>=2.1',
+        'ml_collections>=1.1',
+        # Photographs, faces and attributes.
+        'Pillow>=11',
+        'dlib-bin>=20.0',
+        'onnxruntime>=1.20',
+        'matplotlib>=3.9',  # curves of the report; ships the portrait of Grace Hopper
+        'scikit-image>=0.24',  # ships the portrait of Eileen Collins
+        # Results.
+        'dm-pix>=0.4.4',
+        'jinja2>=3.1',
+        'safetensors>=0.5',
+        'tensorboardX>=2.6',
+    ],
+    extras_require={
+        # Only for --config.data.tfds; 220 MB, so not forced on everybody.
+        'tfds': ['tensorflow-datasets>=4.9.7'],
+        'test': ['pytest>=8', 'hypothesis>=6', 'ruff>=0.9'],
+    },
+)
