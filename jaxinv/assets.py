@@ -19,8 +19,10 @@ import tempfile
 import zipfile
 from typing import NamedTuple
 
+from jaxinv.errors import JaxinvError
 
-class AssetError(RuntimeError):
+
+class AssetError(JaxinvError):
     """A file could not be had; the message says which one and what to do."""
 
 

@@ -1,0 +1,63 @@
+"""Latent codes: statistics of W, truncation, and the keys of their randomness.
+
+W is W+ with one row: w [b, k, w_dim] with k = 1 or num_ws.
+"""
+
+import zlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinv.types import Generator, Weights
+
+
+class WStatistics(NamedTuple):
+    """Mean of W [w_dim], and its spread as one number: sqrt(E ||w - mean||^2), over all dims."""
+
+    mean: jax.Array
+    std: jax.Array
+
+
+def sample_z(seed: int, num_samples: int, z_dim: int) -> np.ndarray:
+    """Unit normals [num_samples, z_dim], the same on every machine and device count."""
+    z = np.random.RandomState(seed).standard_normal((num_samples, z_dim))
+    return z.astype(np.float32)
+
+
+def w_statistics(
+    generator: Generator, weights: Weights, num_samples: int = 10_000, seed: int = 123
+) -> WStatistics:
+    """Statistics of the mapping network's output, without truncation.
+
+    Defaults as in StyleGAN2's projector; PTI's code takes 600 samples with the same seed.
+    """
+    z = sample_z(seed, num_samples, generator.spec.z_dim)
+    w = jax.jit(generator.map)(weights, z)
+    mean = w.mean(axis=0)
+    std = jnp.sqrt(jnp.sum((w - mean) ** 2) / num_samples)
+    return WStatistics(mean, std)
+
+
+def truncate(w, w_avg, truncation_psi: float):
+    """Moves w towards w_avg; truncation_psi 1 = off, 0 = w_avg itself."""
+    return w_avg + truncation_psi * (w - w_avg)
+
+
+def identity_ids(images_uint8: np.ndarray) -> np.ndarray:
+    """A number [b] (uint32) per image, from its pixels.
+
+    Randomness is keyed by it and by the step, never by the place in a batch or the device: an
+    image gets the same numbers alone, among others, and on any machine.
+    """
+    return np.array([zlib.crc32(np.ascontiguousarray(i)) for i in images_uint8], np.uint32)
+
+
+def identity_normals(key, ids, step, shape):
+    """Unit normals [b, *shape], one draw per identity and step."""
+
+    def draw(identity):
+        return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, identity), step), shape)
+
+    return jax.vmap(draw)(ids)
