@@ -1,0 +1,175 @@
+"""Edits: spelling, sources, and that a move in W is a move in W and no more."""
+
+import pickle
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from jaxinv import edits
+
+NUM_WS, W_DIM = 6, 8
+
+
+@pytest.fixture
+def directions(tmp_path, monkeypatch):
+    """A package folder with 'smile', 'age' (one row) and 'pc0'."""
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.normal(size=(1, W_DIM)).astype('f4') for name in ('smile', 'age', 'pc0')}
+    np.savez(tmp_path / 'ffhq.npz', **arrays)
+    monkeypatch.setattr(edits, 'DIRECTIONS', tmp_path)
+    return arrays
+
+
+@pytest.fixture
+def w():
+    return np.random.default_rng(1).normal(size=(3, 1, W_DIM)).astype('f4')
+
+
+def test_strength_is_the_multiple_of_the_direction_that_is_added(directions, w):
+    (edit,) = edits.parse(['smile=2.5'])
+    np.testing.assert_allclose(
+        edits.apply(w, edit, NUM_WS), w + 2.5 * directions['smile'], rtol=1e-6
+    )
+
+
+def test_strength_zero_is_the_identity(directions, w):
+    (edit,) = edits.parse('age=0')
+    assert np.array_equal(edits.apply(w, edit, NUM_WS), w)
+
+
+def test_sequence_adds_its_steps_and_names_its_intermediates(directions, w):
+    sequence = edits.parse(['age=-4, smile=2'])
+    assert [e.parts for e in sequence] == [(('age', -4.0), ('smile', 2.0))]
+    expected = w - 4 * directions['age'] + 2 * directions['smile']
+    np.testing.assert_allclose(edits.apply(w, sequence[0], NUM_WS), expected, rtol=1e-5)
+    steps = edits.with_steps(sequence)
+    assert [(e.name, e.requested) for e in steps] == [('age=-4', False), ('age=-4,smile=2', True)]
+
+
+def test_intermediate_that_was_asked_for_is_not_doubled(directions):
+    steps = edits.with_steps(edits.parse(['age=-4,smile=2', 'age=-4']))
+    assert [(e.name, e.requested) for e in steps] == [('age=-4,smile=2', True), ('age=-4', True)]
+
+
+def test_several_strengths_and_semicolons_give_several_edits(directions):
+    names = [e.name for e in edits.parse('age=-4/-2/4; smile=1.5;smile=1.50;')]
+    assert names == ['age=-4', 'age=-2', 'age=4', 'smile=1.5']
+
+
+def test_layer_range_promotes_to_w_plus_and_moves_only_those_rows(directions, w):
+    (edit,) = edits.parse(['pc0[1:3]=2'])
+    moved = np.asarray(edits.apply(w, edit, NUM_WS)) - w
+    assert moved.shape == (3, NUM_WS, W_DIM)
+    expected = np.broadcast_to(2 * directions['pc0'], (3, 2, W_DIM))
+    np.testing.assert_allclose(moved[:, 1:3], expected, rtol=1e-4, atol=1e-6)
+    assert not moved[:, [0, 3, 4, 5]].any()
+    assert edit.name == 'pc0[1:3]=2'
+
+
+def test_one_row_direction_keeps_rows_of_w_and_of_w_plus(directions, w):
+    (edit,) = edits.parse(['smile=1'])
+    assert edits.apply(w, edit, NUM_WS).shape == w.shape
+    plus = np.broadcast_to(w, (3, NUM_WS, W_DIM))
+    np.testing.assert_allclose(edits.apply(plus, edit, NUM_WS), plus + directions['smile'])
+
+
+@pytest.mark.parametrize('shape', [(W_DIM,), (1, W_DIM), (NUM_WS, W_DIM), (1, NUM_WS, W_DIM)])
+@pytest.mark.parametrize('suffix', ['.npy', '.npz', '.safetensors'])
+def test_own_directions_load_in_every_shape(tmp_path, w, shape, suffix):
+    array = np.random.default_rng(2).normal(size=shape).astype('f4')
+    path = tmp_path / f'my beard, v=2{suffix}'  # a comma and an equals sign in a name are fine
+    if suffix == '.npy':
+        np.save(path, array)
+    elif suffix == '.npz':
+        np.savez(path, beard=array)
+    else:
+        safetensors.numpy.save_file({'beard': array}, path)
+    (edit,) = edits.parse([f'{path}=-0.5'])
+    expected = w - 0.5 * array.reshape(1, -1, W_DIM)
+    np.testing.assert_allclose(edits.apply(w, edit, NUM_WS), expected, rtol=1e-5)
+
+
+def test_one_array_of_several_is_picked_by_key(tmp_path):
+    path = tmp_path / 'many.npz'
+    np.savez(path, a=np.zeros(W_DIM), b=np.ones(W_DIM))
+    assert edits.load_direction(f'{path}:b').sum() == W_DIM
+    with pytest.raises(edits.EditError, match='holds a, b'):
+        edits.load_direction(str(path))
+    with pytest.raises(edits.EditError, match="no 'c'"):
+        edits.load_direction(f'{path}:c')
+
+
+def torch_file(path, global_name, storage):
+    """A minimal zip-format .pt of one float tensor, whose pickle names `global_name`."""
+    module, name = global_name
+    program = b'\x80\x02c' + module.encode() + b'\n' + name.encode() + b'\n'
+    program += b'((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000'
+    program += b'X\x03\x00\x00\x00cpuK\x08tQ'
+    program += b'K\x00K\x08\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR.'
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED) as file:
+        file.writestr('archive/data.pkl', program)
+        file.writestr('archive/data/0', storage.astype('<f4').tobytes())
+        file.writestr('archive/version', '3\n')
+
+
+def test_torch_file_loads_without_torch_and_without_executing(tmp_path):
+    pytest.importorskip('converters.safe_pickle')
+    values = np.arange(W_DIM, dtype='f4')
+    torch_file(tmp_path / 'dir.pt', ('torch._utils', '_rebuild_tensor_v2'), values)
+    np.testing.assert_array_equal(edits.load_direction(tmp_path / 'dir.pt'), values[None])
+    assert 'torch' not in sys.modules
+
+
+def test_hostile_files_are_refused_in_one_sentence(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / 'owned'), 'w'))
+
+    pickled = pickle.dumps(Evil())
+    (tmp_path / 'evil.npy').write_bytes(pickled)
+    (tmp_path / 'text.npz').write_text('hello')
+    (tmp_path / 'evil.pt').write_bytes(pickled)
+    np.save(tmp_path / 'object.npy', np.array([Evil()], dtype=object), allow_pickle=True)
+    for name in ('evil.npy', 'text.npz', 'evil.pt', 'object.npy'):
+        with pytest.raises(edits.EditError, match='could not be read'):
+            edits.load_direction(tmp_path / name)
+    assert not (tmp_path / 'owned').exists()
+
+
+@pytest.mark.parametrize(
+    ('spec', 'message'),
+    [
+        ('smlie=2', "Did you mean 'smile'"),
+        ('smile', 'NAME=STRENGTH'),
+        ('smile=2=3', 'no direction'),
+        ('smile=two', 'NAME=STRENGTH'),
+        ('smile=1-2', 'not a strength'),
+        ('smile=1e999', 'not finite'),
+        ('smile=1/2,age=3', 'not a sequence'),
+        ('nowhere.npy=1', 'no file'),
+    ],
+)
+def test_mistakes_say_what_exists(directions, spec, message):
+    with pytest.raises(edits.EditError, match=message):
+        edits.parse([spec])
+
+
+def test_direction_that_does_not_fit_says_what_would(tmp_path, w):
+    np.save(tmp_path / 'long.npy', np.ones((18, W_DIM)))
+    np.save(tmp_path / 'wide.npy', np.ones(512))
+    np.save(tmp_path / 'cube.npy', np.ones((2, 2, 2)))
+    with pytest.raises(edits.EditError, match='18 rows; this generator takes 1 or 6'):
+        edits.apply(w, edits.parse([f'{tmp_path}/long.npy=1'])[0], NUM_WS)
+    with pytest.raises(edits.EditError, match='512 values a row; this generator takes 8'):
+        edits.apply(w, edits.parse([f'{tmp_path}/wide.npy=1'])[0], NUM_WS)
+    with pytest.raises(edits.EditError, match=r'shape \[2, 2, 2\]'):
+        edits.parse([f'{tmp_path}/cube.npy=1'])
+
+
+def test_rows_that_do_not_exist_are_refused(directions, w):
+    for spec in ('smile[0:7]=1', 'smile[3:3]=1'):
+        with pytest.raises(edits.EditError, match=r'0\.\.5'):
+            edits.apply(w, edits.parse([spec])[0], NUM_WS)
