@@ -1,0 +1,68 @@
+"""Weight conversion by table: every target named once, every source used once, every shape checked.
+
+A table is {target path: (source name, transform)}, paths joined by '/', transform a function of one
+array. The ends are loud: a missing, unexpected or misshapen array is an error that names its key.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+Table = Mapping[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]
+
+
+class ConversionError(ValueError):
+    """The source is not the network the table describes; the message names the array."""
+
+
+def flatten(tree, prefix='') -> dict:
+    """{'a': {'b': x}} -> {'a/b': x}."""
+    if not isinstance(tree, Mapping):
+        return {prefix.removesuffix('/'): tree}
+    flat = {}
+    for name, branch in tree.items():
+        flat |= flatten(branch, f'{prefix}{name}/')
+    return flat
+
+
+def unflatten(flat) -> dict:
+    """{'a/b': x} -> {'a': {'b': x}}."""
+    tree = {}
+    for path, leaf in flat.items():
+        *parents, name = path.split('/')
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[name] = leaf
+    return tree
+
+
+def apply(table: Table, source: Mapping[str, np.ndarray], like: Mapping) -> dict[str, np.ndarray]:
+    """Flat {target path: float32 array} with the keys and shapes of the flat tree `like`."""
+    _same_names('weight', table, like)
+    _same_names('array', source, {name for name, _ in table.values()})
+    converted = {}
+    for path, (name, transform) in table.items():
+        try:
+            array = transform(source[name])
+        except ValueError as error:
+            raise ConversionError(
+                f'Array {name!r} of shape {list(source[name].shape)} does not fit {path}.'
+            ) from error
+        if np.shape(array) != tuple(like[path].shape):
+            raise ConversionError(
+                f'Array {name!r} gives {path} the shape {list(array.shape)}; '
+                f'{list(like[path].shape)} is wanted.'
+            )
+        converted[path] = np.array(array, np.float32, order='C')  # ascontiguousarray makes 0-d 1-d
+    return converted
+
+
+def _same_names(kind, given, wanted):
+    missing, unexpected = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
+    if missing:
+        raise ConversionError(f'Missing {kind}: {", ".join(missing[:5])} ({len(missing)} in all).')
+    if unexpected:
+        raise ConversionError(
+            f'Unexpected {kind}: {", ".join(unexpected[:5])} ({len(unexpected)} in all).'
+        )

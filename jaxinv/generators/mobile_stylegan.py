@@ -1,0 +1,254 @@
+"""MobileStyleGAN (Belousov 2021, arXiv:2104.04767) as pure functions around Flax modules.
+
+It was distilled from StyleGAN2 (FFHQ, config-f) and shares that network's mapping, hence its W.
+
+Latent rows: the first conv reads w[0]; block i (output 8 * 2^i pixels) reads w[3i + 1] for its
+upsampling and conv1, w[3i + 2] for conv2, and would read w[3i + 3] for to_img, which only the last
+block has. The original counts one row more (23 at 1024 pixels, rows 0 to 21 of them addressed).
+
+Weights: {'params': {'synthesis': {'b4': ..., 'b8': ...}}, blocks named by their resolution,
+          'buffers': {'mapping': ..., 'noise': {'b8_conv1': [8, 8, 1], ...}, 'w_avg': [w_dim]}}.
+The mapping network is a buffer because no method tunes it.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxinv.generators import ops
+from jaxinv.types import Generator, GeneratorSpec
+
+CHANNELS = (512, 512, 512, 512, 512, 256, 128, 64)  # at 4, 8, ..., 512 pixels
+FEATURES = {16: 'F4', 32: 'F6', 64: 'F8', 128: 'F10'}  # SAM's names; the output of a block's conv2
+LEAKY_GAIN = math.sqrt(2 / (1 + 0.2**2))  # keeps the variance of a random network
+
+
+def mobile_stylegan(
+    resolution=512,
+    channels=CHANNELS,  # at 4, 8, ... pixels; images of the full size are twice the last of these
+    z_dim=512,
+    w_dim=512,
+    mapping_layers=8,
+    name='mobile_stylegan',
+) -> Generator:
+    """A generator of images of full size, 8 * 2^(len(channels) - 1) pixels, or of half that.
+
+    The network ends in a Haar wavelet step. At half size that step is left out and its low band / 2
+    is the image, which is exactly the 2x2 mean of the full-size image.
+    Raises ValueError if `resolution` is neither.
+    """
+    sizes = [4 * 2**i for i in range(len(channels))]
+    if resolution not in (sizes[-1], 2 * sizes[-1]):
+        raise ValueError(
+            f'{name} makes images of {2 * sizes[-1]} or {sizes[-1]} pixels, not {resolution}; '
+            f'choose one of these two.'
+        )
+    layers = [f'b{size}_{conv}' for size in sizes for conv in ('conv1', 'conv2')]
+    layers.remove('b4_conv2')
+    noise_shapes = {layer: (int(layer[1:].split('_')[0]),) * 2 + (1,) for layer in layers}
+    spec = GeneratorSpec(
+        name=name,
+        resolution=resolution,
+        z_dim=z_dim,
+        w_dim=w_dim,
+        num_ws=3 * (len(channels) - 1) + 2,
+        noise_shapes=tuple(noise_shapes.items()),
+        feature_shapes=tuple(
+            (FEATURES[size], (size, size, c))
+            for size, c in zip(sizes, channels, strict=True)
+            if size in FEATURES
+        ),
+    )
+    mapping = Mapping(w_dim, mapping_layers)
+    synthesis = Synthesis(tuple(channels), full_size=resolution == 2 * sizes[-1])
+
+    def init(key):
+        keys = jax.random.split(key, 4)
+        noise = {
+            layer: jax.random.normal(jax.random.fold_in(keys[0], i), shape)
+            for i, (layer, shape) in enumerate(noise_shapes.items())
+        }
+        w = jnp.zeros([1, spec.num_ws, w_dim])
+        mapper = mapping.init(keys[1], jnp.zeros([1, z_dim]))['params']
+        z = jax.random.normal(keys[2], [1000, z_dim])
+        return {
+            'params': {'synthesis': synthesis.init(keys[3], w, noise, {})['params']},
+            'buffers': {
+                'mapping': mapper,
+                'noise': noise,
+                'w_avg': mapping.apply({'params': mapper}, z).mean(0),
+            },
+        }
+
+    def map_(weights, z):
+        if z.ndim != 2 or z.shape[1] != z_dim:
+            raise ValueError(f'z has shape {list(z.shape)}; {name} takes [b, {z_dim}].')
+        return mapping.apply({'params': weights['buffers']['mapping']}, z)
+
+    def synthesize(weights, w, noise='const', taps=None):
+        if w.ndim != 3 or w.shape[1] not in (1, spec.num_ws) or w.shape[2] != w_dim:
+            raise ValueError(
+                f'w has shape {list(w.shape)}; {name} takes [b, 1, {w_dim}] (W) or '
+                f'[b, {spec.num_ws}, {w_dim}] (W+).'
+            )
+        taps = taps or {}
+        unknown = set(taps) - {feature for feature, _ in spec.feature_shapes}
+        if unknown:
+            raise ValueError(
+                f'No feature {sorted(unknown)[0]!r} to tap; {name} has '
+                f'{", ".join(feature for feature, _ in spec.feature_shapes)}.'
+            )
+        maps = _noise_maps(noise, weights, spec, len(w))
+        w = jnp.broadcast_to(w, (len(w), spec.num_ws, w_dim))
+        return synthesis.apply({'params': weights['params']['synthesis']}, w, maps, taps)
+
+    return Generator(spec, init, map_, synthesize)
+
+
+def _noise_maps(noise, weights, spec, batch):
+    """{layer: [b or 1, h, w, 1] or None} for every layer."""
+    shapes = dict(spec.noise_shapes)
+    if isinstance(noise, str):
+        if noise == 'none':
+            return dict.fromkeys(shapes)
+        if noise == 'const':
+            noise = {layer: weights['buffers']['noise'][layer][None] for layer in shapes}
+        else:
+            raise ValueError(f"noise is {noise!r}; allowed: 'const', 'none' or a dict of maps.")
+    if set(noise) != set(shapes):
+        odd = sorted(set(noise) ^ set(shapes))[0]
+        raise ValueError(
+            f'Noise maps must be given for exactly {", ".join(shapes)}; {odd!r} is '
+            f'{"unknown" if odd in noise else "missing"}.'
+        )
+    for layer, shape in shapes.items():
+        if noise[layer].shape not in ((1, *shape), (batch, *shape)):
+            raise ValueError(
+                f'Noise map {layer!r} has shape {list(noise[layer].shape)}; allowed: '
+                f'{[1, *shape]} or {[batch, *shape]}.'
+            )
+    return noise
+
+
+class Mapping(nn.Module):
+    """z [b, z_dim] -> w [b, w_dim]: second-moment normalisation, then dense layers."""
+
+    w_dim: int
+    layers: int
+
+    @nn.compact
+    def __call__(self, z):
+        x = z * jax.lax.rsqrt(jnp.mean(jnp.square(z), -1, keepdims=True) + 1e-8)
+        for i in range(self.layers):
+            x = nn.Dense(self.w_dim, name=f'dense_{i}')(x)
+            x = ops.leaky_relu(x) * math.sqrt(2)
+        return x
+
+
+class Synthesis(nn.Module):
+    """w [b, num_ws, w_dim], noise maps, taps -> (images [b, h, w, 3], features)."""
+
+    channels: tuple[int, ...]
+    full_size: bool
+
+    @nn.compact
+    def __call__(self, w, noise, taps):
+        features = {}
+        x = FirstBlock(self.channels[0], name='b4')(w[:, 0], noise['b4_conv1'])
+        for i, channels in enumerate(self.channels[1:]):
+            size = 8 * 2**i
+            rows = w[:, 3 * i + 1 : 3 * i + 4]
+            last = i == len(self.channels) - 2
+            block = Block(channels, to_image=last, full_size=self.full_size, name=f'b{size}')
+            tap = taps.get(FEATURES.get(size))
+            x, tapped = block(x, rows, noise[f'b{size}_conv1'], noise[f'b{size}_conv2'], tap)
+            if size in FEATURES:
+                features[FEATURES[size]] = tapped
+        return x, features
+
+
+class FirstBlock(nn.Module):
+    channels: int
+
+    @nn.compact
+    def __call__(self, w, noise):
+        const = self.param('const', nn.initializers.normal(1.0), (4, 4, self.channels))
+        x = jnp.broadcast_to(const, (len(w), *const.shape))
+        return StyledConv(self.channels, dense=True, name='conv1')(x, w, noise)
+
+
+class Block(nn.Module):
+    """x [b, h, w, c] -> [b, 2h, 2w, channels], the tapped feature; or the image in x's place."""
+
+    channels: int
+    to_image: bool
+    full_size: bool
+
+    @nn.compact
+    def __call__(self, x, w, noise_1, noise_2, tap):
+        x = Upsample(name='up')(x, w[:, 0])
+        x = StyledConv(self.channels, dense=False, name='conv1')(x, w[:, 0], noise_1)
+        x = StyledConv(self.channels, dense=False, name='conv2')(x, w[:, 1], noise_2)
+        if tap is not None:
+            x = tap.scale * x + tap.shift
+        if not self.to_image:
+            return x, x
+        return ToImage(self.full_size, name='to_img')(x, w[:, 2]), x
+
+
+class Upsample(nn.Module):
+    """Modulate, then one inverse Haar wavelet step: [b, h, w, c] -> [b, 2h, 2w, c / 4]."""
+
+    @nn.compact
+    def __call__(self, x, w):
+        return ops.haar_up(x * _style(x, w))
+
+
+class StyledConv(nn.Module):
+    """Modulate, convolve (dense 3x3, or depthwise 3x3 then 1x1), add noise and bias, leaky ReLU.
+
+    Demodulation does not depend on the style in this network: it is part of the kernel.
+    """
+
+    channels: int
+    dense: bool
+
+    @nn.compact
+    def __call__(self, x, w, noise):
+        c = x.shape[-1]
+        x = x * (_style(x, w) / math.sqrt(9 * c))
+        gain = nn.initializers.normal(LEAKY_GAIN)
+        if self.dense:
+            x = ops.conv(x, self.param('kernel', gain, (3, 3, c, self.channels)))
+        else:
+            x = ops.depthwise(x, self.param('depthwise', nn.initializers.normal(1.0), (3, 3, c)))
+            x = ops.pointwise(x, self.param('pointwise', gain, (c, self.channels)))
+        strength = self.param('noise_strength', nn.initializers.constant(0.1), ())
+        if noise is not None:
+            x = x + strength * noise
+        return ops.leaky_relu(x + self.param('bias', nn.initializers.zeros, (self.channels,)))
+
+
+class ToImage(nn.Module):
+    """Modulated 1x1 convolution to the four wavelet bands of the image, then the image."""
+
+    full_size: bool
+
+    @nn.compact
+    def __call__(self, x, w):
+        c = x.shape[-1]
+        kernel = self.param('pointwise', nn.initializers.normal(1.0), (c, 12))
+        bias = self.param('bias', nn.initializers.zeros, (12,))
+        x = x * (_style(x, w) / math.sqrt(c))
+        if self.full_size:
+            return ops.haar_up(ops.pointwise(x, kernel) + bias)
+        # The low band over 2 is the 2x2 mean of the full-size image; the other bands are not made.
+        return (ops.pointwise(x, kernel[:, :3]) + bias[:3]) / 2
+
+
+def _style(x, w):
+    """Modulation of x's channels by one row of w [b, w_dim]: [b, 1, 1, c]."""
+    dense = nn.Dense(x.shape[-1], bias_init=nn.initializers.ones, name='modulation')
+    return dense(w)[:, None, None]
