@@ -1,0 +1,179 @@
+"""Photographs in, aligned targets out. Unusable files are skipped with a reason, never fatal.
+
+targets = load_targets('demo', resolution=512)
+targets.names, targets.images_uint8   # ['grace_hopper', 'eileen_collins'], [2, 512, 512, 3]
+"""
+
+import dataclasses
+import hashlib
+import importlib.util
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import PIL.Image
+
+from jaxinv import align, files
+from jaxinv import faces as face_finder
+from jaxinv import images as pictures
+
+MIN_SIDE = 64  # pixels of the alignment square in the photo; less holds no person to find again
+ENLARGED = 1.25  # a warning from this magnification on
+FACES = ('largest', 'all')
+_DEMO = (  # name, package, file in it: public domain (US Navy; NASA)
+    ('grace_hopper', 'matplotlib', 'mpl-data/sample_data/grace_hopper.jpg'),
+    ('eileen_collins', 'skimage', 'data/astronaut.png'),
+)
+
+
+class NoImages(ValueError):
+    """Nothing usable is left; the message is one sentence that names what was looked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """What load_targets found. names, images_uint8 and sources go together."""
+
+    names: list[str]  # unique, also where capitals don't count, and safe as file names
+    images_uint8: np.ndarray  # [n, resolution, resolution, 3]
+    # {'file', 'sha256' of its bytes, 'warning': None or a sentence,
+    #  'face': None if aligned=True, else {'index', 'count', 'box', 'quad', 'side', 'score'}}
+    sources: list[dict]
+    skipped: list[dict]  # {'file', 'reason'}
+
+
+def load_targets(
+    images: str | os.PathLike | Sequence[str | os.PathLike],
+    resolution: int,
+    *,
+    faces: str = 'largest',  # or 'all': every face of every picture, NAME_1, NAME_2, ...
+    aligned: bool = False,  # True: pictures are square crops already; nothing is detected
+) -> Targets:
+    """Reads, finds faces, aligns as FFHQ, and names the targets of a run.
+
+    images: 'demo' (two portraits that come with matplotlib and scikit-image), a file, a folder
+    (searched with its subfolders), a pattern such as 'photos/*.jpg', or several of these in a list
+    or separated by commas.
+
+    aligned=True takes square pictures as they are, resized; others are skipped, since stretching,
+    cropping or padding would all put the face where the generator does not expect it.
+
+    Raises NoImages if nothing usable is left, ValueError for an unknown `faces`.
+    """
+    if faces not in FACES:
+        raise ValueError(f"faces is {faces!r}; it can be 'largest' or 'all'.")
+    if resolution < 1:
+        raise ValueError(f'resolution is {resolution}; it must be at least 1.')
+    found = _demo() if images == 'demo' else files.find(images)
+    skipped = list(found.skipped)
+    stems, crops, sources = [], [], []
+    for stem, path in found.files:
+        try:
+            picture = pictures.read(path)
+            if aligned:
+                results = [_take_aligned(picture, path, resolution)]
+            else:
+                results = _take_faces(picture, path, resolution, faces, skipped)
+        except (pictures.ImageError, _Skip) as error:
+            skipped.append({'file': str(path), 'reason': str(error)})
+            continue
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        for suffix, crop, face, warning in results:
+            stems.append(stem + suffix)
+            crops.append(crop)
+            sources.append({'file': str(path), 'sha256': digest, 'face': face, 'warning': warning})
+    if not crops:
+        raise NoImages(_nothing_left(images, found.files, skipped, aligned))
+    return Targets(files.unique_names(stems), np.stack(crops), sources, skipped)
+
+
+class _Skip(ValueError):
+    """One picture cannot be used; the message is the reason in the report."""
+
+
+def _take_aligned(picture: PIL.Image.Image, path: pathlib.Path, resolution: int):
+    width, height = picture.size
+    if width != height:
+        raise _Skip(f'{path.name} is {width} x {height} and not square, so it is not aligned.')
+    least = min(MIN_SIDE, resolution)
+    if width < least:
+        raise _Skip(
+            f'{path.name} is too small: {width} x {height} pixels, at least {least} are needed.'
+        )
+    return '', np.asarray(_resize(picture, resolution)), None, _enlarged(width, resolution)
+
+
+def _resize(picture: PIL.Image.Image, resolution: int) -> PIL.Image.Image:
+    # By whole factors the mean of each block is exact and leaves no ringing.
+    whole = picture.width % resolution == 0
+    method = PIL.Image.Resampling.BOX if whole else PIL.Image.Resampling.LANCZOS
+    return picture.resize((resolution, resolution), method)
+
+
+def _take_faces(picture, path: pathlib.Path, resolution: int, which: str, skipped: list):
+    detected = face_finder.detect(picture, thorough=which == 'all')
+    if not detected:
+        raise _Skip(f'No face was found in {path.name} ({picture.width} x {picture.height}).')
+    results = []
+    for index, face in enumerate(detected, start=1):
+        corners = align.quad(face.landmarks)
+        side = align.side(corners)
+        # On too small a face: silence when only the largest counts and a larger one was taken.
+        if side < MIN_SIDE:
+            reason = (
+                f'The face in {path.name} is too small: its square has {side:.0f} pixels a side, '
+                f'at least {MIN_SIDE} are needed.'
+            )
+            if which == 'largest' or len(detected) == 1:
+                raise _Skip(reason)
+            skipped.append({'file': f'{path} (face {index})', 'reason': reason})
+            continue
+        crop = np.asarray(align.align(picture, face.landmarks, resolution))
+        about = {
+            'index': index,
+            'count': len(detected),
+            'box': [round(value, 1) for value in face.box],
+            'quad': np.round(corners, 2).tolist(),
+            'side': round(side, 1),
+            'score': round(face.score, 2),
+        }
+        suffix = f'_{index}' if which == 'all' and len(detected) > 1 else ''
+        results.append((suffix, crop, about, _enlarged(side, resolution)))
+        if which == 'largest':
+            break
+    return results
+
+
+def _enlarged(side: float, resolution: int) -> str | None:
+    if side * ENLARGED >= resolution:
+        return None
+    return (
+        f'Only {side:.0f} pixels a side were enlarged to {resolution}; '
+        'fine detail will be the generator’s own.'
+    )
+
+
+def _demo() -> files.Found:
+    found = files.Found([], [])
+    for name, package, member in _DEMO:
+        spec = importlib.util.find_spec(package)
+        path = pathlib.Path(spec.origin).parent / member if spec and spec.origin else None
+        if path is not None and path.is_file():
+            found.files.append((name, path))
+        else:
+            reason = f'The demo portrait {name} comes with {package}, which is not installed.'
+            found.skipped.append({'file': member, 'reason': reason})
+    return found
+
+
+def _nothing_left(images, found, skipped: list[dict], aligned: bool) -> str:
+    wanted = 'square picture' if aligned else 'face'
+    asked = files.describe(images)
+    reasons = '; '.join(entry['reason'].rstrip('.') for entry in skipped[:3])
+    more = f'; and {len(skipped) - 3} more' if len(skipped) > 3 else ''
+    if not skipped:
+        return f'No image was found in {asked}.'
+    if not found:
+        return f'No image was found in {asked}: {reasons}{more}.'
+    return f'No usable {wanted} was found in {asked}: {reasons}{more}.'

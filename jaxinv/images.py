@@ -1,0 +1,359 @@
+"""Pictures in and out: safe reading, value ranges, area averaging, labelled grids, saving.
+
+`read` takes what people have (phone photos that lie on their side, cut-outs, scans, animations) and
+returns plain upright 8-bit RGB, or raises ImageError with one sentence fit for a report.
+"""
+
+import io
+import os
+import pathlib
+import stat
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import PIL.ImageCms
+import PIL.ImageDraw
+import PIL.ImageFont
+import PIL.ImageOps
+
+# Decoders of these run in-process on the file alone. Left out on purpose: EPS and PS (start
+# Ghostscript), WMF (asks the system), containers of scientific data.
+FORMATS = (
+    'AVIF', 'BMP', 'DIB', 'GIF', 'ICO', 'JPEG', 'JPEG2000', 'MPO', 'PCX', 'PNG', 'PPM', 'QOI',
+    'TGA', 'TIFF', 'WEBP',
+)  # fmt: skip
+MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs (0.5 GB of RGB)
+BACKGROUND = (255, 255, 255)  # shows through where a picture is transparent, as in most viewers
+_SIGNATURES = {
+    b'\x89PNG': 'PNG',
+    b'\xff\xd8\xff': 'JPEG',
+    b'GIF8': 'GIF',
+    b'BM': 'BMP',
+    b'II*\0': 'TIFF',
+    b'MM\0*': 'TIFF',
+}
+
+
+class ImageError(ValueError):
+    """A file is not a usable picture; the message is one sentence that says why."""
+
+
+def read(path: str | os.PathLike) -> PIL.Image.Image:
+    """The picture in a file as upright 8-bit sRGB (mode 'RGB').
+
+    EXIF orientation is applied. Transparency is laid over white. 16-bit values are scaled to 8,
+    embedded colour profiles other than sRGB converted, CMYK and palettes resolved; of an animation
+    the first frame is taken.
+
+    Raises ImageError: missing, not a regular file, empty, not an image whatever its name says, of a
+    format that is not read, damaged or cut short, or more than MAX_PIXELS pixels.
+    """
+    path = pathlib.Path(path)
+    data = _read_bytes(path)
+    if _is_heif(data):
+        _register_heif(path)
+    try:
+        # A limit of our own: other code in the process may have lifted Pillow's.
+        with _open_quietly(data) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(_too_large(path, f'{width} x {height} pixels'))
+            image.load()
+            return _to_rgb(_upright(image))
+    except ImageError:
+        raise
+    except PIL.Image.DecompressionBombError as error:
+        raise ImageError(_too_large(path, 'too many pixels')) from error
+    except PIL.UnidentifiedImageError as error:
+        raise ImageError(_unidentified(path, data)) from error
+    except MemoryError as error:
+        raise ImageError(f'{path.name} needs more memory than there is.') from error
+    except Exception as error:  # decoders of damaged files raise almost anything
+        reason = ' '.join(str(error).split())[:120] or type(error).__name__
+        raise ImageError(f'{path.name} is damaged or cut short ({reason}).') from error
+
+
+def _read_bytes(path: pathlib.Path) -> bytes:
+    try:
+        # Checked before opening: opening a pipe would wait for a writer for ever.
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise ImageError(f'{path.name} is a folder, not an image.')
+        if not stat.S_ISREG(mode):
+            raise ImageError(f'{path.name} is not a regular file.')
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError(f'{path} does not exist.') from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = getattr(error, 'strerror', None) or str(error)
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f'{path.name} cannot be read ({reason}).') from error
+    if not data:
+        raise ImageError(f'{path.name} is empty (0 bytes).')
+    return data
+
+
+def _open_quietly(data: bytes) -> PIL.Image.Image:
+    formats = [name for name in (*FORMATS, 'HEIF') if name in _known_formats()]
+    import warnings
+
+    with warnings.catch_warnings():
+        # Half the limit already makes Pillow warn, and odd metadata does; neither is news here.
+        warnings.simplefilter('ignore')
+        return PIL.Image.open(io.BytesIO(data), formats=formats)
+
+
+def _known_formats() -> dict:
+    PIL.Image.init()
+    return PIL.Image.OPEN
+
+
+def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    try:
+        return PIL.ImageOps.exif_transpose(image)
+    except Exception:  # damaged metadata in front of a sound picture: take it as it lies
+        return image
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode.startswith('I') or image.mode == 'F':
+        image = _deep_grey_to_8_bit(image)
+    profile = image.info.get('icc_profile')
+    if image.mode == 'LAB':
+        image = PIL.ImageCms.profileToProfile(
+            image, PIL.ImageCms.createProfile('LAB'), _srgb(), outputMode='RGB'
+        )
+    elif image.mode == 'RGBX':
+        image = image.convert('RGB')
+    if image.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in image.info:
+        rgba = image.convert('RGBA')
+        alpha = rgba.getchannel('A')
+        flat = PIL.Image.new('RGB', image.size, BACKGROUND)
+        flat.paste(_to_srgb(rgba.convert('RGB'), profile), mask=alpha)
+        return flat
+    return _to_srgb(image, profile)
+
+
+def _deep_grey_to_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
+    """16-bit grey by its full range; 32-bit and float, which have none, by what they hold."""
+    values = np.asarray(image).astype(np.float64)
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    top = values.max(initial=0.0)
+    if image.mode == 'F' and top <= 1.0:
+        scale = 255.0
+    elif not image.mode.startswith('I;16') and top <= 255.0:
+        scale = 1.0
+    else:
+        scale = 255.0 / (65535.0 if top <= 65535.0 else top)
+    grey = np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
+    return PIL.Image.fromarray(grey)
+
+
+def _srgb():
+    return PIL.ImageCms.createProfile('sRGB')
+
+
+def _to_srgb(image: PIL.Image.Image, profile: bytes | None) -> PIL.Image.Image:
+    """Converts by the embedded profile if it is a usable one, and not sRGB already."""
+    if profile and image.mode in ('RGB', 'CMYK', 'L'):
+        try:
+            source = PIL.ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            name = PIL.ImageCms.getProfileDescription(source)
+            colour_space = source.profile.xcolor_space.strip()
+            fits = {'RGB': 'RGB', 'CMYK': 'CMYK', 'GRAY': 'L'}.get(colour_space) == image.mode
+            if fits and 'srgb' not in name.lower():
+                return PIL.ImageCms.profileToProfile(image, source, _srgb(), outputMode='RGB')
+        except (PIL.ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            pass  # a damaged profile: the plain conversion below is what most programs show
+    return image.convert('RGB')
+
+
+def _is_heif(data: bytes) -> bool:
+    return data[4:8] == b'ftyp' and data[8:12] in (b'heic', b'heix', b'hevc', b'mif1', b'msf1')
+
+
+def _register_heif(path: pathlib.Path) -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageError(
+            f'{path.name} is a HEIC photo; convert it to JPEG, or pip install pillow-heif.'
+        ) from error
+    pillow_heif.register_heif_opener()
+
+
+def _too_large(path: pathlib.Path, what: str) -> str:
+    limit = MAX_PIXELS // 1_000_000
+    return f'{path.name} is refused: {what}, and at most {limit} million are read.'
+
+
+def _unidentified(path: pathlib.Path, data: bytes) -> str:
+    for signature, name in _SIGNATURES.items():
+        if data.startswith(signature):
+            return f'{path.name} begins like a {name} file but is damaged.'
+    if data[:4] == b'%!PS' or data[:4] == b'%PDF' or data[:5] in (b'<?xml', b'<svg '):
+        return f'{path.name} holds vector graphics, which are not read; export it as PNG or JPEG.'
+    is_text = all(32 <= byte < 127 or byte in b'\t\r\n' or byte >= 128 for byte in data[:512])
+    kind = 'text' if is_text else 'unknown data'
+    return f'{path.name} is not an image but {kind}, whatever its name says.'
+
+
+def to_float(images_uint8) -> jax.Array:
+    """uint8 [0, 255] -> float32 [-1, 1], any shape."""
+    return jnp.asarray(images_uint8, jnp.float32) / 127.5 - 1.0
+
+
+def to_uint8(images) -> np.ndarray:
+    """Float about [-1, 1] -> uint8, rounded to nearest and clamped. Exact inverse of to_float.
+
+    Raises ValueError if a value is not finite: a picture of it would hide that.
+    """
+    values = np.asarray(images, np.float32)
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        raise ValueError(f'{bad} of {values.size} image values are not finite.')
+    return np.clip(np.rint((values + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
+def area_resize(x, size: int | tuple[int, int]):
+    """Averages areas: [b, h, w, c] -> [b, size, size, c] (or size = (height, width)).
+
+    Output pixel i is the plain mean of input pixels floor(i h / s) ... ceil((i + 1) h / s) - 1, the
+    definition of torch's interpolate(mode='area'), so windows overlap by a pixel where s does not
+    divide h. Differentiable; jittable with a static size.
+    """
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    if x.ndim != 4 or min(size) < 1:
+        raise ValueError(f'area_resize takes [b, h, w, c] and sizes >= 1, not {x.shape}, {size}.')
+    b, h, w, c = x.shape
+    if (h, w) == size:
+        return x
+    if h % size[0] == 0 and w % size[1] == 0:
+        fy, fx = h // size[0], w // size[1]
+        return x.reshape(b, size[0], fy, size[1], fx, c).mean((2, 4))
+    rows, columns = (
+        jnp.asarray(_area_matrix(n, s), x.dtype) for n, s in zip((h, w), size, strict=True)
+    )
+    highest = jax.lax.Precision.HIGHEST
+    x = jnp.einsum('sh,bhwc->bswc', rows, x, precision=highest)
+    return jnp.einsum('tw,bswc->bstc', columns, x, precision=highest)
+
+
+def _area_matrix(length: int, size: int) -> np.ndarray:
+    matrix = np.zeros((size, length))
+    for i in range(size):
+        start, stop = i * length // size, -(-(i + 1) * length // size)
+        matrix[i, start:stop] = 1.0 / (stop - start)
+    return matrix
+
+
+def save(path: str | os.PathLike, image_uint8) -> None:
+    """Writes [h, w, 3] uint8 or a PIL picture; the format follows the name (PNG, JPEG, ...).
+
+    Whole file or nothing: written beside the target and renamed, so that a killed run leaves no
+    half picture.
+    """
+    path = pathlib.Path(path)
+    if not isinstance(image_uint8, PIL.Image.Image):
+        array = np.asarray(image_uint8)
+        if array.dtype != np.uint8:
+            raise ValueError(f'save takes uint8, not {array.dtype}; see to_uint8.')
+        image_uint8 = PIL.Image.fromarray(np.ascontiguousarray(array))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
+    options = {'quality': 95} if path.suffix.lower() in ('.jpg', '.jpeg', '.webp') else {}
+    try:
+        image_uint8.save(scratch, **options)
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def grid(
+    rows,
+    row_labels=None,
+    column_labels=None,
+    *,
+    cell: int | None = None,  # pixels; None = the size of the first picture
+    background=(255, 255, 255),
+    ink=(32, 33, 36),
+) -> PIL.Image.Image:
+    """A labelled table of pictures: rows is a list of lists of uint8 [h, w, 3] (None = left blank).
+
+    Rows may have different lengths. Labels stand left of the rows (wrapped) and above the columns.
+    """
+    rows = [list(row) for row in rows]
+    pictures = [picture for row in rows for picture in row if picture is not None]
+    if not pictures:
+        raise ValueError('grid needs at least one picture.')
+    cell = cell or max(np.asarray(pictures[0]).shape[:2])
+    columns = max(len(row) for row in rows)
+    for labels, count, kind in ((row_labels, len(rows), 'row'), (column_labels, columns, 'column')):
+        if labels is not None and len(labels) != count:
+            raise ValueError(f'{len(labels)} {kind} labels for {count} {kind}s.')
+    font = PIL.ImageFont.load_default(size=max(11, min(34, round(cell * 0.075))))
+    gap, margin = max(2, round(cell * 0.02)), max(6, round(cell * 0.06))
+    line = round(font.getbbox('Ág')[3] * 1.15)
+    left_texts = [_wrap(str(t), font, round(cell * 0.9)) for t in row_labels or ()]
+    top_texts = [_wrap(str(t), font, cell - gap) for t in column_labels or ()]
+    left = max((font.getlength(t) for text in left_texts for t in text), default=0)
+    left = margin + (round(left) + margin if left else 0)
+    top = margin + (max(map(len, top_texts)) * line + margin // 2 if top_texts else 0)
+    size = (
+        left + columns * (cell + gap) - gap + margin,
+        top + len(rows) * (cell + gap) - gap + margin,
+    )
+    sheet = PIL.Image.new('RGB', size, background)
+    draw = PIL.ImageDraw.Draw(sheet)
+
+    for j, text in enumerate(top_texts):
+        x = left + j * (cell + gap) + cell // 2
+        y = top - margin // 2 - line * len(text)
+        for k, part in enumerate(text):
+            draw.text((x, y + k * line), part, ink, font, anchor='ma')
+    for i, row in enumerate(rows):
+        y = top + i * (cell + gap)
+        if left_texts:
+            start = y + cell // 2 - line * len(left_texts[i]) // 2
+            for k, part in enumerate(left_texts[i]):
+                draw.text((left - margin, start + k * line), part, ink, font, anchor='ra')
+        for j, picture in enumerate(row):
+            if picture is not None:
+                sheet.paste(_fit(picture, cell), (left + j * (cell + gap), y))
+    return sheet
+
+
+def _fit(picture, cell: int) -> PIL.Image.Image:
+    image = PIL.Image.fromarray(np.ascontiguousarray(np.asarray(picture, np.uint8)))
+    if image.size == (cell, cell):
+        return image.convert('RGB')
+    image = PIL.ImageOps.contain(image.convert('RGB'), (cell, cell), PIL.Image.Resampling.LANCZOS)
+    framed = PIL.Image.new('RGB', (cell, cell), (238, 238, 238))
+    framed.paste(image, ((cell - image.width) // 2, (cell - image.height) // 2))
+    return framed
+
+
+def _wrap(text: str, font, width: int, max_lines: int = 3) -> list[str]:
+    """Breaks at spaces, _ and -; cuts a word that is too long by itself; ends in ... if it must."""
+    lines = ['']
+    for word in text.replace('_', '_ ').replace('-', '- ').split(' '):
+        joined = lines[-1] + ('' if lines[-1].endswith(('_', '-')) or not lines[-1] else ' ') + word
+        if font.getlength(joined) <= width or not lines[-1]:
+            lines[-1] = joined
+        else:
+            lines.append(word)
+    if len(lines) > max_lines:
+        lines = lines[: max_lines - 1] + [lines[max_lines - 1] + '…']
+    return [_cut(line, font, width) for line in lines]
+
+
+def _cut(text: str, font, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    text = text.rstrip('…')
+    while len(text) > 1 and font.getlength(text + '…') > width:
+        text = text[:-1]
+    return text + '…'
