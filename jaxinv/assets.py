@@ -167,6 +167,7 @@ def write_atomically(path: pathlib.Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(data)
+    os.chmod(file.name, 0o644)  # a temporary file is its owner's alone
     os.replace(file.name, path)
 
 

@@ -1,0 +1,99 @@
+"""Line charts as inline SVG, coloured by the page's style sheet (so they follow light and dark).
+
+Written by hand rather than by matplotlib: a tenth of the bytes, sharp at any width, and text that
+takes the page's colours.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import markupsafe
+import numpy as np
+
+WIDTH, HEIGHT = 520, 260
+LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 30
+MAX_POINTS = 400  # more is finer than the pixels
+
+
+def svg(values: Any, names: Sequence[str], *, first_step: int = 0, label: str = '') -> str:
+    """A chart of [steps] or [steps, n] with class `line c<i>` for curve i; '' if nothing is finite.
+
+    The value axis is logarithmic if all values are positive and span more than a factor of 8.
+    """
+    curves = np.asarray(values, np.float64)
+    curves = curves[:, None] if curves.ndim == 1 else curves
+    finite = curves[np.isfinite(curves)]
+    if not finite.size:
+        return markupsafe.Markup('')
+    low, high = float(finite.min()), float(finite.max())
+    log = low > 0 and high / low > 8
+    if high == low:
+        low, high = (low / 1.1, high * 1.1) if low > 0 else (low - 1, high + 1)
+    scale = _log_scale(low, high) if log else _linear_scale(low, high)
+    ticks = _log_ticks(low, high) if log else _linear_ticks(low, high)
+    last = first_step + max(len(curves) - 1, 1)
+
+    def x(step: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (step - first_step) / (last - first_step)
+
+    def y(value: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * scale(value)
+
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{markupsafe.escape(label)}">'
+    ]
+    for tick in ticks:
+        parts.append(
+            f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" '
+            f'y2="{y(tick):.1f}"/><text x="{LEFT - 7}" y="{y(tick) + 4:.1f}" '
+            f'text-anchor="end">{tick:g}</text>'
+        )
+    for tick in _linear_ticks(first_step, last, 5):
+        parts.append(
+            f'<text x="{x(tick):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{tick:g}</text>'
+        )
+    for i in range(curves.shape[1]):
+        name = names[i] if curves.shape[1] == len(names) else label
+        points = _path(curves[:, i], first_step, x, y)
+        parts.append(
+            f'<path class="line c{i % 8}" d="{points}"><title>{markupsafe.escape(name)}</title>'
+            '</path>'
+        )
+    return markupsafe.Markup(''.join(parts) + '</svg>')
+
+
+def _path(curve: np.ndarray, first_step: int, x: Any, y: Any) -> str:
+    stride = max(1, math.ceil(len(curve) / MAX_POINTS))
+    steps = sorted({*range(0, len(curve), stride), len(curve) - 1})
+    text, pen_down = [], False
+    for i in steps:
+        if np.isfinite(curve[i]):
+            text.append(f'{"L" if pen_down else "M"}{x(first_step + i):.1f} {y(curve[i]):.1f}')
+        pen_down = bool(np.isfinite(curve[i]))
+    return ''.join(text)
+
+
+def _linear_scale(low: float, high: float) -> Any:
+    return lambda value: (value - low) / (high - low)
+
+
+def _log_scale(low: float, high: float) -> Any:
+    return lambda value: math.log(value / low) / math.log(high / low)
+
+
+def _linear_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    decades = math.log10(high / low)
+    mantissas = (1, 2, 5) if decades < 2.5 else (1, 3) if decades < 4 else (1,)
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [m * 10.0**e for e in exponents for m in mantissas]
+    return [float(f'{t:.6g}') for t in ticks if low * 0.999 <= t <= high * 1.001]

@@ -1,0 +1,79 @@
+"""The report of a run: grid.png, report.html, metrics.json and the pictures, from plain data.
+
+    run = report.Run(
+        title='Pivotal tuning', names=['Grace Hopper'], targets_uint8=targets,
+        stages=[
+            report.Stage('pivot', pivots, metrics={'lpips_alex': [0.35], ...}, attributes=...),
+            report.Stage('tuned', tuned, metrics={'lpips_alex': [0.06], ...}, attributes=...),
+        ],
+        edits=[report.EditResult(edit.name, edit.parts, images, id_distance, attributes)],
+        drift=report.Drift({'lpips_alex': 0.02, 'mse': 0.001},
+                           {'original': before, 'tuned': after}),
+        traces=[report.Trace('tune', 'lpips_alex', values)],     # [steps] or [steps, n]
+        seconds={'project': 100.0, 'tune': 200.0}, config=config.to_dict(), ...)
+    report.write(workdir, run)
+
+The fields are described in `results.py`.
+"""
+
+import json
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import PIL.Image
+
+from jaxinv import assets, images, report_page
+from jaxinv.metrics_log import MetricsWriter
+from jaxinv.results import Drift, EditResult, Run, Stage, Trace, edit_label, metrics
+
+__all__ = ['Drift', 'EditResult', 'MetricsWriter', 'Run', 'Stage', 'Trace', 'grid', 'write']
+
+
+def write(workdir: str | os.PathLike, run: Run) -> None:
+    """Writes grid.png, report.html, metrics.json and images/NAME/*.png into workdir."""
+    workdir = pathlib.Path(workdir)
+    _write_pictures(workdir / 'images', run)
+    images.save(workdir / 'grid.png', grid(run))
+    text = json.dumps(metrics(run), indent=2, ensure_ascii=False, allow_nan=False) + '\n'
+    assets.write_atomically(workdir / 'metrics.json', text.encode())
+    assets.write_atomically(workdir / 'report.html', report_page.render(run).encode())
+
+
+def grid(run: Run) -> PIL.Image.Image:
+    """The PIL picture of grid.png: a row per identity, target | stages | edits."""
+    edits = [edit for edit in run.edits if edit.requested]
+    columns = ['target', *(stage.name for stage in run.stages), *(edit_label(e) for e in edits)]
+    pictures = [run.targets_uint8, *(s.images_uint8 for s in (*run.stages, *edits))]
+    rows = [[column[i] for column in pictures] for i in range(len(run.names))]
+    # Full size for the usual two portraits; smaller cells where the sheet would get unwieldy.
+    cell = np.shape(run.targets_uint8)[1]
+    while cell > 128 and cell * len(columns) > 5200 or cell * len(rows) > 16000:
+        cell //= 2
+    return images.grid(rows, list(run.names), columns, cell=cell)
+
+
+def slugs(names: Sequence[str]) -> list[str]:
+    """File names for any strings, distinct also where upper and lower case are one."""
+    result: list[str] = []
+    used: set[str] = set()
+    for name in names:
+        base = re.sub(r'[^\w+-]+', '_', str(name)).strip('_')[:60] or 'unnamed'
+        slug, i = base, 2
+        while slug.casefold() in used:
+            slug, i = f'{base}_{i}', i + 1
+        used.add(slug.casefold())
+        result.append(slug)
+    return result
+
+
+def _write_pictures(folder: pathlib.Path, run: Run) -> None:
+    edit_slugs = slugs([edit.name for edit in run.edits])
+    for i, slug in enumerate(slugs(run.names)):
+        images.save(folder / slug / 'target.png', run.targets_uint8[i])
+        for stage in run.stages:
+            images.save(folder / slug / f'{stage.name}.png', stage.images_uint8[i])
+        for edit_slug, edit in zip(edit_slugs, run.edits, strict=True):
+            images.save(folder / slug / f'edit_{edit_slug}.png', edit.images_uint8[i])

@@ -1,0 +1,347 @@
+"""report.html: one self-contained page from a Run.
+
+This module turns numbers into words and pictures into data URIs; how the page looks is in
+`templates/report.html.j2`. Everything that comes from outside (file names, reasons, settings) goes
+through the template's autoescaping.
+"""
+
+import base64
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+import PIL.Image
+
+from jaxinv import curves
+from jaxinv.results import EditResult, Run, attribute_changes, edit_label, mean
+
+NO_FACE = 'no face'
+PAGE_BYTES = 24e6  # what the pictures of a page may weigh, roughly
+
+
+class Column(NamedTuple):
+    title: str
+    digits: int
+    better: int  # -1 = lower is better, 1 = higher is better, 0 = neither
+    unit: str = ''
+    help: str = ''
+
+
+METRICS = {
+    'lpips_alex': Column('LPIPS alex', 3, -1, help='perceptual distance, AlexNet, full resolution'),
+    'lpips_vgg': Column('LPIPS vgg', 3, -1, help='perceptual distance, VGG-16, at 256 px'),
+    'mse': Column('MSE', 4, -1, help='mean squared error, pixels in [-1, 1]'),
+    'psnr': Column('PSNR', 2, 1, ' dB', 'peak signal-to-noise ratio'),
+    'ms_ssim': Column('MS-SSIM', 3, 1, help='multi-scale structural similarity, 1 = equal'),
+    'id_distance': Column(
+        'Identity', 3, -1, help='distance of face embeddings; below 0.6 is the same person'
+    ),
+}
+ATTRIBUTES = {
+    'age': Column('age', 1, 0, ' y'),
+    'smile': Column('smile', 2, 0),
+    'yaw': Column('yaw', 1, 0, '°'),
+}
+
+
+def render(run: Run) -> str:
+    """The page as text. Raises jinja2 errors only if the template itself is wrong."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader('jaxinv', 'templates'),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template('report.html.j2').render(**view(run))
+
+
+def view(run: Run) -> dict[str, Any]:
+    """Everything the template shows, in the order it shows it, as text and data URIs."""
+    encode = _Encoder(run)
+    stage_names = [stage.name for stage in run.stages]
+    return {
+        'run': run,
+        'stages': stage_names,
+        'tiles': _tiles(run),
+        'people': [_person(run, i, encode) for i in range(len(run.names))],
+        'table': _metric_table(run),
+        'edit_table': _edit_table(run),
+        'drift': _drift(run, encode),
+        'charts': _charts(run),
+        'seconds': _seconds(run.seconds),
+        'compare': bool(run.stages),
+        'settings': _flatten(run.config),
+        'generator': _flatten(run.generator),
+    }
+
+
+class _Encoder:
+    """Pictures as JPEG data URIs, smaller the more of them there are."""
+
+    def __init__(self, run: Run):
+        drift = run.drift.images_uint8.values() if run.drift else ()
+        count = len(run.names) * (1 + len(run.stages) + len(run.edits))
+        count += sum(len(pictures) for pictures in drift)
+        budget = PAGE_BYTES / max(count, 1)
+        # A JPEG of a face at quality 88 takes about 0.2 bytes a pixel, 4/3 of that in base64.
+        self.size = next((s for s in (512, 384, 256, 192) if 0.27 * s * s <= budget), 128)
+
+    def __call__(self, image_uint8: Any, size: int | None = None) -> str:
+        image = PIL.Image.fromarray(np.ascontiguousarray(np.asarray(image_uint8)))
+        size = min(size or self.size, self.size)
+        if max(image.size) > size:
+            scale = size / max(image.size)
+            shape = tuple(max(1, round(side * scale)) for side in image.size)
+            image = image.resize(shape, PIL.Image.Resampling.LANCZOS)
+        file = io.BytesIO()
+        image.save(file, 'JPEG', quality=88, optimize=True)
+        return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
+
+
+def number(value: Any, column: Column, signed: bool = False) -> str:
+    """'0.058', '+2.3 y', or 'no face' where it could not be measured."""
+    if value is None or not math.isfinite(value):
+        return NO_FACE
+    text = f'{value:{"+" if signed else ""}.{column.digits}f}{column.unit}'
+    return text.replace('-', '\N{MINUS SIGN}')
+
+
+def _column(name: str, table: Mapping[str, Column]) -> Column:
+    return table.get(name) or Column(name.replace('_', ' '), 3, 0)
+
+
+def _tiles(run: Run) -> list[dict[str, str]]:
+    tiles = []
+    if run.stages:
+        first, last = run.stages[0], run.stages[-1]
+        for name in ('lpips_alex', 'psnr', 'id_distance'):
+            if name not in last.metrics:
+                continue
+            column = _column(name, METRICS)
+            note = 'mean'
+            if first is not last and name in first.metrics:
+                note = f'from {number(mean(first.metrics[name]), column)} at the {first.name}'
+            value = number(mean(last.metrics[name]), column)
+            tiles.append({'value': value, 'label': column.title, 'note': note})
+    if run.seconds:
+        tiles.append(
+            {
+                'value': duration(sum(run.seconds.values())),
+                'label': 'time',
+                'note': run.facts.get('machine', 'all stages'),
+            }
+        )
+    return tiles
+
+
+def _person(run: Run, i: int, encode: _Encoder) -> dict[str, Any]:
+    pictures = [{'label': 'target', 'image': encode(run.targets_uint8[i]), 'notes': []}]
+    for stage in run.stages:
+        notes = [
+            f'{METRICS[name].title} {number(np.asarray(stage.metrics[name])[i], METRICS[name])}'
+            for name in ('lpips_alex', 'id_distance')
+            if name in stage.metrics
+        ]
+        pictures.append(
+            {'label': stage.name, 'image': encode(stage.images_uint8[i]), 'notes': notes}
+        )
+    return {
+        'name': run.names[i],
+        'pictures': pictures,
+        'sweeps': [_strip(run, i, sweep, encode) for sweep in sweeps(run.edits)],
+    }
+
+
+def sweeps(edits: Sequence[EditResult]) -> list[tuple[str, list[EditResult | None]]]:
+    """Edits grouped for showing: (title, edits by strength); None stands for the unedited picture.
+
+    Single directions come first, each from its most negative to its most positive strength; then
+    every sequence with the steps that lead to it.
+    """
+    singles: dict[str, list[EditResult]] = {}
+    for edit in edits:
+        if len(edit.parts) == 1 and edit.requested:
+            singles.setdefault(edit.parts[0][0], []).append(edit)
+    groups: list[tuple[str, list[EditResult | None]]] = []
+    for name, members in singles.items():
+        members = sorted(members, key=lambda edit: edit.parts[0][1])
+        lower = [edit for edit in members if edit.parts[0][1] < 0]
+        groups.append((name, [*lower, None, *members[len(lower) :]]))
+    by_parts = {tuple(edit.parts): edit for edit in edits}
+    for edit in edits:
+        if len(edit.parts) > 1 and edit.requested:
+            prefixes = [by_parts.get(tuple(edit.parts[:k])) for k in range(1, len(edit.parts))]
+            title = ', then '.join(name for name, _ in edit.parts)
+            groups.append((title, [None, *(p for p in prefixes if p is not None), edit]))
+    return groups
+
+
+def _strip(run: Run, i: int, sweep: tuple, encode: _Encoder) -> dict[str, Any]:
+    title, members = sweep
+    cells = []
+    for edit in members:
+        if edit is None:
+            stage = run.stages[-1]
+            label, picture = f'{stage.name}, unedited', stage.images_uint8[i]
+            distance = stage.metrics.get('id_distance')
+            values, signed, aims = stage.attributes, False, set()
+        else:
+            label, picture, distance = edit_label(edit), edit.images_uint8[i], edit.id_distance
+            values, signed, aims = attribute_changes(run, edit), True, _aims(edit)
+        lines = []
+        if distance is not None:
+            text = number(np.asarray(distance)[i], METRICS['id_distance'])
+            lines.append({'name': 'identity', 'value': text, 'aim': False})
+        for name, column in values.items():
+            text = number(np.asarray(column)[i], _column(name, ATTRIBUTES), signed)
+            lines.append({'name': name, 'value': text, 'aim': name in aims})
+        cells.append(
+            {
+                'label': label,
+                'image': encode(picture, 320),
+                'lines': lines,
+                'edited': edit is not None,
+            }
+        )
+    return {'title': title, 'cells': cells}
+
+
+def _aims(edit: EditResult) -> set[str]:
+    """Names of the attributes an edit is meant to change."""
+    return {name.split('[')[0] for name, _ in edit.parts}
+
+
+def _metric_table(run: Run) -> dict[str, Any]:
+    names = list(dict.fromkeys(name for stage in run.stages for name in stage.metrics))
+    columns = [_column(name, METRICS) for name in names]
+    groups = []
+    for label, pick in [
+        *((name, lambda values, i=i: np.asarray(values)[i]) for i, name in enumerate(run.names)),
+        *([('Mean', mean)] if len(run.names) > 1 else []),
+    ]:
+        rows = [[pick(stage.metrics[n]) if n in stage.metrics else None for n in names]
+                for stage in run.stages]  # fmt: skip
+        best = [_best([row[c] for row in rows], column.better) for c, column in enumerate(columns)]
+        groups.append(
+            {
+                'name': label,
+                'rows': [
+                    {
+                        'stage': stage.name,
+                        'cells': [
+                            {'text': number(row[c], column), 'best': best[c] == r}
+                            for c, column in enumerate(columns)
+                        ],
+                    }
+                    for r, (stage, row) in enumerate(zip(run.stages, rows, strict=True))
+                ],
+            }
+        )
+    return {'columns': columns, 'groups': groups}
+
+
+def _best(values: Sequence[float | None], better: int) -> int | None:
+    """Index of the best of several values, None if there is nothing to compare."""
+    known = [(v * better, i) for i, v in enumerate(values) if v is not None and math.isfinite(v)]
+    return max(known)[1] if better and len(known) > 1 else None
+
+
+def _edit_table(run: Run) -> dict[str, Any]:
+    """Means over identities of every edit."""
+    edits = [edit for edit in run.edits if edit.requested]
+    names = list(dict.fromkeys(n for edit in edits for n in attribute_changes(run, edit)))
+    rows = []
+    for edit in edits:
+        changes = attribute_changes(run, edit)
+        aims = _aims(edit)
+        cells = [
+            {
+                'text': number(mean(edit.id_distance), METRICS['id_distance']),
+                'best': False,
+            }
+        ]
+        for name in names:
+            value = mean(changes[name]) if name in changes else None
+            text = number(value, _column(name, ATTRIBUTES), signed=True)
+            cells.append({'text': text, 'best': name in aims})
+        rows.append({'label': edit_label(edit), 'cells': cells})
+    return {'names': names, 'rows': rows}
+
+
+def _drift(run: Run, encode: _Encoder) -> dict[str, Any] | None:
+    if run.drift is None:
+        return None
+    drift = run.drift
+    rows = []
+    for label, pictures in drift.images_uint8.items():
+        captions = drift.samples.get(label, {})
+        cells = []
+        for i, picture in enumerate(pictures):
+            notes = [
+                f'{_column(n, METRICS).title} {number(np.asarray(v)[i], _column(n, METRICS))}'
+                for n, v in captions.items()
+            ]
+            cells.append({'image': encode(picture, 256), 'notes': notes})
+        rows.append({'label': label, 'cells': cells})
+    numbers = [
+        {'label': _column(n, METRICS).title, 'value': number(v, _column(n, METRICS))}
+        for n, v in drift.metrics.items()
+    ]
+    return {'rows': rows, 'numbers': numbers, 'description': drift.description}
+
+
+def _charts(run: Run) -> list[dict[str, Any]]:
+    charts = []
+    for trace in run.traces:
+        values = np.asarray(trace.values, np.float64)
+        title = _column(trace.metric, METRICS).title
+        label = f'{title} during {trace.stage}'
+        chart = curves.svg(values, run.names, first_step=trace.first_step, label=label)
+        if not chart:
+            continue
+        each = values.ndim == 2 and values.shape[1] == len(run.names) > 1
+        charts.append(
+            {
+                'svg': chart,
+                'stage': trace.stage,
+                'title': title,
+                'legend': list(run.names) if each else [],
+            }
+        )
+    return charts
+
+
+def duration(seconds: float) -> str:
+    """'8.2 s', '2 min 05 s' or '1 h 02 min'."""
+    if seconds < 60:
+        return f'{seconds:.1f} s'
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f'{minutes} min {rest:02d} s'
+    return f'{minutes // 60} h {minutes % 60:02d} min'
+
+
+def _seconds(seconds: Mapping[str, float]) -> list[dict[str, Any]]:
+    total = sum(seconds.values()) or 1.0
+    return [
+        {'name': name, 'text': duration(value), 'percent': round(100 * value / total, 1)}
+        for name, value in seconds.items()
+    ]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = '') -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        name = f'{prefix}{key}'
+        if isinstance(value, Mapping) and value:
+            rows += _flatten(value, name + '.')
+        elif isinstance(value, (list, tuple)):
+            rows.append((name, json.dumps(list(value), default=str, ensure_ascii=False)))
+        else:
+            rows.append((name, str(value)))
+    return rows

@@ -1,0 +1,178 @@
+"""What a run found, as plain data, and the numbers derived from it.
+
+A run is: targets, an ordered list of stages that reproduce them (pivot, tuned, ...), edits of the
+last stage, the drift of random latents, and the record of how it was made. Nothing here knows
+which method made the stages. n is the number of identities; a number that could not be measured
+(no face was found) is NaN.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class Stage:
+    """One reproduction of every target."""
+
+    name: str  # key in metrics.json and file name: 'pivot', 'tuned', ...
+    images_uint8: Any  # [n, h, w, 3]
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # {name: [n]}
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # {name: [n]}
+
+
+@dataclasses.dataclass
+class EditResult:
+    """An edit of the last stage; `Edit.name`, `.parts` and `.requested` of jaxinv.edits."""
+
+    name: str
+    parts: Sequence[tuple[str, float]]
+    images_uint8: Any  # [n, h, w, 3]
+    id_distance: Any  # [n], to the target
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # as measured
+    requested: bool = True  # False = only a step of a sequence; not in grid.png
+
+
+@dataclasses.dataclass
+class Drift:
+    """How far random latents, which nobody tuned for, have moved."""
+
+    metrics: Mapping[str, float]  # mean over samples: {'lpips_alex', 'mse'}
+    images_uint8: Mapping[str, Any]  # {'original': [m, h, w, 3], 'tuned': ...}, the first is before
+    samples: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict
+    )  # {'tuned': {'lpips_alex': [m]}}, captions under the pictures
+    description: str = ''  # how the latents were drawn and how many were measured
+
+
+@dataclasses.dataclass
+class Trace:
+    """A curve per identity, or one for all."""
+
+    stage: str
+    metric: str
+    values: Any  # [steps] or [steps, n]; NaN = not evaluated (stopped)
+    first_step: int = 0
+
+
+@dataclasses.dataclass
+class Run:
+    """All there is to report; only the first four are needed."""
+
+    title: str
+    names: Sequence[str]
+    targets_uint8: Any  # [n, h, w, 3], aligned
+    stages: Sequence[Stage]
+    target_attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    edits: Sequence[EditResult] = ()
+    drift: Drift | None = None
+    traces: Sequence[Trace] = ()
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)  # {stage: s}
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # nested settings
+    generator: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # name, resolution, ...
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    seeds: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    sources: Sequence[Mapping[str, Any]] = ()  # {'file', 'sha256', 'face'}
+    skipped: Sequence[Mapping[str, str]] = ()  # {'file', 'reason'}
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {'peak memory': '5.1 GB'}
+    notes: Sequence[str] = ()  # sentences to show near the top
+    usage: str = ''  # Python lines that load the result
+
+    def __post_init__(self):
+        n = len(self.names)
+        if len(set(self.names)) != n:
+            raise ValueError(f'identity names must differ, but they are {list(self.names)}')
+        pictures = [('targets', self.targets_uint8)]
+        pictures += [(s.name, s.images_uint8) for s in (*self.stages, *self.edits)]
+        for label, array in pictures:
+            shape, dtype = np.shape(array), np.asarray(array).dtype
+            if len(shape) != 4 or shape[0] != n or shape[-1] != 3 or dtype != np.uint8:
+                raise ValueError(
+                    f'pictures of {label!r} are {dtype} {list(shape)}; '
+                    f'expected uint8 [{n}, h, w, 3]'
+                )
+
+
+def metrics(run: Run) -> dict[str, Any]:
+    """The content of metrics.json: JSON types only, null for what could not be measured."""
+    stages = {stage.name: stage for stage in run.stages}
+    return {
+        'identities': {
+            name: {key: _pick(stage.metrics, i) for key, stage in stages.items()}
+            for i, name in enumerate(run.names)
+        },
+        'mean': {
+            key: {metric: mean(values) for metric, values in stage.metrics.items()}
+            for key, stage in stages.items()
+        },
+        'drift': _plain(run.drift.metrics) if run.drift else {},
+        'seconds': _plain(run.seconds),
+        'skipped': [dict(_plain(item)) for item in run.skipped],
+        'edits': {
+            name: {edit.name: _edit_numbers(run, edit, i) for edit in run.edits}
+            for i, name in enumerate(run.names)
+        },
+        'attributes': {
+            name: {
+                'target': _pick(run.target_attributes, i),
+                **{key: _pick(stage.attributes, i) for key, stage in stages.items()},
+            }
+            for i, name in enumerate(run.names)
+        },
+        'sources': [dict(_plain(item)) for item in run.sources],
+        'generator': _plain(run.generator),
+        'seeds': _plain(run.seeds),
+        'versions': _plain(run.versions),
+    }
+
+
+def attribute_changes(run: Run, edit: EditResult) -> dict[str, np.ndarray]:
+    """{attribute: [n]}: measured in the edited picture minus in the last stage's."""
+    before = run.stages[-1].attributes if run.stages else {}
+    return {
+        name: np.asarray(values, np.float64) - np.asarray(before[name], np.float64)
+        for name, values in edit.attributes.items()
+        if name in before
+    }
+
+
+def mean(values: Any) -> float | None:
+    """Mean over what could be measured, None if nothing could."""
+    values = np.asarray(values, np.float64)
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else None
+
+
+def edit_label(edit: EditResult) -> str:
+    """'smile +2', or 'yaw +3, then smile -2' with a proper minus sign."""
+    return ', then '.join(f'{name} {strength:+g}' for name, strength in edit.parts).replace(
+        '-', '\N{MINUS SIGN}'
+    )
+
+
+def _edit_numbers(run: Run, edit: EditResult, i: int) -> dict[str, Any]:
+    return {
+        'id_distance': _plain(np.asarray(edit.id_distance)[i]),
+        'attributes': _pick(edit.attributes, i),
+        'change': _pick(attribute_changes(run, edit), i),
+    }
+
+
+def _pick(columns: Mapping[str, Any], i: int) -> dict[str, Any]:
+    return {name: _plain(np.asarray(values)[i]) for name, values in columns.items()}
+
+
+def _plain(value: Any) -> Any:
+    """JSON types: numpy unwrapped, not finite as None, the unknown by its text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic)) or hasattr(value, '__array__'):
+        return _plain(np.asarray(value).tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
