@@ -1,0 +1,183 @@
+"""Linear directions in W for measured attributes, and principal components. Plain NumPy.
+
+Symbols: w [n, d] latents; a [n, m] attributes in units of their standard deviation; B [d, m] the
+regression coefficients, a ~ w B; J [e, d] the same for an identity embedding, e(w) ~ J w; C [d, d]
+the covariance of w.
+
+A direction for attribute i is where a linear model says: this attribute moves, the others stay, and
+as little else as possible happens,
+
+    v = argmin v' M v   subject to   B' v = unit vector i,    v = M^-1 B (B' M^-1 B)^-1 e_i,
+
+scaled to length 1. M = identity matrix is InterFaceGAN's conditional manipulation (Shen et al.
+2020, section 3.3: the coefficient with the others projected out). The other choices of M price what
+a straight line in W changes besides: `COSTS`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+HOLDOUT = 0.2  # share of the samples on which penalties are chosen
+
+
+class Regression(NamedTuple):
+    coefficients: np.ndarray  # [d, m]
+    r2: np.ndarray  # [m], on held-out samples
+    penalty: np.ndarray  # [m], chosen there, in units of the mean eigenvalue of C
+
+
+def ridge(w: np.ndarray, a: np.ndarray) -> Regression:
+    """Ridge regression of each column of a [n, m] on w [n, d], then refitted on all samples.
+
+    The penalty of a column is the one of a grid that predicts the last fifth of the samples best.
+    """
+    w, a = np.asarray(w, np.float64), np.asarray(a, np.float64)
+    train = max(2, round(len(w) * (1 - HOLDOUT)))
+    if len(w) - train < 2:
+        raise ValueError(f'{len(w)} samples are too few for a regression; take 10 at least')
+    grid = np.logspace(-5, 2, 29)
+    fits = _ridge_path(w[:train], a[:train], grid)  # [g, d, m]
+    x = w[train:] - w[:train].mean(0)
+    y = a[train:] - a[:train].mean(0)
+    error = ((y - x @ fits) ** 2).mean(1)  # [g, m]
+    best = error.argmin(0)
+    everything = _ridge_path(w, a, grid)
+    columns = np.arange(a.shape[1])
+    r2 = 1 - error[best, columns] / np.maximum(y.var(0), 1e-12)
+    return Regression(everything[best, :, columns].T, r2, grid[best])
+
+
+def _ridge_path(w: np.ndarray, a: np.ndarray, penalties: np.ndarray) -> np.ndarray:
+    """Coefficients [len(penalties), d, m]."""
+    x, y = w - w.mean(0), a - a.mean(0)
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    unit = (s**2).sum() / x.shape[1]
+    projected = u.T @ y
+    return np.stack([vt.T @ ((s / (s**2 + p * unit))[:, None] * projected) for p in penalties])
+
+
+def _plain(covariance, jacobian):
+    return np.eye(len(covariance))
+
+
+def _likely(covariance, jacobian):
+    """Improbable moves cost: 1 = of the spread of W itself."""
+    scale = np.trace(covariance) / len(covariance)
+    shrunk = covariance / scale + 0.02 * np.eye(len(covariance))
+    inverse = np.linalg.inv(shrunk)
+    return inverse / np.trace(inverse) * len(inverse)
+
+
+def _identity(covariance, jacobian):
+    """Moves of the identity embedding cost; a floor keeps unseen directions from being free."""
+    gram = jacobian.T @ jacobian
+    gram = gram / np.trace(gram) * len(gram)
+    return gram + 0.3 * np.eye(len(gram))
+
+
+def _identity_likely(covariance, jacobian):
+    return _identity(covariance, jacobian) + 0.3 * _likely(covariance, jacobian)
+
+
+COSTS = {
+    'plain': _plain,
+    'likely': _likely,
+    'identity': _identity,
+    'identity_likely': _identity_likely,
+}
+
+
+def direction(coefficients: np.ndarray, i: int, cost: np.ndarray) -> np.ndarray:
+    """The unit-length direction [d] of attribute i, given M = cost [d, d]."""
+    b = np.asarray(coefficients, np.float64)
+    solved = np.linalg.solve(cost, b)  # M^-1 B
+    v = solved @ np.linalg.solve(b.T @ solved, np.eye(b.shape[1])[i])
+    return v / np.linalg.norm(v)
+
+
+def principal_components(w: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """GANSpace (Härkönen et al. 2020): unit components [count, d] of w and their std [count].
+
+    Signs are arbitrary, so the largest coordinate of each is made positive.
+    """
+    x = np.asarray(w, np.float64)
+    values, vectors = np.linalg.eigh(np.cov(x, rowvar=False))
+    components = vectors[:, ::-1][:, :count].T
+    largest = components[np.arange(len(components)), np.abs(components).argmax(1)]
+    return components * np.sign(largest)[:, None], np.sqrt(np.maximum(values[::-1][:count], 0))
+
+
+class Effect(NamedTuple):
+    """What moving along one direction did to faces, from a sweep over strengths."""
+
+    correlation: float  # of strength with the attribute's change in the same face
+    correlation_raw: (
+        float  # of strength with the attribute as measured, faces' differences included
+    )
+    per_unit: dict[str, float]  # slope of every attribute, in its unit, per length 1 in W
+    identity_distance: dict[str, float]  # mean at each strength
+    same_person: dict[str, float]  # share of faces below the threshold at each strength
+    lost: float  # share of edited pictures in which no face was found
+
+
+def effect(
+    strengths: np.ndarray,  # [s]
+    base: dict[str, np.ndarray],  # {attribute: [n]} of the unedited faces
+    edited: dict[str, np.ndarray],  # {attribute: [n, s]}
+    distance: np.ndarray,  # [n, s], of the edited to the unedited face
+    target: str,
+    same_person: float = 0.6,
+) -> Effect:
+    """Sums up a sweep; faces that were not found (NaN) are left out of each figure."""
+    strengths = np.asarray(strengths, np.float64)
+    x = np.concatenate([[0.0], strengths])
+    everything = {k: np.concatenate([base[k][:, None], edited[k]], axis=1) for k in base}
+    changes = {k: v - v[:, :1] for k, v in everything.items()}
+    per_unit = {}
+    for name, change in changes.items():
+        steps, moved = np.broadcast_to(x, change.shape), np.isfinite(change)
+        norm = (steps[moved] ** 2).sum()
+        per_unit[name] = float((steps[moved] * change[moved]).sum() / norm) if norm else np.nan
+    found = np.isfinite(base[target])
+    return Effect(
+        correlation=_correlation(x, changes[target]),
+        correlation_raw=_correlation(x, everything[target]),
+        per_unit=per_unit,
+        identity_distance={f'{s:g}': _mean(d) for s, d in zip(strengths, distance.T, strict=True)},
+        same_person={
+            f'{s:g}': _mean(np.where(np.isfinite(d), d < same_person, np.nan))
+            for s, d in zip(strengths, distance.T, strict=True)
+        },
+        lost=float(np.isnan(edited[target][found]).mean()) if found.any() else 1.0,
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else float('nan')
+
+
+def _correlation(x: np.ndarray, values: np.ndarray) -> float:
+    x = np.broadcast_to(x, values.shape)
+    known = np.isfinite(values)
+    if known.sum() < 3 or np.ptp(values[known]) == 0:
+        return float('nan')
+    return float(np.corrcoef(x[known], values[known])[0, 1])
+
+
+def price(
+    result: Effect, target: str, strengths: np.ndarray, deviations: dict[str, float]
+) -> float:
+    """What one standard deviation of the attribute costs; directions are chosen by the least.
+
+    Identity in units of the same-person threshold 0.6, plus the unwanted change of the other
+    attributes in their standard deviations. Infinite if the attribute does not grow.
+    """
+    gain = result.per_unit[target] / deviations[target]
+    if not gain > 0:
+        return float('inf')
+    size = float(np.abs(strengths).mean())
+    identity = np.nanmean(list(result.identity_distance.values())) / 0.6 / size
+    others = [abs(v) / deviations[k] for k, v in result.per_unit.items() if k != target]
+    return float((identity + sum(others)) / gain)

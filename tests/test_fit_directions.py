@@ -1,0 +1,269 @@
+"""Fitting directions, on a world where the right ones are known.
+
+The fake generator paints w into its pixels; the fake attributes are nearly linear in what they read
+there, the fake identity embedding is. So everything is exact but for 8 bits a pixel.
+"""
+
+import importlib.util
+import json
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxinv import direction_fit, edits, fit_directions
+from jaxinv.errors import JaxinvError
+from jaxinv.types import Generator, GeneratorSpec
+
+W_DIM = 12
+RNG = np.random.default_rng(0)
+TRUE = {name: RNG.normal(size=W_DIM) for name in ('smile', 'age', 'yaw')}
+MIXING = RNG.normal(size=(W_DIM, W_DIM)) * np.linspace(0.5, 0.1, W_DIM)[:, None]
+EMBEDDING = RNG.normal(size=(W_DIM, 5)) * 0.1
+SCALE = 0.15  # keeps w within the pixels' range
+
+
+def fake_generator():
+    spec = GeneratorSpec('fake', 4, W_DIM, W_DIM, num_ws=3)
+
+    def synthesize(weights, w, noise='const', taps=None):
+        flat = jnp.repeat(w.mean(1) * SCALE, 4, axis=1)  # 12 * 4 = 4 * 4 * 3
+        return flat.reshape(-1, 4, 4, 3), {}
+
+    return Generator(spec, None, lambda weights, z: z @ weights['buffers']['mapping'], synthesize)
+
+
+WEIGHTS = {
+    'params': {},
+    'buffers': {'mapping': jnp.asarray(MIXING, jnp.float32), 'w_avg': jnp.zeros(W_DIM)},
+}
+
+
+def read_w(images_uint8):
+    flat = (np.asarray(images_uint8, np.float64) / 127.5 - 1).reshape(len(images_uint8), W_DIM, 4)
+    return flat.mean(2) / SCALE
+
+
+def measure(images_uint8):
+    w = read_w(images_uint8)
+    values = {name: w @ v + 0.02 * (w @ v) ** 2 for name, v in TRUE.items()}
+    values['smile'] = np.where(w[:, 0] > 1.5, np.nan, values['smile'])  # a few faces are not found
+    return values
+
+
+@pytest.fixture
+def lab():
+    return fit_directions.Lab(
+        fake_generator(), WEIGHTS, measure, lambda images_uint8: read_w(images_uint8) @ EMBEDDING
+    )
+
+
+def get_config(arg=''):
+    path = pathlib.Path(__file__).parents[1] / 'configs' / 'fit_directions.py'
+    spec = importlib.util.spec_from_file_location('fit_config', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg)
+
+
+@pytest.fixture
+def config():
+    config = get_config('quick')
+    config.samples.num, config.samples.chunk = 160, 64
+    config.choose.num, config.validate.num = 6, 12
+    config.ganspace.components = 3
+    return config
+
+
+def quiet(*_, **__):
+    pass
+
+
+@pytest.fixture
+def finished(config, lab, tmp_path):
+    fit_directions.run(config, tmp_path / 'run', log=quiet, lab=lab)
+    return tmp_path / 'run'
+
+
+def test_fitted_directions_move_their_attribute_and_leave_the_others(finished):
+    record = json.loads((finished / 'directions.json').read_text())
+    for name in TRUE:
+        vector = edits.load_direction(f'{finished}/directions.npz:{name}')[0]
+        assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
+        moved = {other: vector @ v for other, v in TRUE.items()}
+        others = [abs(moved[other]) for other in TRUE if other != name]
+        assert moved[name] > 0.2 and max(others) < 0.1 * moved[name]
+        entry = record['directions'][name]
+        assert entry['correlation'] > 0.95
+        assert entry['per_unit'][name] == pytest.approx(moved[name], rel=0.25)
+    assert set(record['recipe']['price_of_each_kind']['age']) == set(direction_fit.COSTS)
+
+
+def test_components_come_with_their_spread(finished):
+    record = json.loads((finished / 'directions.json').read_text())['directions']
+    assert [record[f'pc{i}']['kind'] for i in range(3)] == ['ganspace'] * 3
+    assert record['pc0']['std'] > record['pc1']['std'] > record['pc2']['std'] > 0
+
+
+def test_pictures_show_every_direction(finished):
+    assert {p.stem for p in finished.glob('*.png')} == set(TRUE)
+
+
+def test_interrupted_run_ends_with_the_same_numbers(config, lab, finished, tmp_path):
+    calls = []
+
+    def measure_until_killed(images_uint8):
+        calls.append(len(images_uint8))
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+        return measure(images_uint8)
+
+    path = tmp_path / 'killed'
+    broken = fit_directions.Lab(lab.generator, lab.weights, measure_until_killed, lab.embed)
+    with pytest.raises(KeyboardInterrupt):
+        fit_directions.run(config, path, log=quiet, lab=broken)
+    (path / 'state' / 'samples' / '000064_000128.part').write_bytes(b'half')
+    fit_directions.run(config, path, log=quiet, lab=lab)
+    assert (path / 'directions.json').read_bytes() == (finished / 'directions.json').read_bytes()
+    with np.load(path / 'directions.npz') as a, np.load(finished / 'directions.npz') as b:
+        assert a.files == b.files and all(np.array_equal(a[k], b[k]) for k in a.files)
+
+
+def test_finished_folder_is_left_alone(config, lab, finished):
+    lines = []
+    before = (finished / 'directions.npz').stat().st_mtime_ns
+    fit_directions.run(config, finished, log=lambda *a, **k: lines.append(a[0]), lab=lab)
+    assert 'Finished already' in lines[0]
+    assert (finished / 'directions.npz').stat().st_mtime_ns == before
+
+
+def test_parts_use_different_faces(config, lab):
+    w = [fit_directions.sample_w(config, lab, stream, 20) for stream in range(3)]
+    distance = [
+        np.linalg.norm(a[:, None] - b, axis=-1).min() for a, b in zip(w[:-1], w[1:], strict=True)
+    ]
+    assert min(distance) > 0.1
+    again = fit_directions.sample_w(config, lab, 0, 5)
+    np.testing.assert_allclose(again, w[0][:5], rtol=1e-5, atol=1e-6)
+
+
+def test_too_few_faces_are_one_sentence(config, lab, tmp_path):
+    blind = fit_directions.Lab(
+        lab.generator,
+        lab.weights,
+        lambda x: dict.fromkeys(TRUE, np.full(len(x), np.nan)),
+        lab.embed,
+    )
+    with pytest.raises(JaxinvError, match='0 of 160 samples show a face'):
+        fit_directions.run(config, tmp_path / 'blind', log=quiet, lab=blind)
+
+
+def test_unknown_kind_says_what_exists(config, lab, tmp_path):
+    config.choose.kinds = ('plain', 'magic')
+    with pytest.raises(JaxinvError, match='identity_likely'):
+        fit_directions.run(config, tmp_path / 'x', log=quiet, lab=lab)
+
+
+def test_config_has_its_variants():
+    assert get_config().samples.num > get_config('quick').samples.num
+    with pytest.raises(ValueError, match='quick'):
+        get_config('fast')
+
+
+# --- The mathematics ------------------------------------------------------------------------------
+
+
+def test_ridge_finds_coefficients_and_reports_unseen_fit():
+    rng = np.random.default_rng(1)
+    w, b = rng.normal(size=(400, 6)), rng.normal(size=(6, 2))
+    result = direction_fit.ridge(w, w @ b + 3 + 0.1 * rng.normal(size=(400, 2)))
+    np.testing.assert_allclose(result.coefficients, b, atol=0.03)
+    assert (result.r2 > 0.98).all()
+    noise = direction_fit.ridge(w, rng.normal(size=(400, 1)))
+    assert abs(noise.r2[0]) < 0.2 and np.abs(noise.coefficients).max() < 0.15
+
+
+def test_ridge_solves_the_normal_equations():
+    rng = np.random.default_rng(2)
+    w, a = rng.normal(size=(30, 4)), rng.normal(size=(30, 1))
+    x, y = w - w.mean(0), a - a.mean(0)
+    fits = direction_fit._ridge_path(w, a, [0.1, 2.0])
+    for penalty, got in zip((0.1, 2.0), fits, strict=True):
+        unit = np.trace(x.T @ x) / 4
+        expected = np.linalg.solve(x.T @ x + penalty * unit * np.eye(4), x.T @ y)
+        np.testing.assert_allclose(got, expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize('kind', direction_fit.COSTS)
+def test_direction_moves_one_attribute_at_the_least_cost(kind):
+    rng = np.random.default_rng(3)
+    b, jacobian = rng.normal(size=(8, 3)), rng.normal(size=(5, 8))
+    covariance = np.cov(rng.normal(size=(50, 8)) * np.arange(1, 9), rowvar=False)
+    cost = direction_fit.COSTS[kind](covariance, jacobian)
+    v = direction_fit.direction(b, 1, cost)
+    gains = b.T @ v
+    assert gains[1] > 0 and np.abs(gains[[0, 2]]).max() < 1e-9
+    v = v / gains[1]
+    free = np.linalg.svd(b.T)[2][3:]  # moves that change no attribute
+    for step in free:
+        for sign in (1e-3, -1e-3):
+            other = v + sign * step
+            assert other @ cost @ other > v @ cost @ v
+
+
+def test_plain_direction_is_the_coefficient_with_the_others_projected_out():
+    b = np.random.default_rng(4).normal(size=(8, 3))
+    others = np.linalg.qr(b[:, 1:])[0]
+    expected = b[:, 0] - others @ (others.T @ b[:, 0])
+    expected /= np.linalg.norm(expected)
+    np.testing.assert_allclose(direction_fit.direction(b, 0, np.eye(8)), expected, atol=1e-12)
+
+
+def test_components_span_the_largest_variance():
+    w = np.random.default_rng(5).normal(size=(3000, 4)) * [1.0, 5.0, 0.1, 2.0]
+    components, std = direction_fit.principal_components(w, 2)
+    np.testing.assert_allclose(components, np.eye(4)[[1, 3]], atol=0.05)
+    np.testing.assert_allclose(std, [5, 2], rtol=0.05)
+
+
+def test_effect_ignores_lost_faces_and_is_nan_when_all_are():
+    strengths = np.array([-1.0, 2.0])
+    base = {'age': np.array([20.0, 40.0]), 'yaw': np.array([0.0, 1.0])}
+    edited = {
+        'age': np.array([[17.0, 26.0], [37.0, np.nan]]),
+        'yaw': np.array([[0.0, 0.0], [1.0, 1.0]]),
+    }
+    distance = np.array([[0.1, 0.7], [0.3, np.nan]])
+    result = direction_fit.effect(strengths, base, edited, distance, 'age')
+    assert result.per_unit == {'age': pytest.approx(3.0), 'yaw': 0.0}
+    assert result.correlation == pytest.approx(1.0)
+    assert result.identity_distance == {'-1': pytest.approx(0.2), '2': pytest.approx(0.7)}
+    assert result.same_person == {'-1': 1.0, '2': 0.0}
+    assert result.lost == 0.25
+    nothing = {name: np.full((2, 2), np.nan) for name in base}
+    lost = direction_fit.effect(strengths, base, nothing, distance * np.nan, 'age')
+    assert lost.lost == 1.0 and np.isnan(lost.correlation)
+
+
+def test_price_is_infinite_for_a_direction_that_does_nothing():
+    deviations = {'age': 10.0, 'yaw': 5.0}
+    common = dict(correlation=1, correlation_raw=1, same_person={}, lost=0)
+    good = direction_fit.Effect(
+        per_unit={'age': 5, 'yaw': 0}, identity_distance={'1': 0.3}, **common
+    )
+    leaky = good._replace(per_unit={'age': 5, 'yaw': 2.5})
+    dead = good._replace(per_unit={'age': 0, 'yaw': 0})
+    price = [
+        direction_fit.price(e, 'age', np.array([-1, 1]), deviations) for e in (good, leaky, dead)
+    ]
+    assert price == [pytest.approx(1.0), pytest.approx(2.0), np.inf]
+
+
+def test_samples_do_not_depend_on_how_they_are_batched(config, lab):
+    w = fit_directions.sample_w(config, lab, 0, 11)
+    together = fit_directions._measure(lab, w)
+    apart = [fit_directions._measure(lab, w[i : i + 1]) for i in range(11)]
+    for key, values in together.items():
+        parts = np.concatenate([part[key] for part in apart])
+        np.testing.assert_allclose(values, parts, rtol=1e-12)
