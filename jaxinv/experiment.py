@@ -1,0 +1,331 @@
+"""The main path, top to bottom: photographs -> pivots -> tuned generator -> edits -> report."""
+
+import functools
+import importlib.metadata
+import pathlib
+import platform
+import resource
+import sys
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinv import attributes, checkpoints, data, faces, images, latents, metrics, report, workdir
+from jaxinv import edits as edits_lib
+from jaxinv.errors import JaxinvError
+from jaxinv.inversion import project, pti
+from jaxinv.networks import lpips
+from jaxinv.optimize import run as run_loop
+from jaxinv.progress import Progress, Stopwatch, duration
+
+RENDER_BATCH = 4  # pictures a forward pass outside the loops; bounds memory
+
+
+def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> None:
+    """Runs one experiment into the folder `path`, or goes on with it. See jaxinv/defaults.py."""
+    start = time.perf_counter()
+    # Spelling mistakes must not cost ten minutes: everything named is looked up first.
+    edits = edits_lib.with_steps(edits_lib.parse(config.edits))
+    if config.tune.num_steps < 0 or config.pivot.num_steps < 1:
+        raise JaxinvError(
+            f'pivot.num_steps {config.pivot.num_steps} must be at least 1 and tune.num_steps '
+            f'{config.tune.num_steps} at least 0.'
+        )
+    generator, weights = checkpoints.load_generator(config.generator, config.resolution)
+    targets = data.load_targets(
+        config.data.images,
+        generator.spec.resolution,
+        faces=config.data.faces,
+        aligned=config.data.aligned,
+    )
+    for item in targets.skipped:
+        log(f'Skipped {item["file"]}: {item["reason"]}')
+    log(f'{len(targets.names)} identities: {", ".join(targets.names)}', flush=True)
+
+    record = {'config': config.to_dict(), 'sources': [s['sha256'] for s in targets.sources]}
+    with workdir.claim(path, record, overwrite) as finished:
+        if finished:
+            log(f'Finished already: {path / "report.html"} (--overwrite runs it again).')
+            return
+        watch = Stopwatch(path / 'state' / 'seconds.json')
+        watch.lap('load', start)
+        nets = {net: lpips.load(net, config.lpips) for net in ('alex', 'vgg')}
+        job = Job(config, path, generator, weights, targets, nets, watch, log)
+        pivots, projected = find_pivots(job)
+        per_identity, tuned = tune(job, pivots)
+        save(job, pivots, per_identity)
+        result = score(job, pivots, per_identity, edits)
+        traces = [('project', projected), ('tune', tuned)]
+        result.traces = [
+            report.Trace(stage, name, rows) for stage, t in traces for name, rows in t.items()
+        ]
+        result.seconds = watch.seconds
+        report.write(path, result)
+    log(summary(result, path))
+
+
+class Job(NamedTuple):
+    """What every stage needs and none of them changes."""
+
+    config: Any
+    path: pathlib.Path
+    generator: Any
+    weights: Any
+    targets: data.Targets
+    nets: dict[str, Any]  # LPIPS weights
+    watch: Stopwatch
+    log: Any
+
+
+# --- Pivots (PTI 3.1) ---
+
+
+def find_pivots(job: Job):
+    """Pivots [n, k, w_dim] of all identities in one program, and the traces of their search."""
+    config = job.config
+    settings = project.Settings(**config.pivot)
+    projector = project.make_projector(job.generator, settings)
+    statistics = w_statistics(job)
+    with job.watch.stage('project'):
+        targets = images.to_float(job.targets.images_uint8)
+        ids = latents.identity_ids(job.targets.images_uint8)
+        key = jax.random.key(config.seed)
+        state, args = projector.prepare(job.weights, job.nets['vgg'], targets, ids, statistics, key)
+        state, traces = loop_with_checkpoints(
+            job, 'project', projector.loop, state, args, key, settings.num_steps, project.METRICS
+        )
+    return state.variables['w'], traces
+
+
+def w_statistics(job: Job) -> latents.WStatistics:
+    settings = job.config.w_statistics
+    return latents.w_statistics(job.generator, job.weights, settings.num_samples, settings.seed)
+
+
+# --- Tuning (PTI 3.2 and 3.3) ---
+
+
+def tune(job: Job, pivots):
+    """Weights for each identity (one object for all if shared), and the traces."""
+    config = job.config
+    if config.tune.num_steps == 0:
+        return [job.weights] * len(pivots), {}
+    settings = pti.Settings(
+        **config.tune.to_dict(), locality=pti.Locality(**config.locality.to_dict())
+    )
+    tuner = pti.make_tuner(job.generator, settings)
+    with job.watch.stage('tune'):
+        targets = images.to_float(job.targets.images_uint8)
+        ids = latents.identity_ids(job.targets.images_uint8)
+        key = jax.random.key(config.seed + 1)
+        state, args = tuner.prepare(
+            job.weights,
+            job.nets[settings.lpips_net],
+            targets,
+            pivots,
+            ids,
+            w_statistics(job).mean,
+        )
+        state, traces = loop_with_checkpoints(
+            job, 'tune', tuner.loop, state, args, key, settings.num_steps, settings.metrics
+        )
+    params = state.variables
+    if settings.shared:
+        return [tuner.weights(job.weights, params)] * len(pivots), traces
+    return [
+        tuner.weights(job.weights, jax.tree.map(lambda x, i=i: x[i], params))
+        for i in range(len(pivots))
+    ], traces
+
+
+def loop_with_checkpoints(job: Job, stage, loop, state, args, key, num_steps, metric_names):
+    """Runs a loop from its last checkpoint, with a status line and a checkpoint every chunk."""
+    saved = checkpoints.LoopCheckpoints(job.path / 'state' / stage, num_steps)
+    progress = Progress(stage, num_steps, job.log)
+    traces, start = None, time.perf_counter()
+    restored = saved.restore(state, metric_names, job.log)
+    if restored is not None:
+        state, traces = restored
+        job.log(f'{stage}: going on after step {int(state.step)}.')
+    with report.MetricsWriter(job.path, tuple(job.targets.names)) as writer:
+
+        def on_chunk(state, traces):
+            progress(int(state.step), traces)
+            writer.traces(stage, traces)
+            saved.save(state, traces)
+            job.watch.lap(stage, start)
+
+        state, traces = run_loop(
+            loop,
+            state,
+            args,
+            key,
+            num_steps,
+            traces=traces,
+            on_chunk=on_chunk,
+            names=tuple(job.targets.names),
+        )
+    saved.close()
+    return state, traces
+
+
+# --- Results ---
+
+
+def save(job: Job, pivots, per_identity) -> None:
+    """pivots.npz, and generator/ or generators/NAME/ (Orbax and safetensors)."""
+    names = list(job.targets.names)
+    np.savez(job.path / 'pivots.npz', names=np.array(names), w=np.asarray(pivots))
+    if job.config.tune.shared or job.config.tune.num_steps == 0:
+        checkpoints.save_generator(job.path / 'generator', job.generator, per_identity[0])
+        return
+    for name, weights in zip(names, per_identity, strict=True):
+        checkpoints.save_generator(job.path / 'generators' / name, job.generator, weights)
+
+
+@functools.cache
+def _renderer(generator):
+    return jax.jit(lambda weights, w: generator.synthesize(weights, w)[0])
+
+
+def render(generator, weights, w) -> np.ndarray:
+    """Images [m, h, w, 3] of codes w [m, 1 or num_ws, w_dim], a few at a time, as one program."""
+    spec = generator.spec
+    w = np.asarray(jnp.broadcast_to(jnp.asarray(w), (len(w), spec.num_ws, spec.w_dim)))
+    padded = np.concatenate([w, np.repeat(w[-1:], -len(w) % RENDER_BATCH, axis=0)])
+    batches = np.split(padded, len(padded) // RENDER_BATCH)
+    return np.concatenate([np.asarray(_renderer(generator)(weights, b)) for b in batches])[: len(w)]
+
+
+def score(job: Job, pivots, per_identity, edits) -> report.Run:
+    """Everything the report shows: stages and edits rendered and measured, drift, provenance."""
+    config, spec, targets = job.config, job.generator.spec, job.targets
+    job.log('Rendering edits and measuring ...', flush=True)
+    with job.watch.stage('score'):
+        pivot_images = render(job.generator, job.weights, pivots)
+        codes = [pivots] + [edits_lib.apply(pivots, edit, spec.num_ws) for edit in edits]
+        codes = np.stack(
+            [np.broadcast_to(c, (len(pivots), spec.num_ws, spec.w_dim)) for c in codes]
+        )
+        # Identity by identity, since each may have its own weights; [identities, codes, h, w, 3].
+        rendered = np.stack(
+            [render(job.generator, w, codes[:, i]) for i, w in enumerate(per_identity)]
+        )
+        stages = [measure_stage(job, 'pivot', pivot_images)]
+        if config.tune.num_steps:
+            stages.append(measure_stage(job, 'tuned', rendered[:, 0]))
+        embedding = faces.embed(targets.images_uint8)
+        results = []
+        for j, edit in enumerate(edits, start=1):
+            edited = images.to_uint8(rendered[:, j])
+            distance = faces.identity_distance(embedding, faces.embed(edited))
+            results.append(
+                report.EditResult(
+                    edit.name,
+                    edit.parts,
+                    edited,
+                    distance,
+                    attributes.measure(edited),
+                    edit.requested,
+                )
+            )
+        drift = measure_drift(job, per_identity) if config.tune.num_steps else None
+    return report.Run(
+        title='Pivotal tuning of one generator'
+        if config.tune.shared
+        else 'Pivotal tuning, one generator per identity',
+        names=list(targets.names),
+        targets_uint8=targets.images_uint8,
+        stages=stages,
+        target_attributes=attributes.measure(targets.images_uint8),
+        edits=results,
+        drift=drift,
+        config=config.to_dict(),
+        generator={'name': spec.name, 'resolution': spec.resolution, 'num_ws': spec.num_ws},
+        versions=versions(),
+        seeds={'seed': config.seed, 'w_statistics': config.w_statistics.seed},
+        sources=targets.sources,
+        skipped=targets.skipped,
+        facts={'peak memory': f'{peak_memory_gb():.1f} GB', 'devices': devices()},
+        usage=usage(job),
+    )
+
+
+def measure_stage(job: Job, name: str, rendered) -> report.Stage:
+    targets_uint8 = job.targets.images_uint8
+    rendered_uint8 = images.to_uint8(rendered)
+    values = dict(metrics.evaluate(images.to_float(targets_uint8), rendered, job.nets))
+    values['id_distance'] = faces.identity_distance(
+        faces.embed(targets_uint8), faces.embed(rendered_uint8)
+    )
+    return report.Stage(name, rendered_uint8, values, attributes.measure(rendered_uint8))
+
+
+def measure_drift(job: Job, per_identity) -> report.Drift:
+    """Images of random latents before and after tuning (PTI figures 14 and 15)."""
+    settings = job.config.drift
+    z = latents.sample_z(settings.seed, settings.num_samples, job.generator.spec.z_dim)
+    w = job.generator.map(job.weights, jnp.asarray(z))[:, None]
+    before = render(job.generator, job.weights, w)
+    # With a generator for each identity: the first one's pictures, the mean of all numbers.
+    distinct = per_identity[:1] if job.config.tune.shared else per_identity
+    after = [render(job.generator, weights, w) for weights in distinct]
+    values = [metrics.evaluate(before, images_after, job.nets) for images_after in after]
+    samples = {k: np.mean([v[k] for v in values], axis=0) for k in ('lpips_alex', 'mse')}
+    return report.Drift(
+        {k: float(v.mean()) for k, v in samples.items()},
+        {'original': images.to_uint8(before), 'tuned': images.to_uint8(after[0])},
+        {'tuned': samples},
+        f'{settings.num_samples} latents z ~ N(0, 1), seed {settings.seed}, no truncation',
+    )
+
+
+# --- Provenance ---
+
+
+def versions() -> dict[str, str]:
+    packages = ('jaxinv', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'dlib-bin')
+    found = {'python': platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = 'not installed as a package'
+    return found
+
+
+def devices() -> str:
+    kinds = {f'{d.device_kind} ({d.platform})' for d in jax.devices()}
+    return f'{jax.device_count()} x {", ".join(sorted(kinds))}'
+
+
+def peak_memory_gb() -> float:
+    """Largest resident memory of this process so far (kilobytes on Linux, bytes on macOS)."""
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def usage(job: Job) -> str:
+    shared = job.config.tune.shared or job.config.tune.num_steps == 0
+    where = job.path if shared else job.path / 'generators' / job.targets.names[0]
+    return (
+        'import jaxinv, numpy as np\n'
+        f'generator, weights = jaxinv.load_generator({str(where)!r})\n'
+        f"pivots = np.load({str(job.path / 'pivots.npz')!r})['w']\n"
+        'images, features = generator.synthesize(weights, pivots)'
+    )
+
+
+def summary(result: report.Run, path: pathlib.Path) -> str:
+    lines = []
+    for stage in result.stages:
+        values = '  '.join(f'{k} {np.nanmean(v):.4f}' for k, v in stage.metrics.items())
+        lines.append(f'{stage.name:<6} {values}')
+    if result.drift:
+        values = '  '.join(f'{k} {v:.4f}' for k, v in result.drift.metrics.items())
+        lines.append(f'drift of random latents: {values}')
+    lines.append(f'{duration(sum(result.seconds.values()))} in all. Open {path / "report.html"}')
+    return '\n'.join(lines)

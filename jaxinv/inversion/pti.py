@@ -1,0 +1,229 @@
+"""Pivotal tuning: moves the generator until the pivots reproduce their photographs (PTI 3.2, 3.3).
+
+    (2, 3)  L_pt = mean over identities of LPIPS(x, G(w_p; theta)) + lambda_L2 L2(x, G(w_p; theta))
+    (5, 6)  L_R = mean over samples of LPIPS(x_r, x_r*) + lambda_L2^R L2(x_r, x_r*)
+    (7)     theta* = argmin L_pt + lambda_R L_R
+
+with x_r = G(w_r; theta of the original) and x_r* = G(w_r; theta) at codes w_r around the pivots
+(equation 4, losses.locality_codes). Two ways to spend parameters on identities:
+  shared      one generator for all, equation 3: params {..}
+  one each    equation 2 for every identity at once, vmapped: params {.. [b, ...]}
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxinv import latents, losses, optimize
+from jaxinv.errors import JaxinvError
+from jaxinv.networks import lpips
+from jaxinv.types import Generator
+
+
+class Locality(NamedTuple):
+    """The locality regulariser. PTI's code differs in norm, truncation and noise; see README."""
+
+    weight: float = 0.1  # lambda_R; 0 = off
+    l2_weight: float = 1.0  # lambda_L2^R
+    alpha: float = 30.0  # distance of the codes from the pivot
+    num_samples: int = 1  # N_r, codes a pivot and step
+    interval: int = 1  # every so many steps
+    norm: str = 'w'  # 'w' (equation 4) or 'all_layers' (PTI's code)
+    truncation_psi: float = 1.0  # of the random codes; PTI's code 0.5
+    noise: str = 'const'  # noise maps in both images; PTI's code 'none'
+
+
+class Settings(NamedTuple):
+    """Settings of the tuning; hashable, so that equal settings share a compiled program."""
+
+    num_steps: int
+    learning_rate: float = 3e-4
+    shared: bool = True
+    l2_weight: float = 1.0  # lambda_L2
+    lpips_weight: float = 1.0
+    lpips_net: str = 'alex'
+    batch_size: int = (
+        0  # shared only: identities an Adam step; 0 = all (equation 3), 1 = PTI's code
+    )
+    microbatch: int = 0  # identities a forward pass, gradients accumulated; 0 = the whole batch
+    stop_lpips: float | None = None  # LPIPS at which an identity is done; None = all steps
+    locality: Locality = Locality()
+    chunk_steps: int = 20
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ('loss', 'l2', f'lpips_{self.lpips_net}', 'locality')
+
+
+class Tuner(NamedTuple):
+    settings: Settings
+    loop: optimize.Loop
+    prepare: Callable  # (weights, lpips_weights, targets, pivots, ids, w_avg) -> (state, args)
+    weights: Callable  # (weights before, params) -> weights after
+
+
+@functools.lru_cache(maxsize=8)
+def make_tuner(
+    generator: Generator, settings: Settings, draw: Callable = latents.identity_normals
+) -> Tuner:
+    """The compiled tuning for a generator and settings, shared by all images.
+
+    `draw(key, ids, step, shape) -> [b, *shape]` supplies the regulariser's z.
+    """
+    s = settings
+    if s.locality.norm not in ('w', 'all_layers'):
+        raise JaxinvError(f"locality norm {s.locality.norm!r} is neither 'w' nor 'all_layers'")
+    terms = functools.partial(_terms, generator, s, draw)
+    optimizer = optax.adam(s.learning_rate)
+
+    if s.shared:
+        update = functools.partial(_shared_update, terms, optimizer)
+    else:
+
+        def objective(params, args, step, key):
+            def alone(params, example):
+                one = jax.tree.map(lambda x: x[None], example)
+                return jax.tree.map(lambda x: x[0], terms(params, args, one, step, key))
+
+            metrics = jax.vmap(alone)(params, args['examples'])
+            return metrics['loss'].sum(), metrics  # Adam is elementwise: identities stay apart
+
+        update = optimize.gradient_update(objective, optimizer)
+
+    stopping = None
+    if s.stop_lpips is not None:
+        stopping = optimize.StoppingRule(f'lpips_{s.lpips_net}', s.stop_lpips, not s.shared)
+    loop = optimize.make_loop(
+        update, optimizer, s.metrics, chunk_steps=s.chunk_steps, stopping=stopping
+    )
+    target_features = jax.jit(lpips.features)
+
+    def prepare(weights, lpips_weights, targets, pivots, ids, w_avg):
+        """Start state and arguments for targets [b, h, w, 3] and pivots [b, k, w_dim]."""
+        examples = {
+            'pivots': jnp.asarray(pivots),
+            'targets': jnp.asarray(targets),
+            'target_features': target_features(lpips_weights, targets),  # once, not every step
+            'ids': jnp.asarray(ids),
+        }
+        params = weights['params']
+        args = {
+            'frozen': params,
+            'buffers': weights['buffers'],
+            'lpips': lpips_weights,
+            'w_avg': w_avg,
+        }
+        if s.shared:
+            args['examples'], args['place'] = _batches(examples, s.batch_size, s.microbatch)
+        else:
+            args['examples'] = examples
+            params = jax.tree.map(lambda x: jnp.tile(x, (len(targets),) + (1,) * x.ndim), params)
+        return loop.init(params, len(targets)), args
+
+    def tuned(weights, params):
+        return {'params': params, 'buffers': weights['buffers']}
+
+    return Tuner(s, loop, prepare, tuned)
+
+
+def _terms(generator, s: Settings, draw, params, args, examples, step, key) -> dict[str, Any]:
+    """The objective of each example, {name: [b]}, at generator parameters `params`."""
+    weights = {'params': params, 'buffers': args['buffers']}
+    images, _ = generator.synthesize(weights, examples['pivots'])
+    l2 = losses.l2(images, examples['targets'])
+    features = lpips.features(args['lpips'], images)
+    distance = lpips.distance(features, examples['target_features'])
+    loss = s.l2_weight * l2 + s.lpips_weight * distance
+    locality = jnp.zeros_like(l2)
+    if s.locality.weight:
+        locality = jax.lax.cond(
+            step % s.locality.interval == 0,
+            lambda: _locality(generator, s.locality, draw, weights, args, examples, step, key),
+            lambda: jnp.zeros_like(l2),
+        )
+        loss = loss + s.locality.weight * locality
+    return {'loss': loss, 'l2': l2, f'lpips_{s.lpips_net}': distance, 'locality': locality}
+
+
+def _locality(generator, s: Locality, draw, weights, args, examples, step, key):
+    """L_R of equation 6 around each pivot, [b]; 0 where the weights are still the original ones."""
+    spec = generator.spec
+    pivots = examples['pivots']
+    z = draw(key, examples['ids'], step, (s.num_samples, spec.z_dim))
+    w = generator.map(weights, z.reshape(-1, spec.z_dim))
+    w = latents.truncate(w, args['w_avg'], s.truncation_psi).reshape(*z.shape[:2], spec.w_dim)
+    codes = losses.locality_codes(pivots, w, s.alpha, s.norm, spec.num_ws)
+
+    frozen = {'params': args['frozen'], 'buffers': weights['buffers']}
+    original, _ = generator.synthesize(frozen, codes, noise=s.noise)
+    # A target, not a variable: nothing is differentiated through the original generator.
+    original = jax.lax.stop_gradient(original)
+    tuned, _ = generator.synthesize(weights, codes, noise=s.noise)
+    distance = lpips.distance(
+        lpips.features(args['lpips'], tuned), lpips.features(args['lpips'], original)
+    )
+    drift = distance + s.l2_weight * losses.l2(tuned, original)
+    return drift.reshape(len(pivots), s.num_samples).mean(axis=1)
+
+
+def _batches(examples, batch_size: int, microbatch: int):
+    """Arranges examples [n, ...] as [batches, microbatches, microbatch, ...], padded by weight 0.
+
+    Returns them and `place` [n], the position of each example in the flattened arrangement.
+    """
+    n = len(examples['ids'])
+    batch_size = min(batch_size or n, n)
+    microbatch = min(microbatch or batch_size, batch_size)
+    width = -(-batch_size // microbatch) * microbatch
+    starts = range(0, n, batch_size)
+    index = np.zeros((len(starts), width), np.int32)
+    weight = np.zeros((len(starts), width), np.float32)
+    place = np.zeros(n, np.int32)
+    for row, start in enumerate(starts):
+        members = np.arange(start, min(start + batch_size, n))
+        index[row, : len(members)] = members
+        weight[row, : len(members)] = 1 / len(members)  # the mean over the batch's identities
+        place[members] = row * width + np.arange(len(members))
+    shape = (len(starts), width // microbatch, microbatch)
+    arranged = jax.tree.map(lambda x: x[index.reshape(shape)], examples)
+    arranged['weight'] = jnp.asarray(weight.reshape(shape))
+    return arranged, jnp.asarray(place)
+
+
+def _shared_update(terms, optimizer, params, opt_state, args, step, key):
+    """One pass over all identities: an Adam step a batch, gradients summed over microbatches."""
+
+    def gradients(params, micro):
+        def objective(params):
+            metrics = terms(params, args, micro, step, key)
+            return jnp.sum(micro['weight'] * metrics['loss']), metrics
+
+        return jax.grad(objective, has_aux=True)(params)
+
+    def batch_step(carry, batch):
+        params, opt_state = carry
+        zeros = jax.tree.map(jnp.zeros_like, params)
+
+        def accumulate(total, micro):
+            new, metrics = gradients(params, micro)
+            return jax.tree.map(jnp.add, total, new), metrics
+
+        total, metrics = _scan(accumulate, zeros, batch)
+        changes, opt_state = optimizer.update(total, opt_state, params)
+        return (optax.apply_updates(params, changes), opt_state), metrics
+
+    (params, opt_state), metrics = _scan(batch_step, (params, opt_state), args['examples'])
+    return params, opt_state, {k: v.reshape(-1)[args['place']] for k, v in metrics.items()}
+
+
+def _scan(step, carry, xs):
+    """lax.scan, but a single step is inlined: a loop of one would only slow compilation."""
+    if len(jax.tree.leaves(xs)[0]) > 1:
+        return jax.lax.scan(step, carry, xs)
+    carry, ys = step(carry, jax.tree.map(lambda x: x[0], xs))
+    return carry, jax.tree.map(lambda y: y[None], ys)

@@ -1,0 +1,127 @@
+"""Runs an experiment:
+
+  python -m jaxinv.launch --config=NAME[:VARIANT] [--config.KEY=VALUE ...] [--workdir=DIR]
+
+Configs: {configs}.
+Each config's file says what its keys mean; for example
+
+  python -m jaxinv.launch --config=pti_multi_id --config.data.images=FOLDER
+  python -m jaxinv.launch --config=pti_multi_id:paper --config.tune.num_steps=100
+
+The same command goes on where an interrupted run stopped, and changes nothing once it has ended.
+"""
+
+import difflib
+import importlib
+import os
+import pathlib
+import re
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from jaxinv import workdir as workdirs
+from jaxinv.errors import JaxinvError
+
+TASKS = {'invert': 'jaxinv.experiment', 'fit_directions': 'jaxinv.fit_directions'}
+
+
+def config_folder() -> pathlib.Path:
+    """jaxinv/configs when installed, configs/ beside the package in a checkout."""
+    here = pathlib.Path(__file__).parent
+    return here / 'configs' if (here / 'configs').is_dir() else here.parent / 'configs'
+
+
+def config_names() -> list[str]:
+    return sorted(p.stem for p in config_folder().glob('*.py') if not p.stem.startswith('_'))
+
+
+__doc__ = __doc__.format(configs=', '.join(config_names()))
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'NAME, NAME:VARIANT, or a path.')
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Folder for results and checkpoints; by default a folder under runs/.'
+)
+_NAME = flags.DEFINE_string(
+    'name', 'run', "Of the folder under runs/; by default the config's name."
+)
+_OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Start anew in a folder that holds a run.')
+
+
+def resolve_config(value: str) -> str:
+    """'pti_multi_id:paper' -> the path of its file, with ':paper' kept. Paths pass unchanged."""
+    name, colon, variant = value.partition(':')
+    if os.sep in name or name.endswith('.py'):
+        if not pathlib.Path(name).is_file():
+            raise JaxinvError(f'--config={name}: there is no such file.')
+        return value
+    names = config_names()
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f' Did you mean {close[0]!r}?' if close else ''
+        raise JaxinvError(f'Unknown config {name!r}.{hint} Known configs: {", ".join(names)}.')
+    return f'{config_folder() / name}.py{colon}{variant}'
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser after config names have become paths; also takes the form `--config NAME`."""
+    argv = list(argv)
+    for i, arg in enumerate(argv):
+        match = re.fullmatch(r'--?config(?:=(.*))?', arg)
+        if match and (match.group(1) is not None or i + 1 < len(argv)):
+            value = match.group(1) if match.group(1) is not None else argv.pop(i + 1)
+            argv[i] = f'--config={_or_exit(resolve_config, value)}'
+            argv.insert(
+                1, f'--name={pathlib.Path(value.replace(".py", "")).name}'
+            )  # first: the user's own wins
+            break
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (ValueError, AttributeError) as error:  # a variant or key the config does not have
+        _exit(f'{error}')
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        _exit(f'unexpected argument {argv[1]!r}; options start with --, see --help.', 2)
+    config = _CONFIG.value
+    if config is None:
+        _exit(f'--config is missing; known configs: {", ".join(config_names())}. See --help.', 2)
+    logging.set_verbosity(logging.ERROR)
+    setup_jax()
+    task = importlib.import_module(TASKS[config.task])
+    path = pathlib.Path(_WORKDIR.value or workdirs.default_path(_NAME.value, config.to_dict()))
+    print(f'Work folder: {path}', flush=True)
+    try:
+        task.run(config, path, overwrite=_OVERWRITE.value)
+    except JaxinvError as error:
+        _exit(str(error))
+    except KeyboardInterrupt:
+        _exit(f'stopped; run the same command to go on from the last checkpoint in {path}.', 130)
+
+
+def setup_jax() -> None:
+    """Keeps compiled programs between runs. Importing jax here keeps --help quick."""
+    import jax
+
+    from jaxinv import assets
+
+    jax.config.update('jax_compilation_cache_dir', str(assets.cache_dir() / 'programs'))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+def _or_exit(function, *args):
+    try:
+        return function(*args)
+    except JaxinvError as error:
+        _exit(str(error), 2)
+
+
+def _exit(message: str, code: int = 1):
+    print(f'jaxinv: {message}', file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+if __name__ == '__main__':
+    app.run(main, flags_parser=parse_flags)

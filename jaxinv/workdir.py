@@ -1,0 +1,87 @@
+"""The work folder: who owns it, whether to start, go on or refuse, and its lock.
+
+run.json       settings and inputs of the run; a rerun goes on only if they are the same
+state/         checkpoints between chunks
+metrics.json   written last: a folder that has it is finished
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import pathlib
+import shutil
+
+from jaxinv.errors import JaxinvError
+
+RECORD = 'run.json'
+PARTIAL = RECORD + '.partial'
+FINISHED = 'metrics.json'
+
+
+def default_path(config_name: str, settings: dict) -> pathlib.Path:
+    """runs/NAME-HASH: the same command finds its folder again, other settings get another one."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return pathlib.Path('runs', f'{config_name.replace(":", "-").replace(",", "-")}-{digest[:8]}')
+
+
+@contextlib.contextmanager
+def claim(path: pathlib.Path, record: dict, overwrite: bool = False):
+    """Owns the folder while the run lasts. Yields True if a finished run is already there.
+
+    Raises JaxinvError if another process is at work in it, if it holds a run with other settings or
+    inputs, or files that are not a run's; `overwrite` clears an earlier run, but never such files.
+    """
+    record = json.loads(json.dumps(record))
+    if path.exists() and not path.is_dir():
+        raise JaxinvError(f'--workdir {path} is a file; name a folder.')
+    ours = {'.lock', PARTIAL}
+    others = {p.name for p in path.iterdir()} - ours if path.exists() else set()
+    if others and RECORD not in others:
+        raise JaxinvError(
+            f'--workdir {path} holds files that are not a jaxinv run ({sorted(others)[0]}, ...); '
+            'name a new or empty folder.'
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / '.lock', 'w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise JaxinvError(
+                f'another run is at work in {path}; wait for it, or choose another --workdir.'
+            ) from None
+        if others and overwrite:
+            # The record goes last, replaced below: killed half-way, the folder is still ours.
+            for entry in path.iterdir():
+                if entry.name not in ('.lock', RECORD):
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            others = set()
+        if others:
+            try:
+                earlier = json.loads((path / RECORD).read_text())
+            except ValueError:
+                earlier = {}
+            if earlier != record:
+                raise JaxinvError(
+                    f'{path} holds a run with other settings or images '
+                    f'({_first_difference(earlier, record)}); choose another --workdir, or '
+                    '--overwrite to start it anew.'
+                )
+        else:
+            partial = path / PARTIAL
+            partial.write_text(json.dumps(record, indent=1))
+            partial.replace(path / RECORD)
+        yield (path / FINISHED).exists()
+
+
+def _first_difference(old, new, name: str = '') -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                return _first_difference(old.get(key), new.get(key), f'{name}.{key}'.lstrip('.'))
+    return f'{name}: {_short(old)} then, {_short(new)} now'
+
+
+def _short(value) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + '...'
