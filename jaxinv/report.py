@@ -31,6 +31,8 @@ from jaxinv.results import Drift, EditResult, Run, Stage, Trace, edit_label, met
 
 __all__ = ['Drift', 'EditResult', 'MetricsWriter', 'Run', 'Stage', 'Trace', 'grid', 'write']
 
+MAX_WIDTH, MAX_HEIGHT = 3600, 12_000  # pixels of grid.png, roughly
+
 
 def write(workdir: str | os.PathLike, run: Run) -> None:
     """Writes grid.png, report.html, metrics.json and images/NAME/*.png into workdir."""
@@ -45,14 +47,14 @@ def write(workdir: str | os.PathLike, run: Run) -> None:
 def grid(run: Run) -> PIL.Image.Image:
     """The PIL picture of grid.png: a row per identity, target | stages | edits."""
     edits = [edit for edit in run.edits if edit.requested]
-    columns = ['target', *(stage.name for stage in run.stages), *(edit_label(e) for e in edits)]
+    # The font of the sheet has no proper minus sign.
+    labels = [edit_label(edit).replace('\N{MINUS SIGN}', '-') for edit in edits]
+    columns = ['target', *(stage.name for stage in run.stages), *labels]
     pictures = [run.targets_uint8, *(s.images_uint8 for s in (*run.stages, *edits))]
     rows = [[column[i] for column in pictures] for i in range(len(run.names))]
-    # Full size for the usual two portraits; smaller cells where the sheet would get unwieldy.
-    cell = np.shape(run.targets_uint8)[1]
-    while cell > 128 and cell * len(columns) > 5200 or cell * len(rows) > 16000:
-        cell //= 2
-    return images.grid(rows, list(run.names), columns, cell=cell)
+    # Full size where the sheet stays handy to open and to publish.
+    cell = min(np.shape(run.targets_uint8)[1], MAX_WIDTH // len(columns), MAX_HEIGHT // len(rows))
+    return images.grid(rows, list(run.names), columns, cell=max(cell, 96))
 
 
 def slugs(names: Sequence[str]) -> list[str]:

@@ -133,7 +133,7 @@ def _tiles(run: Run) -> list[dict[str, str]]:
             {
                 'value': duration(sum(run.seconds.values())),
                 'label': 'time',
-                'note': run.facts.get('machine', 'all stages'),
+                'note': run.facts.get('devices', 'all stages'),
             }
         )
     return tiles
@@ -187,7 +187,7 @@ def _strip(run: Run, i: int, sweep: tuple, encode: _Encoder) -> dict[str, Any]:
     for edit in members:
         if edit is None:
             stage = run.stages[-1]
-            label, picture = f'{stage.name}, unedited', stage.images_uint8[i]
+            label, picture = stage.name, stage.images_uint8[i]
             distance = stage.metrics.get('id_distance')
             values, signed, aims = stage.attributes, False, set()
         else:
