@@ -90,7 +90,7 @@ def save_generator(folder: pathlib.Path, generator: Generator, weights: Weights)
     """Writes generator.safetensors (its header names the generator) and an Orbax copy beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     spec = {'generator': generator.spec.name, 'resolution': generator.spec.resolution}
-    flat = {k: np.ascontiguousarray(v) for k, v in flatten(weights).items()}
+    flat = {k: np.array(v, order='C') for k, v in flatten(weights).items()}
     partial = folder / (GENERATOR_FILE + '.partial')
     safetensors.numpy.save_file(flat, partial, metadata={'jaxinv': json.dumps(spec)})
     partial.replace(folder / GENERATOR_FILE)

@@ -46,7 +46,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.tune.lpips_weight = 1.0
     config.tune.lpips_net = 'alex'  # or 'vgg'
     config.tune.batch_size = 0  # identities an Adam step; 0 = all (equation 3), 1 = PTI's code
-    config.tune.microbatch = 0  # identities a forward pass, gradients added up; 0 = the batch
+    config.tune.microbatch = 1  # identities a forward pass, gradients added up; 0 = the batch
     # LPIPS at which to stop (PTI's code 0.06, single identity only); None = all steps.
     config.tune.stop_lpips = config_dict.placeholder(float)
     config.tune.chunk_steps = 10
@@ -58,7 +58,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.locality.alpha = 30.0  # distance from the pivot
     config.locality.num_samples = 1  # N_r, a pivot and step
     config.locality.interval = 1  # every so many steps
-    config.locality.norm = 'w'  # or 'all_layers', as in PTI's code
+    config.locality.norm = 'all_layers'  # what alpha measures; 'w' = each row alone (see README)
     config.locality.truncation_psi = 1.0  # of the random codes; PTI's code 0.5
     config.locality.noise = 'const'  # or 'none', as in PTI's code
 

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinv import attributes, checkpoints, data, faces, images, latents, metrics, report, workdir
+from jaxinv import attributes, checkpoints, data, faces, images, latents, metrics, report, results
 from jaxinv import edits as edits_lib
+from jaxinv import workdir as workdirs
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import project, pti
 from jaxinv.networks import lpips
@@ -46,7 +47,7 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     log(f'{len(targets.names)} identities: {", ".join(targets.names)}', flush=True)
 
     record = {'config': config.to_dict(), 'sources': [s['sha256'] for s in targets.sources]}
-    with workdir.claim(path, record, overwrite) as finished:
+    with workdirs.claim(path, record, overwrite) as finished:
         if finished:
             log(f'Finished already: {path / "report.html"} (--overwrite runs it again).')
             return
@@ -218,11 +219,11 @@ def score(job: Job, pivots, per_identity, edits) -> report.Run:
         if config.tune.num_steps:
             stages.append(measure_stage(job, 'tuned', rendered[:, 0]))
         embedding = faces.embed(targets.images_uint8)
-        results = []
+        edited_results = []
         for j, edit in enumerate(edits, start=1):
             edited = images.to_uint8(rendered[:, j])
             distance = faces.identity_distance(embedding, faces.embed(edited))
-            results.append(
+            edited_results.append(
                 report.EditResult(
                     edit.name,
                     edit.parts,
@@ -241,7 +242,7 @@ def score(job: Job, pivots, per_identity, edits) -> report.Run:
         targets_uint8=targets.images_uint8,
         stages=stages,
         target_attributes=attributes.measure(targets.images_uint8),
-        edits=results,
+        edits=edited_results,
         drift=drift,
         config=config.to_dict(),
         generator={'name': spec.name, 'resolution': spec.resolution, 'num_ws': spec.num_ws},
@@ -322,10 +323,11 @@ def usage(job: Job) -> str:
 def summary(result: report.Run, path: pathlib.Path) -> str:
     lines = []
     for stage in result.stages:
-        values = '  '.join(f'{k} {np.nanmean(v):.4f}' for k, v in stage.metrics.items())
-        lines.append(f'{stage.name:<6} {values}')
+        means = {name: results.mean(values) for name, values in stage.metrics.items()}
+        shown = [f'{name} {"no face" if x is None else f"{x:.4f}"}' for name, x in means.items()]
+        lines.append(f'{stage.name:<6} {"  ".join(shown)}')
     if result.drift:
-        values = '  '.join(f'{k} {v:.4f}' for k, v in result.drift.metrics.items())
-        lines.append(f'drift of random latents: {values}')
+        shown = [f'{name} {x:.4f}' for name, x in result.drift.metrics.items()]
+        lines.append(f'drift of random latents: {"  ".join(shown)}')
     lines.append(f'{duration(sum(result.seconds.values()))} in all. Open {path / "report.html"}')
     return '\n'.join(lines)

@@ -7,6 +7,7 @@ Each config's file says what its keys mean; for example
 
   python -m jaxinv.launch --config=pti_multi_id --config.data.images=FOLDER
   python -m jaxinv.launch --config=pti_multi_id:paper --config.tune.num_steps=100
+  python -m jaxinv.launch --config=pti_multi_id --help     # all keys with their values
 
 The same command goes on where an interrupted run stopped, and changes nothing once it has ended.
 """
@@ -76,10 +77,30 @@ def parse_flags(argv: list[str]) -> list[str]:
                 1, f'--name={pathlib.Path(value.replace(".py", "")).name}'
             )  # first: the user's own wins
             break
+    is_help = re.compile(r'--?help(short|full)?').fullmatch
+    rest = [arg for arg in argv if not is_help(arg)]
     try:
-        return app.parse_flags_with_usage(argv)
-    except (ValueError, AttributeError) as error:  # a variant or key the config does not have
-        _exit(f'{error}')
+        rest = flags.FLAGS(rest)
+    except (flags.Error, ValueError) as error:
+        # For a variant the config does not have, absl's text ends with the config's own sentence.
+        _exit(str(error).strip().splitlines()[-1].removeprefix('ValueError: '), 2)
+    except (AttributeError, KeyError) as error:  # a key the config does not have
+        hint = re.search(r'Did you mean[^?]*\?', str(error)) or ['']
+        _exit(f'the config has no such key. {hint[0]} --config=NAME --help lists its keys.', 2)
+    if len(rest) < len(argv) and any(map(is_help, argv)):
+        print_help()
+        raise SystemExit(0)
+    return rest
+
+
+def print_help() -> None:
+    print(__doc__)
+    print(flags.FLAGS.module_help(sys.modules[__name__]))
+    if flags.FLAGS['config'].value is not None:
+        print(f'\nKeys of this config, with their values:\n\n{flags.FLAGS["config"].value}')
+    print(
+        '\nKeys are explained in jaxinv/defaults.py; --config=NAME --help lists those of a config.'
+    )
 
 
 def main(argv: list[str]) -> None:
