@@ -1,0 +1,104 @@
+"""Step times of projection and tuning with the real generator, and their share of the machine.
+
+    python benchmarks/steps.py [--resolution=512] [--identities=2] [--steps=4]
+
+The share is FLOPs a second of the step (XLA's count of its HLO) over the rate of a large float32
+matrix product, measured before and after each step in the same run. Compilation is timed without
+the cache.
+"""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from jaxinv import data, experiment, generators, images, latents
+from jaxinv.inversion import project, pti
+from jaxinv.networks import lpips
+
+_RESOLUTION = flags.DEFINE_integer('resolution', 512, 'Pixels: 512 or 1024.')
+_IDENTITIES = flags.DEFINE_integer('identities', 2, 'Identities in the batch.')
+_STEPS = flags.DEFINE_integer('steps', 4, 'Steps timed, after compilation and a first step.')
+
+
+def matmul_rate(size=3000) -> float:
+    """FLOPs a second of a float32 matrix product, best of five."""
+    x = jnp.ones((size, size))
+    product = jax.jit(jnp.dot)
+    product(x, x).block_until_ready()
+    best = np.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        product(x, x).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def step_time(loop, state, args, key):
+    """(seconds to compile, seconds a step, FLOPs a step) of a loop with chunks of one step."""
+    start = time.perf_counter()
+    lowered = loop.chunk.lower(state, args, key, jnp.int32(1))
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - start
+    flops = lowered.cost_analysis()['flops']
+    times = []
+    for _ in range(_STEPS.value + 1):
+        start = time.perf_counter()
+        state, *_ = jax.block_until_ready(compiled(state, args, key, jnp.int32(1)))
+        times.append(time.perf_counter() - start)
+    return seconds, min(times[1:]), flops
+
+
+def main(argv):
+    del argv
+    generator, weights = generators.load('mobile_stylegan_ffhq', _RESOLUTION.value)
+    demo = data.load_targets('demo', _RESOLUTION.value).images_uint8
+    targets_uint8 = demo[np.arange(_IDENTITIES.value) % len(demo)]
+    targets = images.to_float(targets_uint8)
+    ids = np.arange(len(targets), dtype=np.uint32)
+    nets = {net: lpips.load(net) for net in ('alex', 'vgg')}
+    statistics = latents.w_statistics(generator, weights, 1000)
+    key = jax.random.key(0)
+    pivots = jnp.tile(statistics.mean, (len(targets), 1, 1))
+
+    def projection():
+        settings = project.Settings(num_steps=100, learning_rate=0.1, chunk_steps=1)
+        projector = project.make_projector(generator, settings)
+        state, args = projector.prepare(weights, nets['vgg'], targets, ids, statistics, key)
+        return projector.loop, state, args
+
+    def tuning(**kwargs):
+        settings = pti.Settings(num_steps=100, microbatch=1, chunk_steps=1, **kwargs)
+        tuner = pti.make_tuner(generator, settings)
+        arguments = (weights, nets['alex'], targets, pivots, ids, statistics.mean)
+        state, args = tuner.prepare(*arguments)
+        return tuner.loop, state, args
+
+    off = pti.Locality(weight=0.0)
+    programs = {
+        'projection': projection,
+        'tuning': lambda: tuning(locality=off),
+        'tuning, regularised': lambda: tuning(locality=pti.Locality(norm='all_layers')),
+        'tuning, one generator each': lambda: tuning(locality=off, shared=False),
+    }
+    print(f'{_RESOLUTION.value} pixels, {len(targets)} identities, {experiment.devices()}')
+    print(f'{"":<28}{"compile s":>10}{"step s":>8}{"GFLOP":>8}{"GFLOP/s":>9}{"share":>7}')
+    for name, make in programs.items():
+        rate = matmul_rate()
+        seconds, step, flops = step_time(*make()[:3], key)
+        rate = max(rate, matmul_rate())
+        share = flops / step / rate
+        print(
+            f'{name:<28}{seconds:>10.1f}{step:>8.2f}{flops / 1e9:>8.0f}'
+            f'{flops / step / 1e9:>9.0f}{share:>7.0%}',
+            flush=True,
+        )
+    print(
+        f'matrix product: {rate / 1e9:.0f} GFLOP/s; peak memory {experiment.peak_memory_gb():.1f} GB'
+    )
+
+
+if __name__ == '__main__':
+    app.run(main)

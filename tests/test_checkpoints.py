@@ -1,0 +1,113 @@
+"""Saved states and generators: exact, safe to damage, refused by name when they do not fit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import safetensors.numpy
+
+from jaxinv import checkpoints, generators
+from jaxinv.errors import JaxinvError
+from jaxinv.optimize import LoopState
+
+
+def a_state(step):
+    variables = {'w': jnp.arange(6.0).reshape(3, 2) + step}
+    opt_state = optax.adam(0.1).init(variables)
+    return LoopState(jnp.int32(step), jnp.array([True, False, False]), variables, opt_state)
+
+
+def equal(a, b):
+    return jax.tree.all(jax.tree.map(lambda x, y: bool(np.array_equal(x, y)), a, b))
+
+
+def test_newest_state_and_its_traces_come_back_exactly(tmp_path):
+    saved = checkpoints.LoopCheckpoints(tmp_path, 9)
+    for step in (2, 4, 6):
+        saved.save(a_state(step), {'loss': np.full((step, 3), step, np.float32)})
+    saved.close()
+    again = checkpoints.LoopCheckpoints(tmp_path, 9)
+    state, traces = again.restore(a_state(0), ('loss',))
+    assert equal(state, a_state(6)) and isinstance(state, LoopState)
+    np.testing.assert_array_equal(traces['loss'], np.full((6, 3), 6.0))
+
+
+def test_nothing_saved_is_none(tmp_path):
+    assert checkpoints.LoopCheckpoints(tmp_path, 9).restore(a_state(0), ('loss',)) is None
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
+    saved = checkpoints.LoopCheckpoints(tmp_path, 9)
+    for step in (2, 4):
+        saved.save(a_state(step), {'loss': np.zeros((step, 3), np.float32)})
+    saved.close()
+    for file in (tmp_path / '4').rglob('*'):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])
+    lines = []
+    again = checkpoints.LoopCheckpoints(tmp_path, 9)
+    state, _ = again.restore(a_state(0), ('loss',), log=lines.append)
+    assert equal(state, a_state(2))
+    assert any('Checkpoint 4 is damaged' in line for line in lines)
+
+
+@pytest.fixture
+def saved(tiny, tmp_path):
+    checkpoints.save_generator(tmp_path / 'generator', *tiny)
+    return tmp_path / 'generator' / checkpoints.GENERATOR_FILE
+
+
+def test_generator_comes_back_exactly(tiny, saved):
+    generator, weights = checkpoints.load_generator(saved)
+    assert generator.spec == tiny[0].spec and equal(weights, tiny[1])
+
+
+@pytest.mark.parametrize('damage', ['missing', 'unexpected', 'instead of'])
+def test_every_key_that_does_not_fit_is_named(saved, damage):
+    flat = safetensors.numpy.load_file(saved)
+    key = next(k for k in flat if k.endswith('const'))
+    if damage == 'missing':
+        flat.pop(key)
+    elif damage == 'unexpected':
+        key = 'params/extra'
+        flat[key] = np.zeros(3, np.float32)
+    else:
+        flat[key] = flat[key][:-1].copy()
+    header = {'jaxinv': '{"generator": "tiny", "resolution": 32}'}
+    safetensors.numpy.save_file(flat, saved, metadata=header)
+    with pytest.raises(JaxinvError, match=damage) as error:
+        checkpoints.load_generator(saved)
+    assert key in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'content,expected',
+    [
+        (b'', 'not a readable'),
+        (b'{"a": 1}' * 50, 'not a readable'),
+        (b'\x80\x04N.', 'not a readable'),
+    ],
+)
+def test_files_that_are_no_generator_get_a_sentence(tmp_path, content, expected):
+    path = tmp_path / 'g.safetensors'
+    path.write_bytes(content)
+    with pytest.raises(JaxinvError, match=expected):
+        checkpoints.load_generator(path)
+
+
+def test_safetensors_of_others_are_refused(tmp_path):
+    path = tmp_path / 'g.safetensors'
+    safetensors.numpy.save_file({'a': np.zeros(2, np.float32)}, path)
+    with pytest.raises(JaxinvError, match='does not say which generator'):
+        checkpoints.load_generator(path)
+
+
+def test_unknown_names_say_what_exists(tmp_path):
+    with pytest.raises(JaxinvError, match='mobile_stylegan_ffhq'):
+        checkpoints.load_generator(str(tmp_path / 'nope'))
+
+
+def test_flatten_is_undone_by_unflatten(tiny):
+    assert equal(checkpoints.unflatten(checkpoints.flatten(tiny[1])), tiny[1])
+    assert generators.GENERATORS
