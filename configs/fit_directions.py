@@ -30,7 +30,7 @@ def get_config(arg=''):
 
     # Kinds of direction (direction_fit.COSTS), tried on a few faces.
     config.choose = ml_collections.ConfigDict()
-    config.choose.kinds = ('plain', 'likely', 'identity', 'identity_likely')
+    config.choose.kinds = ('plain', 'likely', 'identity', 'identity_likely', 'mild')
     config.choose.num = 12  # faces
     config.choose.deviations = (-1.5, 1.5)  # strengths, as predicted change in standard deviations
 

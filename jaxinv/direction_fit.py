@@ -70,14 +70,22 @@ def _likely(covariance, jacobian):
 
 
 def _identity(covariance, jacobian):
-    """Moves of the identity embedding cost; a floor keeps unseen directions from being free."""
+    """Moves of the identity embedding cost, an average one as much as a tenth of the length.
+
+    The length keeps age in: much of what it changes is what the embedding tells people apart by.
+    """
     gram = jacobian.T @ jacobian
-    gram = gram / np.trace(gram) * len(gram)
-    return gram + 0.3 * np.eye(len(gram))
+    return gram / np.trace(gram) * len(gram) + 10 * np.eye(len(gram))
 
 
 def _identity_likely(covariance, jacobian):
-    return _identity(covariance, jacobian) + 0.3 * _likely(covariance, jacobian)
+    return _identity(covariance, jacobian) + 10 * _likely(covariance, jacobian)
+
+
+def _mild(covariance, jacobian):
+    return _identity_likely(covariance, jacobian) + 20 * (
+        np.eye(len(covariance)) + _likely(covariance, jacobian)
+    )
 
 
 COSTS = {
@@ -85,6 +93,7 @@ COSTS = {
     'likely': _likely,
     'identity': _identity,
     'identity_likely': _identity_likely,
+    'mild': _mild,
 }
 
 
