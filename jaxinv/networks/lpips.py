@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinv.networks import cpu_ops
+
 # Trunk layers in order: ('conv', channels, window, stride, padding), ('pool', window) of stride 2;
 # 'tap' marks the layers LPIPS compares (after their ReLU).
 _ALEX = (
@@ -57,11 +59,11 @@ class Lpips(nn.Module):
                 shape = (window, window, x.shape[-1], channels)
                 kernel = self.param(f'conv{index}_kernel', nn.initializers.he_normal(), shape)
                 bias = self.param(f'conv{index}_bias', nn.initializers.zeros, (channels,))
-                x = _conv(x, kernel.astype(x.dtype), stride, padding) + bias.astype(x.dtype)
-                x = nn.relu(x)
+                x = cpu_ops.conv(x, kernel.astype(x.dtype), stride, padding)
+                x = nn.relu(x + bias.astype(x.dtype))
                 index += 1
             else:
-                x = nn.max_pool(x, (layer[1], layer[1]), (2, 2))
+                x = cpu_ops.max_pool(x, layer[1])
         return tuple(features)
 
 
@@ -137,13 +139,3 @@ def _normalize(x):
     zero = squares == 0
     length = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
     return x / (length + 1e-10)
-
-
-def _conv(x, kernel, stride, padding):
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        [(padding, padding)] * 2,
-        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
