@@ -107,7 +107,8 @@ def number(value: Any, column: Column, signed: bool = False) -> str:
     """'0.058', '+2.3 y', or 'no face' where it could not be measured."""
     if value is None or not math.isfinite(value):
         return NO_FACE
-    text = f'{value:{"+" if signed else ""}.{column.digits}f}{column.unit}'
+    value = round(float(value), column.digits) + 0.0  # + 0.0: no negative zero
+    text = f'{value:{"+" if signed and value else ""}.{column.digits}f}{column.unit}'
     return text.replace('-', '\N{MINUS SIGN}')
 
 
