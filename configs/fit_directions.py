@@ -36,7 +36,7 @@ def get_config(arg=''):
 
     config.validate = ml_collections.ConfigDict()
     config.validate.num = 48  # fresh faces
-    config.validate.deviations = (-1.6, -0.8, 0.8, 1.6)
+    config.validate.deviations = (-2.0, -1.0, 1.0, 2.0)
     config.validate.shown = 3  # faces in the pictures
 
     config.ganspace = ml_collections.ConfigDict()

@@ -104,9 +104,11 @@ class _Encoder:
 
 
 def number(value: Any, column: Column, signed: bool = False) -> str:
-    """'0.058', '+2.3 y', or 'no face' where it could not be measured."""
-    if value is None or not math.isfinite(value):
+    """'0.058', '+2.3 y', '∞' (PSNR of equal pictures), or 'no face' where it could not be measured."""
+    if value is None or math.isnan(value):
         return NO_FACE
+    if math.isinf(value):
+        return '∞' if value > 0 else '\N{MINUS SIGN}∞'
     value = round(float(value), column.digits) + 0.0  # + 0.0: no negative zero
     text = f'{value:{"+" if signed and value else ""}.{column.digits}f}{column.unit}'
     return text.replace('-', '\N{MINUS SIGN}')

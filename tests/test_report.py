@@ -208,6 +208,7 @@ def test_sweeps_sort_by_strength_and_lead_to_sequences():
 def test_numbers_read_well():
     age = report_page.ATTRIBUTES['age']
     assert report_page.number(-2.34, age, signed=True) == '\N{MINUS SIGN}2.3 y'
+    assert report_page.number(np.inf, report_page.METRICS['psnr']) == '∞'
     assert report_page.number(-0.04, age, signed=True) == '0.0 y'
     assert report_page.number(np.nan, age) == report_page.number(None, age) == 'no face'
     durations = [report_page.duration(s) for s in (8.21, 125, 3720)]
