@@ -104,7 +104,7 @@ class _Encoder:
 
 
 def number(value: Any, column: Column, signed: bool = False) -> str:
-    """'0.058', '+2.3 y', '∞' (PSNR of equal pictures), or 'no face' where it could not be measured."""
+    """'0.058', '+2.3 y', '∞' (PSNR of equal pictures), or 'no face' where unmeasured."""
     if value is None or math.isnan(value):
         return NO_FACE
     if math.isinf(value):
