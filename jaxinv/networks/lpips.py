@@ -41,20 +41,21 @@ _SHIFT = np.float32([-0.030, -0.088, -0.188])
 _SCALE = np.float32([0.458, 0.448, 0.450])
 
 
-class Lpips(nn.Module):
-    """Trunk (AlexNet or VGG16 without its classifier) and the five heads of one LPIPS network."""
+class Trunk(nn.Module):
+    """AlexNet or VGG16 without its classifier; returns the five maps LPIPS compares."""
 
     net: str
 
     @nn.compact
     def __call__(self, images):
         x = (images - _SHIFT.astype(images.dtype)) / _SCALE.astype(images.dtype)
-        features, index = [], 0
+        maps, index = [], 0
         for layer in LAYERS[self.net]:
             if layer == 'tap':
-                head = self.param(f'head{len(features)}', nn.initializers.ones, (x.shape[-1],))
-                features.append(_normalize(x) * jnp.sqrt(head.astype(x.dtype)))
-            elif layer[0] == 'conv':
+                maps.append(x)
+            elif layer[0] == 'pool':
+                x = cpu_ops.max_pool(x, layer[1])
+            else:
                 _, channels, window, stride, padding = layer
                 shape = (window, window, x.shape[-1], channels)
                 kernel = self.param(f'conv{index}_kernel', nn.initializers.he_normal(), shape)
@@ -62,9 +63,7 @@ class Lpips(nn.Module):
                 x = cpu_ops.conv(x, kernel.astype(x.dtype), stride, padding)
                 x = nn.relu(x + bias.astype(x.dtype))
                 index += 1
-            else:
-                x = cpu_ops.max_pool(x, layer[1])
-        return tuple(features)
+        return tuple(maps)
 
 
 def load(net: str, source: str = 'auto') -> dict:
@@ -83,8 +82,9 @@ def shapes(net: str) -> dict[str, tuple[int, ...]]:
     if net not in LAYERS:
         raise ValueError(f"LPIPS network {net!r} is not one of 'alex', 'vgg'.")
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    tree = jax.eval_shape(lambda x: Lpips(net).init(jax.random.key(0), x), images)
-    return {name: leaf.shape for name, leaf in tree['params'].items()}
+    maps, tree = jax.eval_shape(lambda x: Trunk(net).init_with_output(jax.random.key(0), x), images)
+    result = {name: leaf.shape for name, leaf in tree['params'].items()}
+    return result | {f'head{i}': (x.shape[-1],) for i, x in enumerate(maps)}
 
 
 def features(weights: dict, images: jax.Array) -> tuple[jax.Array, ...]:
@@ -93,13 +93,19 @@ def features(weights: dict, images: jax.Array) -> tuple[jax.Array, ...]:
     Each pixel's features are divided by their length and multiplied by the square root of the head
     weights. A pure function: use it under jit with the weights as an argument, vmap and grad.
     """
+    heads = [jnp.sqrt(weights[f'head{i}'].astype(images.dtype)) for i in range(5)]
+    return tuple(_normalize(x) * h for x, h in zip(trunk(weights, images), heads, strict=True))
+
+
+def trunk(weights: dict, images: jax.Array) -> tuple[jax.Array, ...]:
+    """The five feature maps [b, h', w', c] as the trunk makes them, after their ReLU."""
     net = 'vgg' if 'conv12_kernel' in weights else 'alex'
     if images.ndim != 4 or images.shape[-1] != 3 or min(images.shape[1:3]) < MIN_SIZE[net]:
         raise ValueError(
             f'images {images.shape} are not [b, h, w, 3] with h and w of at least {MIN_SIZE[net]}, '
             f'which LPIPS {net} needs.'
         )
-    return Lpips(net).apply({'params': weights}, images)
+    return Trunk(net).apply({'params': weights}, images)
 
 
 def per_layer(features_a, features_b) -> jax.Array:
