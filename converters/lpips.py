@@ -155,6 +155,7 @@ def _hub_folder() -> pathlib.Path | None:
     """Folder with lpips-j's two files, or None if they are neither cached nor reachable."""
     try:
         import huggingface_hub
+        import huggingface_hub.constants
     except ImportError:
         return None
     cached = [huggingface_hub.try_to_load_from_cache(HUB_REPO, name) for name in HUB_FILES]

@@ -4,7 +4,6 @@ import collections
 import io
 import os
 import pickle
-import pickletools
 import struct
 import sys
 import zipfile
@@ -218,7 +217,7 @@ HOSTILE = {
     'list_in_itself': b']q\x00h\x00a.',
     'deep_lists': nested_lists(100_000),
     'deep_tuple_as_key': b'})' + b'\x85' * 500_000 + b'Ns.',
-    'unfolds': b']q\x00' + b''.join(b'](' + b'h%c' % 0 * 10 + b'eq\x00' for _ in range(20)) + b'.',
+    'unfolds': b']q\x000' + b''.join([b'](' + b'h\x00' * 10 + b'eq\x000'] * 20) + b'h\x00.',
     'empty': b'',
     'text': b'this is not a pickle\n' * 20,
     'html': b'<!DOCTYPE html><html><head><title>404</title></head></html>',
@@ -245,12 +244,10 @@ def test_hostile_files_run_nothing_and_get_one_sentence(name, tmp_path, monkeypa
     assert len(message) < 400
 
 
-def test_the_hostile_files_are_hostile():
-    """Python's own reader runs or accepts these, so the test above tests something."""
-    names = [n for n in HOSTILE if n.startswith(('system', 'eval', 'nested', 'inst', 'obj_'))]
-    for name in names:
-        ops = {op.name for op, _, _ in pickletools.genops(HOSTILE[name])}
-        assert ops & {'REDUCE', 'INST', 'OBJ'}
+def test_the_hostile_files_are_hostile(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(HOSTILE['open']).close()
+    assert (tmp_path / 'ran').exists()
 
 
 def test_every_truncation_and_many_damages_give_one_sentence():
