@@ -22,6 +22,7 @@ def get_config(arg=''):
     config.generator = 'mobile_stylegan_ffhq'
     config.resolution = 512  # pixels of the pictures that are measured
     config.attributes = ('smile', 'age', 'yaw')  # of those that jaxinv/attributes.py measures
+    config.controls = ('gender', 'glasses')  # held fixed (jaxinv/controls.py); () = none
     config.truncation_psi = 0.8  # of all samples; 1 = off
 
     config.samples = ml_collections.ConfigDict()

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 HOLDOUT = 0.2  # share of the samples on which penalties are chosen
+DISTANCE_POWER = 0.6  # of the identity distance in the strength; 0.5 to 0.65 in our sweeps
 
 
 class Regression(NamedTuple):
@@ -180,13 +181,16 @@ def price(
 ) -> float:
     """What one standard deviation of the attribute costs; directions are chosen by the least.
 
-    Identity in units of the same-person threshold 0.6, plus the unwanted change of the other
-    attributes in their standard deviations. Infinite if the attribute does not grow.
+    Identity in units of the same-person threshold 0.6, plus the unwanted change of everything else
+    that was measured, in standard deviations. Infinite if the attribute does not grow.
     """
-    gain = result.per_unit[target] / deviations[target]
+    gain = result.per_unit[target] / deviations[target]  # per length in W
     if not gain > 0:
         return float('inf')
-    size = float(np.abs(strengths).mean())
-    identity = np.nanmean(list(result.identity_distance.values())) / 0.6 / size
+    moved = gain * float(np.abs(strengths).mean())
+    distance = np.nanmean(list(result.identity_distance.values()))
+    # The distance grows like the strength to this power, so it has to be brought to one deviation
+    # by it: else directions that were tried far out would look cheap.
+    identity = distance / 0.6 * moved**-DISTANCE_POWER
     others = [abs(v) / deviations[k] for k, v in result.per_unit.items() if k != target]
-    return float((identity + sum(others)) / gain)
+    return float(identity + sum(others) / gain)

@@ -32,7 +32,9 @@ class Lab:
 
     generator: Any
     weights: Any
-    measure: Callable[[np.ndarray], dict[str, np.ndarray]]  # uint8 images -> {attribute: [b]}
+    measure: Callable[
+        [np.ndarray], dict[str, np.ndarray]
+    ]  # uint8 images -> {attribute, control: [b]}
     embed: Callable[[np.ndarray], np.ndarray]  # uint8 images -> [b, e]
 
 
@@ -56,12 +58,12 @@ def run(config, path, *, overwrite: bool = False, log=print, lab: Lab | None = N
             log(f'Finished already: {path / "directions.npz"} (--overwrite runs it again).')
             return
         lab = lab or _real_lab(config)
-        names = tuple(config.attributes)
+        names = measured_names(config)
         samples = collect(config, lab, path / 'state' / 'samples', log)
         missing = set(names) - samples.keys()
         if missing:
             raise JaxinvError(
-                f'config.attributes {sorted(missing)} are not measured; '
+                f'{sorted(missing)} of config.attributes and config.controls are not measured; '
                 f'known: {", ".join(sorted(samples.keys() - {"w", "embedding"}))}.'
             )
         known = np.isfinite(np.stack([samples[name] for name in names])).all(0)
@@ -221,7 +223,7 @@ def _in_chunks(num: int, chunk: int, folder: pathlib.Path, work, progress) -> di
 
 def fit(config, samples, deviations) -> tuple[list[Direction], dict[str, Any]]:
     """Candidates of every kind for every attribute, and what the regressions were worth."""
-    names = tuple(config.attributes)
+    names = measured_names(config)
     w = samples['w'].astype(np.float64)
     standardised = np.stack([samples[n] / deviations[n] for n in names], axis=1)
     attributes = direction_fit.ridge(w, standardised)
@@ -235,11 +237,16 @@ def fit(config, samples, deviations) -> tuple[list[Direction], dict[str, Any]]:
     candidates = []
     for kind in config.choose.kinds:
         cost = direction_fit.COSTS[kind](covariance, embedding.coefficients.T)
-        for i, target in enumerate(names):
+        for i, target in enumerate(config.attributes):
             vector = direction_fit.direction(attributes.coefficients, i, cost)
             candidate = Direction(f'{target}/{kind}', target, kind, vector, np.zeros(0))
             candidates.append(rescale(candidate, config.choose.deviations, config, record))
     return candidates, record
+
+
+def measured_names(config) -> tuple[str, ...]:
+    """What a direction moves or must leave alone; the attributes come first."""
+    return (*config.attributes, *config.controls)
 
 
 def rescale(direction: Direction, deviations, config, record) -> Direction:
@@ -336,10 +343,13 @@ def _summary(record: dict[str, Any], path: pathlib.Path) -> str:
 
 
 def _real_lab(config) -> Lab:
-    from jaxinv import attributes, faces
+    from jaxinv import attributes, controls, faces
+
+    def measure(images_uint8: np.ndarray) -> dict[str, np.ndarray]:
+        return {**attributes.measure(images_uint8), **controls.measure(images_uint8)}
 
     generator, weights = checkpoints.load_generator(config.generator, config.resolution)
-    return Lab(generator, weights, attributes.measure, faces.embed)
+    return Lab(generator, weights, measure, faces.embed)
 
 
 def _check(config) -> None:
