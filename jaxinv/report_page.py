@@ -135,7 +135,7 @@ def _tiles(run: Run) -> list[dict[str, str]]:
         tiles.append(
             {
                 'value': duration(sum(run.seconds.values())),
-                'label': 'time',
+                'label': 'Time',
                 'note': run.facts.get('devices', 'all stages'),
             }
         )
@@ -295,7 +295,8 @@ def _drift(run: Run, encode: _Encoder) -> dict[str, Any] | None:
         {'label': _column(n, METRICS).title, 'value': number(v, _column(n, METRICS))}
         for n, v in drift.metrics.items()
     ]
-    return {'rows': rows, 'numbers': numbers, 'description': drift.description}
+    description = drift.description.rstrip('.')
+    return {'rows': rows, 'numbers': numbers, 'description': description and f'{description}.'}
 
 
 def _charts(run: Run) -> list[dict[str, Any]]:
