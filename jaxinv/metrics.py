@@ -116,7 +116,8 @@ def evaluate(
     parts = []
     for start in range(0, len(images), size):
         x, y = (_padded(a[start : start + size], size) for a in (images, targets))
-        parts.append(jax.device_get(_all(lpips_weights, x, y)))
+        with jax.default_matmul_precision('highest'):  # else TF32 on GPUs, bfloat16 on TPUs
+            parts.append(jax.device_get(_all(lpips_weights, x, y)))
     if not parts:
         return {name: np.zeros(0, np.float32) for name in _names(lpips_weights)}
     return {n: np.concatenate([p[n] for p in parts])[: len(images)] for n in _names(lpips_weights)}

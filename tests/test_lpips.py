@@ -130,6 +130,18 @@ def test_one_target_for_a_batch_and_vmap(weights):
         np.testing.assert_allclose(x[:, 0], y, atol=1e-6)
 
 
+def test_gradient_under_vmap_equals_that_of_a_batch(weights):
+    a, b = pair(PAIRS[0])
+
+    def loss(weights, images):
+        return sum((x**3).sum() for x in lpips.features(weights, images))
+
+    gradient = jax.grad(loss, argnums=1)
+    batch = jax.jit(gradient)(weights['alex'], np.concatenate([a, b]))
+    mapped = jax.jit(jax.vmap(gradient, (None, 0)))(weights['alex'], np.stack([a, b]))
+    assert relative(mapped[:, 0], batch) < 1e-4
+
+
 def test_weights_have_the_announced_shapes(weights):
     for net in NETS:
         assert {name: x.shape for name, x in weights[net].items()} == lpips.shapes(net)

@@ -92,6 +92,8 @@ def features(weights: dict, images: jax.Array) -> tuple[jax.Array, ...]:
 
     Each pixel's features are divided by their length and multiplied by the square root of the head
     weights. A pure function: use it under jit with the weights as an argument, vmap and grad.
+    Products are of the default precision, which on GPUs and TPUs is below float32
+    (jax.default_matmul_precision).
     """
     heads = [jnp.sqrt(weights[f'head{i}'].astype(images.dtype)) for i in range(5)]
     return tuple(_normalize(x) * h for x, h in zip(trunk(weights, images), heads, strict=True))
