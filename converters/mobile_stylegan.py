@@ -6,6 +6,10 @@ The exporter kept the names of most parameters, but folded three kinds of consta
   - noise times its strength: constants [1, 1, r, r] with numbers for names, in the same order;
   - the mapping network's matrices, already times their learning-rate multiplier, numbers as names.
 They are given names by their order among constants of that shape, and then all go by one table.
+
+The network's wavelet steps read channels as LL, then (LH, HL, HH) of each output channel in turn.
+Here every layer that feeds one has its output channels reordered to all LL, all LH, all HL, all HH:
+the function computed is the same, and no step has to pick channels with a stride of three.
 """
 
 import re
@@ -72,47 +76,49 @@ def _table(like):
     resolutions = sorted(
         {int(n) for path in like for n in re.findall(r'^params/synthesis/b(\d+)/', path)}
     )
-    table = {}
     layers = len([path for path in like if re.fullmatch(r'buffers/mapping/dense_\d+/bias', path)])
+    table = {}
     for i in range(layers):
-        table[f'buffers/mapping/dense_{i}/kernel'] = (f'mapping.{i}.weight', np.transpose)
-        table[f'buffers/mapping/dense_{i}/bias'] = (f'mapping.{i}.bias', _same)
+        table |= _dense(f'buffers/mapping/dense_{i}', f'mapping.{i}')
     table['params/synthesis/b4/const'] = ('m.input.input', lambda a: a[0].transpose(1, 2, 0))
     order = 0
     for block, resolution in enumerate(resolutions):
-        here = f'params/synthesis/b{resolution}'
-        there = f'm.layers.{block - 1}.'
+        here, there = f'params/synthesis/b{resolution}', f'm.layers.{block - 1}.'
         if block:
-            table |= _dense(f'{here}/up/modulation', f'{there}up.modulation')
+            table |= _dense(f'{here}/up/modulation', f'{there}up.modulation', _bands)
         for conv in ('conv1', 'conv2') if block else ('conv1',):
             layer = f'{there}{conv}' if block else 'm.conv1'
-            table |= _dense(f'{here}/{conv}/modulation', f'{layer}.conv.modulation')
-            if block:
-                table[f'{here}/{conv}/depthwise'] = (f'{layer}.conv.weight_dw', _depthwise)
-                table[f'{here}/{conv}/pointwise'] = (f'folded.{order}', _pointwise)
-            else:
-                table[f'{here}/{conv}/kernel'] = (
-                    f'folded.{order}',
-                    lambda a: a.transpose(2, 3, 1, 0),
-                )
-            table[f'{here}/{conv}/bias'] = (f'{layer}.bias', np.ravel)
-            table[f'{here}/{conv}/noise_strength'] = (f'noise_strength.{order}', _same)
+            last = resolution == resolutions[-1]
+            feeds_wavelet = conv == ('conv2' if block else 'conv1') and not last
+            outputs = _bands if feeds_wavelet else _same
+            table |= _styled_conv(f'{here}/{conv}', layer, order, outputs, dense=not block)
             table[f'buffers/noise/b{resolution}_{conv}'] = (
                 f'noise.{order}',
                 lambda a: a[0].transpose(1, 2, 0),
             )
             order += 1
-    here, there = f'params/synthesis/b{resolutions[-1]}/to_img', f'm.layers.{block - 1}.to_img'
-    table |= _dense(f'{here}/modulation', f'{there}.conv.modulation')
-    table[f'{here}/pointwise'] = (f'{there}.conv.weight', _pointwise)
-    table[f'{here}/bias'] = (f'{there}.bias', np.ravel)
+    return table | _to_image(f'{here}/to_img', f'm.layers.{block - 1}.to_img')
+
+
+def _styled_conv(path, name, order, outputs, dense):
+    table = _dense(f'{path}/modulation', f'{name}.conv.modulation')
+    if dense:
+        table[f'{path}/kernel'] = (f'folded.{order}', lambda a: outputs(a.transpose(2, 3, 1, 0)))
+    else:
+        table[f'{path}/depthwise'] = (
+            f'{name}.conv.weight_dw',  # [c, 1, 1, 3, 3]
+            lambda a: a.reshape(-1, 3, 3).transpose(1, 2, 0),
+        )
+        table[f'{path}/pointwise'] = (f'folded.{order}', lambda a: outputs(_pointwise(a)))
+    table[f'{path}/bias'] = (f'{name}.bias', lambda a: outputs(a.ravel()))
+    table[f'{path}/noise_strength'] = (f'noise_strength.{order}', _same)
     return table
 
 
-def _dense(path, name):
-    return {
-        f'{path}/kernel': (f'{name}.weight', np.transpose),
-        f'{path}/bias': (f'{name}.bias', np.ravel),
+def _to_image(path, name):
+    return _dense(f'{path}/modulation', f'{name}.conv.modulation') | {
+        f'{path}/pointwise': (f'{name}.conv.weight', lambda a: _bands(_pointwise(a))),
+        f'{path}/bias': (f'{name}.bias', lambda a: _bands(a.ravel())),
     }
 
 
@@ -120,9 +126,19 @@ def _same(array):
     return array
 
 
+def _dense(path, name, outputs=_same):
+    return {
+        f'{path}/kernel': (f'{name}.weight', lambda a: outputs(a.T)),
+        f'{path}/bias': (f'{name}.bias', lambda a: outputs(a.ravel())),
+    }
+
+
 def _pointwise(array):  # [c_out, c_in, 1, 1] -> [c_in, c_out]
     return array.reshape(array.shape[:2]).T
 
 
-def _depthwise(array):  # [c, 1, 1, 3, 3] -> [3, 3, c]
-    return array.reshape(-1, 3, 3).transpose(1, 2, 0)
+def _bands(array):
+    """Last axis: LL, then triples (LH, HL, HH) -> all LL, all LH, all HL, all HH."""
+    c = array.shape[-1] // 4
+    triples = np.arange(c, 4 * c).reshape(c, 3)
+    return array[..., np.concatenate([np.arange(c), *triples.T])]

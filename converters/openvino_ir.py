@@ -40,7 +40,7 @@ class Layer(NamedTuple):
 
 
 class Network(NamedTuple):
-    """layers: in network order, as the exporter sorted them; constants: {name: array}, same order."""
+    """layers and constants {name: array}, both in network order, as the exporter sorted them."""
 
     name: str
     layers: tuple[Layer, ...]
@@ -118,9 +118,11 @@ def _constant(element, data, label, bin_path):
         raise OpenVINOError(
             f'{label} of shape {list(shape)} and type {kind} cannot be {size} bytes.'
         )
-    if offset < 0 or offset + size > len(data):
+    if offset < 0:
+        raise OpenVINOError(f'{label} starts at byte {offset}, before the file does.')
+    if offset + size > len(data):
         raise OpenVINOError(
-            f'{label} lies at bytes {offset} to {offset + size}, but {bin_path.name} has {len(data)}.'
+            f'{label} ends at byte {offset + size} and {bin_path.name} has {len(data)}.'
         )
     values = np.frombuffer(data, dtype, count=math.prod(shape), offset=offset)
     return values.reshape(shape).astype(dtype.newbyteorder('='))  # astype copies: `data` is freed

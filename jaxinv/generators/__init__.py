@@ -25,7 +25,7 @@ def _make_ffhq(resolution):
 
 
 def _make_tiny(resolution):
-    """Same family as the real one, small enough for tests: 64 (all bands) or 32 pixels, F4 and F6."""
+    """The same family, small enough for tests: 32 pixels, or 64 with all wavelet bands."""
     return mobile_stylegan(
         resolution, channels=(32, 32, 32, 16), z_dim=16, w_dim=16, mapping_layers=2, name='tiny'
     )

@@ -218,12 +218,13 @@ class StyledConv(nn.Module):
     @nn.compact
     def __call__(self, x, w, noise):
         c = x.shape[-1]
-        x = x * (_style(x, w) / math.sqrt(9 * c))
+        style = _style(x, w) / math.sqrt(9 * c)
         gain = nn.initializers.normal(LEAKY_GAIN)
         if self.dense:
-            x = ops.conv(x, self.param('kernel', gain, (3, 3, c, self.channels)))
+            x = ops.conv(x * style, self.param('kernel', gain, (3, 3, c, self.channels)))
         else:
-            x = ops.depthwise(x, self.param('depthwise', nn.initializers.normal(1.0), (3, 3, c)))
+            depthwise = self.param('depthwise', nn.initializers.normal(1.0), (3, 3, c))
+            x = ops.depthwise(x, depthwise, style)
             x = ops.pointwise(x, self.param('pointwise', gain, (c, self.channels)))
         strength = self.param('noise_strength', nn.initializers.constant(0.1), ())
         if noise is not None:
@@ -241,14 +242,21 @@ class ToImage(nn.Module):
         c = x.shape[-1]
         kernel = self.param('pointwise', nn.initializers.normal(1.0), (c, 12))
         bias = self.param('bias', nn.initializers.zeros, (12,))
-        x = x * (_style(x, w) / math.sqrt(c))
-        if self.full_size:
-            return ops.haar_up(ops.pointwise(x, kernel) + bias)
-        # The low band over 2 is the 2x2 mean of the full-size image; the other bands are not made.
-        return (ops.pointwise(x, kernel[:, :3]) + bias[:3]) / 2
+        if not self.full_size:
+            # The low band over 2 is the 2x2 mean of the full-size image; no other band is made.
+            kernel, bias = kernel[:, :3] / 2, bias[:3] / 2
+        # One kernel per image costs nothing, one more pass over the largest feature map would.
+        style = _style(x, w)[:, 0, 0, :, None] / math.sqrt(c)
+        x = jnp.einsum('bhwc,bcd->bhwd', x, style * kernel) + bias
+        return ops.haar_up(x) if self.full_size else x
 
 
 def _style(x, w):
     """Modulation of x's channels by one row of w [b, w_dim]: [b, 1, 1, c]."""
-    dense = nn.Dense(x.shape[-1], bias_init=nn.initializers.ones, name='modulation')
+    dense = nn.Dense(
+        x.shape[-1],
+        kernel_init=nn.initializers.variance_scaling(0.25, 'fan_in', 'normal'),
+        bias_init=nn.initializers.ones,
+        name='modulation',
+    )
     return dense(w)[:, None, None]

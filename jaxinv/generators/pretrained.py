@@ -13,7 +13,7 @@ from converters import mobile_stylegan, openvino_ir, tables
 from jaxinv import assets
 from jaxinv.types import Generator, Weights
 
-FORMAT = '1'  # raise it when the paths, shapes or meaning of converted weights change
+FORMAT = '2'  # raise it when the paths, shapes or meaning of converted weights change
 
 
 def mobile_stylegan_ffhq(generator: Generator) -> Weights:
