@@ -42,7 +42,6 @@ setuptools.setup(
         'matplotlib>=3.9',  # curves of the report; ships the portrait of Grace Hopper
         'scikit-image>=0.24',  # ships the portrait of Eileen Collins
         # Results.
-        'dm-pix>=0.4.4',
         'jinja2>=3.1',
         'safetensors>=0.5',
         'tensorboardX>=2.6',

@@ -117,7 +117,7 @@ def tune(job: Job, pivots):
     settings = pti.Settings(
         **config.tune.to_dict(), locality=pti.Locality(**config.locality.to_dict())
     )
-    tuner = pti.make_tuner(job.generator, settings)
+    tuner = pti.make_tuner(job.generator, settings, len(pivots))
     with job.watch.stage('tune'):
         targets = images.to_float(job.targets.images_uint8)
         ids = latents.identity_ids(job.targets.images_uint8)

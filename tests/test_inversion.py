@@ -127,7 +127,7 @@ def test_projection_lowers_the_distance_and_w_plus_has_all_rows():
 
 def run_tuning(settings, select=slice(None)):
     weights, targets, pivots, ids, statistics = problem()
-    tuner = pti.make_tuner(GENERATOR, settings)
+    tuner = pti.make_tuner(GENERATOR, settings, len(ids[select]))
     state, args = tuner.prepare(
         weights,
         nets()['alex'],

@@ -85,7 +85,7 @@ def test_next_problem_and_short_chunks_reuse_the_program():
         variables, _ = problem()
         args = {'target': jnp.array(np.random.RandomState(seed).randn(3, 2), jnp.float32)}
         optimize.run(loop, loop.init(variables, 3), args, KEY, 7)
-    assert loop.chunk._cache_size() == 1
+    assert loop.part._cache_size() == 1
 
 
 def test_callers_buffers_survive_donation():
@@ -113,3 +113,18 @@ def test_projection_applies_after_every_step():
     loop = optimize.make_loop(update, optimizer, ('loss', 'distance'), chunk_steps=4)
     state, _ = optimize.run(loop, loop.init(variables, 3), args, KEY, 6)
     assert np.abs(state.variables['x']).max() <= 0.15 + 1e-7
+
+
+def test_the_accelerators_single_program_gives_the_same(monkeypatch):
+    variables, args = problem()
+    rule = optimize.StoppingRule('distance', 0.3, per_example=True)
+    runs = []
+    for backend in ('cpu', 'gpu'):
+        # Only the choice of program looks at it: the loop itself runs on the CPU both times.
+        monkeypatch.setattr(jax, 'default_backend', lambda backend=backend: backend)
+        loop = make(stopping=rule)
+        state, traces = optimize.run(loop, loop.init(variables, 3), args, KEY, 30)
+        runs.append((int(state.step), state.variables['x'], traces['loss']))
+    assert runs[0][0] == runs[1][0] < 30
+    np.testing.assert_allclose(runs[0][1], runs[1][1], atol=1e-6)
+    np.testing.assert_allclose(runs[0][2], runs[1][2], rtol=1e-5)

@@ -69,7 +69,10 @@ class Tuner(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def make_tuner(
-    generator: Generator, settings: Settings, draw: Callable = latents.identity_normals
+    generator: Generator,
+    settings: Settings,
+    num_identities: int,
+    draw: Callable = latents.identity_normals,
 ) -> Tuner:
     """The compiled tuning for a generator and settings, shared by all images.
 
@@ -80,9 +83,27 @@ def make_tuner(
         raise JaxinvError(f"locality norm {s.locality.norm!r} is neither 'w' nor 'all_layers'")
     terms = functools.partial(_terms, generator, s, draw)
     optimizer = optax.adam(s.learning_rate)
+    stopping = None
+    if s.stop_lpips is not None:
+        stopping = optimize.StoppingRule(f'lpips_{s.lpips_net}', s.stop_lpips, not s.shared)
+    layout = _layout(num_identities, s.batch_size, s.microbatch)
 
     if s.shared:
-        update = functools.partial(_shared_update, terms, optimizer)
+        if layout.parts_a_batch > 1:
+            optimizer = optax.MultiSteps(optimizer, layout.parts_a_batch, use_grad_mean=False)
+
+        def update(params, opt_state, args, step, part, key):
+            """One microbatch; the optimiser moves when the last of a batch has come in."""
+            examples = jax.tree.map(lambda x: x[part], args['examples'])
+
+            def objective(params):
+                metrics = terms(params, args, examples, step, key)
+                return jnp.sum(examples['weight'] * metrics['loss']), metrics
+
+            gradients, metrics = jax.grad(objective, has_aux=True)(params)
+            changes, opt_state = optimizer.update(gradients, opt_state, params)
+            return optax.apply_updates(params, changes), opt_state, metrics, examples['place']
+
     else:
 
         def objective(params, args, step, key):
@@ -95,11 +116,13 @@ def make_tuner(
 
         update = optimize.gradient_update(objective, optimizer)
 
-    stopping = None
-    if s.stop_lpips is not None:
-        stopping = optimize.StoppingRule(f'lpips_{s.lpips_net}', s.stop_lpips, not s.shared)
     loop = optimize.make_loop(
-        update, optimizer, s.metrics, chunk_steps=s.chunk_steps, stopping=stopping
+        update,
+        optimizer,
+        s.metrics,
+        parts=len(layout.index) if s.shared else 1,
+        chunk_steps=s.chunk_steps,
+        stopping=stopping,
     )
     target_features = jax.jit(lpips.features)
 
@@ -119,7 +142,8 @@ def make_tuner(
             'w_avg': w_avg,
         }
         if s.shared:
-            args['examples'], args['place'] = _batches(examples, s.batch_size, s.microbatch)
+            args['examples'] = jax.tree.map(lambda x: x[layout.index], examples)
+            args['examples'] |= {'weight': layout.weight, 'place': layout.place}
         else:
             args['examples'] = examples
             params = jax.tree.map(lambda x: jnp.tile(x, (len(targets),) + (1,) * x.ndim), params)
@@ -141,11 +165,13 @@ def _terms(generator, s: Settings, draw, params, args, examples, step, key) -> d
     loss = s.l2_weight * l2 + s.lpips_weight * distance
     locality = jnp.zeros_like(l2)
     if s.locality.weight:
-        locality = jax.lax.cond(
-            step % s.locality.interval == 0,
-            lambda: _locality(generator, s.locality, draw, weights, args, examples, step, key),
-            lambda: jnp.zeros_like(l2),
-        )
+        arguments = (generator, s.locality, draw, weights, args, examples, step, key)
+        if s.locality.interval == 1:
+            locality = _locality(*arguments)
+        else:
+            locality = jax.lax.cond(
+                step % s.locality.interval == 0, lambda: _locality(*arguments), lambda: 0.0 * l2
+            )
         loss = loss + s.locality.weight * locality
     return {'loss': loss, 'l2': l2, f'lpips_{s.lpips_net}': distance, 'locality': locality}
 
@@ -171,59 +197,26 @@ def _locality(generator, s: Locality, draw, weights, args, examples, step, key):
     return drift.reshape(len(pivots), s.num_samples).mean(axis=1)
 
 
-def _batches(examples, batch_size: int, microbatch: int):
-    """Arranges examples [n, ...] as [batches, microbatches, microbatch, ...], padded by weight 0.
+class _Layout(NamedTuple):
+    """Identities arranged as [parts, microbatch]; parts_a_batch of them make an Adam step."""
 
-    Returns them and `place` [n], the position of each example in the flattened arrangement.
-    """
-    n = len(examples['ids'])
+    index: np.ndarray  # which identity
+    weight: np.ndarray  # 1 / identities in the batch; 0 = padding
+    place: np.ndarray  # the identity again, or one past the last for padding
+    parts_a_batch: int
+
+
+def _layout(n: int, batch_size: int, microbatch: int) -> _Layout:
     batch_size = min(batch_size or n, n)
     microbatch = min(microbatch or batch_size, batch_size)
-    width = -(-batch_size // microbatch) * microbatch
+    parts = -(-batch_size // microbatch)
     starts = range(0, n, batch_size)
-    index = np.zeros((len(starts), width), np.int32)
-    weight = np.zeros((len(starts), width), np.float32)
-    place = np.zeros(n, np.int32)
+    index = np.zeros((len(starts), parts * microbatch), np.int32)
+    weight = np.zeros(index.shape, np.float32)
+    place = np.full(index.shape, n, np.int32)
     for row, start in enumerate(starts):
         members = np.arange(start, min(start + batch_size, n))
-        index[row, : len(members)] = members
+        index[row, : len(members)] = place[row, : len(members)] = members
         weight[row, : len(members)] = 1 / len(members)  # the mean over the batch's identities
-        place[members] = row * width + np.arange(len(members))
-    shape = (len(starts), width // microbatch, microbatch)
-    arranged = jax.tree.map(lambda x: x[index.reshape(shape)], examples)
-    arranged['weight'] = jnp.asarray(weight.reshape(shape))
-    return arranged, jnp.asarray(place)
-
-
-def _shared_update(terms, optimizer, params, opt_state, args, step, key):
-    """One pass over all identities: an Adam step a batch, gradients summed over microbatches."""
-
-    def gradients(params, micro):
-        def objective(params):
-            metrics = terms(params, args, micro, step, key)
-            return jnp.sum(micro['weight'] * metrics['loss']), metrics
-
-        return jax.grad(objective, has_aux=True)(params)
-
-    def batch_step(carry, batch):
-        params, opt_state = carry
-        zeros = jax.tree.map(jnp.zeros_like, params)
-
-        def accumulate(total, micro):
-            new, metrics = gradients(params, micro)
-            return jax.tree.map(jnp.add, total, new), metrics
-
-        total, metrics = _scan(accumulate, zeros, batch)
-        changes, opt_state = optimizer.update(total, opt_state, params)
-        return (optax.apply_updates(params, changes), opt_state), metrics
-
-    (params, opt_state), metrics = _scan(batch_step, (params, opt_state), args['examples'])
-    return params, opt_state, {k: v.reshape(-1)[args['place']] for k, v in metrics.items()}
-
-
-def _scan(step, carry, xs):
-    """lax.scan, but a single step is inlined: a loop of one would only slow compilation."""
-    if len(jax.tree.leaves(xs)[0]) > 1:
-        return jax.lax.scan(step, carry, xs)
-    carry, ys = step(carry, jax.tree.map(lambda x: x[0], xs))
-    return carry, jax.tree.map(lambda y: y[None], ys)
+    shape = (len(starts) * parts, microbatch)
+    return _Layout(index.reshape(shape), weight.reshape(shape), place.reshape(shape), parts)
