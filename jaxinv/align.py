@@ -47,6 +47,14 @@ def side(corners) -> float:
     return float(np.hypot(*(corners[3] - corners[0])))
 
 
+def into_crop(points, corners, size: int) -> np.ndarray:
+    """Where points [n, 2] of the picture lie in the crop of `size` pixels that a quad gives."""
+    corners = np.asarray(corners, np.float64)
+    across, down = corners[3] - corners[0], corners[1] - corners[0]
+    axes = np.stack([across, down]) / (across @ across)  # both are equally long, and perpendicular
+    return (np.asarray(points) - corners[0]) @ axes.T * size - 0.5
+
+
 def align(
     image: PIL.Image.Image,
     landmarks,
@@ -79,7 +87,7 @@ def prepare(image: PIL.Image.Image, landmarks, size: int) -> tuple[PIL.Image.Ima
 
     Shrinks (so that the quad's side is 2 to 4 times `size`), crops, and pads by mirroring.
     """
-    image = image.convert('RGB')
+    image = image if image.mode == 'RGB' else image.convert('RGB')
     corners = quad(landmarks)
 
     shrink = int(side(corners) / size * 0.5)

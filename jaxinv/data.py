@@ -17,9 +17,11 @@ import PIL.Image
 from jaxinv import align, files
 from jaxinv import faces as face_finder
 from jaxinv import images as pictures
+from jaxinv.errors import JaxinvError
 
 MIN_SIDE = 64  # pixels of the alignment square in the photo; less holds no person to find again
 ENLARGED = 1.25  # a warning from this magnification on
+OUTSIDE = 0.2  # a warning if this share of the alignment square is not in the photo
 FACES = ('largest', 'all')
 _DEMO = (  # name, package, file in it: public domain (US Navy; NASA)
     ('grace_hopper', 'matplotlib', 'mpl-data/sample_data/grace_hopper.jpg'),
@@ -27,7 +29,11 @@ _DEMO = (  # name, package, file in it: public domain (US Navy; NASA)
 )
 
 
-class NoImages(ValueError):
+class DataError(JaxinvError, ValueError):
+    """A request for targets that cannot be met."""
+
+
+class NoImages(DataError):
     """Nothing usable is left; the message is one sentence that names what was looked for."""
 
 
@@ -59,12 +65,12 @@ def load_targets(
     aligned=True takes square pictures as they are, resized; others are skipped, since stretching,
     cropping or padding would all put the face where the generator does not expect it.
 
-    Raises NoImages if nothing usable is left, ValueError for an unknown `faces`.
+    Raises NoImages if nothing usable is left, DataError for an unknown `faces`.
     """
     if faces not in FACES:
-        raise ValueError(f"faces is {faces!r}; it can be 'largest' or 'all'.")
+        raise DataError(f"data.faces is {faces!r}; it can be 'largest' or 'all'.")
     if resolution < 1:
-        raise ValueError(f'resolution is {resolution}; it must be at least 1.')
+        raise DataError(f'resolution is {resolution}; it must be at least 1.')
     found = _demo() if images == 'demo' else files.find(images)
     skipped = list(found.skipped)
     stems, crops, sources = [], [], []
@@ -112,9 +118,12 @@ def _resize(picture: PIL.Image.Image, resolution: int) -> PIL.Image.Image:
 
 
 def _take_faces(picture, path: pathlib.Path, resolution: int, which: str, skipped: list):
+    width, height = picture.size
+    if min(width, height) < face_finder.MIN_PICTURE:
+        raise _Skip(f'{path.name} is too small to hold a face: {width} x {height} pixels.')
     detected = face_finder.detect(picture, thorough=which == 'all')
     if not detected:
-        raise _Skip(f'No face was found in {path.name} ({picture.width} x {picture.height}).')
+        raise _Skip(f'No face was found in {path.name} ({width} x {height} pixels).')
     results = []
     for index, face in enumerate(detected, start=1):
         corners = align.quad(face.landmarks)
@@ -139,7 +148,8 @@ def _take_faces(picture, path: pathlib.Path, resolution: int, which: str, skippe
             'score': round(face.score, 2),
         }
         suffix = f'_{index}' if which == 'all' and len(detected) > 1 else ''
-        results.append((suffix, crop, about, _enlarged(side, resolution)))
+        warnings = [_enlarged(side, resolution), _invented(corners, picture.size)]
+        results.append((suffix, crop, about, ' '.join(filter(None, warnings)) or None))
         if which == 'largest':
             break
     return results
@@ -152,6 +162,17 @@ def _enlarged(side: float, resolution: int) -> str | None:
         f'Only {side:.0f} pixels a side were enlarged to {resolution}; '
         'fine detail will be the generator’s own.'
     )
+
+
+def _invented(corners, size) -> str | None:
+    steps = (np.arange(32) + 0.5) / 32
+    down, across = np.meshgrid(steps, steps, indexing='ij')
+    points = corners[0] + across[..., None] * (corners[3] - corners[0])
+    points = points + down[..., None] * (corners[1] - corners[0])
+    outside = ((points < 0) | (points >= size)).any(-1).mean()
+    if outside < OUTSIDE:
+        return None
+    return f'{outside:.0%} of its square lie outside the picture and were filled in.'
 
 
 def _demo() -> files.Found:
@@ -168,12 +189,15 @@ def _demo() -> files.Found:
 
 
 def _nothing_left(images, found, skipped: list[dict], aligned: bool) -> str:
-    wanted = 'square picture' if aligned else 'face'
-    asked = files.describe(images)
-    reasons = '; '.join(entry['reason'].rstrip('.') for entry in skipped[:3])
-    more = f'; and {len(skipped) - 3} more' if len(skipped) > 3 else ''
-    if not skipped:
-        return f'No image was found in {asked}.'
+    reasons = []
+    for entry in skipped[:3]:
+        reason = entry['reason'].rstrip('.')
+        inside = reason.startswith(('No ', 'The '))
+        reasons.append(reason[0].lower() + reason[1:] if inside else reason)
+    if len(skipped) > 3:
+        reasons.append(f'and {len(skipped) - 3} more')
+    why = '; '.join(reasons)
     if not found:
-        return f'No image was found in {asked}: {reasons}{more}.'
-    return f'No usable {wanted} was found in {asked}: {reasons}{more}.'
+        return f'There are no images: {why or files.NOTHING_ASKED}.'
+    wanted = 'square picture' if aligned else 'face'
+    return f'No usable {wanted} was found in {files.describe(images)}: {why}.'

@@ -20,6 +20,7 @@ _OTHER_NAMES = frozenset(
 _OTHER_FOLDERS = frozenset(('__macosx', '__pycache__', 'node_modules'))
 _RESERVED = re.compile(r'(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)  # on Windows
 _MAX_NAME = 80
+NOTHING_ASKED = "none were asked for; give 'demo', a folder, or files"
 
 
 class Found(NamedTuple):
@@ -80,8 +81,6 @@ def _items(images) -> list:
 def describe(images) -> str:
     """The request in words for an error message."""
     items = [str(item) for item in _items(images)]
-    if not items:
-        return f"{images!r} (give 'demo', a folder, or files)"
     more = f' and {len(items) - 3} more' if len(items) > 3 else ''
     return ', '.join(items[:3]) + more
 

@@ -8,6 +8,7 @@ import io
 import os
 import pathlib
 import stat
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +86,8 @@ def _read_bytes(path: pathlib.Path) -> bytes:
             raise ImageError(f'{path.name} is not a regular file.')
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise ImageError(f'{path} does not exist.') from error
+        state = 'is a link to nothing' if path.is_symlink() else 'does not exist'
+        raise ImageError(f'{path} {state}.') from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, 'strerror', None) or str(error)
         if isinstance(error, ImageError):
@@ -98,8 +100,6 @@ def _read_bytes(path: pathlib.Path) -> bytes:
 
 def _open_quietly(data: bytes) -> PIL.Image.Image:
     formats = [name for name in (*FORMATS, 'HEIF') if name in _known_formats()]
-    import warnings
-
     with warnings.catch_warnings():
         # Half the limit already makes Pillow warn, and odd metadata does; neither is news here.
         warnings.simplefilter('ignore')

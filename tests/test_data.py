@@ -1,0 +1,196 @@
+"""jaxinv.data and jaxinv.files: every way to name pictures, and everything that can be wrong."""
+
+import hashlib
+import os
+import pathlib
+
+import matplotlib
+import numpy as np
+import PIL.Image
+import pytest
+import skimage.data
+
+from jaxinv import data, files, images
+
+GRACE = pathlib.Path(matplotlib.get_data_path(), 'sample_data', 'grace_hopper.jpg')
+
+
+@pytest.fixture(scope='module')
+def portrait():
+    """Grace Hopper, small: fast to search."""
+    return images.read(GRACE).resize((256, 300))
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory, portrait):
+    """A folder as people have them."""
+    root = tmp_path_factory.mktemp('my photos')
+    (root / 'sub').mkdir()
+    portrait.save(root / 'img10.png')
+    portrait.save(root / 'img2.b.jpg')
+    portrait.save(root / 'sub' / 'img10.webp')
+    portrait.rotate(90, expand=True).save(root / 'Ünïcode 漢字.png')
+    (root / 'without_suffix').write_bytes((root / 'img2.b.jpg').read_bytes())
+    portrait.resize((80, 94)).save(root / 'tiny.png')
+    PIL.Image.new('L', (300, 300)).save(root / 'black.png')
+    PIL.Image.new('RGB', (1, 1)).save(root / 'one.png')
+    (root / 'letter.png').write_text('Dear Grace,')
+    (root / 'empty.jpg').touch()
+    (root / 'cut.jpg').write_bytes((root / 'img2.b.jpg').read_bytes()[:3000])
+    (root / 'notes.txt').write_text('mine')
+    (root / '.hidden.png').write_text('mine')
+    (root / 'Thumbs.db').write_text('mine')
+    os.symlink(root, root / 'sub' / 'loop')
+    os.symlink(root / 'nothing', root / 'dangling.png')
+    return root
+
+
+@pytest.fixture(scope='module')
+def loaded(folder):
+    return data.load_targets(folder, 64)
+
+
+def test_demo_is_two_people_ready_to_invert():
+    targets = data.load_targets('demo', 128)
+    assert targets.names == ['grace_hopper', 'eileen_collins'] and not targets.skipped
+    assert targets.images_uint8.shape == (2, 128, 128, 3)
+    assert targets.images_uint8.dtype == np.uint8
+    source = targets.sources[0]
+    assert source['sha256'] == hashlib.sha256(GRACE.read_bytes()).hexdigest()
+    assert source['face']['count'] == 1 and 300 < source['face']['side'] < 360
+    assert source['warning'] is None
+    assert 'eileen_collins' in data.load_targets('demo', 128, faces='all').names  # and no badge
+
+
+def test_enlarged_faces_carry_a_warning(portrait, tmp_path):
+    portrait.save(tmp_path / 'a.png')
+    (source,) = data.load_targets(tmp_path, 512).sources
+    assert 'were enlarged to 512' in source['warning']
+
+
+def test_every_good_file_is_taken_in_natural_order_with_distinct_names(loaded):
+    assert loaded.names == ['img2.b', 'img10', 'img10_2', 'without_suffix', 'Ünïcode_漢字']
+    assert len(loaded.sources) == len(loaded.images_uint8) == 5
+
+
+def test_every_bad_file_is_listed_with_its_reason(loaded):
+    reasons = {pathlib.Path(entry['file']).name: entry['reason'] for entry in loaded.skipped}
+    expected = {
+        'black.png': 'No face was found in black.png (300 x 300 pixels).',
+        'cut.jpg': 'damaged or cut short',
+        'dangling.png': 'is a link to nothing',
+        'empty.jpg': 'empty (0 bytes)',
+        'letter.png': 'not an image but text',
+        'one.png': 'too small to hold a face: 1 x 1 pixels',
+        'tiny.png': 'pixels a side, at least 64 are needed',
+    }
+    assert reasons.keys() == expected.keys()
+    for name, words in expected.items():
+        assert words in reasons[name] and reasons[name].count('\n') == 0
+
+
+def test_pictures_on_their_side_give_the_same_face(loaded):
+    upright, lying = (
+        loaded.images_uint8[loaded.names.index(name)].astype(float)
+        for name in ('img10', 'Ünïcode_漢字')
+    )
+    assert np.abs(upright - lying).mean() < 8
+
+
+def test_all_faces_of_a_group(tmp_path, portrait):
+    group = PIL.Image.new('RGB', (900, 420), (90, 110, 100))
+    group.paste(portrait, (20, 60))
+    group.paste(PIL.Image.fromarray(skimage.data.astronaut()).resize((380, 380)), (300, 20))
+    group.paste(portrait.resize((80, 94)), (750, 200))
+    group.save(tmp_path / 'group.png')
+    everyone = data.load_targets(tmp_path, 64, faces='all')
+    assert everyone.names == ['group_1', 'group_2']
+    assert [entry['file'][-8:] for entry in everyone.skipped] == ['(face 3)']
+    assert '64 are needed' in everyone.skipped[0]['reason']
+    largest = data.load_targets(tmp_path, 64)
+    assert largest.names == ['group'] and largest.sources[0]['face']['index'] == 1
+    difference = largest.images_uint8[0] - everyone.images_uint8[0].astype(float)
+    assert np.abs(difference).mean() < 8
+
+
+def test_files_lists_patterns_and_comma_strings(folder):
+    a, b = folder / 'img10.png', folder / 'img2.b.jpg'
+    for asked in ([a, b], (str(a), str(b)), f'{a}, {b}', [f'{a},{b}']):
+        assert [path for _, path in files.find(asked).files] == [a, b]
+    assert [path for _, path in files.find(folder / 'img*').files] == [b, a]
+    assert len(files.find([a, a, folder / 'sub' / '..' / 'img10.png']).files) == 1
+    odd = folder / 'sub' / 'a, b.png'
+    odd.write_bytes(a.read_bytes())
+    assert [path for _, path in files.find(str(odd)).files] == [odd]
+    odd.unlink()
+
+
+def test_one_missing_file_does_not_stop_the_others(folder):
+    targets = data.load_targets([folder / 'img10.png', folder / 'nowhere.png'], 32)
+    assert targets.names == ['img10']
+    assert 'nowhere.png does not exist' in targets.skipped[0]['reason']
+
+
+@pytest.mark.parametrize('asked', ['', ' , ', [], (), None])
+def test_nothing_asked_for_is_one_sentence(asked):
+    with pytest.raises(data.NoImages, match="give 'demo', a folder, or files"):
+        data.load_targets(asked, 64)
+
+
+def test_nothing_left_names_what_was_looked_for(folder, tmp_path):
+    with pytest.raises(data.NoImages, match='/no/such/place does not exist'):
+        data.load_targets('/no/such/place', 64)
+    (tmp_path / 'notes.txt').write_text('mine')
+    with pytest.raises(data.NoImages, match='holds no image files'):
+        data.load_targets(tmp_path, 64)
+    with pytest.raises(data.NoImages, match='is an address; download it'):
+        data.load_targets('https://example.com/face.jpg', 64)
+    bad = [folder / name for name in ('black.png', 'letter.png', 'empty.jpg', 'one.png')]
+    with pytest.raises(data.NoImages, match='No usable face.*black.png.*and 1 more') as caught:
+        data.load_targets(bad, 64)
+    assert '\n' not in str(caught.value)
+
+
+def test_aligned_pictures_are_only_resized(tmp_path, portrait):
+    square = portrait.crop((0, 0, 256, 256))
+    square.save(tmp_path / 'square.png')
+    square.resize((20, 20)).save(tmp_path / 'stamp.png')
+    portrait.save(tmp_path / 'tall.png')
+    same = data.load_targets(tmp_path, 256, aligned=True)
+    assert same.names == ['square'] and (same.images_uint8[0] == np.asarray(square)).all()
+    assert same.sources[0]['face'] is None
+    reasons = sorted(entry['reason'] for entry in same.skipped)
+    assert '20 x 20 pixels' in reasons[0] and '256 x 300 and not square' in reasons[1]
+    half = data.load_targets(tmp_path / 'square.png', 128, aligned=True).images_uint8[0]
+    blocks = np.asarray(square, float).reshape(128, 2, 128, 2, 3).mean((1, 3))
+    assert np.abs(half - blocks).max() <= 1  # Pillow rounds after each axis
+    # A generator smaller than the usual least size takes smaller pictures.
+    assert data.load_targets(tmp_path / 'stamp.png', 16, aligned=True).names == ['stamp']
+
+
+def test_unknown_options_say_what_is_known():
+    with pytest.raises(data.DataError, match="'everybody'; it can be 'largest' or 'all'"):
+        data.load_targets('demo', 64, faces='everybody')
+    with pytest.raises(data.DataError, match='resolution is 0'):
+        data.load_targets('demo', 0)
+
+
+def test_names_are_safe_and_distinct():
+    stems = ['a', 'A', 'a_2', 'a', 'c:d/e', '...', 'nul', 'x' * 300, 'müller.portrait']
+    names = files.unique_names(stems)
+    assert names[:6] == ['a', 'A_2', 'a_2_2', 'a_3', 'c_d_e', 'image']
+    assert names[6] == '_nul' and len(names[7]) == 80 and names[8] == 'müller.portrait'
+    assert len({name.casefold() for name in names}) == len(names)
+    assert files.safe_name('e\u0301') == files.safe_name('\u00e9')  # one name, however composed
+    assert files.safe_name(os.fsdecode(b'caf\xe9'))  # a name that is not UTF-8
+
+
+def test_order_does_not_depend_on_the_file_system(tmp_path):
+    for name in ('b.png', 'a10.png', 'A2.png', 'a1.png'):
+        (tmp_path / name).touch()
+    assert [p.name for _, p in files.find(tmp_path).files] == [
+        'a1.png',
+        'A2.png',
+        'a10.png',
+        'b.png',
+    ]
