@@ -1,0 +1,250 @@
+"""The contract of every generator, on the tiny one; the real one against the OpenVINO runtime."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxinv import assets, generators
+from jaxinv.generators import pretrained
+from jaxinv.types import Affine
+
+KEY = jax.random.key(1)
+FIGURES = pathlib.Path(__file__).parent / 'data' / 'openvino_mobile_stylegan.npz'
+REAL = [('mobile_stylegan_ffhq', 512), ('mobile_stylegan_ffhq', 1024)]
+MAKEABLE = [('tiny', 32), ('tiny', 64), *REAL]
+
+
+@pytest.fixture(scope='module')
+def w(tiny):
+    generator, weights = tiny
+    return generator.map(weights, jax.random.normal(KEY, [2, generator.spec.z_dim]))[:, None]
+
+
+@pytest.fixture(scope='module')
+def synthesize(tiny):
+    return jax.jit(tiny[0].synthesize, static_argnames='noise')
+
+
+def synthesize_with(generator, noise=None, taps=None):
+    return jax.jit(lambda weights, w: generator.synthesize(weights, w, noise or 'const', taps)[0])
+
+
+@pytest.mark.parametrize(('name', 'resolution'), MAKEABLE)
+@pytest.mark.parametrize('space', ['w', 'w_plus'])
+def test_shapes_are_those_of_the_spec(name, resolution, space):
+    generator = generators.make(name, resolution)
+    spec = generator.spec
+    assert spec.resolution == resolution
+    weights = jax.eval_shape(generator.init, KEY)
+    z = jax.ShapeDtypeStruct([3, spec.z_dim], jnp.float32)
+    w = jax.eval_shape(generator.map, weights, z)
+    assert w.shape == (3, spec.w_dim)
+    rows = spec.num_ws if space == 'w_plus' else 1
+    w = jax.ShapeDtypeStruct([3, rows, spec.w_dim], jnp.float32)
+    images, features = jax.eval_shape(generator.synthesize, weights, w)
+    assert images.shape == (3, resolution, resolution, 3) and images.dtype == jnp.float32
+    assert {k: v.shape for k, v in features.items()} == {
+        k: (3, *shape) for k, shape in spec.feature_shapes
+    }
+    noise = weights['buffers']['noise']
+    assert {k: v.shape for k, v in noise.items()} == dict(spec.noise_shapes)
+    assert weights['buffers']['w_avg'].shape == (spec.w_dim,)
+    assert set(weights['params']) == {'synthesis'}
+
+
+def test_w_is_w_plus_with_equal_rows(tiny, synthesize, w):
+    generator, weights = tiny
+    w_plus = jnp.broadcast_to(w, (2, generator.spec.num_ws, generator.spec.w_dim))
+    np.testing.assert_allclose(synthesize(weights, w)[0], synthesize(weights, w_plus)[0], atol=1e-5)
+
+
+def test_jit_equals_eager(tiny, synthesize, w):
+    generator, weights = tiny
+    eager, features = generator.synthesize(weights, w)
+    jitted, jitted_features = synthesize(weights, w)
+    np.testing.assert_allclose(jitted, eager, atol=1e-5)
+    for name, feature in features.items():
+        np.testing.assert_allclose(jitted_features[name], feature, atol=1e-4)
+
+
+def test_half_size_is_the_2x2_mean_of_full_size(w):
+    full, weights = generators.load('tiny', 64)
+    images = jax.jit(full.synthesize)(weights, w)[0]
+    half = jax.jit(generators.make('tiny', 32).synthesize)(weights, w)[0]
+    np.testing.assert_allclose(half, images.reshape(2, 32, 2, 32, 2, 3).mean((2, 4)), atol=1e-5)
+
+
+def test_const_noise_is_the_noise_of_the_buffers(tiny, synthesize, w):
+    generator, weights = tiny
+    const = synthesize(weights, w)[0]
+    maps = {name: value[None] for name, value in weights['buffers']['noise'].items()}
+    np.testing.assert_allclose(synthesize_with(generator, maps)(weights, w), const, atol=1e-6)
+    batch = jax.tree.map(lambda m: jnp.concatenate([m, jnp.zeros_like(m)]), maps)
+    mixed = synthesize_with(generator, batch)(weights, w)
+    none = synthesize(weights, w, noise='none')[0]
+    np.testing.assert_allclose(mixed[0], const[0], atol=1e-5)
+    np.testing.assert_allclose(mixed[1], none[1], atol=1e-5)
+    assert np.abs(const - none).max() > 0.01
+
+
+def test_identity_taps_change_nothing_and_others_do(tiny, synthesize, w):
+    generator, weights = tiny
+    images, features = synthesize(weights, w)
+    shapes = dict(generator.spec.feature_shapes)
+    identity = {
+        name: Affine(jnp.ones([]), jnp.zeros([1, *shape])) for name, shape in shapes.items()
+    }
+    same = synthesize_with(generator, taps=identity)(weights, w)
+    np.testing.assert_allclose(same, images, atol=1e-6)
+    swapping = jax.jit(generator.synthesize, static_argnames='noise')
+    for name in shapes:
+        # A tap that puts the other image's feature in place gives the features it asks for.
+        swap = {name: Affine(jnp.zeros([]), features[name][::-1])}
+        swapped, tapped = swapping(weights, w, taps=swap)
+        np.testing.assert_allclose(tapped[name], features[name][::-1])
+        assert np.abs(swapped - images).max() > 0.01
+
+
+def test_gradients_are_finite_and_reach_every_parameter(tiny, w):
+    generator, weights = tiny
+    noise = {name: value[None] for name, value in weights['buffers']['noise'].items()}
+
+    @jax.jit
+    @jax.grad
+    def gradient(variables):
+        full = {'params': variables['params'], 'buffers': weights['buffers']}
+        images, features = generator.synthesize(full, variables['w'], variables['noise'])
+        return jnp.sum(images**2) + sum(jnp.sum(f**2) for f in features.values())
+
+    gradients = gradient({'params': weights['params'], 'w': w, 'noise': noise})
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, path
+
+
+def test_gradient_in_w_is_the_slope(tiny, w):
+    generator, weights = tiny
+
+    @jax.jit
+    def loss(w):
+        return jnp.mean(generator.synthesize(weights, w)[0] ** 2)
+
+    direction = jax.random.normal(KEY, w.shape)
+    step = 1e-2
+    slope = (loss(w + step * direction) - loss(w - step * direction)) / (2 * step)
+    np.testing.assert_allclose(jnp.vdot(jax.grad(loss)(w), direction), slope, rtol=2e-2)
+
+
+def test_vmapped_weights_equal_one_by_one(tiny, w):
+    generator, weights = tiny
+    params = [weights['params'], jax.tree.map(lambda p: 0.9 * p, weights['params'])]
+    stacked = jax.tree.map(lambda *p: jnp.stack(p), *params)
+
+    def value_and_gradient(params, w):
+        def loss(params):
+            images = generator.synthesize({**weights, 'params': params}, w[None])[0]
+            return jnp.mean(images**2)
+
+        return jax.value_and_grad(loss)(params)
+
+    values, gradients = jax.jit(jax.vmap(value_and_gradient))(stacked, w)
+    alone = jax.jit(value_and_gradient)
+    for i in range(2):
+        value, gradient = alone(params[i], w[i])
+        np.testing.assert_allclose(values[i], value, rtol=1e-5)
+        for one, other in zip(jax.tree.leaves(gradients), jax.tree.leaves(gradient), strict=True):
+            np.testing.assert_allclose(one[i], other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'w': [2, 16]}, r'w has shape \[2, 16\]; tiny takes \[b, 1, 16\]'),
+        ({'w': [2, 5, 16]}, r'\[b, 11, 16\] \(W\+\)'),
+        ({'noise': 'random'}, "noise is 'random'; allowed"),
+        ({'noise': {}}, "'b16_conv1' is missing"),
+        ({'taps': {'F12': None}}, "No feature 'F12' to tap; tiny has F4, F6"),
+    ],
+)
+def test_wrong_arguments_are_named(tiny, arguments, message):
+    generator, weights = tiny
+    arguments = dict(arguments)
+    w = jnp.zeros(arguments.pop('w', [2, 1, 16]))
+    with pytest.raises(ValueError, match=message):
+        generator.synthesize(weights, w, **arguments)
+
+
+def test_unknown_names_and_sizes_say_what_exists():
+    with pytest.raises(ValueError, match='known: mobile_stylegan_ffhq, tiny'):
+        generators.make('stylegan9')
+    with pytest.raises(ValueError, match='1024 or 512 pixels, not 256'):
+        generators.make('mobile_stylegan_ffhq', 256)
+
+
+def test_cached_weights_are_verified(tmp_path, monkeypatch):
+    monkeypatch.setenv('JAXINV_CACHE', str(tmp_path))
+    flat = {'params/a': np.arange(3, dtype=np.float32), 'params/b': np.float32([[2.0]])}
+    made = []
+
+    def cached():
+        tree = pretrained._cached('some', {'file': 'hash'}, flat, lambda: made.append(1) or flat)
+        np.testing.assert_array_equal(tree['params']['a'], flat['params/a'])
+
+    cached()
+    cached()
+    assert len(made) == 1  # the second came from the file
+    (path,) = (assets.cache_dir() / 'converted').iterdir()
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    cached()
+    assert len(made) == 2  # a flipped bit is noticed, and mended
+    path.write_bytes(data[:40])
+    cached()
+    cached()
+    assert len(made) == 3
+
+
+@pytest.fixture(scope='module')
+def figures():
+    with np.load(FIGURES) as file:
+        return dict(file)
+
+
+@pytest.fixture(scope='module')
+def real():
+    return generators.load('mobile_stylegan_ffhq', 1024)
+
+
+def test_mapping_equals_openvino(real, figures):
+    generator, weights = real
+    np.testing.assert_allclose(generator.map(weights, figures['z']), figures['w'], atol=2e-5)
+
+
+def test_images_equal_openvino_and_half_size_is_their_mean(real, figures):
+    generator, weights = real
+    full = jax.jit(lambda weights, w: generator.synthesize(weights, w)[0])
+    small = generators.make('mobile_stylegan_ffhq')
+    half = jax.jit(lambda weights, w: small.synthesize(weights, w)[0])
+    for i, w in enumerate(figures['w']):
+        image = np.asarray(full(weights, w[None, None])[0])
+        pixels = image[figures['rows'], figures['columns']]
+        # 2e-5 is our distance from the same network in float64, 4e-5 the runtime's.
+        np.testing.assert_allclose(pixels, figures['pixels'][i], rtol=0, atol=1e-4)
+        image = image.astype(np.float64)
+        statistics = [f(image, axis=(0, 1)) for f in (np.mean, np.std, np.min, np.max)]
+        np.testing.assert_allclose(statistics, figures['statistics'][:, i], rtol=0, atol=1e-4)
+        mean = image.reshape(512, 2, 512, 2, 3).mean((1, 3))
+        np.testing.assert_allclose(half(weights, w[None, None])[0], mean, rtol=0, atol=1e-5)
+
+
+def test_real_noise_has_unit_rms_and_w_avg_is_a_mean_of_samples(real):
+    generator, weights = real
+    for noise in weights['buffers']['noise'].values():
+        np.testing.assert_allclose(np.sqrt(np.mean(np.square(noise))), 1, rtol=1e-4)
+    z = jax.random.normal(KEY, [2000, generator.spec.z_dim])
+    w = generator.map(weights, z)
+    spread = jnp.std(w, 0) / jnp.sqrt(2000)
+    assert jnp.mean(jnp.abs(w.mean(0) - weights['buffers']['w_avg']) < 4 * spread) > 0.99
