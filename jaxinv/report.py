@@ -40,8 +40,9 @@ def write(workdir: str | os.PathLike, run: Run) -> None:
     _write_pictures(workdir / 'images', run)
     images.save(workdir / 'grid.png', grid(run))
     text = json.dumps(metrics(run), indent=2, ensure_ascii=False, allow_nan=False) + '\n'
-    assets.write_atomically(workdir / 'metrics.json', text.encode())
     assets.write_atomically(workdir / 'report.html', report_page.render(run).encode())
+    # Last: a work folder that has it is finished (workdir.py).
+    assets.write_atomically(workdir / 'metrics.json', text.encode())
 
 
 def grid(run: Run) -> PIL.Image.Image:
