@@ -59,6 +59,16 @@ def run_projection(settings, select=slice(None)):
     return optimize.run(projector.loop, state, args, KEY, settings.num_steps)
 
 
+@jax.jit
+@functools.partial(jax.value_and_grad, has_aux=True)
+def slow_projection_gradient(variables, shift, target):
+    """Equation 1 for one identity."""
+    w, noise = variables['w'] + shift, variables['noise']
+    image, _ = GENERATOR.synthesize(problem()[0], w, noise)
+    distance = lpips.distance(lpips.features(nets()['vgg'], image), target)[0]
+    return distance + 1e5 * losses.noise_regularization(noise)[0], distance
+
+
 def slow_projection(i, num_steps):
     """One identity at a time, Adam by hand, equation by equation."""
     weights, targets, _, ids, statistics = problem()
@@ -77,13 +87,7 @@ def slow_projection(i, num_steps):
         sigma = statistics.std * 0.05 * max(0, 1 - t / 0.75) ** 2
         shift = sigma * latents.identity_normals(KEY, one, step, (1, 6))
 
-        def objective(variables, shift=shift):
-            image, _ = GENERATOR.synthesize(weights, variables['w'] + shift, variables['noise'])
-            distance = lpips.distance(lpips.features(nets()['vgg'], image), target)[0]
-            penalty = losses.noise_regularization(variables['noise'])[0]
-            return distance + 1e5 * penalty, distance
-
-        (loss, distance), g = jax.value_and_grad(objective, has_aux=True)(variables)
+        (loss, distance), g = slow_projection_gradient(variables, shift, target)
         rows.append([loss, distance])
         lr = 0.1 * float(schedules.learning_rate_ramp(t))
         first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, g)
@@ -116,7 +120,7 @@ def test_projection_of_one_equals_its_place_in_a_batch():
 
 
 def test_projection_lowers_the_distance_and_w_plus_has_all_rows():
-    settings = PROJECTION._replace(num_steps=30, space='w_plus', chunk_steps=30)
+    settings = PROJECTION._replace(num_steps=25, space='w_plus')
     state, traces = run_projection(settings)
     assert state.variables['w'].shape == (3, 3, 6)
     assert (traces['lpips_vgg'][-1] < traces['lpips_vgg'][0]).all()
@@ -139,49 +143,49 @@ def run_tuning(settings, select=slice(None)):
     return optimize.run(tuner.loop, state, args, KEY, settings.num_steps)
 
 
-def slow_terms(params, i, step, locality=LOCALITY):
-    """Equations 2 to 7 for one identity, one sample at a time."""
-    weights, targets, pivots, ids, statistics = problem()
-    net, buffers = nets()['alex'], weights['buffers']
+@jax.jit
+@functools.partial(jax.grad, has_aux=True)
+def slow_gradient(params, pivot, target, z):
+    """Equations 2 to 7 for one identity: pivot [6], target [h, w, 3], regulariser's z [2, 6]."""
+    weights = problem()[0]
+    net = nets()['alex']
 
     def difference(image, other):
         perceptual = lpips.distance(lpips.features(net, image), lpips.features(net, other))[0]
         return perceptual + jnp.mean((image - other) ** 2)
 
     def picture(params, w):
-        return GENERATOR.synthesize({'params': params, 'buffers': buffers}, w)[0]
+        weights_ = {'params': params, 'buffers': weights['buffers']}
+        return GENERATOR.synthesize(weights_, w[None, None])[0]
 
-    loss = difference(picture(params, pivots[i : i + 1]), targets[i : i + 1])
-    z = latents.identity_normals(KEY, ids[i : i + 1], step, (locality.num_samples, 6))[0]
+    loss = difference(picture(params, pivot), target[None])
     drift = 0.0
     for sample in z:
         w_z = GENERATOR.map(weights, sample[None])[0]
-        towards = w_z - pivots[i, 0]
-        w_r = pivots[i, 0] + locality.alpha * towards / jnp.sqrt((towards**2).sum())
-        before = jax.lax.stop_gradient(picture(weights['params'], w_r[None, None]))
-        drift += difference(picture(params, w_r[None, None]), before) / locality.num_samples
-    return loss + locality.weight * drift, drift
+        w_r = pivot + LOCALITY.alpha * (w_z - pivot) / jnp.sqrt(((w_z - pivot) ** 2).sum())
+        before = jax.lax.stop_gradient(picture(weights['params'], w_r))
+        drift += difference(picture(params, w_r), before) / LOCALITY.num_samples
+    total = loss + LOCALITY.weight * drift
+    return total, (total, drift)
 
 
 def slow_shared_tuning(num_steps, batches):
-    params = problem()[0]['params']
+    weights, targets, pivots, ids, _ = problem()
+    params = weights['params']
     optimizer = optax.adam(3e-3)
     opt_state = optimizer.init(params)
-    rows = []
+    rows = np.zeros([num_steps, 3, 2])
     for step in range(num_steps):
-        row = {}
         for batch in batches:
-
-            def objective(params, batch=batch, step=step):
-                terms = [slow_terms(params, i, step) for i in batch]
-                return sum(t[0] for t in terms) / len(batch), terms
-
-            gradients, terms = jax.grad(objective, has_aux=True)(params)
-            row.update(zip(batch, terms, strict=True))
-            changes, opt_state = optimizer.update(gradients, opt_state, params)
+            total = jax.tree.map(jnp.zeros_like, params)
+            for i in batch:
+                z = latents.identity_normals(KEY, ids[i : i + 1], step, (2, 6))[0]
+                gradient, rows[step, i] = slow_gradient(params, pivots[i, 0], targets[i], z)
+                share = 1 / len(batch)
+                total = jax.tree.map(lambda a, b, s=share: a + s * b, total, gradient)
+            changes, opt_state = optimizer.update(total, opt_state, params)
             params = optax.apply_updates(params, changes)
-        rows.append([row[i] for i in range(3)])
-    return params, np.array(rows)
+    return params, rows
 
 
 SHARED = pti.Settings(num_steps=4, learning_rate=3e-3, locality=LOCALITY, chunk_steps=4)
@@ -201,21 +205,15 @@ def test_shared_tuning_matches_slow_version(batch_size, microbatch, batches):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-3), state.variables, params)
 
 
-def test_accumulation_changes_nothing():
-    whole, traces = run_tuning(SHARED)
-    split, others = run_tuning(SHARED._replace(microbatch=2))
-    np.testing.assert_allclose(traces['loss'], others['loss'], rtol=1e-3)
-
-
 def test_locality_is_zero_at_the_start_and_then_counts():
-    _, traces = run_tuning(SHARED)
+    _, traces = run_tuning(SHARED._replace(microbatch=2))
     np.testing.assert_allclose(traces['locality'][0], 0, atol=1e-6)
     assert (traces['locality'][1:] > 0).all()
 
 
 def test_buffers_and_the_callers_weights_stay():
     before = jax.tree.map(np.array, problem()[0])
-    run_tuning(SHARED)
+    run_tuning(SHARED._replace(microbatch=2))
     jax.tree.map(np.testing.assert_array_equal, before, problem()[0])
 
 
@@ -243,7 +241,7 @@ def test_vmapped_single_tuning_equals_each_alone_also_when_they_stop_apart():
 def test_regularised_tuning_drifts_less_than_unregularised():
     def drift(weight):
         settings = SHARED._replace(
-            num_steps=40, chunk_steps=40, locality=LOCALITY._replace(weight=weight)
+            num_steps=40, microbatch=2, chunk_steps=40, locality=LOCALITY._replace(weight=weight)
         )
         state, _ = run_tuning(settings)
         weights, _, pivots, _, _ = problem()
