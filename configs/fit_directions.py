@@ -36,7 +36,7 @@ def get_config(arg=''):
     config.choose.deviations = (-1.5, 1.5)  # strengths, as predicted change in standard deviations
 
     config.validate = ml_collections.ConfigDict()
-    config.validate.num = 48  # fresh faces
+    config.validate.num = 32  # fresh faces
     config.validate.deviations = (-2.0, -1.0, 1.0, 2.0)
     config.validate.shown = 3  # faces in the pictures
 

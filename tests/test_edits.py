@@ -173,3 +173,15 @@ def test_rows_that_do_not_exist_are_refused(directions, w):
     for spec in ('smile[0:7]=1', 'smile[3:3]=1'):
         with pytest.raises(edits.EditError, match=r'0\.\.5'):
             edits.apply(w, edits.parse([spec])[0], NUM_WS)
+
+
+def test_packaged_directions_have_length_one_and_a_validated_entry_each():
+    names = edits.available()
+    entries = edits.describe()['directions']
+    assert {'smile', 'age', 'yaw', 'pc0'} <= set(names) == set(entries)
+    vectors = np.concatenate([edits.load_direction(name) for name in names])
+    assert vectors.shape == (len(names), 512)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    for name in ('smile', 'age', 'yaw'):
+        # On fresh faces: strength goes with the attribute, and the attribute rises.
+        assert entries[name]['correlation'] > 0.8 and entries[name]['per_unit'][name] > 0
