@@ -5,37 +5,21 @@ pictures of every direction, and metrics.json last. Every chunk of measured face
 state/, so that an interrupted run goes on from there and ends with the same numbers.
 """
 
-import concurrent.futures
-import dataclasses
-import functools
 import json
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from jaxinv import assets, checkpoints, direction_fit, images, latents, workdir
+from jaxinv import assets, direction_fit, images, latents, workdir
+from jaxinv import lab as labs
 from jaxinv.errors import JaxinvError
+from jaxinv.lab import Lab
 from jaxinv.progress import Progress
-
-RENDER_BATCH = 8  # faces a forward pass
 
 # Seeds, relative to the run's, of the faces of each part: none is used twice.
 FIT, CHOOSE, VALIDATE, GANSPACE = range(4)
-
-
-@dataclasses.dataclass(frozen=True)
-class Lab:
-    """What turns latents into measurements."""
-
-    generator: Any
-    weights: Any
-    measure: Callable[
-        [np.ndarray], dict[str, np.ndarray]
-    ]  # uint8 images -> {attribute, control: [b]}
-    embed: Callable[[np.ndarray], np.ndarray]  # uint8 images -> [b, e]
 
 
 class Direction(NamedTuple):
@@ -57,7 +41,7 @@ def run(config, path, *, overwrite: bool = False, log=print, lab: Lab | None = N
         if finished:
             log(f'Finished already: {path / "directions.npz"} (--overwrite runs it again).')
             return
-        lab = lab or _real_lab(config)
+        lab = lab or labs.real_lab(config)
         names = measured_names(config)
         samples = collect(config, lab, path / 'state' / 'samples', log)
         missing = set(names) - samples.keys()
@@ -114,9 +98,11 @@ def collect(config, lab: Lab, folder: pathlib.Path, log) -> dict[str, np.ndarray
     w = sample_w(config, lab, FIT, config.samples.num)
 
     def work(start: int, stop: int) -> dict[str, np.ndarray]:
-        return {'w': w[start:stop], **_measure(lab, w[start:stop])}
+        return {'w': w[start:stop], **labs.measure(lab, w[start:stop])}
 
-    return _in_chunks(len(w), config.samples.chunk, folder, work, Progress('sample', len(w), log))
+    return labs.in_chunks(
+        len(w), config.samples.chunk, folder, work, Progress('sample', len(w), log)
+    )
 
 
 def sweep(config, lab: Lab, directions: list[Direction], stream: int, folder, log):
@@ -129,7 +115,7 @@ def sweep(config, lab: Lab, directions: list[Direction], stream: int, folder, lo
     def work(start: int, stop: int) -> dict[str, np.ndarray]:
         count = stop - start
         moved = (w[start:stop, None] + moves).reshape(-1, w.shape[1])
-        measured = _measure(lab, moved)
+        measured = labs.measure(lab, moved)
         measured = {k: v.reshape(count, len(moves), *v.shape[1:]) for k, v in measured.items()}
         embedding = measured.pop('embedding')
         distance = np.linalg.norm(embedding - embedding[:, :1], axis=-1)
@@ -137,7 +123,7 @@ def sweep(config, lab: Lab, directions: list[Direction], stream: int, folder, lo
 
     stage = {CHOOSE: 'choose', VALIDATE: 'validate'}[stream]
     chunk = max(1, config.samples.chunk // len(moves))
-    table = _in_chunks(len(w), chunk, folder, work, Progress(stage, len(w), log))
+    table = labs.in_chunks(len(w), chunk, folder, work, Progress(stage, len(w), log))
     distance = table.pop('distance')
     base = {name: values[:, 0] for name, values in table.items()}
     results, start = {}, 1
@@ -154,68 +140,9 @@ def sweep(config, lab: Lab, directions: list[Direction], stream: int, folder, lo
 def sample_w(config, lab: Lab, stream: int, num: int) -> np.ndarray:
     """Truncated latents [num, w_dim]; the first ones are the same whatever `num` is."""
     z = latents.sample_z(config.seed + stream, num, lab.generator.spec.z_dim)
-    mapped = _map(lab, z)
+    mapped = labs.map_z(lab, z)
     w_avg = np.asarray(lab.weights['buffers']['w_avg'])
     return np.asarray(latents.truncate(mapped, w_avg, config.truncation_psi), np.float32)
-
-
-def _map(lab: Lab, z: np.ndarray) -> np.ndarray:
-    mapping = jax.jit(lab.generator.map)
-    return np.concatenate([np.asarray(mapping(lab.weights, part)) for part in _parts(z, 10_000)])
-
-
-def _parts(array: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    return (array[i : i + size] for i in range(0, len(array), size))
-
-
-@functools.cache
-def _renderer(generator):
-    return jax.jit(lambda weights, w: generator.synthesize(weights, w[:, None])[0])
-
-
-def _render(lab: Lab, w: np.ndarray) -> np.ndarray:
-    """uint8 images of at most RENDER_BATCH latents [b, w_dim], always as one program."""
-    padded = np.concatenate([w, np.repeat(w[-1:], RENDER_BATCH - len(w), axis=0)])
-    return images.to_uint8(_renderer(lab.generator)(lab.weights, padded))[: len(w)]
-
-
-def _rendered(lab: Lab, w: np.ndarray) -> Iterator[np.ndarray]:
-    """Batches of images; the next one is rendered while the caller measures this one."""
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        batches = list(_parts(w, RENDER_BATCH))
-        waiting = pool.submit(_render, lab, batches[0])
-        for following in [*batches[1:], None]:
-            ready = waiting.result()
-            if following is not None:
-                waiting = pool.submit(_render, lab, following)
-            yield ready
-
-
-def _measure(lab: Lab, w: np.ndarray) -> dict[str, np.ndarray]:
-    parts = [
-        {**lab.measure(pictures), 'embedding': lab.embed(pictures)}
-        for pictures in _rendered(lab, w)
-    ]
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-
-def _in_chunks(num: int, chunk: int, folder: pathlib.Path, work, progress) -> dict[str, np.ndarray]:
-    """Concatenates work(start, stop) over 0 ... num; a rerun finds each saved result again."""
-    parts = []
-    for start in range(0, num, chunk):
-        stop = min(start + chunk, num)
-        file = folder / f'{start:06}_{stop:06}.npz'
-        if not file.exists():
-            arrays = work(start, stop)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            scratch = file.with_suffix('.part')
-            with open(scratch, 'wb') as out:
-                np.savez(out, **arrays)
-            scratch.replace(file)
-            progress(stop, {})
-        with np.load(file, allow_pickle=False) as saved:
-            parts.append({key: saved[key] for key in saved.files})
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 # --- Fitting and choosing -------------------------------------------------------------------------
@@ -275,7 +202,7 @@ def ganspace(config, lab: Lab) -> Iterator[tuple[str, np.ndarray, float]]:
     if not config.ganspace.components:
         return
     spec = lab.generator.spec
-    w = _map(lab, latents.sample_z(config.seed + GANSPACE, config.ganspace.num, spec.z_dim))
+    w = labs.map_z(lab, latents.sample_z(config.seed + GANSPACE, config.ganspace.num, spec.z_dim))
     components, std = direction_fit.principal_components(w, config.ganspace.components)
     for i, (component, deviation) in enumerate(zip(components, std, strict=True)):
         yield f'pc{i}', component, float(f'{deviation:.4g}')
@@ -292,7 +219,13 @@ def show(config, lab: Lab, directions: list[Direction], path: pathlib.Path, log)
         rows = []
         for code in w:
             moved = (code + np.outer(strengths, d.vector)).astype(np.float32)
-            rows.append([p for batch in _parts(moved, RENDER_BATCH) for p in _render(lab, batch)])
+            rows.append(
+                [
+                    p
+                    for batch in labs.parts_of(moved, labs.RENDER_BATCH)
+                    for p in labs.render(lab, batch)
+                ]
+            )
         sheet = images.grid(rows, None, [f'{d.name} {s:+g}' for s in strengths], cell=256)
         images.save(path / f'{d.name}.png', sheet)
 
@@ -340,16 +273,6 @@ def _summary(record: dict[str, Any], path: pathlib.Path) -> str:
                 f'identity distance {identity}'
             )
     return '\n'.join([*lines, f'Open {path}; use as {path / "directions.npz"}:NAME=STRENGTH'])
-
-
-def _real_lab(config) -> Lab:
-    from jaxinv import attributes, controls, faces
-
-    def measure(images_uint8: np.ndarray) -> dict[str, np.ndarray]:
-        return {**attributes.measure(images_uint8), **controls.measure(images_uint8)}
-
-    generator, weights = checkpoints.load_generator(config.generator, config.resolution)
-    return Lab(generator, weights, measure, faces.embed)
 
 
 def _check(config) -> None:

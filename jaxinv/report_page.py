@@ -10,42 +10,18 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import numpy as np
 import PIL.Image
 
 from jaxinv import curves
+from jaxinv.report_text import ATTRIBUTES, METRICS, duration, number
+from jaxinv.report_text import column as column_of
 from jaxinv.results import EditResult, Run, attribute_changes, edit_label, mean
 
-NO_FACE = 'no face'
 PAGE_BYTES = 24e6  # what the pictures of a page may weigh, roughly
-
-
-class Column(NamedTuple):
-    title: str
-    digits: int
-    better: int  # -1 = lower is better, 1 = higher is better, 0 = neither
-    unit: str = ''
-    help: str = ''
-
-
-METRICS = {
-    'lpips_alex': Column('LPIPS alex', 3, -1, help='perceptual distance, AlexNet, full resolution'),
-    'lpips_vgg': Column('LPIPS vgg', 3, -1, help='perceptual distance, VGG-16, at 256 px'),
-    'mse': Column('MSE', 4, -1, help='mean squared error, pixels in [-1, 1]'),
-    'psnr': Column('PSNR', 2, 1, ' dB', 'peak signal-to-noise ratio'),
-    'ms_ssim': Column('MS-SSIM', 3, 1, help='multi-scale structural similarity, 1 = equal'),
-    'id_distance': Column(
-        'Identity', 3, -1, help='distance of face embeddings; below 0.6 is the same person'
-    ),
-}
-ATTRIBUTES = {
-    'age': Column('age', 1, 0, ' y'),
-    'smile': Column('smile', 2, 0),
-    'yaw': Column('yaw', 1, 0, '°'),
-}
 
 
 def render(run: Run) -> str:
@@ -103,21 +79,6 @@ class _Encoder:
         return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
 
 
-def number(value: Any, column: Column, signed: bool = False) -> str:
-    """'0.058', '+2.3 y', '∞' (PSNR of equal pictures), or 'no face' where unmeasured."""
-    if value is None or math.isnan(value):
-        return NO_FACE
-    if math.isinf(value):
-        return '∞' if value > 0 else '\N{MINUS SIGN}∞'
-    value = round(float(value), column.digits) + 0.0  # + 0.0: no negative zero
-    text = f'{value:{"+" if signed and value else ""}.{column.digits}f}{column.unit}'
-    return text.replace('-', '\N{MINUS SIGN}')
-
-
-def _column(name: str, table: Mapping[str, Column]) -> Column:
-    return table.get(name) or Column(name.replace('_', ' '), 3, 0)
-
-
 def _tiles(run: Run) -> list[dict[str, str]]:
     tiles = []
     if run.stages:
@@ -125,7 +86,7 @@ def _tiles(run: Run) -> list[dict[str, str]]:
         for name in ('lpips_alex', 'psnr', 'id_distance'):
             if name not in last.metrics:
                 continue
-            column = _column(name, METRICS)
+            column = column_of(name, METRICS)
             note = 'mean'
             if first is not last and name in first.metrics:
                 note = f'from {number(mean(first.metrics[name]), column)} at the {first.name}'
@@ -201,7 +162,7 @@ def _strip(run: Run, i: int, sweep: tuple, encode: _Encoder) -> dict[str, Any]:
             text = number(np.asarray(distance)[i], METRICS['id_distance'])
             lines.append({'name': 'identity', 'value': text, 'aim': False})
         for name, column in values.items():
-            text = number(np.asarray(column)[i], _column(name, ATTRIBUTES), signed)
+            text = number(np.asarray(column)[i], column_of(name, ATTRIBUTES), signed)
             lines.append({'name': name, 'value': text, 'aim': name in aims})
         cells.append(
             {
@@ -221,7 +182,7 @@ def _aims(edit: EditResult) -> set[str]:
 
 def _metric_table(run: Run) -> dict[str, Any]:
     names = list(dict.fromkeys(name for stage in run.stages for name in stage.metrics))
-    columns = [_column(name, METRICS) for name in names]
+    columns = [column_of(name, METRICS) for name in names]
     groups = []
     for label, pick in [
         *((name, lambda values, i=i: np.asarray(values)[i]) for i, name in enumerate(run.names)),
@@ -270,7 +231,7 @@ def _edit_table(run: Run) -> dict[str, Any]:
         ]
         for name in names:
             value = mean(changes[name]) if name in changes else None
-            text = number(value, _column(name, ATTRIBUTES), signed=True)
+            text = number(value, column_of(name, ATTRIBUTES), signed=True)
             cells.append({'text': text, 'best': name in aims})
         rows.append({'label': edit_label(edit), 'cells': cells})
     return {'names': names, 'rows': rows}
@@ -286,13 +247,13 @@ def _drift(run: Run, encode: _Encoder) -> dict[str, Any] | None:
         cells = []
         for i, picture in enumerate(pictures):
             notes = [
-                f'{_column(n, METRICS).title} {number(np.asarray(v)[i], _column(n, METRICS))}'
+                f'{column_of(n, METRICS).title} {number(np.asarray(v)[i], column_of(n, METRICS))}'
                 for n, v in captions.items()
             ]
             cells.append({'image': encode(picture, 256), 'notes': notes})
         rows.append({'label': label, 'cells': cells})
     numbers = [
-        {'label': _column(n, METRICS).title, 'value': number(v, _column(n, METRICS))}
+        {'label': column_of(n, METRICS).title, 'value': number(v, column_of(n, METRICS))}
         for n, v in drift.metrics.items()
     ]
     description = drift.description.rstrip('.')
@@ -303,7 +264,7 @@ def _charts(run: Run) -> list[dict[str, Any]]:
     charts = []
     for trace in run.traces:
         values = np.asarray(trace.values, np.float64)
-        title = _column(trace.metric, METRICS).title
+        title = column_of(trace.metric, METRICS).title
         label = f'{title} during {trace.stage}'
         chart = curves.svg(values, run.names, first_step=trace.first_step, label=label)
         if not chart:
@@ -318,16 +279,6 @@ def _charts(run: Run) -> list[dict[str, Any]]:
             }
         )
     return charts
-
-
-def duration(seconds: float) -> str:
-    """'8.2 s', '2 min 05 s' or '1 h 02 min'."""
-    if seconds < 60:
-        return f'{seconds:.1f} s'
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f'{minutes} min {rest:02d} s'
-    return f'{minutes // 60} h {minutes % 60:02d} min'
 
 
 def _seconds(seconds: Mapping[str, float]) -> list[dict[str, Any]]:

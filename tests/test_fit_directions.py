@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jaxinv import controls, direction_fit, edits, fit_directions
+from jaxinv import lab as labs
 from jaxinv.errors import JaxinvError
 from jaxinv.types import Generator, GeneratorSpec
 
@@ -55,7 +56,7 @@ def measure(images_uint8):
 
 @pytest.fixture
 def lab():
-    return fit_directions.Lab(
+    return labs.Lab(
         fake_generator(), WEIGHTS, measure, lambda images_uint8: read_w(images_uint8) @ EMBEDDING
     )
 
@@ -122,7 +123,7 @@ def test_interrupted_run_ends_with_the_same_numbers(config, lab, finished, tmp_p
         return measure(images_uint8)
 
     path = tmp_path / 'killed'
-    broken = fit_directions.Lab(lab.generator, lab.weights, measure_until_killed, lab.embed)
+    broken = labs.Lab(lab.generator, lab.weights, measure_until_killed, lab.embed)
     with pytest.raises(KeyboardInterrupt):
         fit_directions.run(config, path, log=quiet, lab=broken)
     (path / 'state' / 'samples' / '000064_000128.part').write_bytes(b'half')
@@ -151,7 +152,7 @@ def test_parts_use_different_faces(config, lab):
 
 
 def test_too_few_faces_are_one_sentence(config, lab, tmp_path):
-    blind = fit_directions.Lab(
+    blind = labs.Lab(
         lab.generator,
         lab.weights,
         lambda x: dict.fromkeys(TRUE, np.full(len(x), np.nan)),
@@ -264,8 +265,8 @@ def test_price_is_infinite_for_a_direction_that_does_nothing():
 
 def test_samples_do_not_depend_on_how_they_are_batched(config, lab):
     w = fit_directions.sample_w(config, lab, 0, 11)
-    together = fit_directions._measure(lab, w)
-    apart = [fit_directions._measure(lab, w[i : i + 1]) for i in range(11)]
+    together = labs.measure(lab, w)
+    apart = [labs.measure(lab, w[i : i + 1]) for i in range(11)]
     for key, values in together.items():
         parts = np.concatenate([part[key] for part in apart])
         np.testing.assert_allclose(values, parts, rtol=1e-12)

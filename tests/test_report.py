@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from jaxinv import curves, metrics_log, report, report_page, results
+from jaxinv import curves, metrics_log, report, report_page, report_text, results
 
 HOSTILE = '../../<script>alert("x")</script> & a \'very\' ' + 'long ' * 40
 METRICS = ('lpips_alex', 'lpips_vgg', 'mse', 'psnr', 'ms_ssim', 'id_distance')
@@ -162,7 +162,7 @@ def test_hostile_names_stay_text(written):
 def test_page_says_no_face_and_never_nan(written):
     text = Page((written / 'report.html').read_text()).text
     visible = re.sub(r'[A-Za-z0-9+/=]{200,}', '', text)
-    assert report_page.NO_FACE in visible
+    assert report_text.NO_FACE in visible
     assert not re.search(r'\bnan\b', visible, re.IGNORECASE)
 
 
@@ -206,12 +206,12 @@ def test_sweeps_sort_by_strength_and_lead_to_sequences():
 
 
 def test_numbers_read_well():
-    age = report_page.ATTRIBUTES['age']
-    assert report_page.number(-2.34, age, signed=True) == '\N{MINUS SIGN}2.3 y'
-    assert report_page.number(np.inf, report_page.METRICS['psnr']) == '∞'
-    assert report_page.number(-0.04, age, signed=True) == '0.0 y'
-    assert report_page.number(np.nan, age) == report_page.number(None, age) == 'no face'
-    durations = [report_page.duration(s) for s in (8.21, 125, 3720)]
+    age = report_text.ATTRIBUTES['age']
+    assert report_text.number(-2.34, age, signed=True) == '\N{MINUS SIGN}2.3 y'
+    assert report_text.number(np.inf, report_text.METRICS['psnr']) == '∞'
+    assert report_text.number(-0.04, age, signed=True) == '0.0 y'
+    assert report_text.number(np.nan, age) == report_text.number(None, age) == 'no face'
+    durations = [report_text.duration(s) for s in (8.21, 125, 3720)]
     assert durations == ['8.2 s', '2 min 05 s', '1 h 02 min']
 
 

@@ -1,0 +1,57 @@
+"""Numbers in the words of the report: names, units, digits and which way is better."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+NO_FACE = 'no face'
+
+
+class Column(NamedTuple):
+    title: str
+    digits: int
+    better: int  # -1 = lower is better, 1 = higher is better, 0 = neither
+    unit: str = ''
+    help: str = ''
+
+
+METRICS = {
+    'lpips_alex': Column('LPIPS alex', 3, -1, help='perceptual distance, AlexNet, full resolution'),
+    'lpips_vgg': Column('LPIPS vgg', 3, -1, help='perceptual distance, VGG-16, at 256 px'),
+    'mse': Column('MSE', 4, -1, help='mean squared error, pixels in [-1, 1]'),
+    'psnr': Column('PSNR', 2, 1, ' dB', 'peak signal-to-noise ratio'),
+    'ms_ssim': Column('MS-SSIM', 3, 1, help='multi-scale structural similarity, 1 = equal'),
+    'id_distance': Column(
+        'Identity', 3, -1, help='distance of face embeddings; below 0.6 is the same person'
+    ),
+}
+ATTRIBUTES = {
+    'age': Column('age', 1, 0, ' y'),
+    'smile': Column('smile', 2, 0),
+    'yaw': Column('yaw', 1, 0, '°'),
+}
+
+
+def number(value: Any, kind: Column, signed: bool = False) -> str:
+    """'0.058', '+2.3 y', '∞' (PSNR of equal pictures), or 'no face' where unmeasured."""
+    if value is None or math.isnan(value):
+        return NO_FACE
+    if math.isinf(value):
+        return '∞' if value > 0 else '\N{MINUS SIGN}∞'
+    value = round(float(value), kind.digits) + 0.0  # + 0.0: no negative zero
+    text = f'{value:{"+" if signed and value else ""}.{kind.digits}f}{kind.unit}'
+    return text.replace('-', '\N{MINUS SIGN}')
+
+
+def column(name: str, table: Mapping[str, Column]) -> Column:
+    return table.get(name) or Column(name.replace('_', ' '), 3, 0)
+
+
+def duration(seconds: float) -> str:
+    """'8.2 s', '2 min 05 s' or '1 h 02 min'."""
+    if seconds < 60:
+        return f'{seconds:.1f} s'
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f'{minutes} min {rest:02d} s'
+    return f'{minutes // 60} h {minutes % 60:02d} min'
