@@ -12,7 +12,7 @@ import markupsafe
 import numpy as np
 
 WIDTH, HEIGHT = 520, 260
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 30
+LEFT, RIGHT, TOP, BOTTOM = 58, 10, 10, 30
 MAX_POINTS = 400  # more is finer than the pixels
 
 
@@ -28,6 +28,10 @@ def svg(values: Any, names: Sequence[str], *, first_step: int = 0, label: str = 
         return markupsafe.Markup('')
     low, high = float(finite.min()), float(finite.max())
     log = low > 0 and high / low > 8
+    if log:
+        # A few values next to nothing (a term that starts at zero) must not flatten the rest.
+        low = max(low, float(np.percentile(finite, 5)) / 3)
+        curves = np.where(curves < low, low, curves)
     if high == low:
         low, high = (low / 1.1, high * 1.1) if low > 0 else (low - 1, high + 1)
     scale = _log_scale(low, high) if log else _linear_scale(low, high)
@@ -48,7 +52,7 @@ def svg(values: Any, names: Sequence[str], *, first_step: int = 0, label: str = 
         parts.append(
             f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" '
             f'y2="{y(tick):.1f}"/><text x="{LEFT - 7}" y="{y(tick) + 4:.1f}" '
-            f'text-anchor="end">{tick:g}</text>'
+            f'text-anchor="end">{_short(tick)}</text>'
         )
     for tick in _linear_ticks(first_step, last, 5):
         parts.append(
@@ -62,6 +66,15 @@ def svg(values: Any, names: Sequence[str], *, first_step: int = 0, label: str = 
             '</path>'
         )
     return markupsafe.Markup(''.join(parts) + '</svg>')
+
+
+def _short(tick: float) -> str:
+    """'0.05', '1e-5', '2e4': at most five characters."""
+    text = f'{tick:g}'
+    if len(text) <= 5 and 'e' not in text:
+        return text
+    mantissa, exponent = f'{tick:.1e}'.split('e')
+    return f'{float(mantissa):g}e{int(exponent)}'
 
 
 def _path(curve: np.ndarray, first_step: int, x: Any, y: Any) -> str:

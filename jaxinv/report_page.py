@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,7 @@ def view(run: Run) -> dict[str, Any]:
         'edit_table': _edit_table(run),
         'drift': _drift(run, encode),
         'charts': _charts(run),
+        'sources': [_source(source) for source in run.sources],
         'seconds': _seconds(run.seconds),
         'compare': bool(run.stages),
         'settings': _flatten(run.config),
@@ -279,6 +281,18 @@ def _charts(run: Run) -> list[dict[str, Any]]:
             }
         )
     return charts
+
+
+def _source(source: Mapping[str, Any]) -> dict[str, str]:
+    """File name without its folders (pages get published), which face of how many, SHA-256."""
+    face = source.get('face')
+    if isinstance(face, Mapping) and {'index', 'count'} <= face.keys():
+        face = f'{face["index"]} of {face["count"]}'
+    return {
+        'file': re.split(r'[\\/]', str(source.get('file', '')))[-1],
+        'face': '' if face is None else str(face),
+        'sha256': str(source.get('sha256', '')),
+    }
 
 
 def _seconds(seconds: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -151,6 +151,13 @@ def test_page_needs_nothing_from_outside(written):
     assert links <= {value for _, name, value in page.attributes if name == 'id'}
 
 
+def test_page_shows_file_names_without_folders():
+    run = make_run()
+    run.sources = [{'file': '/home/ann/me.jpg', 'sha256': 'ab', 'face': {'index': 1, 'count': 2}}]
+    text = Page(report_page.render(run)).text
+    assert 'me.jpg' in text and '/home/ann' not in text and '1 of 2' in text
+
+
 def test_hostile_names_stay_text(written):
     page = Page((written / 'report.html').read_text())
     assert page.tags.count('script') == 1
@@ -233,6 +240,9 @@ def test_chart_has_a_curve_per_person_with_gaps_where_nothing_was_evaluated():
     assert first.count('M') == 2 and second.count('M') == 1 and second.count('L') == 2
     assert '<title>&lt;a&gt;</title>' in svg
     assert curves.svg(np.full((3, 1), np.nan), ['a']) == ''
+    flat = str(curves.svg(np.r_[1e-15, np.full(99, 0.1)], ['a']))
+    assert flat.count('class="rule"') < 8  # one tiny value does not make fifteen decades
+    assert [curves._short(t) for t in (0.05, 1e-5, 2e5, 3)] == ['0.05', '1e-5', '2e5', '3']
     for odd in ([[5.0]], [[0.0], [0.0]], [[-1.0], [1e9]]):
         assert 'nan' not in str(curves.svg(np.array(odd), ['a']))
 
