@@ -63,7 +63,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.locality.noise = 'const'  # or 'none', as in PTI's code
 
     # Edits: NAME=STRENGTH, strengths separated by /, sequences by commas (see jaxinv/edits.py).
-    config.edits = ('smile=1.5/-1.5', 'age=2/-2', 'yaw=2/-2', 'yaw=2,smile=1.5')
+    config.edits = ('smile=1.2/-1.2', 'age=2/-2', 'yaw=2/-2', 'yaw=2,smile=1.2')
 
     # How far images of random latents moved (PTI figures 14 and 15).
     config.drift = dict(num_samples=8, seed=7)
