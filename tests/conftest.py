@@ -13,6 +13,19 @@ jax.config.update('jax_compilation_cache_dir', str(assets.cache_dir() / 'program
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
+LONGEST_FIRST = ('test_experiment', 'test_inversion', 'test_lpips', 'test_generators')
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take long start first, so that both processes end at about the same time."""
+
+    def rank(item):
+        name = item.path.stem
+        return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope='session')
 def tiny():
     """A random generator of 32 pixels and its weights."""
