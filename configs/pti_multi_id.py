@@ -14,7 +14,8 @@ from jaxinv import defaults
 def get_config(arg=''):
     config = defaults.get_config()
     _quick(config)
-    return defaults.variant(config, arg, {'paper': _paper, 'official': _official, 'test': _test})
+    variants = {'paper': _paper, 'official': _official, 'test': defaults.use_tiny_generator}
+    return defaults.variant(config, arg, variants)
 
 
 def _quick(config):
@@ -33,14 +34,3 @@ def _paper(config):
 def _official(config):
     _paper(config)
     defaults.use_official_code(config)
-
-
-def _test(config):
-    """A random tiny generator and four steps, for the tests only."""
-    config.generator = 'tiny'
-    config.resolution = 32
-    config.w_statistics.num_samples = 100
-    config.pivot.num_steps = config.tune.num_steps = 4
-    config.pivot.chunk_steps = config.tune.chunk_steps = 2
-    config.edits = ()
-    config.drift.num_samples = 2

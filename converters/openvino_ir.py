@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxinv.errors import JaxinvError
+
 MAX_XML_BYTES = 64 * 2**20  # the largest file we read has 0.4 MB
 VERSION = '10'
 DTYPES = {
@@ -30,7 +32,7 @@ DTYPES = {
 }
 
 
-class OpenVINOError(ValueError):
+class OpenVINOError(JaxinvError):
     """The file is not a network this reader understands; the message says why in one sentence."""
 
 

@@ -17,6 +17,7 @@ import zlib
 import numpy as np
 
 from converters.pickle_machine import Dtype, Machine, Name, Refused, Storage
+from jaxinv.errors import JaxinvError
 
 MAX_BYTES = 2**31  # of one file, and of all arrays made from it
 MAX_DEPTH = 64  # of containers in containers
@@ -25,7 +26,7 @@ MAX_ITEMS = 10**7  # counting a shared container once for every place it is used
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch's format before 1.6 begins with this number
 
 
-class UnsafePickle(ValueError):
+class UnsafePickle(JaxinvError):
     """The file is not plain data, or not whole; the message names the file and the reason."""
 
 

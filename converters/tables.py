@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from jaxinv.errors import JaxinvError
+
 Table = Mapping[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]
 
 
-class ConversionError(ValueError):
+class ConversionError(JaxinvError):
     """The source is not the network the table describes; the message names the array."""
 
 

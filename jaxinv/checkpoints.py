@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 import safetensors
 import safetensors.numpy
 
+from converters.tables import flatten, unflatten
 from jaxinv import generators
 from jaxinv.errors import JaxinvError
 from jaxinv.optimize import LoopState
@@ -65,27 +66,6 @@ class LoopCheckpoints:
         return {name: pad(rows) for name, rows in traces.items()}
 
 
-def flatten(tree: Any, prefix: str = '') -> dict[str, Any]:
-    """Nested dicts to {'a/b/c': leaf}."""
-    flat = {}
-    for key, value in tree.items():
-        name = f'{prefix}{key}'
-        flat.update(flatten(value, name + '/') if isinstance(value, dict) else {name: value})
-    return flat
-
-
-def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *folders, leaf = name.split('/')
-        node = tree
-        for key in folders:
-            node = node.setdefault(key, {})
-        node[leaf] = value
-    return tree
-
-
 def save_generator(folder: pathlib.Path, generator: Generator, weights: Weights) -> None:
     """Writes generator.safetensors (its header names the generator) and an Orbax copy beside it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,6 +73,7 @@ def save_generator(folder: pathlib.Path, generator: Generator, weights: Weights)
     flat = {k: np.array(v, order='C') for k, v in flatten(weights).items()}
     partial = folder / (GENERATOR_FILE + '.partial')
     safetensors.numpy.save_file(flat, partial, metadata={'jaxinv': json.dumps(spec)})
+    partial.chmod(0o644)  # safetensors makes files that only their owner can read
     partial.replace(folder / GENERATOR_FILE)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((folder / ORBAX_FOLDER).absolute(), weights, force=True)
@@ -102,7 +83,7 @@ def load_generator(path_or_name, resolution: int | None = None) -> tuple[Generat
     """Loads a generator by name, from a work folder, or from a saved generator.
 
     path_or_name: a name in generators.GENERATORS; a work folder; a folder
-    written by `save_generator`; its .safetensors file; or its Orbax folder (then beside the .safetensors).
+    written by `save_generator`, its .safetensors file, or the Orbax folder beside that.
     resolution: pixels, where the generator offers several; None = its default or the saved one.
     Returns (generator, weights): see types.Generator. Raises JaxinvError with what was looked for.
     """

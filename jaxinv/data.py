@@ -29,7 +29,7 @@ _DEMO = (  # name, package, file in it: public domain (US Navy; NASA)
 )
 
 
-class DataError(JaxinvError, ValueError):
+class DataError(JaxinvError):
     """A request for targets that cannot be met."""
 
 

@@ -83,6 +83,17 @@ def use_official_code(config: ml_collections.ConfigDict) -> None:
     config.locality.noise = 'none'
 
 
+def use_tiny_generator(config: ml_collections.ConfigDict) -> None:
+    """A random tiny generator and four steps of each kind, for the tests only."""
+    config.generator = 'tiny'
+    config.resolution = 32
+    config.w_statistics.num_samples = 100
+    config.pivot.num_steps = config.tune.num_steps = 4
+    config.pivot.chunk_steps = config.tune.chunk_steps = 2
+    config.edits = ()
+    config.drift.num_samples = 2
+
+
 def variant(config: ml_collections.ConfigDict, name: str, known: dict) -> ml_collections.ConfigDict:
     """Applies known[name](config) for `--config=FILE:name`; raises ValueError for another name."""
     if name:

@@ -39,7 +39,7 @@ _STEP = re.compile(
 )
 
 
-class EditError(JaxinvError, ValueError):
+class EditError(JaxinvError):
     """An edit or a direction that cannot be used; the message says why and what to do."""
 
 

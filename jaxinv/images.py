@@ -19,6 +19,8 @@ import PIL.ImageDraw
 import PIL.ImageFont
 import PIL.ImageOps
 
+from jaxinv.errors import JaxinvError
+
 # Decoders of these run in-process on the file alone. Left out on purpose: EPS and PS (start
 # Ghostscript), WMF (asks the system), containers of scientific data.
 FORMATS = (
@@ -37,7 +39,7 @@ _SIGNATURES = {
 }
 
 
-class ImageError(ValueError):
+class ImageError(JaxinvError):
     """A file is not a usable picture; the message is one sentence that says why."""
 
 

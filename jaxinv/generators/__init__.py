@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 
+from jaxinv.errors import JaxinvError
 from jaxinv.generators import pretrained
 from jaxinv.generators.mobile_stylegan import mobile_stylegan
 from jaxinv.types import Generator, Weights
@@ -44,7 +45,7 @@ GENERATORS = {
 def make(name: str, resolution: int | None = None) -> Generator:
     """The generator without its weights; None = its default resolution.
 
-    Raises ValueError for an unknown name or a resolution it cannot make.
+    Raises JaxinvError for an unknown name or a resolution it cannot make.
     """
     entry = _entry(name)
     return entry.make(resolution or entry.resolution)
@@ -58,5 +59,5 @@ def load(name: str, resolution: int | None = None) -> tuple[Generator, Weights]:
 
 def _entry(name):
     if name not in GENERATORS:
-        raise ValueError(f'Unknown generator {name!r}; known: {", ".join(GENERATORS)}.')
+        raise JaxinvError(f'Unknown generator {name!r}; known: {", ".join(GENERATORS)}.')
     return GENERATORS[name]

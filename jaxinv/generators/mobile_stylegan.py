@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxinv.errors import JaxinvError
 from jaxinv.generators import ops
 from jaxinv.types import Generator, GeneratorSpec
 
@@ -37,11 +38,11 @@ def mobile_stylegan(
 
     The network ends in a Haar wavelet step. At half size that step is left out and its low band / 2
     is the image, which is exactly the 2x2 mean of the full-size image.
-    Raises ValueError if `resolution` is neither.
+    Raises JaxinvError if `resolution` is neither.
     """
     sizes = [4 * 2**i for i in range(len(channels))]
     if resolution not in (sizes[-1], 2 * sizes[-1]):
-        raise ValueError(
+        raise JaxinvError(
             f'{name} makes images of {2 * sizes[-1]} or {sizes[-1]} pixels, not {resolution}; '
             f'choose one of these two.'
         )
@@ -84,19 +85,19 @@ def mobile_stylegan(
 
     def map_(weights, z):
         if z.ndim != 2 or z.shape[1] != z_dim:
-            raise ValueError(f'z has shape {list(z.shape)}; {name} takes [b, {z_dim}].')
+            raise JaxinvError(f'z has shape {list(z.shape)}; {name} takes [b, {z_dim}].')
         return mapping.apply({'params': weights['buffers']['mapping']}, z)
 
     def synthesize(weights, w, noise='const', taps=None):
         if w.ndim != 3 or w.shape[1] not in (1, spec.num_ws) or w.shape[2] != w_dim:
-            raise ValueError(
+            raise JaxinvError(
                 f'w has shape {list(w.shape)}; {name} takes [b, 1, {w_dim}] (W) or '
                 f'[b, {spec.num_ws}, {w_dim}] (W+).'
             )
         taps = taps or {}
         unknown = set(taps) - {feature for feature, _ in spec.feature_shapes}
         if unknown:
-            raise ValueError(
+            raise JaxinvError(
                 f'No feature {sorted(unknown)[0]!r} to tap; {name} has '
                 f'{", ".join(feature for feature, _ in spec.feature_shapes)}.'
             )
@@ -116,16 +117,16 @@ def _noise_maps(noise, weights, spec, batch):
         if noise == 'const':
             noise = {layer: weights['buffers']['noise'][layer][None] for layer in shapes}
         else:
-            raise ValueError(f"noise is {noise!r}; allowed: 'const', 'none' or a dict of maps.")
+            raise JaxinvError(f"noise is {noise!r}; allowed: 'const', 'none' or a dict of maps.")
     if set(noise) != set(shapes):
         odd = sorted(set(noise) ^ set(shapes))[0]
-        raise ValueError(
+        raise JaxinvError(
             f'Noise maps must be given for exactly {", ".join(shapes)}; {odd!r} is '
             f'{"unknown" if odd in noise else "missing"}.'
         )
     for layer, shape in shapes.items():
         if noise[layer].shape not in ((1, *shape), (batch, *shape)):
-            raise ValueError(
+            raise JaxinvError(
                 f'Noise map {layer!r} has shape {list(noise[layer].shape)}; allowed: '
                 f'{[1, *shape]} or {[batch, *shape]}.'
             )

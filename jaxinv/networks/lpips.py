@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinv.errors import JaxinvError
 from jaxinv.networks import cpu_ops
 
 # Trunk layers in order: ('conv', channels, window, stride, padding), ('pool', window) of stride 2;
@@ -80,7 +81,7 @@ def load(net: str, source: str = 'auto') -> dict:
 def shapes(net: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the weights of `net`."""
     if net not in LAYERS:
-        raise ValueError(f"LPIPS network {net!r} is not one of 'alex', 'vgg'.")
+        raise JaxinvError(f"LPIPS network {net!r} is not one of 'alex', 'vgg'.")
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     maps, tree = jax.eval_shape(lambda x: Trunk(net).init_with_output(jax.random.key(0), x), images)
     result = {name: leaf.shape for name, leaf in tree['params'].items()}
@@ -103,7 +104,7 @@ def trunk(weights: dict, images: jax.Array) -> tuple[jax.Array, ...]:
     """The five feature maps [b, h', w', c] as the trunk makes them, after their ReLU."""
     net = 'vgg' if 'conv12_kernel' in weights else 'alex'
     if images.ndim != 4 or images.shape[-1] != 3 or min(images.shape[1:3]) < MIN_SIZE[net]:
-        raise ValueError(
+        raise JaxinvError(
             f'images {images.shape} are not [b, h, w, 3] with h and w of at least {MIN_SIZE[net]}, '
             f'which LPIPS {net} needs.'
         )
