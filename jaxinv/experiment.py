@@ -16,7 +16,6 @@ import numpy as np
 from jaxinv import attributes, checkpoints, data, faces, images, latents, metrics, report, results
 from jaxinv import edits as edits_lib
 from jaxinv import workdir as workdirs
-from jaxinv.errors import JaxinvError
 from jaxinv.inversion import project, pti
 from jaxinv.networks import lpips
 from jaxinv.optimize import run as run_loop
@@ -30,11 +29,9 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     start = time.perf_counter()
     # Spelling mistakes must not cost ten minutes: everything named is looked up first.
     edits = edits_lib.with_steps(edits_lib.parse(config.edits))
-    if config.tune.num_steps < 0 or config.pivot.num_steps < 1:
-        raise JaxinvError(
-            f'pivot.num_steps {config.pivot.num_steps} must be at least 1 and tune.num_steps '
-            f'{config.tune.num_steps} at least 0.'
-        )
+    projection, tuning = settings_of(config)
+    project.check(projection)
+    pti.check(tuning)
     generator, weights = checkpoints.load_generator(config.generator, config.resolution)
     targets = data.load_targets(
         config.data.images,
@@ -44,7 +41,10 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     )
     for item in targets.skipped:
         log(f'Skipped {item["file"]}: {item["reason"]}')
-    log(f'{len(targets.names)} identities: {", ".join(targets.names)}', flush=True)
+    count = len(targets.names)
+    plural = 'identity' if count == 1 else 'identities'
+    log(f'{count} {plural}: {", ".join(targets.names)}', flush=True)
+    nets = {net: lpips.load(net, config.lpips) for net in ('alex', 'vgg')}
 
     record = {'config': config.to_dict(), 'sources': [s['sha256'] for s in targets.sources]}
     with workdirs.claim(path, record, overwrite) as finished:
@@ -53,7 +53,6 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
             return
         watch = Stopwatch(path / 'state' / 'seconds.json')
         watch.lap('load', start)
-        nets = {net: lpips.load(net, config.lpips) for net in ('alex', 'vgg')}
         job = Job(config, path, generator, weights, targets, nets, watch, log)
         pivots, projected = find_pivots(job)
         per_identity, tuned = tune(job, pivots)
@@ -66,6 +65,13 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         result.seconds = watch.seconds
         report.write(path, result)
     log(summary(result, path))
+
+
+def settings_of(config) -> tuple[project.Settings, pti.Settings]:
+    """The settings of both steps, as the methods take them."""
+    locality = pti.Locality(**config.locality.to_dict())
+    tuning = pti.Settings(**config.tune.to_dict(), locality=locality)
+    return project.Settings(**config.pivot.to_dict()), tuning
 
 
 class Job(NamedTuple):
@@ -87,7 +93,7 @@ class Job(NamedTuple):
 def find_pivots(job: Job):
     """Pivots [n, k, w_dim] of all identities in one program, and the traces of their search."""
     config = job.config
-    settings = project.Settings(**config.pivot)
+    settings, _ = settings_of(config)
     projector = project.make_projector(job.generator, settings)
     statistics = w_statistics(job)
     with job.watch.stage('project'):
@@ -114,9 +120,7 @@ def tune(job: Job, pivots):
     config = job.config
     if config.tune.num_steps == 0:
         return [job.weights] * len(pivots), {}
-    settings = pti.Settings(
-        **config.tune.to_dict(), locality=pti.Locality(**config.locality.to_dict())
-    )
+    _, settings = settings_of(config)
     tuner = pti.make_tuner(job.generator, settings, len(pivots))
     with job.watch.stage('tune'):
         targets = images.to_float(job.targets.images_uint8)

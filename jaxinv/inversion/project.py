@@ -38,6 +38,15 @@ class Settings(NamedTuple):
     chunk_steps: int = 20
 
 
+def check(settings: Settings) -> None:
+    """Raises JaxinvError for a setting that cannot be used."""
+    if settings.space not in ('w', 'w_plus'):
+        raise JaxinvError(f"pivot.space is {settings.space!r}; it can be 'w' or 'w_plus'.")
+    for name in ('num_steps', 'loss_size', 'chunk_steps'):
+        if getattr(settings, name) < 1:
+            raise JaxinvError(f'pivot.{name} is {getattr(settings, name)}; it must be at least 1.')
+
+
 class Projector(NamedTuple):
     settings: Settings
     loop: optimize.Loop
@@ -48,8 +57,7 @@ class Projector(NamedTuple):
 def make_projector(generator: Generator, settings: Settings) -> Projector:
     """The compiled projection for a generator and settings, shared by all images."""
     spec, s = generator.spec, settings
-    if s.space not in ('w', 'w_plus'):
-        raise JaxinvError(f"space {s.space!r} is neither 'w' nor 'w_plus'")
+    check(s)
     rows = 1 if s.space == 'w' else spec.num_ws
     noise_shapes = dict(spec.noise_shapes)
 

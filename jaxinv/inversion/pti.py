@@ -60,6 +60,30 @@ class Settings(NamedTuple):
         return ('loss', 'l2', f'lpips_{self.lpips_net}', 'locality')
 
 
+def check(settings: Settings) -> None:
+    """Raises JaxinvError for a setting that cannot be used."""
+    s = settings
+    choices = {
+        'tune.lpips_net': (s.lpips_net, ('alex', 'vgg')),
+        'locality.norm': (s.locality.norm, ('w', 'all_layers')),
+        'locality.noise': (s.locality.noise, ('const', 'none')),
+    }
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise JaxinvError(f'{name} is {value!r}; it can be {allowed[0]!r} or {allowed[1]!r}.')
+    least = {
+        'tune.num_steps': (s.num_steps, 0),  # 0 = keep the generator
+        'tune.batch_size': (s.batch_size, 0),
+        'tune.microbatch': (s.microbatch, 0),
+        'tune.chunk_steps': (s.chunk_steps, 1),
+        'locality.num_samples': (s.locality.num_samples, 1),
+        'locality.interval': (s.locality.interval, 1),
+    }
+    for name, (value, minimum) in least.items():
+        if value < minimum:
+            raise JaxinvError(f'{name} is {value}; it must be at least {minimum}.')
+
+
 class Tuner(NamedTuple):
     settings: Settings
     loop: optimize.Loop
@@ -79,8 +103,7 @@ def make_tuner(
     `draw(key, ids, step, shape) -> [b, *shape]` supplies the regulariser's z.
     """
     s = settings
-    if s.locality.norm not in ('w', 'all_layers'):
-        raise JaxinvError(f"locality norm {s.locality.norm!r} is neither 'w' nor 'all_layers'")
+    check(s)
     terms = functools.partial(_terms, generator, s, draw)
     optimizer = optax.adam(s.learning_rate)
     stopping = None
