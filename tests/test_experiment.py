@@ -140,8 +140,8 @@ def test_single_identity_tuning_saves_a_generator_each(tmp_path):
 def test_main_job_with_the_real_generator(tmp_path):
     """Few steps, all parts real: the portraits must already get closer."""
     config = load_config('pti_multi_id', '')
-    config.pivot.num_steps, config.tune.num_steps = 8, 4
-    config.pivot.chunk_steps = config.tune.chunk_steps = 4
+    config.pivot.num_steps, config.tune.num_steps = 6, 3
+    config.pivot.chunk_steps = config.tune.chunk_steps = 3
     config.w_statistics.num_samples = 1000
     config.edits = ('smile=2',)
     config.drift.num_samples = 2
