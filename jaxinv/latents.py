@@ -40,9 +40,15 @@ def w_statistics(
     return WStatistics(mean, std)
 
 
-def truncate(w, w_avg, truncation_psi: float):
-    """Moves w towards w_avg; truncation_psi 1 = off, 0 = w_avg itself."""
-    return w_avg + truncation_psi * (w - w_avg)
+def truncate(w, w_avg, truncation_psi: float, cutoff: int | None = None):
+    """Moves w towards w_avg; truncation_psi 1 = off, 0 = w_avg itself.
+
+    cutoff: only the first so many rows of w [b, num_ws, w_dim] move; None = all, in any shape.
+    """
+    moved = w_avg + truncation_psi * (w - w_avg)
+    if cutoff is None:
+        return moved
+    return jnp.concatenate([moved[:, :cutoff], w[:, cutoff:]], axis=1)
 
 
 def identity_ids(images_uint8: np.ndarray) -> np.ndarray:

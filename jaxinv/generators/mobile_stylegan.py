@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import ops
+from jaxinv.generators import arguments, ops
 from jaxinv.types import Generator, GeneratorSpec
 
 CHANNELS = (512, 512, 512, 512, 512, 256, 128, 64)  # at 4, 8, ..., 512 pixels
@@ -84,53 +84,18 @@ def mobile_stylegan(
         }
 
     def map_(weights, z):
-        if z.ndim != 2 or z.shape[1] != z_dim:
-            raise JaxinvError(f'z has shape {list(z.shape)}; {name} takes [b, {z_dim}].')
+        arguments.check_z(z, spec)
         return mapping.apply({'params': weights['buffers']['mapping']}, z)
 
     def synthesize(weights, w, noise='const', taps=None):
-        if w.ndim != 3 or w.shape[1] not in (1, spec.num_ws) or w.shape[2] != w_dim:
-            raise JaxinvError(
-                f'w has shape {list(w.shape)}; {name} takes [b, 1, {w_dim}] (W) or '
-                f'[b, {spec.num_ws}, {w_dim}] (W+).'
-            )
         taps = taps or {}
-        unknown = set(taps) - {feature for feature, _ in spec.feature_shapes}
-        if unknown:
-            raise JaxinvError(
-                f'No feature {sorted(unknown)[0]!r} to tap; {name} has '
-                f'{", ".join(feature for feature, _ in spec.feature_shapes)}.'
-            )
-        maps = _noise_maps(noise, weights, spec, len(w))
+        arguments.check_w(w, spec)
+        arguments.check_taps(taps, spec)
+        maps = arguments.noise_maps(noise, weights, spec, len(w))
         w = jnp.broadcast_to(w, (len(w), spec.num_ws, w_dim))
         return synthesis.apply({'params': weights['params']['synthesis']}, w, maps, taps)
 
     return Generator(spec, init, map_, synthesize)
-
-
-def _noise_maps(noise, weights, spec, batch):
-    """{layer: [b or 1, h, w, 1] or None} for every layer."""
-    shapes = dict(spec.noise_shapes)
-    if isinstance(noise, str):
-        if noise == 'none':
-            return dict.fromkeys(shapes)
-        if noise == 'const':
-            noise = {layer: weights['buffers']['noise'][layer][None] for layer in shapes}
-        else:
-            raise JaxinvError(f"noise is {noise!r}; allowed: 'const', 'none' or a dict of maps.")
-    if set(noise) != set(shapes):
-        odd = sorted(set(noise) ^ set(shapes))[0]
-        raise JaxinvError(
-            f'Noise maps must be given for exactly {", ".join(shapes)}; {odd!r} is '
-            f'{"unknown" if odd in noise else "missing"}.'
-        )
-    for layer, shape in shapes.items():
-        if noise[layer].shape not in ((1, *shape), (batch, *shape)):
-            raise JaxinvError(
-                f'Noise map {layer!r} has shape {list(noise[layer].shape)}; allowed: '
-                f'{[1, *shape]} or {[batch, *shape]}.'
-            )
-    return noise
 
 
 class Mapping(nn.Module):

@@ -1,0 +1,174 @@
+"""StyleGAN2 state dicts -> jaxinv weights: the names of NVIDIA's PyTorch code and of rosinality's.
+
+Both store the same numbers in PyTorch's layouts (OIHW, [out, in], CHW); gains are applied when the
+network runs, there and here. What is constant, the upsampling filter [1, 3, 3, 1], is checked and
+left out.
+"""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from converters import tables
+
+FILTER = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+NVIDIA_FILTERS = r'.*\.resample_filter'  # sum 1
+ROSINALITY_FILTERS = r'.*\.(blur|upsample)\.kernel'  # sum 4
+LAST = {'kernel': 'weight', 'bias': 'bias', 'noise_strength': 'noise_strength', 'const': 'const'}
+
+
+def nvidia_arguments(source: Mapping[str, np.ndarray]) -> dict:
+    """Arguments of generators.stylegan2 that the tensors tell: all but conv_clamp and name."""
+    blocks = _sizes(source, r'synthesis\.b(\d+)\.conv1\.bias')
+    layers = len([name for name in source if re.fullmatch(r'mapping\.fc\d+\.weight', name)])
+    if not blocks or not layers:
+        raise tables.ConversionError(
+            'No synthesis.b4.conv1.bias or mapping.fc0.weight: this is not a StyleGAN2 generator '
+            'with the names of stylegan2-ada-pytorch.'
+        )
+    if any(name.endswith('.skip.weight') for name in source):
+        architecture = 'resnet'
+    else:
+        architecture = 'skip' if 'synthesis.b4.torgb.weight' in source else 'orig'
+    w_dim, inputs = source['mapping.fc0.weight'].shape
+    embed = source.get('mapping.embed.weight')
+    return {
+        'resolution': blocks[-1],
+        'channels': tuple(len(source[f'synthesis.b{size}.conv1.bias']) for size in blocks),
+        'z_dim': inputs if embed is None else inputs - len(embed),
+        'w_dim': w_dim,
+        'c_dim': 0 if embed is None else embed.shape[1],
+        'mapping_layers': layers,
+        'architecture': architecture,
+    }
+
+
+def rosinality_arguments(source: Mapping[str, np.ndarray]) -> dict:
+    """Arguments of generators.stylegan2 for a state dict with rosinality's names."""
+    convs = _sizes(source, r'convs\.(\d+)\.activate\.bias')
+    layers = len([name for name in source if re.fullmatch(r'style\.\d+\.weight', name)])
+    if 'conv1.activate.bias' not in source or not convs or not layers:
+        raise tables.ConversionError(
+            'No conv1.activate.bias, convs.0.activate.bias or style.1.weight: this is not a '
+            'StyleGAN2 generator with the names of rosinality/stylegan2-pytorch.'
+        )
+    names = ['conv1', *(f'convs.{i}' for i in convs if i % 2)]
+    w_dim, z_dim = source['style.1.weight'].shape
+    return {
+        'resolution': 2 ** (len(names) + 1),
+        'channels': tuple(len(source[f'{name}.activate.bias']) for name in names),
+        'z_dim': z_dim,
+        'w_dim': w_dim,
+        'mapping_layers': layers,
+        'scaled_epsilon': True,
+    }
+
+
+def convert_nvidia(source: Mapping[str, np.ndarray], like) -> dict[str, np.ndarray]:
+    """Flat {path: float32 array} with the paths and shapes of the flat tree `like`.
+
+    source: the generator's state dict {'synthesis.b4.const': ..., 'mapping.fc0.weight': ...}.
+    Raises tables.ConversionError naming what is missing, unexpected or misshapen.
+    """
+    return tables.apply(nvidia_table(like), _without_filters(source, NVIDIA_FILTERS, 1), like)
+
+
+def convert_rosinality(source: Mapping[str, np.ndarray], like) -> dict[str, np.ndarray]:
+    """The same for a state dict 'g' or 'g_ema'; 'latent_avg' may stand beside its entries.
+
+    Without it `like` must not ask for buffers/w_avg, which is then to be computed from samples.
+    """
+    source = _without_filters(source, ROSINALITY_FILTERS, 4)
+    return tables.apply(rosinality_table(like), source, like)
+
+
+def nvidia_table(like) -> tables.Table:
+    """Where each of our weights is in stylegan2-ada-pytorch."""
+    return {path: (_nvidia_name(path), _transform(path)) for path in like}
+
+
+def rosinality_table(like) -> tables.Table:
+    """Where each of our weights is in rosinality/stylegan2-pytorch."""
+    return {path: (_rosinality_name(path), _transform(path)) for path in like}
+
+
+def _nvidia_name(path):
+    parts = path.split('/')
+    if parts[:2] == ['buffers', 'mapping']:
+        return f'mapping.{parts[2].replace("dense_", "fc")}.{LAST[parts[3]]}'
+    if parts[:2] == ['buffers', 'noise']:
+        return f'synthesis.{parts[2].replace("_", ".")}.noise_const'
+    if path == 'buffers/w_avg':
+        return 'mapping.w_avg'
+    middle = ['affine' if part == 'modulation' else part for part in parts[2:-1]]
+    return '.'.join(['synthesis', *middle, LAST[parts[-1]]])
+
+
+def _rosinality_name(path):
+    parts = path.split('/')
+    if path == 'buffers/w_avg':
+        return 'latent_avg'
+    if parts[:2] == ['buffers', 'mapping']:
+        # style.0 is the normalisation of z
+        return f'style.{int(parts[2].removeprefix("dense_")) + 1}.{LAST[parts[3]]}'
+    if parts[:2] == ['buffers', 'noise']:
+        return f'noises.noise_{_order(*parts[2].split("_"))}'
+    block, layer, *rest = parts[2:]
+    if layer == 'const':
+        return 'input.input'
+    if layer == 'torgb':
+        name = 'to_rgb1' if block == 'b4' else f'to_rgbs.{_order(block, "conv0") // 2}'
+        biases = f'{name}.bias'
+    else:
+        name = 'conv1' if block == 'b4' else f'convs.{_order(block, layer) - 1}'
+        biases = f'{name}.activate.bias'
+    if rest[0] == 'modulation':
+        return f'{name}.conv.modulation.{LAST[rest[1]]}'
+    return {
+        'kernel': f'{name}.conv.weight',
+        'bias': biases,
+        'noise_strength': f'{name}.noise.weight',
+    }[rest[0]]
+
+
+def _order(block, conv):
+    """Number of a 3x3 convolution in network order: b4_conv1 0, b8_conv0 1, b8_conv1 2, ..."""
+    octave = int(block[1:]).bit_length() - 3  # b4: 0
+    return 2 * octave - (conv == 'conv0')
+
+
+def _transform(path):
+    """From PyTorch's layout to ours; leading axes of one, which rosinality adds, are dropped."""
+    if path.endswith('const'):
+        return lambda a: a.reshape(a.shape[-3:]).transpose(1, 2, 0)
+    if path.startswith('buffers/noise/'):
+        return lambda a: a.reshape(*a.shape[-2:], 1)
+    if path.endswith('noise_strength'):
+        return lambda a: a.reshape(())
+    if path.endswith('bias') or path.endswith('w_avg'):
+        return lambda a: a.reshape(-1)
+    if '/mapping/' in path or '/modulation/' in path:
+        return lambda a: a.T
+    if '/torgb/' in path or '/skip/' in path:
+        return lambda a: a.reshape(a.shape[-4:])[:, :, 0, 0].T
+    return lambda a: a.reshape(a.shape[-4:]).transpose(2, 3, 1, 0)
+
+
+def _without_filters(source, pattern, total):
+    """The source without its constant filters. Raises ConversionError if one is another filter."""
+    rest = {}
+    for name, array in source.items():
+        if not re.fullmatch(pattern, name):
+            rest[name] = array
+        elif array.shape != FILTER.shape or not np.allclose(array, total * FILTER, atol=1e-5):
+            raise tables.ConversionError(
+                f'{name!r} is not the filter [1, 3, 3, 1] of StyleGAN2, the only one allowed.'
+            )
+    return rest
+
+
+def _sizes(source, pattern):
+    """Sorted numbers in the names that match."""
+    matches = (re.fullmatch(pattern, name) for name in source)
+    return sorted(int(match[1]) for match in matches if match)

@@ -1,0 +1,64 @@
+"""Checks of what every generator's functions are given; all raise JaxinvError."""
+
+from jaxinv.errors import JaxinvError
+from jaxinv.types import GeneratorSpec
+
+
+def check_z(z, spec: GeneratorSpec) -> None:
+    """z must be [b, z_dim]."""
+    if z.ndim != 2 or z.shape[1] != spec.z_dim:
+        raise JaxinvError(f'z has shape {list(z.shape)}; {spec.name} takes [b, {spec.z_dim}].')
+
+
+def check_label(label, batch: int, spec: GeneratorSpec) -> None:
+    """label must be [b, label_dim], or None where the generator knows no classes."""
+    if label is None and not spec.label_dim:
+        return
+    wanted = f'[{batch}, {spec.label_dim}]' if spec.label_dim else 'None'
+    if label is None or label.shape != (batch, spec.label_dim) or not spec.label_dim:
+        given = 'None' if label is None else f'of shape {list(label.shape)}'
+        raise JaxinvError(f'label is {given}; {spec.name} takes {wanted}.')
+
+
+def check_w(w, spec: GeneratorSpec) -> None:
+    """w must be [b, 1, w_dim] or [b, num_ws, w_dim]."""
+    if w.ndim != 3 or w.shape[1] not in (1, spec.num_ws) or w.shape[2] != spec.w_dim:
+        raise JaxinvError(
+            f'w has shape {list(w.shape)}; {spec.name} takes [b, 1, {spec.w_dim}] (W) or '
+            f'[b, {spec.num_ws}, {spec.w_dim}] (W+).'
+        )
+
+
+def check_taps(taps, spec: GeneratorSpec) -> None:
+    """taps must name features of the generator."""
+    unknown = set(taps) - {feature for feature, _ in spec.feature_shapes}
+    if unknown:
+        raise JaxinvError(
+            f'No feature {sorted(unknown)[0]!r} to tap; {spec.name} has '
+            f'{", ".join(feature for feature, _ in spec.feature_shapes)}.'
+        )
+
+
+def noise_maps(noise, weights, spec: GeneratorSpec, batch: int) -> dict:
+    """{layer: [b or 1, h, w, 1] or None} for every layer, from synthesize's `noise`."""
+    shapes = dict(spec.noise_shapes)
+    if isinstance(noise, str):
+        if noise == 'none':
+            return dict.fromkeys(shapes)
+        if noise == 'const':
+            noise = {layer: weights['buffers']['noise'][layer][None] for layer in shapes}
+        else:
+            raise JaxinvError(f"noise is {noise!r}; allowed: 'const', 'none' or a dict of maps.")
+    if set(noise) != set(shapes):
+        odd = sorted(set(noise) ^ set(shapes))[0]
+        raise JaxinvError(
+            f'Noise maps must be given for exactly {", ".join(shapes)}; {odd!r} is '
+            f'{"unknown" if odd in noise else "missing"}.'
+        )
+    for layer, shape in shapes.items():
+        if noise[layer].shape not in ((1, *shape), (batch, *shape)):
+            raise JaxinvError(
+                f'Noise map {layer!r} has shape {list(noise[layer].shape)}; allowed: '
+                f'{[1, *shape]} or {[batch, *shape]}.'
+            )
+    return noise

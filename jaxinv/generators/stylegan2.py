@@ -1,0 +1,291 @@
+"""StyleGAN2 (Karras et al. 2020, arXiv:1912.04958) as pure functions around Flax modules.
+
+Parameters keep the raw scale of the official checkpoints: equalised learning rates (gains of
+1/sqrt(fan_in), and 0.01 in the mapping network) are applied at run time, so that tuning takes the
+same steps and exporting is exact. Blocks are named by their resolution, 'b4', 'b8', ...
+
+Latent rows: b4's conv1 reads w[0]; the k-th block after it reads w[2k - 1] in conv0, w[2k] in
+conv1; every block's torgb reads the row after its conv1's, the one that the next conv0 reads.
+
+Modulation scales a convolution's input and demodulation its output. This equals scaling its kernel
+for each sample (section 2.2 of the paper), and needs no grouped convolution.
+
+Weights: {'params': {'synthesis': {'b4': ..., 'b8': ...}},
+          'buffers': {'mapping': ..., 'noise': {'b8_conv0': [8, 8, 1], ...}, 'w_avg': [w_dim]}}.
+The mapping network is a buffer because no method tunes it.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxinv.errors import JaxinvError
+from jaxinv.generators import arguments, ops, resample
+from jaxinv.types import Generator, GeneratorSpec
+
+ARCHITECTURES = ('skip', 'resnet', 'orig')
+MAPPING_LR = 0.01  # learning-rate factor of the mapping network's dense layers
+EPSILON = 1e-8
+
+
+def stylegan2(
+    resolution,
+    *,
+    z_dim=512,
+    w_dim=512,
+    c_dim=0,  # classes; 0 = unconditional
+    mapping_layers=8,
+    channel_base=32768,
+    channel_max=512,
+    channels=None,  # at 4, 8, ... pixels; None = min(channel_base / size, channel_max)
+    architecture='skip',
+    conv_clamp=None,  # limit of every layer's output; None = none
+    scaled_epsilon=False,  # demodulation's epsilon as in rosinality's code, not NVIDIA's
+    name='stylegan2',
+) -> Generator:
+    """A generator of square images of `resolution` pixels, a power of two.
+
+    architecture: 'skip' adds up an image from all blocks, 'resnet' and 'orig' make it in the last
+    one, from blocks with and without a shortcut. The features are named F(2 log2(size) - 4), which
+    makes SAM's names: F4 after 16 pixels, F6 after 32, ..., without the last block's. A tap changes
+    what the next block reads; its own block's torgb has read the feature before.
+    Raises JaxinvError for a resolution, architecture or number of channels that cannot be.
+    """
+    if resolution < 8 or resolution & (resolution - 1):
+        raise JaxinvError(f'{name} makes images of 8, 16, 32, ... pixels, not {resolution}.')
+    if architecture not in ARCHITECTURES:
+        raise JaxinvError(
+            f'architecture is {architecture!r}; it can be {", ".join(ARCHITECTURES)}.'
+        )
+    sizes = [4 * 2**i for i in range(int(math.log2(resolution)) - 1)]
+    if channels is None:
+        channels = [min(channel_base // size, channel_max) for size in sizes]
+    if len(channels) != len(sizes):
+        raise JaxinvError(
+            f'channels has {len(channels)} numbers; {resolution} pixels need {len(sizes)}, one for '
+            f'each of {sizes}.'
+        )
+    noise_shapes = {'b4_conv1': (4, 4, 1)} | {
+        f'b{size}_{conv}': (size, size, 1) for size in sizes[1:] for conv in ('conv0', 'conv1')
+    }
+    spec = GeneratorSpec(
+        name=name,
+        resolution=resolution,
+        z_dim=z_dim,
+        w_dim=w_dim,
+        num_ws=2 * len(sizes),
+        label_dim=c_dim,
+        noise_shapes=tuple(noise_shapes.items()),
+        feature_shapes=tuple(
+            (feature_name(size), (size, size, c))
+            for size, c in zip(sizes[:-1], channels[:-1], strict=True)
+        ),
+    )
+    mapping = Mapping(w_dim, mapping_layers)
+    synthesis = Synthesis(tuple(channels), architecture, conv_clamp, scaled_epsilon)
+
+    def init(key):
+        keys = jax.random.split(key, 4)
+        noise = {
+            layer: jax.random.normal(jax.random.fold_in(keys[0], i), shape)
+            for i, (layer, shape) in enumerate(noise_shapes.items())
+        }
+        z = jax.random.normal(keys[2], [1000, z_dim])
+        label = jax.nn.one_hot(jnp.arange(1000) % c_dim, c_dim) if c_dim else None
+        mapper = mapping.init(keys[1], z, label)['params']
+        w = jnp.zeros([1, spec.num_ws, w_dim])
+        return {
+            'params': {'synthesis': synthesis.init(keys[3], w, noise, {})['params']},
+            'buffers': {
+                'mapping': mapper,
+                'noise': noise,
+                'w_avg': mapping.apply({'params': mapper}, z, label).mean(0),
+            },
+        }
+
+    def map_(weights, z, label=None):
+        arguments.check_z(z, spec)
+        arguments.check_label(label, len(z), spec)
+        return mapping.apply({'params': weights['buffers']['mapping']}, z, label)
+
+    def synthesize(weights, w, noise='const', taps=None):
+        taps = taps or {}
+        arguments.check_w(w, spec)
+        arguments.check_taps(taps, spec)
+        maps = arguments.noise_maps(noise, weights, spec, len(w))
+        w = jnp.broadcast_to(w, (len(w), spec.num_ws, w_dim))
+        return synthesis.apply({'params': weights['params']['synthesis']}, w, maps, taps)
+
+    return Generator(spec, init, map_, synthesize)
+
+
+def feature_name(size: int) -> str:
+    """SAM's name of the feature of `size` pixels, a power of two."""
+    return f'F{2 * (size.bit_length() - 1) - 4}'
+
+
+class Mapping(nn.Module):
+    """z [b, z_dim], label [b, c_dim] or None -> w [b, w_dim]."""
+
+    w_dim: int
+    layers: int
+
+    @nn.compact
+    def __call__(self, z, label):
+        x = _normalize(z)
+        if label is not None:
+            embedded = Dense(self.w_dim, name='embed')(label)
+            x = jnp.concatenate([x, _normalize(embedded)], -1)
+        for i in range(self.layers):
+            x = Dense(self.w_dim, MAPPING_LR, name=f'dense_{i}')(x)
+            x = ops.leaky_relu(x) * math.sqrt(2)
+        return x
+
+
+class Synthesis(nn.Module):
+    """w [b, num_ws, w_dim], noise maps, taps -> (images [b, h, w, 3], features)."""
+
+    channels: tuple[int, ...]
+    architecture: str
+    conv_clamp: float | None
+    scaled_epsilon: bool
+
+    @nn.compact
+    def __call__(self, w, noise, taps):
+        x, images, features = None, None, {}
+        for i, channels in enumerate(self.channels):
+            size = 4 * 2**i
+            last = i == len(self.channels) - 1
+            block = Block(
+                channels,
+                to_image=last or self.architecture == 'skip',
+                shortcut=self.architecture == 'resnet',
+                conv_clamp=self.conv_clamp,
+                scaled_epsilon=self.scaled_epsilon,
+                name=f'b{size}',
+            )
+            rows = w[:, max(2 * i - 1, 0) : 2 * i + 2]
+            x, images = block(x, images, rows, noise.get(f'b{size}_conv0'), noise[f'b{size}_conv1'])
+            if not last:
+                feature = feature_name(size)
+                if feature in taps:
+                    x = taps[feature].scale * x + taps[feature].shift
+                features[feature] = x
+        return images, features
+
+
+class Block(nn.Module):
+    """x [b, h, w, c], images [b, h, w, 3] -> the same at twice the size; None, None -> 4 pixels."""
+
+    channels: int
+    to_image: bool
+    shortcut: bool
+    conv_clamp: float | None
+    scaled_epsilon: bool
+
+    @nn.compact
+    def __call__(self, x, images, w, noise_0, noise_1):
+        def layer(name, gain=1.0, up=False):
+            return StyledConv(
+                self.channels, up, gain, self.conv_clamp, self.scaled_epsilon, name=name
+            )
+
+        if x is None:
+            const = self.param('const', nn.initializers.normal(1.0), (4, 4, self.channels))
+            x = jnp.broadcast_to(const, (len(w), *const.shape))
+            x = layer('conv1')(x, w[:, 0], noise_1)
+        elif self.shortcut:
+            short = Shortcut(self.channels, name='skip')(x)
+            x = layer('conv0', up=True)(x, w[:, 0], noise_0)
+            x = short + layer('conv1', gain=math.sqrt(0.5))(x, w[:, 1], noise_1)
+        else:
+            x = layer('conv0', up=True)(x, w[:, 0], noise_0)
+            x = layer('conv1')(x, w[:, 1], noise_1)
+        if images is not None:
+            images = resample.up(images)
+        if self.to_image:
+            new = ToImage(self.conv_clamp, name='torgb')(x, w[:, -1])
+            images = new if images is None else images + new
+        return x, images
+
+
+class StyledConv(nn.Module):
+    """Modulate, 3x3 convolution (`up`: to twice the size), demodulate, noise, bias, leaky ReLU."""
+
+    channels: int
+    up: bool
+    gain: float
+    conv_clamp: float | None
+    scaled_epsilon: bool
+
+    @nn.compact
+    def __call__(self, x, w, noise):
+        c = x.shape[-1]
+        style = Dense(c, bias=1.0, name='modulation')(w)
+        kernel = self.param('kernel', nn.initializers.normal(1.0), (3, 3, c, self.channels))
+        # NVIDIA adds epsilon to the raw squared norm, rosinality after a gain of 1 / sqrt(9 c).
+        epsilon = EPSILON * 9 * c if self.scaled_epsilon else EPSILON
+        demodulation = jax.lax.rsqrt(style**2 @ jnp.sum(kernel**2, (0, 1)) + epsilon)
+        x = x * style[:, None, None]
+        x = resample.up_conv(x, kernel) if self.up else ops.conv(x, kernel)
+        x = x * demodulation[:, None, None]
+        strength = self.param('noise_strength', nn.initializers.constant(0.1), ())
+        if noise is not None:
+            x = x + strength * noise
+        x = ops.leaky_relu(x + self.param('bias', nn.initializers.zeros, (self.channels,)))
+        return _clamp(x * (math.sqrt(2) * self.gain), self.conv_clamp, self.gain)
+
+
+class Shortcut(nn.Module):
+    """[b, h, w, c] -> [b, 2h, 2w, channels]: 1x1 convolution, then the filter."""
+
+    channels: int
+
+    @nn.compact
+    def __call__(self, x):
+        c = x.shape[-1]
+        kernel = self.param('kernel', nn.initializers.normal(1.0), (c, self.channels))
+        return resample.up(ops.pointwise(x, kernel * math.sqrt(0.5 / c)))
+
+
+class ToImage(nn.Module):
+    """Modulated 1x1 convolution to RGB, without demodulation."""
+
+    conv_clamp: float | None
+
+    @nn.compact
+    def __call__(self, x, w):
+        c = x.shape[-1]
+        style = Dense(c, bias=1.0, name='modulation')(w) / math.sqrt(c)
+        kernel = self.param('kernel', nn.initializers.normal(1.0), (c, 3))
+        bias = self.param('bias', nn.initializers.zeros, (3,))
+        # One kernel per image costs nothing, one more pass over the largest feature map would.
+        x = jnp.einsum('bhwc,bcd->bhwd', x, style[:, :, None] * kernel)
+        return _clamp(x + bias, self.conv_clamp)
+
+
+class Dense(nn.Module):
+    """x [b, c] -> [b, features], with equalised learning rates."""
+
+    features: int
+    lr: float = 1.0
+    bias: float = 0.0
+
+    @nn.compact
+    def __call__(self, x):
+        c = x.shape[-1]
+        shape = (c, self.features)
+        kernel = self.param('kernel', nn.initializers.normal(1 / self.lr), shape)
+        bias = self.param('bias', nn.initializers.constant(self.bias), (self.features,))
+        return x @ (kernel * (self.lr / math.sqrt(c))) + bias * self.lr
+
+
+def _normalize(x):
+    """Unit second moment over the last axis."""
+    return x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + EPSILON)
+
+
+def _clamp(x, limit, gain=1.0):
+    return x if limit is None else jnp.clip(x, -limit * gain, limit * gain)
