@@ -113,6 +113,7 @@ def test_projection_matches_slow_version_and_treats_identities_apart():
         np.testing.assert_allclose(state.variables['w'][i], variables['w'][0], atol=2e-3)
 
 
+@pytest.mark.long
 def test_projection_of_one_equals_its_place_in_a_batch():
     together, _ = run_projection(PROJECTION)
     alone, _ = run_projection(PROJECTION, slice(1, 2))

@@ -11,6 +11,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import recipe
 
 from converters import stylegan2 as converter
@@ -83,10 +84,12 @@ def test_tuning_with_the_regulariser_equals_the_official_run():
     assert_tuning_equals('tune_reg', 1, 8, jnp.asarray(figures()['in/reg_z']))
 
 
+@pytest.mark.long
 def test_tuning_of_two_images_equals_the_official_run():
     assert_tuning_equals('multi_reg', 2, 4, jnp.asarray(figures()['in/multi_reg_z']))
 
 
+@pytest.mark.long
 def test_projection_equals_the_official_run(monkeypatch):
     generator, weights = load()
     statistics = latents.w_statistics(generator, weights, 600)

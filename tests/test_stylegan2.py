@@ -29,6 +29,10 @@ FORWARD, GRADIENT = 2e-5, 5e-3  # limits of the relative L2 distance, as the fig
 KEY = jax.random.key(1)
 
 
+# The plain architecture always; the others with `-m long`, for the tests' time.
+MOST_LATER = [n if n == 'ada32' else pytest.param(n, marks=pytest.mark.long) for n in NVIDIA]
+
+
 @functools.cache
 def figures():
     with np.load(FIGURES) as file:
@@ -106,7 +110,7 @@ def test_mapping_and_truncation_equal_nvidias(name):
     assert_equal(nchw(image), f'{name}/full/cutoff_psi0.5_const')
 
 
-@pytest.mark.parametrize('name', NVIDIA)
+@pytest.mark.parametrize('name', MOST_LATER)
 def test_images_and_features_equal_nvidias(name):
     model = load(name)
     images, features = model.synthesize(model.weights, w_plus(name))
@@ -121,7 +125,7 @@ def test_images_and_features_equal_nvidias(name):
         assert_equal(nchw(images), f'{name}/syn/psi0.7_{noise}')
 
 
-@pytest.mark.parametrize('name', NVIDIA)
+@pytest.mark.parametrize('name', MOST_LATER)
 def test_gradients_equal_nvidias(name):
     model = load(name)
     r = given(name, 'r', [2, 3, 32, 32]).transpose(0, 2, 3, 1)
@@ -178,7 +182,9 @@ def to_nvidia(array, path):
 # --- Parity with rosinality's code ---
 
 
-@pytest.mark.parametrize(('name', 'inject'), [('ros16', 4), ('ros32', 3)])
+@pytest.mark.parametrize(
+    ('name', 'inject'), [('ros16', 4), pytest.param('ros32', 3, marks=pytest.mark.long)]
+)
 def test_images_equal_rosinalitys(name, inject):
     model = load(name)
     spec = model.generator.spec
@@ -390,6 +396,7 @@ def test_vmapped_weights_equal_one_by_one():
             np.testing.assert_allclose(one[i], other, rtol=1e-3, atol=1e-4 * scale)
 
 
+@pytest.mark.long
 def test_random_weights_make_images_and_reach_every_gradient():
     generator = stylegan2(
         16, z_dim=8, w_dim=8, c_dim=3, mapping_layers=2, channels=(8, 8, 4), architecture='resnet'
