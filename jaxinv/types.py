@@ -29,11 +29,17 @@ class GeneratorSpec:
     feature_shapes: tuple[tuple[str, Shape], ...] = ()  # SAM's names: ('F4', (16, 16, c)), ...
 
 
+Tap = Callable[[Any], Any]  # a feature map [b, h, w, c] -> what takes its place, same shape
+
+
 class Affine(NamedTuple):
-    """Replaces a feature map x by scale * x + shift. Both broadcast against [b, h, w, c]."""
+    """The tap scale * x + shift. Both broadcast against [b, h, w, c]."""
 
     scale: Any
     shift: Any
+
+    def __call__(self, x):
+        return self.scale * x + self.shift
 
 
 class Generator(NamedTuple):
@@ -47,7 +53,7 @@ class Generator(NamedTuple):
         images [b, h, w, 3]; features {'F4': [b, 16, 16, c], ...}, as the next layer sees them
         (after their tap). noise: 'const' uses weights['buffers']['noise'], 'none' uses none, a dict
         {name: [b or 1, h, w, 1]} (unit RMS, before the layer's strength) uses those maps.
-        taps: {feature name: Affine}.
+        taps: {feature name: Tap}; a tap sees the whole batch, so it may mix its examples.
     """
 
     spec: GeneratorSpec

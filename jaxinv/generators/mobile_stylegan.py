@@ -158,7 +158,7 @@ class Block(nn.Module):
         x = StyledConv(self.channels, dense=False, name='conv1')(x, w[:, 0], noise_1)
         x = StyledConv(self.channels, dense=False, name='conv2')(x, w[:, 1], noise_2)
         if tap is not None:
-            x = tap.scale * x + tap.shift
+            x = tap(x)
         if not self.to_image:
             return x, x
         return ToImage(self.full_size, name='to_img')(x, w[:, 2]), x

@@ -171,7 +171,7 @@ class Synthesis(nn.Module):
             if not last:
                 feature = feature_name(size)
                 if feature in taps:
-                    x = taps[feature].scale * x + taps[feature].shift
+                    x = taps[feature](x)
                 features[feature] = x
         return images, features
 
