@@ -27,6 +27,12 @@ class GeneratorSpec:
     label_dim: int = 0  # 0 = unconditional
     noise_shapes: tuple[tuple[str, Shape], ...] = ()  # (name, (h, w, 1)); () = takes no noise
     feature_shapes: tuple[tuple[str, Shape], ...] = ()  # SAM's names: ('F4', (16, 16, c)), ...
+    # For generators that come in any size: what makes them again (see generators.FAMILIES).
+    family: str = ''
+    arguments: tuple[tuple[str, Any], ...] = ()
+    # What is known of its pictures: 'ffhq' = FFHQ's W and alignment, 'faces' = only aligned like
+    # FFHQ, 'cars' = like LSUN's, 512 x 384 between black bars; '' = nothing.
+    domain: str = ''
 
 
 Tap = Callable[[Any], Any]  # a feature map [b, h, w, c] -> what takes its place, same shape

@@ -82,6 +82,18 @@ def stylegan2(
             (feature_name(size), (size, size, c))
             for size, c in zip(sizes[:-1], channels[:-1], strict=True)
         ),
+        family='stylegan2',
+        arguments=(
+            ('resolution', resolution),
+            ('z_dim', z_dim),
+            ('w_dim', w_dim),
+            ('c_dim', c_dim),
+            ('mapping_layers', mapping_layers),
+            ('channels', tuple(channels)),
+            ('architecture', architecture),
+            ('conv_clamp', conv_clamp),
+            ('scaled_epsilon', scaled_epsilon),
+        ),
     )
     mapping = Mapping(w_dim, mapping_layers)
     synthesis = Synthesis(tuple(channels), architecture, conv_clamp, scaled_epsilon)
