@@ -1,0 +1,265 @@
+"""SAM: every region of an image in the most editable latent space that can reproduce it.
+
+    (3, 4)  f_l = g(f_{l-1}, w_plus) + m_l * delta_f_l     for l = F4, F6, F8, F10
+    (5)     L_rec = L2(x, x^) + lambda_LPIPS LPIPS(x, x^)
+    (6)     L_W, see sam_prior.py
+    (7)     L_F = sum_l ||delta_f_l||^2
+    (8)     argmin L_rec + lambda_W L_W + lambda_F L_F     over w_plus and all delta_f
+
+(Parmar et al. 2022, arXiv:2206.08357.) Feature offsets delta_f start at 0, w_plus where the caller
+says. A batch is images, candidate spaces or thresholds: its examples share nothing but the program.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxinv import latents, optimize, schedules
+from jaxinv.errors import JaxinvError
+from jaxinv.images import area_resize
+from jaxinv.inversion import sam_prior
+from jaxinv.networks import lpips
+from jaxinv.types import Generator, GeneratorSpec
+
+SPACES = ('W+', 'F4', 'F6', 'F8', 'F10')  # the most editable first
+
+
+class Codes(NamedTuple):
+    w_plus: Any  # [b, num_ws, w_dim]
+    offsets: dict[str, Any]  # {'F4': [b, h, w, c], ...}, before masking
+
+
+def spaces(spec: GeneratorSpec) -> tuple[str, ...]:
+    """The latent spaces that a generator has, the most editable first."""
+    features = dict(spec.feature_shapes)
+    return tuple(space for space in SPACES if space == 'W+' or space in features)
+
+
+# --- Image formation and editing (equations 3 and 4, section 3.4) ---
+
+
+def synthesize(
+    generator: Generator,
+    weights,
+    codes: Codes,
+    masks,  # {'F4': [b, h, w, 1], ...} at the features' sizes, of every space in codes.offsets
+    noise='const',
+    delta=None,  # [b or 1, k, w_dim]: the edited image instead
+    mixing: str = 'with_offsets',
+):
+    """The image [b, h, w, 3] of the codes, or of their edit by w_plus + delta."""
+    deltas = None if delta is None else delta[None]
+    return synthesize_edits(generator, weights, codes, masks, deltas, noise, mixing)[-1]
+
+
+def synthesize_edits(
+    generator: Generator,
+    weights,
+    codes: Codes,
+    masks,
+    deltas=None,  # [e, b or 1, k, w_dim]
+    noise='const',
+    mixing: str = 'with_offsets',
+):
+    """The inverted images and e edits of them in one forward pass, [1 + e, b, h, w, 3].
+
+    Section 3.4: where a region was inverted in a feature space, its feature stays the unedited one,
+    and w_plus + delta acts on the layers after it. The unedited and the edited streams are one
+    batch, and a tap at each feature carries the masked feature over.
+
+    mixing: 'with_offsets' gives the edited streams the masked offsets first, so that an edit of
+    strength 0 is the inversion. 'official' leaves them out, as SAM's code does: they then count
+    m^2 instead of m where a soft mask m is between 0 and 1.
+    """
+    b, num_ws, w_dim = codes.w_plus.shape
+    copies = 1 if deltas is None else 1 + len(deltas)
+
+    def tap(mask, offset, x):
+        streams = x.reshape(copies, b, *x.shape[1:])
+        unedited = streams[0] + mask * offset
+        edited = streams[1:] + (mask * offset if mixing == 'with_offsets' else 0)
+        edited = (1 - mask) * edited + mask * unedited
+        return jnp.concatenate([unedited[None], edited]).reshape(x.shape)
+
+    taps = {
+        space: functools.partial(tap, masks[space], offset)
+        for space, offset in codes.offsets.items()
+    }
+    w = codes.w_plus[None]
+    if deltas is not None:
+        w = jnp.concatenate([w, jnp.broadcast_to(w + deltas, (copies - 1, b, num_ws, w_dim))])
+    if isinstance(noise, dict):
+        noise = {
+            name: jnp.tile(maps, (copies, 1, 1, 1)) if len(maps) > 1 else maps
+            for name, maps in noise.items()
+        }
+    images, _ = generator.synthesize(weights, w.reshape(-1, num_ws, w_dim), noise=noise, taps=taps)
+    return images.reshape(copies, b, *images.shape[1:])
+
+
+def full_masks(spec: GeneratorSpec, chosen) -> dict[str, Any]:
+    """Masks of images that lie whole in one space each: `chosen` [b] names, 'W+' has no mask."""
+    shapes = dict(spec.feature_shapes)
+    return {
+        space: jnp.stack([jnp.full((*shapes[space][:2], 1), float(c == space)) for c in chosen])
+        for space in spaces(spec)[1:]
+    }
+
+
+# --- The search (equations 5 to 8) ---
+
+
+class Settings(NamedTuple):
+    """Settings of the search; hashable, so that equal settings share a compiled program.
+
+    Defaults are the paper's equations; it gives neither weights nor rates. The values of SAM's
+    code are in the comments where they differ.
+    """
+
+    num_steps: int
+    learning_rate: float = 0.05  # peak
+    l2_weight: float = 1.0
+    lpips_weight: float = 1.0  # lambda_LPIPS
+    lpips_net: str = 'vgg'  # or 'alex' (appendix 6.6)
+    loss_size: int = 256  # pixels at which images are compared
+    prior_weight: float = 1e-8  # lambda_W of the first term of equation 6
+    spread_weight: float = 1e-5  # lambda_W of the second; 1e-3 of the norms
+    spread: str = 'squared'  # or 'norm'
+    offsets_weight: float = 5e-6  # lambda_F; 5 of the means
+    offsets: str = 'sum'  # over a feature's values; or 'mean'
+    clamp: bool = False  # True = images are cut to [-1, 1] before they are compared
+    noise: str = 'const'  # 'none', or 'random' = new maps at every step
+    lr_rampdown: float = 0.25  # fraction of the run
+    lr_rampup: float = 0.05
+    chunk_steps: int = 20
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ('loss', 'l2', f'lpips_{self.lpips_net}', 'prior', 'spread', 'offsets')
+
+
+def check(settings: Settings) -> None:
+    """Raises JaxinvError for a setting that cannot be used."""
+    s = settings
+    choices = {
+        'lpips_net': ('vgg', 'alex'),
+        'spread': ('squared', 'norm'),
+        'offsets': ('sum', 'mean'),
+        'noise': ('const', 'none', 'random'),
+    }
+    for name, allowed in choices.items():
+        if getattr(s, name) not in allowed:
+            raise JaxinvError(
+                f'sam.{name} is {getattr(s, name)!r}; it can be {" or ".join(map(repr, allowed))}.'
+            )
+    for name in ('loss_size', 'chunk_steps'):
+        if getattr(s, name) < 1:
+            raise JaxinvError(f'sam.{name} is {getattr(s, name)}; it must be at least 1.')
+    if s.num_steps < 0:
+        raise JaxinvError(f'sam.num_steps is {s.num_steps}; it must be at least 0.')
+
+
+class Inverter(NamedTuple):
+    settings: Settings
+    loop: optimize.Loop
+    prepare: Callable  # see make_inverter
+    codes: Callable  # (state) -> Codes
+
+
+@functools.lru_cache(maxsize=8)
+def make_inverter(generator: Generator, settings: Settings) -> Inverter:
+    """The compiled search for a generator and settings, shared by all images.
+
+    prepare(weights, lpips_weights, targets, masks, w_plus_init, ids, prior, valid=None)
+        -> (state, args)
+    targets [b, h, w, 3]; masks as in `synthesize`: which spaces have offsets; w_plus_init
+    [b or 1, 1 or num_ws, w_dim]; ids [b] as in latents.identity_ids; prior of sam_prior; valid
+    [b, h, w, 1], 1 where the target counts and 0 where it is padding.
+    """
+    spec, s = generator.spec, settings
+    check(s)
+    size = min(s.loss_size, spec.resolution)
+    shapes = dict(spec.feature_shapes)
+
+    def objective(variables, args, step, key):
+        w_plus, offsets = variables['w_plus'], variables['offsets']
+        noise = s.noise
+        if noise == 'random':
+            noise = {
+                name: latents.identity_normals(jax.random.fold_in(key, i), args['ids'], step, shape)
+                for i, (name, shape) in enumerate(spec.noise_shapes)
+            }
+        codes = Codes(w_plus, offsets)
+        images = synthesize(generator, args['weights'], codes, args['masks'], noise)
+        images = area_resize(images, size)
+        if s.clamp:
+            images = jnp.clip(images, -1, 1)
+        l2, distance = reconstruction(images, args)
+        squares = [jnp.sum(x**2, axis=(1, 2, 3)) for x in offsets.values()]
+        if s.offsets == 'mean':
+            squares = [x / o[0].size for x, o in zip(squares, offsets.values(), strict=True)]
+        terms = {
+            'l2': l2,
+            f'lpips_{s.lpips_net}': distance,
+            'prior': sam_prior.distance(w_plus, args['prior']),
+            'spread': sam_prior.spread(w_plus, s.spread),
+            'offsets': sum(squares, jnp.zeros_like(l2)),
+        }
+        coefficients = (
+            s.l2_weight, s.lpips_weight, s.prior_weight, s.spread_weight, s.offsets_weight
+        )  # fmt: skip
+        loss = sum(c * x for c, x in zip(coefficients, terms.values(), strict=True))
+        return loss.sum(), {'loss': loss, **terms}  # a sum: the examples share nothing
+
+    def learning_rate(count):
+        ramp = schedules.learning_rate_ramp(count / s.num_steps, s.lr_rampdown, s.lr_rampup)
+        return s.learning_rate * ramp
+
+    optimizer = optax.adam(learning_rate)
+    update = optimize.gradient_update(objective, optimizer)
+    loop = optimize.make_loop(update, optimizer, s.metrics, chunk_steps=s.chunk_steps)
+    target_features = jax.jit(lpips.features)
+
+    def prepare(weights, lpips_weights, targets, masks, w_plus_init, ids, prior, valid=None):
+        b = len(targets)
+        w_plus = jnp.broadcast_to(jnp.asarray(w_plus_init), (b, spec.num_ws, spec.w_dim))
+        masks = {space: mask for space, mask in masks.items() if space != 'W+'}
+        offsets = {space: jnp.zeros((b, *shapes[space]), w_plus.dtype) for space in masks}
+        targets = area_resize(jnp.asarray(targets), size)
+        args = {
+            'weights': weights,
+            'lpips': lpips_weights,
+            'targets': targets,
+            'target_features': target_features(lpips_weights, targets),
+            'masks': masks,
+            'ids': jnp.asarray(ids),
+            'prior': prior,
+        }
+        if valid is not None:
+            args['valid'] = area_resize(jnp.asarray(valid, targets.dtype), size)
+        return loop.init({'w_plus': w_plus, 'offsets': offsets}, b), args
+
+    def codes(state) -> Codes:
+        return Codes(state.variables['w_plus'], state.variables['offsets'])
+
+    return Inverter(s, loop, prepare, codes)
+
+
+def reconstruction(images, args):
+    """The two distances of equation 5, [b] each, over the valid pixels if args has 'valid'.
+
+    Where a pixel is not valid the target stands in for the image, so that no feature of LPIPS sees
+    a difference there; dividing by the valid share makes means over the rest.
+    """
+    share = 1.0
+    if 'valid' in args:
+        valid = args['valid']
+        share = jnp.mean(valid, axis=(1, 2, 3))
+        images = valid * images + (1 - valid) * args['targets']
+    l2 = jnp.mean((images - args['targets']) ** 2, axis=(1, 2, 3)) / share
+    features = lpips.features(args['lpips'], images)
+    return l2, lpips.distance(features, args['target_features']) / share
