@@ -25,7 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxinv import memory
 from jaxinv.errors import JaxinvError
+
+
+# The other scheduler runs small operations side by side, and holds twice the memory for it.
+_CPU_OPTIONS = {'xla_cpu_enable_concurrency_optimized_scheduler': False}
 
 
 class LoopState(NamedTuple):
@@ -129,9 +134,19 @@ def make_loop(
         state = LoopState(state.step + step_ends, done, variables, opt_state)
         return _Carry(state, row + step_ends, traces, active)
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @functools.partial(jax.jit, donate_argnums=0, compiler_options=_CPU_OPTIONS)
     def jitted_part(carry, args, key, part):
         return one_part(carry, args, key, part)
+
+    compiled = {}
+
+    def run_part(*arguments):
+        """Calls the part, compiled apart so that the compiler's memory is back before it runs."""
+        signature = tuple(map(jax.typeof, jax.tree.leaves(arguments)))
+        if signature not in compiled:
+            compiled[signature] = jitted_part.lower(*arguments).compile()
+            memory.return_freed()
+        return compiled[signature](*arguments)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def jitted_chunk(carry, args, key, num_steps):
@@ -158,7 +173,7 @@ def make_loop(
             return carry.state, carry.traces, carry.active
         for _ in range(num_steps):
             for part in range(parts):
-                carry = jitted_part(carry, args, key, jnp.int32(part) if parts > 1 else None)
+                carry = run_part(carry, args, key, jnp.int32(part) if parts > 1 else None)
             if stopping is not None and np.all(carry.state.done):
                 break
         return carry.state, carry.traces, carry.active

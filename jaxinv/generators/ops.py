@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxinv.generators.correlate import correlate
+
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 TILE_ROWS = 8  # rows summed in registers; XLA unrolls and vectorises 8, no longer 16 (measured)
 
@@ -153,7 +155,7 @@ def _conv_bwd(stride, residuals, g):
     return lax.platform_dependent(
         *residuals,
         g,
-        cpu=partial(_conv_grads_cpu, stride=stride),
+        cpu=partial(conv_grads_cpu, stride=stride),
         default=partial(_conv_grads_stock, stride=stride),
     )
 
@@ -165,29 +167,21 @@ def _conv_grads_stock(x, kernel, g, stride):
     return jax.vjp(partial(_conv_stock, stride=stride), x, kernel)[1](g)
 
 
-def _conv_grads_cpu(x, kernel, g, stride):
-    """Input gradient: a plain convolution. Filter gradient: k^2 matrix products over pixels."""
+def conv_grads_cpu(x, kernel, g, stride=1, scale=None):
+    """Gradients of conv(scale * x, kernel, stride) by scale * x and kernel; scale [b, c].
+
+    By the input: a plain convolution. By the filter: see correlate.py.
+    """
     k, pad = kernel.shape[0], kernel.shape[0] // 2
     h, w = x.shape[1:3]
     rows, columns = g.shape[1:3]
-    shifted = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    g_kernel = [
-        _over_pixels(
-            shifted[
-                :,
-                i : i + (rows - 1) * stride + 1 : stride,
-                j : j + (columns - 1) * stride + 1 : stride,
-            ],
-            g,
-        )
-        for i in range(k)
-        for j in range(k)
-    ]
-    if stride > 1:  # zeros between and after the pixels, so that the convolution has stride 1
-        more = [(0, n - (m - 1) * stride - 1, stride - 1) for n, m in ((h, rows), (w, columns))]
-        g = lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), *more, (0, 0, 0)))
-    g_x = _conv_stock(g, kernel[::-1, ::-1].swapaxes(2, 3), 1)
-    return g_x, jnp.stack(g_kernel).reshape(kernel.shape)
+    # Zeros around, and between and after the pixels if the stride asks: one array for both.
+    more = [(pad, pad + n - (m - 1) * stride - 1, stride - 1) for n, m in ((h, rows), (w, columns))]
+    g = lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), *more, (0, 0, 0)))
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    g_x = lax.conv_general_dilated(g, turned, (1, 1), 'VALID', dimension_numbers=NHWC)
+    taps = [(g, (k - 1 - i, k - 1 - j)) for i in range(k) for j in range(k)]
+    return g_x, correlate(x, taps, scale).reshape(kernel.shape)
 
 
 def _over_pixels(x, g):

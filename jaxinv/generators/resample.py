@@ -1,21 +1,23 @@
 """Upsampling by two with the filter [1, 3, 3, 1], alone and after a transposed convolution.
 
 As StyleGAN2 does it (Karras et al. 2020, arXiv:1912.04958, appendix B). Features are
-[b, h, w, c] -> [b, 2h, 2w, c]. The sums are ordered so that CPUs are fast: a transposed convolution
-is one matrix product per input pixel whose 3x3 results are then added where they overlap, so that
-neither it nor its gradients are convolutions; filters are a few shifted sums. Other platforms run
-the stock transposed convolution.
-"""
+[b, h, w, c] -> [b, 2h, 2w, c].
 
-from functools import partial
+A transposed convolution of stride 2 writes each row and column parity with its own filter taps:
+even rows 2i get x[i] k[0] + x[i - 1] k[2], odd rows x[i] k[1]. On CPUs the four parities stay apart
+as four small convolutions, and one pass filters and interleaves them; the gradient is the same
+backwards. Other platforms run the stock transposed convolution.
+"""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxinv.generators import ops
+from jaxinv.generators.correlate import correlate
 
 FIR = (0.25, 0.75, 0.75, 0.25)  # [1, 3, 3, 1] / 8, twice as large: zeros were put between pixels
+EVEN, ODD = slice(2, None, -2), slice(1, 2)  # taps of a parity, in the order lax correlates them
 
 
 def up(x):
@@ -25,82 +27,114 @@ def up(x):
 
 def _up_axis(x, axis):
     size = x.shape[axis]
-    padded = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)])
-    before = lax.slice_in_dim(padded, 0, size, axis=axis)
-    after = lax.slice_in_dim(padded, 2, size + 2, axis=axis)
+    padded = _pad(x, axis)
+    before, after = _window(padded, 0, size, axis), _window(padded, 2, size, axis)
     phases = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
     return phases.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
 
 
+@jax.custom_vjp
 def up_conv(x, kernel):
     """Transposed convolution of stride 2 (y[2i + a] += x[i] kernel[a]), then the filter.
 
     x [b, h, w, c], kernel [3, 3, c, d] -> [b, 2h, 2w, d].
     """
-    return _filter(_transposed(x, kernel), (1, 0))
+    return lax.platform_dependent(x, kernel, cpu=_up_conv_cpu, default=_up_conv_stock)
 
 
-@jax.custom_vjp
-def _transposed(x, kernel):
-    """[b, 2h + 2, 2w + 2, d]; the last row and column are zeros, which keep the phases even."""
-    return lax.platform_dependent(x, kernel, cpu=_transposed_cpu, default=_transposed_stock)
+def _up_conv_bwd(residuals, g):
+    return lax.platform_dependent(*residuals, g, cpu=up_conv_grads_cpu, default=_grads_stock)
 
 
-def _transposed_bwd(residuals, g):
-    def pull(f):
-        return lambda x, kernel, g: jax.vjp(f, x, kernel)[1](g)
-
-    return lax.platform_dependent(
-        *residuals, g, cpu=pull(_transposed_cpu), default=pull(_transposed_stock)
-    )
+up_conv.defvjp(lambda x, kernel: (up_conv(x, kernel), (x, kernel)), _up_conv_bwd)
 
 
-_transposed.defvjp(lambda x, kernel: (_transposed(x, kernel), (x, kernel)), _transposed_bwd)
-
-
-def _transposed_stock(x, kernel):
-    return lax.conv_general_dilated(
+def _up_conv_stock(x, kernel):
+    y = lax.conv_general_dilated(
         x,
         kernel[::-1, ::-1],  # lax correlates
         (1, 1),
-        [(2, 3), (2, 3)],
+        [(2, 2), (2, 2)],
         lhs_dilation=(2, 2),
         dimension_numbers=ops.NHWC,
     )
-
-
-def _transposed_cpu(x, kernel):
-    b, h, w, c = x.shape
-    taps = ops.pointwise(x, kernel.transpose(2, 0, 1, 3).reshape(c, -1))
-    taps = taps.reshape(b, h, w, 3, 3, kernel.shape[-1])
-    rows = _overlap(*(taps[:, :, :, i] for i in range(3)), axis=1)  # [b, 2h + 2, w, 3, d]
-    return _overlap(*(rows[:, :, :, i] for i in range(3)), axis=2)
-
-
-def _overlap(first, middle, last, axis):
-    """y[2i] += first[i], y[2i + 1] += middle[i], y[2i + 2] += last[i], along an axis."""
-
-    def pad(x, before, after):
-        return jnp.pad(x, [(before, after) if i == axis else (0, 0) for i in range(x.ndim)])
-
-    even = pad(first, 0, 1) + pad(last, 1, 0)
-    y = jnp.stack([even, pad(middle, 0, 1)], axis + 1)
-    return y.reshape(*even.shape[:axis], 2 * even.shape[axis], *even.shape[axis + 1 :])
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _filter(y, padding):
-    """The filter along rows and columns; padding (before, after) counts zeros, both axes alike."""
     for axis in (1, 2):
-        y = jnp.pad(y, [padding if i == axis else (0, 0) for i in range(y.ndim)])
+        y = _pad(y, axis)
         size = y.shape[axis] - len(FIR) + 1
-        y = sum(f * lax.slice_in_dim(y, i, size + i, axis=axis) for i, f in enumerate(FIR))
+        y = sum(f * _window(y, i, size, axis) for i, f in enumerate(FIR))
     return y
 
 
-def _filter_bwd(padding, _, g):
-    # Symmetric, so its adjoint is the filter again, where the first one's windows lay.
-    return (_filter(g, tuple(len(FIR) - 1 - p for p in padding)),)
+def _grads_stock(x, kernel, g):
+    return jax.vjp(_up_conv_stock, x, kernel)[1](g)
 
 
-_filter.defvjp(lambda y, padding: (_filter(y, padding), None), _filter_bwd)
+def _up_conv_cpu(x, kernel):
+    def parity(rows, columns):
+        pads = [(1, 1) if taps is EVEN else (0, 0) for taps in (rows, columns)]
+        return _conv(x, kernel[rows, columns], pads)
+
+    rows = [_filter_parities(parity(r, EVEN), parity(r, ODD), 2) for r in (EVEN, ODD)]
+    columns = [_filter_parities(even, odd, 1) for even, odd in zip(*rows, strict=True)]
+    y = jnp.stack([jnp.stack(phases, 3) for phases in zip(*columns, strict=True)], 2)
+    b, h, _, w, _, d = y.shape
+    return y.reshape(b, 2 * h, 2 * w, d)
+
+
+def _filter_parities(even, odd, axis):
+    """Even positions [n + 1] and odd ones [n], filtered: the even and odd ones [n] of the result."""
+    size = odd.shape[axis]
+    odd = _pad(odd, axis)
+    here, after = (_window(even, i, size, axis) for i in range(2))
+    left, middle, right = (_window(odd, i, size, axis) for i in range(3))
+    near, far = FIR[1], FIR[0]
+    return near * (here + middle) + far * (left + after), near * (middle + after) + far * (
+        here + right
+    )
+
+
+def _filter_parities_adjoint(g, axis):
+    """[2 n] -> its even positions [n + 1] and odd ones [n]; FIR is symmetric."""
+    size = g.shape[axis] // 2
+    g = g.reshape(*g.shape[:axis], size, 2, *g.shape[axis + 1 :])
+    even, odd = (_pad(lax.index_in_dim(g, i, axis + 1, keepdims=False), axis) for i in range(2))
+
+    def at(x, start, length):
+        return _window(x, start, length, axis)
+
+    near, far = FIR[1], FIR[0]
+    of_even = near * (at(even, 1, size + 1) + at(odd, 0, size + 1))
+    of_even += far * (at(even, 0, size + 1) + at(odd, 1, size + 1))
+    of_odd = near * (at(even, 1, size) + at(odd, 1, size))
+    return of_even, of_odd + far * (at(even, 2, size) + at(odd, 0, size))
+
+
+def up_conv_grads_cpu(x, kernel, g, scale=None):
+    """Gradients of up_conv(scale * x, kernel) by scale * x and kernel; scale [b, c]."""
+    rows = _filter_parities_adjoint(g, 1)
+    parities = {
+        taps: dict(zip((0, 1), _filter_parities_adjoint(row, 2), strict=True))
+        for taps, row in zip((0, 1), rows, strict=True)
+    }  # [0 even, 1 odd rows][0 even, 1 odd columns]
+    turned = kernel.swapaxes(2, 3)
+    g_x = sum(
+        _conv(parities[r][c], turned[r::2, c::2][: 2 - r, : 2 - c], 'VALID')
+        for r in (0, 1)
+        for c in (0, 1)
+    )
+    # Tap 0 met the even position of its pixel, tap 1 the odd one, tap 2 the next even one.
+    sources = [(parities[a % 2][b % 2], (a // 2, b // 2)) for a in range(3) for b in range(3)]
+    return g_x, correlate(x, sources, scale).reshape(kernel.shape)
+
+
+def _conv(x, kernel, padding):
+    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=ops.NHWC)
+
+
+def _pad(x, axis):
+    """One zero before and after, along an axis."""
+    return jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)])
+
+
+def _window(x, start, size, axis):
+    return lax.slice_in_dim(x, start, start + size, axis=axis)

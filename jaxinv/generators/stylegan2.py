@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import arguments, ops, resample
+from jaxinv.generators.styled_conv import image_kernels, styled_conv
 from jaxinv.types import Generator, GeneratorSpec
 
 ARCHITECTURES = ('skip', 'resnet', 'orig')
@@ -240,14 +241,12 @@ class StyledConv(nn.Module):
         # NVIDIA adds epsilon to the raw squared norm, rosinality after a gain of 1 / sqrt(9 c).
         epsilon = EPSILON * 9 * c if self.scaled_epsilon else EPSILON
         demodulation = jax.lax.rsqrt(style**2 @ jnp.sum(kernel**2, (0, 1)) + epsilon)
-        x = x * style[:, None, None]
-        x = resample.up_conv(x, kernel) if self.up else ops.conv(x, kernel)
-        x = x * demodulation[:, None, None]
         strength = self.param('noise_strength', nn.initializers.constant(0.1), ())
-        if noise is not None:
-            x = x + strength * noise
-        x = ops.leaky_relu(x + self.param('bias', nn.initializers.zeros, (self.channels,)))
-        return _clamp(x * (math.sqrt(2) * self.gain), self.conv_clamp, self.gain)
+        noise = jnp.zeros((1, 1, 1, 1), x.dtype) if noise is None else strength * noise
+        bias = self.param('bias', nn.initializers.zeros, (self.channels,))
+        limit = None if self.conv_clamp is None else self.conv_clamp * self.gain
+        gain = math.sqrt(2) * self.gain
+        return styled_conv(x, style, kernel, demodulation, noise, bias, self.up, gain, limit)
 
 
 class Shortcut(nn.Module):
@@ -274,7 +273,7 @@ class ToImage(nn.Module):
         kernel = self.param('kernel', nn.initializers.normal(1.0), (c, 3))
         bias = self.param('bias', nn.initializers.zeros, (3,))
         # One kernel per image costs nothing, one more pass over the largest feature map would.
-        x = jnp.einsum('bhwc,bcd->bhwd', x, style[:, :, None] * kernel)
+        x = image_kernels(x, style[:, :, None] * kernel)
         return _clamp(x + bias, self.conv_clamp)
 
 

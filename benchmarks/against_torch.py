@@ -1,0 +1,228 @@
+"""Step time and memory of StyleGAN2 (config-f) against a plain PyTorch twin, in one run.
+
+    python benchmarks/against_torch.py [--resolutions=256,1024] [--batches=1,4] [--steps=5]
+
+Every cell runs each side in a process of its own, alternately, `--rounds` times: same seeded random
+weights, same targets, same losses (compared at the first step). A step's time is the best of a
+round, a ratio the median over rounds; memory is the process's peak; compilation is timed without
+the cache. Needs `pip install torch`; all of it about an hour on two cores.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+from absl import app, flags
+
+_TASKS = ('tuning', 'tuning, regularised', 'projection')
+_RESOLUTIONS = flags.DEFINE_list('resolutions', ['256', '1024'], 'Pixels.')
+_BATCHES = flags.DEFINE_list('batches', ['1', '4'], 'Images a step.')
+_ONLY = flags.DEFINE_multi_enum('task', list(_TASKS), _TASKS, 'Tasks; give it several times.')
+_STEPS = flags.DEFINE_integer('steps', 5, 'Steps timed, after compilation and a first step.')
+_ROUNDS = flags.DEFINE_integer('rounds', 2, 'Processes of each side.')
+_SIDE = flags.DEFINE_enum('side', None, ('jax', 'torch'), 'For the child processes.')
+_SEED = 0
+
+
+def nvidia_state(resolution, channel_base=32768, channel_max=512, w_dim=512, layers=8):
+    """A state dict with NVIDIA's names and random numbers, as a fresh config-f has."""
+    rng = np.random.RandomState(_SEED)
+    state = {}
+
+    def normal(name, *shape, scale=1.0):
+        state[name] = rng.standard_normal(shape).astype(np.float32) * np.float32(scale)
+
+    def modulation(name, channels):
+        normal(f'{name}.affine.weight', channels, w_dim)
+        state[f'{name}.affine.bias'] = np.ones(channels, np.float32)
+
+    for i in range(layers):
+        normal(f'mapping.fc{i}.weight', w_dim, w_dim, scale=100.0)
+        normal(f'mapping.fc{i}.bias', w_dim, scale=0.0)
+    normal('mapping.w_avg', w_dim, scale=0.0)
+    size, before = 4, None
+    while size <= resolution:
+        channels = min(channel_base // size, channel_max)
+        block = f'synthesis.b{size}'
+        if size == 4:
+            normal(f'{block}.const', channels, 4, 4)
+        for conv, inputs in (('conv0', before), ('conv1', channels)):
+            if inputs is not None:
+                name = f'{block}.{conv}'
+                normal(f'{name}.weight', channels, inputs, 3, 3)
+                modulation(name, inputs)
+                normal(f'{name}.bias', channels, scale=0.0)
+                normal(f'{name}.noise_const', size, size)
+                state[f'{name}.noise_strength'] = np.float32(0.1)
+        normal(f'{block}.torgb.weight', 3, channels, 1, 1, scale=0.25)
+        modulation(f'{block}.torgb', channels)
+        normal(f'{block}.torgb.bias', 3, scale=0.0)
+        size, before = 2 * size, channels
+    return state
+
+
+def inputs(resolution, batch):
+    """(target images [b, h, w, 3] of smooth noise, z of the pivots [b, 512])."""
+    rng = np.random.RandomState(_SEED + 1)
+    coarse = rng.standard_normal((batch, 8, 8, 3)).astype(np.float32) / 2
+    return coarse.repeat(resolution // 8, 1).repeat(resolution // 8, 2), rng.standard_normal(
+        (batch, 512)
+    ).astype(np.float32)
+
+
+def jax_side(task, resolution, batch):
+    """(step, ) as a generator of losses; everything before the first one is preparation."""
+    import jax
+    import jax.numpy as jnp
+
+    from converters import stylegan2 as converter
+    from converters import tables
+    from jaxinv import latents
+    from jaxinv.generators.stylegan2 import stylegan2
+    from jaxinv.inversion import project, pti
+    from jaxinv.networks import lpips
+
+    state = nvidia_state(resolution)
+    generator = stylegan2(**converter.nvidia_arguments(state))
+    like = tables.flatten(jax.eval_shape(generator.init, jax.random.key(0)))
+    flat = converter.convert_nvidia(state, like)
+    del state
+    weights = jax.tree.map(jnp.asarray, tables.unflatten(flat))
+    del flat
+    targets, z = inputs(resolution, batch)
+    ids, key = np.arange(batch, dtype=np.uint32), jax.random.key(0)
+    w = jax.jit(generator.map)(weights, z)[:, None]
+    if task == 'projection':
+        settings = project.Settings(100, 0.01, initial_noise_factor=0.0, chunk_steps=1)
+        method = project.make_projector(generator, settings)
+        statistics = latents.WStatistics(w[0, 0], jnp.float32(1))
+        noise = {
+            name: jnp.tile(maps, (batch, 1, 1, 1))
+            for name, maps in weights['buffers']['noise'].items()
+        }
+        state, args = method.prepare(
+            weights, lpips.load('vgg'), targets, ids, statistics, key, noise=noise
+        )
+        name = 'lpips_vgg'
+    else:
+        locality = pti.Locality(
+            0.1 if 'regularised' in task else 0.0, norm='all_layers', truncation_psi=0.5
+        )
+        settings = pti.Settings(100, chunk_steps=1, locality=locality)
+        method = pti.make_tuner(generator, settings, batch)
+        w_avg = weights['buffers']['w_avg']
+        state, args = method.prepare(weights, lpips.load('alex'), targets, w, ids, w_avg)
+        name = 'loss'
+    yield
+    while True:
+        state, traces, _ = method.loop.chunk(state, args, key, 1)
+        yield float(np.mean(traces[name][0]))
+
+
+def torch_side(task, resolution, batch):
+    import torch
+
+    import torch_twin
+    from converters import lpips
+
+    torch.set_num_threads(os.cpu_count())
+    state = {k: torch.from_numpy(np.array(v)) for k, v in nvidia_state(resolution).items()}
+    generator = torch_twin.Generator(state)
+    targets, z = inputs(resolution, batch)
+    targets = torch.from_numpy(targets).permute(0, 3, 1, 2).contiguous()
+    with torch.no_grad():
+        w = generator.map(torch.from_numpy(z))
+    rows = 2 * len(generator.sizes)
+    if task == 'projection':
+        vgg = torch_twin.Lpips(lpips.load('vgg', 'auto'))
+        start = w[:1, None].expand(batch, -1, -1).contiguous()
+        step = torch_twin.make_projection(generator, vgg, targets, start)
+    else:
+        alex = torch_twin.Lpips(lpips.load('alex', 'auto'))
+        pivots = w[:, None].expand(-1, rows, -1).contiguous()
+        w_avg = torch.zeros(w.shape[1])
+        regularised = 'regularised' in task
+        step = torch_twin.make_tuning(generator, alex, targets, pivots, w_avg, regularised)
+    rng = np.random.RandomState(_SEED + 2)
+    yield
+    while True:
+        yield float(step(torch.from_numpy(rng.standard_normal((batch, 512)).astype(np.float32))))
+
+
+def child(task, resolution, batch):
+    """Runs one side and prints a line of JSON."""
+    from jaxinv.experiment import peak_memory_gb
+
+    losses = (jax_side if _SIDE.value == 'jax' else torch_side)(task, resolution, batch)
+    next(losses)
+    times, values = [], []
+    for _ in range(_STEPS.value + 2):
+        start = time.perf_counter()
+        values.append(next(losses))
+        times.append(time.perf_counter() - start)
+    best = min(times[2:])
+    print(
+        json.dumps(
+            {
+                'first': times[0] - best,
+                'step': best,
+                'gigabytes': peak_memory_gb(),
+                'losses': values[:3],
+            }
+        )
+    )
+
+
+def run_child(side, task, resolution, batch):
+    command = [sys.executable, __file__, f'--side={side}', f'--task={task}']
+    command += [f'--resolutions={resolution}', f'--batches={batch}', f'--steps={_STEPS.value}']
+    environment = os.environ | {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if result.returncode:
+        raise SystemExit(result.stderr)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def main(argv):
+    del argv
+    if _SIDE.value:
+        child(_ONLY.value[0], int(_RESOLUTIONS.value[0]), int(_BATCHES.value[0]))
+        return
+    print(
+        f'{"":<22}{"pixels":>7}{"batch":>6}{"jax s":>8}{"torch s":>9}{"ratio":>7}'
+        f'{"jax GB":>8}{"torch GB":>9}{"ratio":>7}{"compile s":>10}{"losses differ":>14}'
+    )
+    for resolution in map(int, _RESOLUTIONS.value):
+        for batch in map(int, _BATCHES.value):
+            for task in _ONLY.value:
+                rounds = [
+                    [run_child(side, task, resolution, batch) for side in ('jax', 'torch')]
+                    for _ in range(_ROUNDS.value)
+                ]
+                ours, theirs = zip(*rounds, strict=True)
+
+                def both(key, sides=(ours, theirs)):
+                    return [float(np.median([run[key] for run in side])) for side in sides]
+
+                (step, twin), (memory, twin_memory) = both('step'), both('gigabytes')
+                # The second step's loss: after the first update, before codes drawn differently.
+                a, b = (side[0]['losses'] for side in (ours, theirs))
+                differ = max(abs(x / y - 1) for x, y in zip(a[:1], b[:1], strict=True))
+                print(
+                    f'{task:<22}{resolution:>7}{batch:>6}{step:>8.2f}{twin:>9.2f}'
+                    f'{np.median([x["step"] / y["step"] for x, y in rounds]):>7.2f}'
+                    f'{memory:>8.2f}{twin_memory:>9.2f}{memory / twin_memory:>7.2f}'
+                    f'{both("first")[0]:>10.1f}{differ:>14.1e}',
+                    flush=True,
+                )
+
+
+if __name__ == '__main__':
+    if '--side=jax' in sys.argv:
+        from jaxinv import huge_pages
+
+        huge_pages.restart_with()  # as the launcher does
+    app.run(main)
