@@ -1,0 +1,322 @@
+"""What a pickle may name, and the plain values that are made in its place.
+
+Every entry of the tables at the end is a small function of this module: nothing is looked up in
+the modules a file names, and nothing of theirs is imported.
+"""
+
+import collections
+import math
+
+import numpy as np
+
+from converters.file_view import Refused
+
+MAX_EXPANSION = 2**20  # bytes by which a tensor may be larger than the storage it is made of
+
+
+class Name:
+    """What the file called `module name`: a key into the tables below, not the thing itself."""
+
+    def __init__(self, module, name):
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise ValueError('a name that is no string')
+        self.key = f'{module} {name}'
+        if not any(self.key in table for table in (CALLS, CLASSES, STORAGES)):
+            raise Refused(f'asks for {module}.{name}'[:200] + ', which no weight file needs')
+
+
+class Budget:
+    """Bytes of arrays that may still be made. Python integers: int64 products could wrap around."""
+
+    def __init__(self, left):
+        self.left = left
+
+    def spend(self, count):
+        self.left -= count
+        if self.left < 0:
+            raise Refused('holds arrays larger than allowed')
+
+
+class Array:
+    """An ndarray between its `_reconstruct` and its state; `value` is set by the latter."""
+
+    value = None
+
+
+class Dtype:
+    """A dtype between its name and the byte order in its state."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def set_state(self, state):
+        # (version, byte order, subdtype, names, fields, itemsize, alignment, flags[, metadata])
+        if state[2] is not None or state[3] is not None or state[4] is not None:
+            raise Refused('holds a numpy array of records')
+        if state[1] not in ('<', '>', '=', '|'):
+            raise ValueError(f'byte order {brief(state[1])}')
+        self.value = self.value.newbyteorder(state[1])
+
+
+class Storage:
+    """A torch storage: flat values, or None while the older format has not got to them yet."""
+
+    def __init__(self, values):
+        self.values = values
+
+
+class Attributes(dict):
+    """The attributes of an EasyDict or an argparse.Namespace."""
+
+
+class Record:
+    """An object as the state it was saved with, for reading, without any class behind it.
+
+    kind: 'module' (a torch module in NVIDIA's persistence format) or 'network' (of their TensorFlow
+    code); class_name: what the file calls its class; state: its attributes.
+    """
+
+    def __init__(self, kind, class_name='', state=None):
+        self.kind, self.class_name, self.state = kind, class_name, state
+
+    def set_state(self, state):
+        if self.kind != 'network' or self.state is not None:
+            raise Refused('sets attributes of an object')
+        self.state = state
+
+
+def brief(value):
+    """A few characters for a message. Never repr() of a container: it can unfold without end."""
+    known = isinstance(value, str | bytes | float | None | np.dtype)
+    small = isinstance(value, int) and abs(value) < 2**64
+    return repr(value)[:40] if known or small else f'a {type(value).__name__}'
+
+
+def finished(item):
+    """An array once its state is set; an unfinished one must not get into the data."""
+    if isinstance(item, Array):
+        if item.value is None:
+            raise ValueError('a numpy array without values')
+        return item.value
+    return item
+
+
+def hashable(key):
+    # Never hash nested tuples: the hash has no recursion limit, a deep one ends the process.
+    flat = key if isinstance(key, tuple) else (key,)
+    if not all(isinstance(x, str | bytes | int | float | complex | None) for x in flat):
+        raise ValueError(f'a {type(key).__name__} as a key')
+    return key
+
+
+def put(target, items):
+    """Puts key, value, key, value ... into the dict. Whoever writes a key twice hides something."""
+    if len(items) % 2:
+        raise ValueError('a key without a value')
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if hashable(key) in target:
+            raise Refused(f'holds the key {str(key)[:80]!r} twice')
+        target[key] = value
+    return target
+
+
+def whole(number):
+    if type(number) is not int:
+        raise ValueError(f'{type(number).__name__} where a whole number belongs')
+    return number
+
+
+def sizes_of(sizes):
+    if not isinstance(sizes, tuple | list) or len(sizes) > 32:
+        raise ValueError('sizes that are no tuple of at most 32 numbers')
+    if any(whole(n) < 0 or n >= 2**48 for n in sizes):
+        raise ValueError(f'sizes {str(tuple(sizes))[:80]}')
+    return tuple(sizes)
+
+
+def array(machine, data, dtype, shape, order):
+    """The numpy array over these bytes, read-only and without a copy."""
+    if isinstance(data, str):  # Python 2's byte strings, decoded as latin-1 by pickletools
+        data = data.encode('latin-1')
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise Refused('holds a numpy array of Python objects')
+    dtype = dtype.value if isinstance(dtype, Dtype) else dtype
+    if not isinstance(dtype, np.dtype) or dtype.kind not in 'biufcSU' or not dtype.itemsize:
+        raise Refused(f'holds a numpy array of type {brief(dtype)}')
+    shape = sizes_of(shape)
+    machine.budget.spend(math.prod(shape) * dtype.itemsize)
+    if len(data) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f'{len(data)} bytes for an array of shape {shape} and type {dtype}')
+    if isinstance(data, bytearray):
+        data = bytes(data)
+    return np.frombuffer(data, dtype).reshape(shape, order=order)
+
+
+def tensor(machine, storage, offset, sizes, strides, *requires_grad_hooks_metadata):
+    """Follows torch's as_strided, after checking that every element lies in the storage."""
+    if not isinstance(storage, Storage):
+        raise ValueError('a torch tensor without a storage')
+    sizes, strides, offset = sizes_of(sizes), sizes_of(strides), whole(offset)
+    if len(sizes) != len(strides) or offset < 0:
+        raise ValueError(f'a tensor of sizes {sizes}, strides {strides}, offset {offset}')
+    values = storage.values
+    if values is None:
+        return None
+    size = math.prod(sizes) * (4 if values.dtype == _BFLOAT16 else values.dtype.itemsize)
+    machine.budget.spend(size)
+    if size > 2 * values.nbytes + MAX_EXPANSION:  # twice: bfloat16 becomes float32
+        raise Refused(f'holds a tensor of {size} bytes made of {values.nbytes}')
+    if math.prod(sizes) == 0:
+        view = values[:0].reshape(sizes)
+    else:
+        last = offset + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
+        if last >= values.size:
+            raise ValueError(f'a tensor reaches element {last} of {values.size}')
+        steps = [s * values.dtype.itemsize for s in strides]
+        view = np.lib.stride_tricks.as_strided(values[offset:], sizes, steps, writeable=False)
+    if values.dtype == _BFLOAT16:  # the upper half of a float32
+        return (view['bits'].astype(np.uint32) << 16).view(np.float32)
+    return view.astype(values.dtype.newbyteorder('='), order='C', copy=False)
+
+
+# --- What a file may name. Each entry is our own small function of (machine, *arguments). ---
+
+
+def _reconstruct(machine, subtype, shape, typecode):
+    if not (isinstance(subtype, Name) and subtype.key == 'numpy ndarray'):
+        raise Refused('makes an array of a foreign class')
+    return Array()
+
+
+def _dtype(machine, code, align=False, copy=True):
+    if isinstance(code, bytes):
+        code = code.decode('latin-1')
+    # A fixed list: np.dtype itself understands whole little languages.
+    if not isinstance(code, str) or code.lstrip('<>=|') not in _DTYPE_CODES:
+        if isinstance(code, str) and code[:1] in ('S', 'U') and code[1:].isdigit():
+            if len(code) < 8:
+                return Dtype(np.dtype(code))
+        raise Refused(f'holds a numpy array of type {brief(code)}')
+    return Dtype(np.dtype(code))
+
+
+def _scalar(machine, dtype, data):
+    return array(machine, data, dtype, (), 'C')[()]
+
+
+def _frombuffer(machine, data, dtype, shape, order):
+    if order not in ('C', 'F'):
+        raise ValueError(f'array order {brief(order)}')
+    return array(machine, data, dtype, shape, order)
+
+
+def _encode(machine, text, encoding):
+    if not isinstance(text, str) or encoding not in ('latin1', 'latin-1'):
+        raise Refused(f'encodes text as {brief(encoding)}')
+    return text.encode('latin-1')
+
+
+def _bytes(kind):
+    """Protocols below 3 write b'' and every bytearray as calls."""
+
+    def make(machine, data=b'', encoding='latin-1'):
+        if isinstance(data, str):
+            data = _encode(machine, data, encoding)
+        if not isinstance(data, bytes):  # a number would be a length to allocate
+            raise ValueError(f'{kind.__name__} of {type(data).__name__}')
+        return kind(data)
+
+    return make
+
+
+def _ordered_dict(machine, pairs=()):
+    return put(collections.OrderedDict(), [item for key, value in pairs for item in (key, value)])
+
+
+def _parameter(machine, data, *requires_grad_hooks):
+    if data is not None and not isinstance(data, np.ndarray):
+        raise ValueError('a torch parameter that is no tensor')
+    return data
+
+
+def _blob(machine, data):
+    """A storage in a plain pickle: a torch file of its own inside. One level, as torch writes."""
+    if machine.blob is None:
+        raise Refused('holds torch files inside each other')
+    if isinstance(data, str) or not isinstance(data, bytes | memoryview):
+        raise ValueError(f'a torch file in a {type(data).__name__}')
+    return machine.blob(data)
+
+
+def _persistent(machine, meta):
+    """NVIDIA's torch_utils.persistence: the class's source text, which they run, is dropped."""
+    if not isinstance(meta, dict) or not isinstance(meta.get('state'), dict):
+        raise ValueError('a persistent object without a state')
+    if meta.get('type') != 'class' or not isinstance(meta.get('class_name'), str):
+        raise ValueError('a persistent object without a class')
+    return Record('module', meta['class_name'], meta['state'])
+
+
+def _path(machine, *parts):
+    if not all(isinstance(part, str) for part in parts):
+        raise ValueError('a path that is not made of strings')
+    return '/'.join(parts)
+
+
+def _device(machine, kind, index=None):
+    if not isinstance(kind, str):
+        raise ValueError('a device that is not a string')
+    return kind if index is None else f'{kind}:{whole(index)}'
+
+
+def _not_callable(machine, *args):
+    raise Refused('calls a class that is only a label')
+
+
+_DTYPE_CODES = frozenset('b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 c8 c16'.split())
+_BFLOAT16 = np.dtype([('bits', '<u2')])  # numpy has none; the field keeps it apart from uint16
+
+CALLS = {
+    'numpy ndarray': _not_callable,
+    'numpy dtype': _dtype,
+    'collections OrderedDict': _ordered_dict,
+    '_codecs encode': _encode,
+    'torch Size': lambda machine, sizes: sizes_of(sizes),
+    'torch device': _device,
+    'torch._utils _rebuild_tensor': tensor,
+    'torch._utils _rebuild_tensor_v2': tensor,
+    'torch._utils _rebuild_parameter': _parameter,
+    'torch.storage _load_from_bytes': _blob,
+    'torch_utils.persistence _reconstruct_persistent_obj': _persistent,
+    'pathlib PosixPath': _path,  # in the options of an encoder's training
+}
+for _core in ('numpy.core', 'numpy._core'):
+    CALLS[f'{_core}.multiarray _reconstruct'] = _reconstruct
+    CALLS[f'{_core}.multiarray scalar'] = _scalar
+    CALLS[f'{_core}.numeric _frombuffer'] = _frombuffer
+for _python in ('builtins', '__builtin__'):
+    CALLS[f'{_python} bytes'] = _bytes(bytes)
+    CALLS[f'{_python} bytearray'] = _bytes(bytearray)
+    CALLS[f'{_python} set'] = lambda machine, items=(): {hashable(x) for x in items}
+CLASSES = {
+    'dnnlib.util EasyDict': Attributes,
+    'argparse Namespace': Attributes,
+    'dnnlib.tflib.network Network': lambda: Record('network'),
+}
+STORAGES = {
+    f'torch {name}Storage': np.dtype(code)
+    for name, code in dict(
+        Double='<f8',
+        Float='<f4',
+        Half='<f2',
+        Long='<i8',
+        Int='<i4',
+        Short='<i2',
+        Char='i1',
+        Byte='u1',
+        Bool='?',
+        ComplexFloat='<c8',
+        ComplexDouble='<c16',
+    ).items()
+}
+STORAGES['torch BFloat16Storage'] = _BFLOAT16
