@@ -250,7 +250,7 @@ def _reason(url, error) -> str | None:
 def _interrupted(url, partial, error) -> str:
     kept = _size(partial)
     hope = f'{_mb(kept)} are kept and the same command goes on from there' if kept else 'try again'
-    cause = getattr(error, 'reason', None) or error
+    cause = error.reason if type(error) is urllib.error.URLError else error
     return f'{url} could not be fetched ({" ".join(str(cause).split())[:120]}); {hope}.'
 
 
