@@ -216,8 +216,8 @@ def make_inverter(generator: Generator, settings: Settings) -> Inverter:
         return loss.sum(), {'loss': loss, **terms}  # a sum: the examples share nothing
 
     def learning_rate(count):
-        ramp = schedules.learning_rate_ramp(count / s.num_steps, s.lr_rampdown, s.lr_rampup)
-        return s.learning_rate * ramp
+        t = jnp.asarray(count, float) / s.num_steps  # `float`: of float64 where that is enabled
+        return s.learning_rate * schedules.learning_rate_ramp(t, s.lr_rampdown, s.lr_rampup)
 
     optimizer = optax.adam(learning_rate)
     update = optimize.gradient_update(objective, optimizer)
