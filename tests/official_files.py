@@ -1,184 +1,17 @@
-"""Writes checkpoints in the layouts of the official programs, from arrays by their official names.
+"""Checkpoints in the layouts of the official programs, from arrays by their official names.
 
-Bytes are what torch.save or pickle.dump would write there, down to names of modules, classes and
-attributes; neither torch nor NVIDIA's code is needed, as names are written without being looked up.
+The bytes are what torch.save or pickle.dump would write there, down to names of modules, classes
+and attributes (pickle_writer.py).
 """
 
 import collections
-import io
-import json
-import pickle
 import re
-import struct
-import zipfile
 
 import numpy as np
+from official_weights import tensorflow_variables
+from pickle_writer import Call, New, easy_dict, parameter, plain_pickle, tensor, tensors, torch_zip
 
 SOURCE = "import os; os.system('touch ran')  # in place of the text of training/networks.py\n"
-MAGIC = 0x1950A86A20F9469CFC6C
-
-
-class Name:
-    """A global of some module, written by name only."""
-
-    def __init__(self, module, name):
-        self.module, self.name = module, name
-
-
-class Call:
-    """What pickles as function(*args)."""
-
-    def __init__(self, function, *args):
-        self.function, self.args = Name(*function), args
-
-
-class New:
-    """What pickles as an object made without arguments, with dict items or a state or both."""
-
-    def __init__(self, cls, items=None, state=None):
-        self.cls, self.items, self.state = Name(*cls), items, state
-
-
-class Storage:
-    """A torch storage over a flat array."""
-
-    def __init__(self, array):
-        self.array = np.ascontiguousarray(array).ravel()
-
-    def kind(self):
-        kinds = {'float32': 'Float', 'float64': 'Double', 'float16': 'Half', 'int64': 'Long'}
-        return kinds[self.array.dtype.name]
-
-
-class Pickler(pickle._Pickler):
-    """Writes the classes above. store: {key: Storage} takes storages, None writes them as blobs."""
-
-    dispatch = pickle._Pickler.dispatch.copy()
-
-    def __init__(self, file, protocol, store=None, legacy=False):
-        super().__init__(file, protocol)
-        self.store, self.legacy = store, legacy
-
-    def persistent_id(self, obj):
-        if self.store is None or not isinstance(obj, Storage):
-            return None
-        key = next((k for k, s in self.store.items() if s is obj), str(len(self.store)))
-        self.store[key] = obj
-        cls = Name('torch', f'{obj.kind()}Storage')
-        pid = ('storage', cls, key, 'cpu', obj.array.size)
-        return (*pid, None) if self.legacy else pid
-
-    def save_name(self, obj):
-        if self.proto >= 4:
-            self.save(obj.module)
-            self.save(obj.name)
-            self.write(pickle.STACK_GLOBAL)
-        else:
-            self.write(f'c{obj.module}\n{obj.name}\n'.encode())
-
-    def save_call(self, obj):
-        self.save(obj.function)
-        self.save(obj.args)
-        self.write(pickle.REDUCE)
-        self.memoize(obj)
-
-    def save_new(self, obj):
-        self.save(obj.cls)
-        self.save(())
-        self.write(pickle.NEWOBJ)
-        self.memoize(obj)
-        if obj.items:
-            self.write(pickle.MARK)
-            for pair in obj.items.items():
-                for item in pair:
-                    self.save(item)
-            self.write(pickle.SETITEMS)
-        if obj.state is not None:
-            self.save(obj.state)
-            self.write(pickle.BUILD)
-
-    def save_storage(self, obj):
-        blob = torch_legacy(obj)
-        self.save(Call(('torch.storage', '_load_from_bytes'), blob))
-        self.memoize(obj)
-
-    dispatch[Name] = save_name
-    dispatch[Call] = save_call
-    dispatch[New] = save_new
-    dispatch[Storage] = save_storage
-
-
-def plain_pickle(obj, protocol=4):
-    file = io.BytesIO()
-    Pickler(file, protocol).dump(obj)
-    return file.getvalue()
-
-
-def torch_zip(obj, root='archive'):
-    """torch.save since 1.6."""
-    file, store = io.BytesIO(), {}
-    Pickler(file, 2, store).dump(obj)
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, 'w') as members:
-        members.writestr(f'{root}/data.pkl', file.getvalue())
-        for key, storage in store.items():
-            members.writestr(f'{root}/data/{key}', storage.array.tobytes())
-        members.writestr(f'{root}/version', '3\n')
-    return archive.getvalue()
-
-
-def torch_legacy(obj):
-    """torch.save before 1.6, and of every storage within a plain pickle."""
-    file, store = io.BytesIO(), {}
-    for part in (MAGIC, 1001, dict(protocol_version=1001, little_endian=True, type_sizes={})):
-        pickle.dump(part, file, 2)
-    Pickler(file, 2, store, legacy=True).dump(obj)
-    pickle.dump(sorted(store), file, 2)
-    for _, storage in sorted(store.items()):
-        file.write(struct.pack('<q', storage.array.size) + storage.array.tobytes())
-    return file.getvalue()
-
-
-def safetensors(arrays):
-    header, data = {}, b''
-    for name, array in arrays.items():
-        raw = np.ascontiguousarray(array, np.float32).tobytes()
-        offsets = [len(data), len(data) + len(raw)]
-        header[name] = {'dtype': 'F32', 'shape': list(array.shape), 'data_offsets': offsets}
-        data += raw
-    head = json.dumps(header).encode()
-    return struct.pack('<Q', len(head)) + head + data
-
-
-def npz(arrays):
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
-
-
-def tensor(array, storage=None, offset=0):
-    array = np.asarray(array)
-    strides = tuple(s // array.itemsize for s in np.ascontiguousarray(array).strides)
-    if array.ndim == 0:
-        strides = ()
-    storage = storage or Storage(array)
-    hooks = collections.OrderedDict()
-    name = ('torch._utils', '_rebuild_tensor_v2')
-    return Call(name, storage, offset, array.shape, strides, False, hooks)
-
-
-def parameter(array):
-    name = ('torch._utils', '_rebuild_parameter')
-    return Call(name, tensor(array), True, collections.OrderedDict())
-
-
-def easy_dict(**items):
-    return New(('dnnlib.util', 'EasyDict'), items)
-
-
-def tensors(arrays):
-    """A state dict: an OrderedDict of tensors."""
-    return collections.OrderedDict((name, tensor(array)) for name, array in arrays.items())
 
 
 # --- NVIDIA's PyTorch code ---
@@ -321,47 +154,12 @@ def nvidia_pickle(source, other=None, protocol=4, **options):
     )
 
 
-def tuned_generator(source, **options):
+def tuned_generator(source, write=torch_zip, **options):
     """What PTI saves: torch.save of the whole generator."""
-    return torch_zip(nvidia_generator(source, **options))
+    return write(nvidia_generator(source, **options))
 
 
 # --- NVIDIA's TensorFlow code ---
-
-
-def tensorflow_variables(source):
-    """{TensorFlow name: array} from stylegan2-ada-pytorch's names and layouts."""
-    blocks = {'conv0': 'Conv0_up', 'conv1': 'Conv1', 'torgb': 'ToRGB', 'skip': 'Skip'}
-    found = {}
-    for name, array in source.items():
-        parts = name.split('.')
-        if parts[-1] == 'resample_filter':
-            continue
-        if name == 'mapping.w_avg':
-            found['dlatent_avg'] = array
-        elif parts[0] == 'mapping':
-            layer = parts[1].replace('fc', 'Dense').replace('embed', 'LabelEmbed')
-            found[f'mapping/{layer}/{parts[2]}'] = array.T
-        elif parts[-1] == 'const':
-            found['synthesis/4x4/Const/const'] = array[None]
-        elif parts[-1] == 'noise_const':
-            octave = int(np.log2(len(array)))
-            number = 2 * octave - (5 if parts[2] == 'conv0' else 4)
-            found[f'synthesis/noise{number}'] = array[None, None]
-        else:
-            size = parts[1][1:]
-            layer = 'Conv' if parts[1:3] == ['b4', 'conv1'] else blocks[parts[2]]
-            leaf = f'synthesis/{size}x{size}/{layer}/'
-            if parts[3] == 'affine':
-                leaf += f'mod_{parts[4]}'
-                array = array.T if parts[4] == 'weight' else array - np.float32(1)
-            else:
-                leaf += parts[3]
-            if array.ndim == 4:
-                array = array.transpose(2, 3, 1, 0)
-                array = array[::-1, ::-1] if parts[2] == 'conv0' else array
-            found[leaf] = np.float32(array) if array.ndim == 0 else np.ascontiguousarray(array)
-    return found
 
 
 def network(name, variables, components=None, version=4, **static_kwargs):
@@ -408,7 +206,7 @@ def rosinality_checkpoint(source, latent_avg=None, training=False, write=torch_z
     if training:
         step = tensor(np.float32(3))
         content |= {
-            'g': tensors({name: array + 1 for name, array in source.items()}),
+            'g': tensors({n: a if n.endswith('.kernel') else a + 1 for n, a in source.items()}),
             'd': tensors({'convs.0.0.weight': np.ones([4, 3, 1, 1], np.float32)}),
             'g_optim': {'state': {0: {'step': 3, 'exp_avg': step}}, 'param_groups': [{'lr': 2e-3}]},
             'args': New(('argparse', 'Namespace'), state={'size': 32, 'lr': 0.002, 'path': 'x'}),
