@@ -69,7 +69,7 @@ def save_generator(folder: pathlib.Path, generator: Generator, weights: Weights)
 
 
 def load_generator(
-    source, resolution: int | None = None, *, which: str = 'G_ema'
+    source, resolution: int | None = None, *, which: str = 'G_ema', log=print
 ) -> tuple[Generator, Weights]:
     """Loads a generator from wherever it is.
 
@@ -79,9 +79,14 @@ def load_generator(
     converted once and kept in the cache folder.
     resolution: pixels, where the generator offers several; None = its default or the saved one.
     which: of the generators in a checkpoint of another project, 'G_ema' or 'G'.
+    log: takes the progress of downloads, and what a first conversion has to say.
     Returns (generator, weights): see types.Generator. Raises JaxinvError with what was looked for.
     """
-    return open_generator(source, resolution, which=which)[:2]
+    generator, weights, about = open_generator(source, resolution, which=which, log=log)
+    if about.get('fresh'):
+        for note in about['notes']:
+            log(f'{generator.spec.name}: {note}', flush=True)
+    return generator, weights
 
 
 def open_generator(source, resolution: int | None = None, *, which: str = 'G_ema', log=print):
@@ -91,7 +96,7 @@ def open_generator(source, resolution: int | None = None, *, which: str = 'G_ema
     if source in WELL_KNOWN or download.is_address(source):
         known = WELL_KNOWN.get(source)
         file = download.get(known.address if known else source, log=log)
-        generator, weights, about = _open_file(file, resolution, which, log)
+        generator, weights, about = _open_file(file, resolution, which)
         if known and known.domain and not generator.spec.domain:
             generator = generators.with_domain(generator, known.domain)
         return generator, weights, about | {'address': known.address if known else source}
@@ -99,7 +104,7 @@ def open_generator(source, resolution: int | None = None, *, which: str = 'G_ema
     candidates = [path, path / GENERATOR_FILE, path / 'generator' / GENERATOR_FILE]
     for file in candidates:
         if file.is_file():
-            return _open_file(file, resolution, which, log)
+            return _open_file(file, resolution, which)
     for folder in (path, path / 'generator', path.parent):
         if (folder / SIDECAR).is_file() and (folder == path.parent) == (path.name == ORBAX_FOLDER):
             return stored.read_orbax(folder, resolution)
@@ -116,9 +121,9 @@ def open_generator(source, resolution: int | None = None, *, which: str = 'G_ema
     )
 
 
-def _open_file(file, resolution, which, log):
+def _open_file(file, resolution, which):
     if file.suffix == '.safetensors' and stored.is_ours(file):
         return stored.read(file, resolution)
-    generator, weights, about = from_files.load(file, which=which, log=log)
+    generator, weights, about = from_files.load(file, which=which)
     generators.check_resolution(generator, resolution)
     return generator, weights, about

@@ -25,11 +25,11 @@ W_AVG_SAMPLES = 100_000  # as e4e and pSp take where a file has no latent_avg
 _BATCH = 10_000
 
 
-def load(path: pathlib.Path, *, which: str = 'G_ema', log=print):
+def load(path: pathlib.Path, *, which: str = 'G_ema'):
     """(generator, weights, about) of a checkpoint file that converters/checkpoint.py knows.
 
-    which: 'G_ema' or 'G'. about: {'kind', 'file', 'sha256', 'notes'}. `log` says what a first
-    conversion found. Raises JaxinvError.
+    which: 'G_ema' or 'G'. about: {'kind', 'file', 'sha256', 'notes'}, and 'fresh' the first time.
+    Raises JaxinvError.
     """
     path = pathlib.Path(path)
     digest = assets.sha256(path)
@@ -39,8 +39,7 @@ def load(path: pathlib.Path, *, which: str = 'G_ema', log=print):
     if found is None:
         found = _convert(path, which, digest)
         stored.write(cached, *found)
-        for note in found[2]['notes']:
-            log(f'{path.name}: {note}', flush=True)
+        found[2]['fresh'] = True
     generator, weights, about = found
     # The name is this file's, also where the cache knows a copy by another.
     spec = dataclasses.replace(generator.spec, name=files.safe_name(path.stem))
@@ -64,9 +63,7 @@ def _convert(path, which, digest):
     if 'buffers/w_avg' not in flat:
         flat['buffers/w_avg'] = w_average(generator, tables.unflatten(flat))
         classes = ', all classes equally' if generator.spec.label_dim else ''
-        notes.append(
-            f'It holds no average of w; computed from {W_AVG_SAMPLES} seeded samples{classes}.'
-        )
+        notes.append(f'The average w was computed from {W_AVG_SAMPLES} seeded samples{classes}.')
     weights = jax.tree.map(jnp.asarray, tables.unflatten(flat))
     if edits.shares_w(generator, weights, 'ffhq'):
         generator = generators.with_domain(generator, 'ffhq')
