@@ -36,6 +36,11 @@ from jaxinv.generators import stylegan2 as generators
 
 WHICH = ('G_ema', 'G')
 _DEFAULTS = {'c_dim': 0, 'architecture': 'skip', 'conv_clamp': None, 'scaled_epsilon': False}
+_MISTAKES = {  # what downloads often bring instead
+    b'<!doctype': 'a web page',
+    b'<html': 'a web page',
+    b'version https://git-lfs': 'a Git LFS pointer',
+}
 _NAMINGS = {
     # naming: (arguments that the arrays tell, their conversion, the name of w_avg)
     'nvidia': (stylegan2.nvidia_arguments, stylegan2.convert_nvidia, 'mapping.w_avg'),
@@ -79,6 +84,9 @@ def _content(path, max_bytes):
     data = file_view.view(path)
     if len(data) > max_bytes:
         raise safe_pickle.UnsafePickle(f'{path} has more than the {max_bytes} bytes allowed.')
+    for start, what in _MISTAKES.items():
+        if bytes(data[: len(start)]).lower() == start:
+            raise tables.ConversionError(f'{path} is {what}, not the checkpoint itself.')
     try:
         if data[:4] == b'PK\x03\x04' and array_files.is_npz(data):
             return array_files.from_npz(data, Budget(max_bytes))
@@ -88,7 +96,7 @@ def _content(path, max_bytes):
         raise safe_pickle.UnsafePickle(f'{path} {e}.') from None
     except safe_pickle.DAMAGE as e:
         raise safe_pickle.UnsafePickle(
-            f'{path} is not a .npz or .safetensors file, or is damaged ({type(e).__name__}: '
+            f'{path} is not a checkpoint, or is damaged ({type(e).__name__}: '
             f'{" ".join(str(e).split())[:120]}).'
         ) from None
     return safe_pickle.load_view(data, str(path), max_bytes)

@@ -37,7 +37,7 @@ _LAYERS = {'conv0': 'Conv0_up', 'conv1': 'Conv1', 'torgb': 'ToRGB', 'skip': 'Ski
 
 
 def is_network(value) -> bool:
-    return isinstance(value, Record) and value.kind == 'network'
+    return isinstance(value, Record) and value.kind == 'network' and value.state is not None
 
 
 def variables(network: Record) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -133,8 +133,7 @@ def convert(source, like) -> dict[str, np.ndarray]:
 
 def _own_variables(network, prefix=''):
     """Yields (name, value) of the network's variables and, below their names, its components'."""
-    own = network.state.get('variables') if isinstance(network.state, dict) else None
-    components = network.state.get('components', {}) if own is not None else None
+    own, components = network.state.get('variables'), network.state.get('components', {})
     if not isinstance(own, list) or not isinstance(components, dict):
         raise tables.ConversionError('The TensorFlow network has no variables.')
     for pair in own:
