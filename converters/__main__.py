@@ -79,7 +79,7 @@ def convert(source: str, path: pathlib.Path | None, log=print) -> None:
     about.pop('fresh', None)
     log(summary(generator.spec, weights, about))
     if to is not None:
-        sentences = export.write(path, generator, weights, to, about)
+        sentences = export.write(path, generator, weights, to, about.get('origin', about))
         log(f'Written: {path} ({to}).')
         for sentence in sentences:
             log(f'  {sentence}')
@@ -94,6 +94,9 @@ def summary(spec, weights, about) -> str:
 
     buffers = weights['buffers']
     rows = [(key, about[key]) for key in ('kind', 'address', 'file', 'sha256') if key in about]
+    for key, value in about.get('origin', {}).items():
+        if key in ('kind', 'address', 'sha256'):
+            rows.append((f'origin {key}', value))
     rows.append(('resolution', f'{spec.resolution} pixels, {spec.num_ws} rows of W+'))
     rows.append(('z, w', f'{spec.z_dim}, {spec.w_dim} numbers'))
     if spec.family:
@@ -116,7 +119,7 @@ def summary(spec, weights, about) -> str:
     if spec.domain:
         rows.append(('pictures', spec.domain))
     rows += [('note', note) for note in about.get('notes', ())]
-    return '\n'.join(f'{name:<13} {value}' for name, value in rows)
+    return '\n'.join(f'{name:<14} {value}' for name, value in rows)
 
 
 def _exit(message: str, code: int = 1):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxinv import download, generators
+from jaxinv import assets, download, generators
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import from_files, stored
 from jaxinv.generators.stored import GENERATOR_FILE, ORBAX_FOLDER, SIDECAR
@@ -92,7 +92,7 @@ def load_generator(
 def open_generator(source, resolution: int | None = None, *, which: str = 'G_ema', log=print):
     """The same with a third value, what is known of its origin: {'kind', 'file', 'notes', ...}."""
     if source in generators.GENERATORS:
-        return *generators.load(source, resolution), {'kind': f'{source}, known by name'}
+        return *generators.load(source, resolution), {'kind': 'generator known by name'}
     if source in WELL_KNOWN or download.is_address(source):
         known = WELL_KNOWN.get(source)
         file = download.get(known.address if known else source, log=log)
@@ -107,7 +107,9 @@ def open_generator(source, resolution: int | None = None, *, which: str = 'G_ema
             return _open_file(file, resolution, which)
     for folder in (path, path / 'generator', path.parent):
         if (folder / SIDECAR).is_file() and (folder == path.parent) == (path.name == ORBAX_FOLDER):
-            return stored.read_orbax(folder, resolution)
+            generator, weights, origin = stored.read_orbax(folder, resolution)
+            about = {'kind': 'jaxinv generator, Orbax', 'file': str(folder)}
+            return generator, weights, about | ({'origin': origin} if origin else {})
     several = sorted(p.parent.name for p in path.glob(f'generators/*/{GENERATOR_FILE}'))
     if several:
         raise JaxinvError(
@@ -123,7 +125,9 @@ def open_generator(source, resolution: int | None = None, *, which: str = 'G_ema
 
 def _open_file(file, resolution, which):
     if file.suffix == '.safetensors' and stored.is_ours(file):
-        return stored.read(file, resolution)
+        generator, weights, origin = stored.read(file, resolution)
+        about = {'kind': 'jaxinv generator', 'file': str(file), 'sha256': assets.sha256(file)}
+        return generator, weights, about | ({'origin': origin} if origin else {})
     generator, weights, about = from_files.load(file, which=which)
     generators.check_resolution(generator, resolution)
     return generator, weights, about

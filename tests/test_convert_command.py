@@ -71,8 +71,8 @@ def test_the_summary_says_what_is_in_the_file(pkl, capsys):
         '64 at 4, 64 at 8, 64 at 16, 32 at 32',
         '2 layers',
         '64, 128 numbers',
-        'conv_clamp    256',
-        'classes       10',
+        'conv_clamp     256',
+        'classes        10',
         'G_ema was taken, not G, D',
         'M in synthesis',
     ):
