@@ -137,7 +137,7 @@ def row(group, results):
         some = results.get(precision)
         if some:
             worst = max(some, key=lambda result: result.share)
-            cells += [str(len(some)), f'{worst.limit:.0e}', f'{worst.error:.0e}']
+            cells += [str(len(some)), f'{worst.limit:.0e}', f'{worst.error:.1e}']
         else:
             cells += ['', '', '']
     good = all(result.good for some in results.values() for result in some)

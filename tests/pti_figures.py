@@ -54,9 +54,9 @@ def _run(run, model, given):
         return tune(model, given, 2, 4, LOCALITY, given['in/multi_reg_z'])
     if run == 'reg':
         return locality_code(model, given)
-    statistics = latents.WStatistics(
-        *(jnp.asarray(given[f'proj/{name}'], model.dtype) for name in ('w_avg', 'w_std'))
-    )
+    prefix = 'f64/' if model.dtype == jnp.float64 else ''
+    mean, std = (jnp.asarray(given[f'{prefix}proj/{n}'], model.dtype) for n in ('w_avg', 'w_std'))
+    statistics = latents.WStatistics(mean, std)
     return projection(model, given, statistics, 0.05 if run == 'proj_wnoise' else 0.0)
 
 

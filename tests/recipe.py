@@ -5,6 +5,7 @@ list of entries gives for its name. A large array is stored as a sample of its v
 statistics of all of them; everything is in PyTorch's layout.
 """
 
+import json
 import re
 import zlib
 
@@ -86,3 +87,24 @@ def distances(arrays, figures, prefix=''):
             shape = [n for n in figures[f'{name}/shape'] if n > 1]
             assert [n for n in array.shape if n > 1] == shape, name
     return found
+
+
+def shortened(figures, count):
+    """The same figures with at most `count` values of each; no shapes, no float32 statistics."""
+    short = {}
+    for name, array in figures.items():
+        if name.endswith('/shape') or (name.endswith('/stats') and not name.startswith('f64/')):
+            continue
+        if name.endswith('/sample'):
+            short[name] = array[:count]
+        elif array.dtype.kind == 'f' and array.size > count:
+            short[f'{name}/sample'] = sampled(array, count)
+        else:
+            short[name] = array
+    return short
+
+
+def entries(specs, model):
+    """What state_dict takes, of a model in specs.json, as an array that np.savez keeps."""
+    rows = [[e[0], e[1], e[2], e[5]] for e in specs['models'][model]['entries']]
+    return np.array(json.dumps(rows))

@@ -142,8 +142,8 @@ def forward(model):
         arrays[f'block/{block}_x'] = x[:n]
         if so_far is not None:
             arrays[f'block/{block}_img'] = so_far[:n]
-    for (name, (size, *_)), feature in zip(spec.feature_shapes, features.values(), strict=True):
-        np.testing.assert_array_equal(feature[:n], arrays[f'block/b{size}_x'], name)
+    for name, (size, *_) in spec.feature_shapes:  # what the generator itself gives
+        np.testing.assert_array_equal(features[name][:n], arrays[f'block/b{size}_x'], name)
     return {name: recipe.nchw(a) if a.ndim == 4 else a for name, a in arrays.items()}
 
 
