@@ -2,7 +2,8 @@ r"""SAM: each region in the most editable latent space that can reproduce it, wi
 
     python -m jaxinv.launch --config=sam                                  # two portraits
     python -m jaxinv.launch --config=sam --config.data.images=FOLDER      # faces of yours
-    python -m jaxinv.launch --config=sam --config.data.whole=True ...     # whole pictures, no faces
+    python -m jaxinv.launch --config=sam --config.data.align=none --config.data.fit=pad \
+        --config.data.images=FOLDER                                       # anything, whole
     python -m jaxinv.launch --config=sam:paper                            # the code's 1000 steps
     python -m jaxinv.launch --config=sam:official                         # as SAM's code
     python -m jaxinv.launch --config=sam:w_plus                           # a baseline, same report
@@ -26,9 +27,9 @@ def get_config(arg=''):
     config = defaults.get_config()
     config.task = 'invert_sam'
     config.method = 'sam'  # or one of METHODS
-    config.data.whole = False  # True = pictures as they are, fitted into the square
 
-    # Start of w_plus: the W pivot.
+    # Start of w_plus: the W pivot, by the steps below, or a file of codes (a run's pivots.npz).
+    config.start = ''
     config.pivot.num_steps = 60
     config.pivot.learning_rate = 0.1
     # PTI, for the methods pti and pti_sam.
@@ -47,6 +48,7 @@ def get_config(arg=''):
 
     # Invertibility (3.1) and the choice (3.2).
     config.invertibility = ml_collections.ConfigDict()
+    config.invertibility.network = ''  # file of a trained network; '' = measure
     config.invertibility.num_steps = 25  # of the inversion into each space alone
     config.invertibility.learning_rate = 0.05
     config.invertibility.spaces = ()  # candidates, () = all the generator has
@@ -62,7 +64,6 @@ def get_config(arg=''):
     config.sweep.taus = tuple(round(0.05 + 0.025 * i, 3) for i in range(19))
     config.sweep.num_steps = 0  # of a real inversion at every threshold; 0 = estimate from maps
 
-    config.edits = ('smile=1.2/-1.2', 'age=2/-2', 'yaw=2/-2')
     config.edit_mixing = 'with_offsets'  # of soft masks; SAM's code 'official'
     config.edit_table = True  # measure every edit in every space alone (table 3)
     for part in filter(None, arg.split(',')):

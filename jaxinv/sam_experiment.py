@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinv import (
-    attributes,
     checkpoints,
     data,
     experiment,
@@ -21,7 +20,6 @@ from jaxinv import (
     images,
     invertibility,
     latents,
-    letterbox,
     report,
     results,
     sam_figures,
@@ -33,6 +31,7 @@ from jaxinv import edits as edits_lib
 from jaxinv import workdir as workdirs
 from jaxinv.errors import JaxinvError
 from jaxinv.experiment import Job
+from jaxinv.generators import arguments
 from jaxinv.inversion import project, pti, sam, sam_prior
 from jaxinv.networks import lpips
 from jaxinv.progress import Stopwatch
@@ -57,14 +56,14 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     """Runs one experiment into the folder `path`, or goes on with it. See configs/sam.py."""
     start = time.perf_counter()
     check(config)
-    edits = edits_lib.with_steps(edits_lib.parse(config.edits))
-    generator, weights = checkpoints.load_generator(config.generator, config.resolution)
+    generator, weights, about = experiment.open_generator(config, log)
+    edits = edits_lib.with_steps(experiment.parse_edits(config.edits, generator.spec, log))
     spaces = sam.spaces(generator.spec)
     if SINGLE.get(config.method, 'W+') not in spaces:
         raise JaxinvError(
             f'{generator.spec.name} has no {SINGLE[config.method]}; it has {", ".join(spaces)}.'
         )
-    targets, valid = load_targets(config, generator.spec.resolution)
+    targets = data.load_for(config.data, generator.spec, log)
     for item in targets.skipped:
         log(f'Skipped {item["file"]}: {item["reason"]}')
     count = len(targets.names)
@@ -72,16 +71,23 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     nets = {net: lpips.load(net, config.lpips) for net in ('alex', 'vgg')}
 
     record = {'config': config.to_dict(), 'sources': [s['sha256'] for s in targets.sources]}
+    if 'sha256' in about:
+        record['generator'] = about['sha256']
     with workdirs.claim(path, record, overwrite) as finished:
         if finished:
             log(f'Finished already: {path / "report.html"} (--overwrite runs it again).')
             return
         watch = Stopwatch(path / 'state' / 'seconds.json')
         watch.lap('load', start)
-        job = Job(config, path, generator, weights, targets, nets, watch, log)
-        inverted = invert(job, valid)
+        statistics = latents.w_statistics(generator, weights, **config.w_statistics)
+        looks = config.data.aligned or config.data.align == 'face'
+        looks = looks or generator.spec.domain in data.WITH_FACES
+        job = Job(
+            config, path, generator, weights, targets, nets, watch, log, statistics, looks, about
+        )
+        inverted = invert(job)
         save(job, inverted)
-        result = score(job, inverted, valid, edits)
+        result = score(job, inverted, edits)
         result.seconds = watch.seconds
         report.write(path, result)
     log(experiment.summary(result, path))
@@ -126,16 +132,6 @@ def prior_settings(config) -> sam_prior.Settings:
     return sam_prior.Settings(**config.prior.to_dict())
 
 
-def load_targets(config, resolution: int):
-    """Targets, and valid [n, h, w, 1] or None where every pixel counts."""
-    if config.data.whole:
-        return letterbox.load_targets(config.data.images, resolution)
-    targets = data.load_targets(
-        config.data.images, resolution, faces=config.data.faces, aligned=config.data.aligned
-    )
-    return targets, None
-
-
 # --- Inversion ---
 
 
@@ -149,10 +145,10 @@ class Inverted(NamedTuple):
     traces: list  # [(stage, traces)]
 
 
-def invert(job: Job, valid) -> Inverted:
+def invert(job: Job) -> Inverted:
     """Pivots, the generator's tuning, regions and the search, as far as the method has them."""
     config, spec, method = job.config, job.generator.spec, job.config.method
-    pivots, projected = experiment.find_pivots(job)
+    pivots, projected = find_start(job)
     traces, weights = [('project', projected)], job.weights
     if method in ('pti', 'pti_sam'):
         per_identity, tuned = experiment.tune(job, pivots)
@@ -170,15 +166,41 @@ def invert(job: Job, valid) -> Inverted:
         masks = {space: mask for space, mask in masks.items() if space == SINGLE[method]}
     else:
         settings = measuring_settings(config)
-        regions = sam_regions.find(job, weights, w_plus, prior, valid, settings)
+        regions = sam_regions.find(job, weights, w_plus, prior, settings)
         masks = regions.masks
         traces += regions.traces
-    codes, searched = search(job, 'invert', weights, masks, w_plus, prior, valid)
+    codes, searched = search(job, 'invert', weights, masks, w_plus, prior)
     traces.append(('invert', searched))
     return Inverted(pivots, weights, codes, masks, prior, regions, traces)
 
 
-def search(job: Job, stage, weights, masks, w_plus, prior, valid):
+def find_start(job: Job):
+    """Where w_plus starts, [n, 1 or num_ws, w_dim], and the traces of the search for it.
+
+    By projection into W, or read from config.start: another run's pivots.npz, or what an encoder
+    said, by the targets' names.
+    """
+    if not job.config.start:
+        return experiment.find_pivots(job)
+    path = pathlib.Path(job.config.start)
+    path = path / 'pivots.npz' if path.is_dir() else path
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            codes = dict(zip(arrays['names'].tolist(), arrays['w'], strict=True))
+    except (OSError, ValueError, KeyError) as error:
+        raise JaxinvError(
+            f'start {path} is not an .npz file with arrays names [n] and w [n, 1 or num_ws, w_dim] '
+            f'({error}).'
+        ) from None
+    missing = [name for name in job.targets.names if name not in codes]
+    if missing:
+        raise JaxinvError(f'start {path} has no code for {", ".join(missing)}.')
+    w = np.stack([codes[name] for name in job.targets.names]).astype(np.float32)
+    arguments.check_w(w, job.generator.spec)
+    return jnp.asarray(w), {}
+
+
+def search(job: Job, stage, weights, masks, w_plus, prior):
     """Codes of all targets, and the traces of the search."""
     config = job.config
     settings = search_settings(config)
@@ -192,7 +214,7 @@ def search(job: Job, stage, weights, masks, w_plus, prior, valid):
             w_plus,
             latents.identity_ids(job.targets.images_uint8),
             prior,
-            valid,
+            job.targets.valid,
         )
         key = jax.random.key(config.seed + 3)
         num_steps, names = settings.num_steps, settings.metrics
@@ -254,7 +276,7 @@ def deltas_of(edits, spec) -> np.ndarray:
     return np.stack(rows) if rows else np.zeros((0, spec.num_ws, spec.w_dim), np.float32)
 
 
-def score(job: Job, inverted: Inverted, valid, edits) -> report.Run:
+def score(job: Job, inverted: Inverted, edits) -> report.Run:
     """Everything the report shows: stages, edits, maps and curves, measured, with provenance."""
     config, spec, targets = job.config, job.generator.spec, job.targets
     label = LABELS[config.method]
@@ -265,17 +287,17 @@ def score(job: Job, inverted: Inverted, valid, edits) -> report.Run:
         stages = []
         if label != 'W':
             pivot = experiment.render(job.generator, job.weights, inverted.pivots)
-            stages.append(measure_stage(job, 'W', pivot, valid))
+            stages.append(measure_stage(job, 'W', pivot))
         if config.method == 'pti_sam':
             tuned = experiment.render(job.generator, inverted.weights, inverted.pivots)
-            stages.append(measure_stage(job, 'PTI', tuned, valid))
-        stages.append(measure_stage(job, label, rendered[0], valid))
-        embedding = faces.embed(targets.images_uint8)
+            stages.append(measure_stage(job, 'PTI', tuned))
+        stages.append(measure_stage(job, label, rendered[0]))
+        embedding = experiment.embed(job, targets.images_uint8)
         edited_results = []
         for edit, pictures in zip(edits, rendered[1:], strict=True):
             edited = images.to_uint8(pictures)
-            distance = faces.identity_distance(embedding, faces.embed(edited))
-            measured = attributes.measure(edited)
+            distance = faces.identity_distance(embedding, experiment.embed(job, edited))
+            measured = experiment.measure_attributes(job, edited)
             edited_results.append(
                 report.EditResult(edit.name, edit.parts, edited, distance, measured, edit.requested)
             )
@@ -284,11 +306,11 @@ def score(job: Job, inverted: Inverted, valid, edits) -> report.Run:
     ]
     panels, tables = [], []
     if inverted.regions is not None:
-        panels = sam_figures.panels(job, inverted.regions, valid)
-        traces += sam_figures.threshold_curves(config, inverted.regions, spec, valid)
+        panels = sam_figures.panels(job, inverted.regions)
+        traces += sam_figures.threshold_curves(job, inverted.regions)
         if config.sweep.num_steps:
-            traces += sweep(job, inverted, valid)
-        if config.edit_table and edits and inverted.regions.singles:
+            traces += sweep(job, inverted)
+        if config.edit_table and edits and job.looks_for_faces and inverted.regions.singles:
             with job.watch.stage('edit table'):
                 tables = [edit_table(job, inverted, edits, deltas)]
     return report.Run(
@@ -296,13 +318,13 @@ def score(job: Job, inverted: Inverted, valid, edits) -> report.Run:
         names=list(targets.names),
         targets_uint8=targets.images_uint8,
         stages=stages,
-        target_attributes=attributes.measure(targets.images_uint8),
+        target_attributes=experiment.measure_attributes(job, targets.images_uint8),
         edits=edited_results,
         panels=panels,
         tables=tables,
         traces=traces,
         config=config.to_dict(),
-        generator={'name': spec.name, 'resolution': spec.resolution, 'num_ws': spec.num_ws},
+        generator=experiment.provenance(job),
         versions=experiment.versions(),
         seeds={
             'seed': config.seed,
@@ -319,24 +341,26 @@ def score(job: Job, inverted: Inverted, valid, edits) -> report.Run:
     )
 
 
-def measure_stage(job: Job, name: str, rendered, valid) -> report.Stage:
+def measure_stage(job: Job, name: str, rendered) -> report.Stage:
     targets_uint8 = job.targets.images_uint8
     rendered_uint8 = images.to_uint8(rendered)
     targets = images.to_float(targets_uint8)
-    values = dict(sam_metrics.evaluate(targets, rendered, job.nets, valid))
-    values['id_distance'] = faces.identity_distance(
-        faces.embed(targets_uint8), faces.embed(rendered_uint8)
-    )
-    return report.Stage(name, rendered_uint8, values, attributes.measure(rendered_uint8))
+    values = dict(sam_metrics.evaluate(targets, rendered, job.nets, job.targets.valid))
+    if job.looks_for_faces:
+        values['id_distance'] = faces.identity_distance(
+            experiment.embed(job, targets_uint8), experiment.embed(job, rendered_uint8)
+        )
+    attributes = experiment.measure_attributes(job, rendered_uint8)
+    return report.Stage(name, rendered_uint8, values, attributes)
 
 
 def edit_table(job: Job, inverted: Inverted, edits, deltas) -> report.Table:
     """Which edit acts in which space: all images inverted into one space alone, then edited."""
-    kept = [i for i, edit in enumerate(edits) if edit.requested]
+    kept = [i for i, edit in enumerate(edits) if len(edit.parts) == 1]
     changes = {}  # {space: [{attribute: mean change} for each edit]}
     for space, single in inverted.regions.singles.items():
         pictures = render(job, inverted.weights, single.codes, single.masks, deltas[kept])
-        measured = [attributes.measure(images.to_uint8(p)) for p in pictures]
+        measured = [experiment.measure_attributes(job, images.to_uint8(p)) for p in pictures]
         changes[space] = [
             {name: results.mean(after[name] - before) for name, before in measured[0].items()}
             for after in measured[1:]
@@ -344,7 +368,7 @@ def edit_table(job: Job, inverted: Inverted, edits, deltas) -> report.Table:
     return sam_figures.edit_table([edits[i] for i in kept], changes)
 
 
-def sweep(job: Job, inverted: Inverted, valid) -> list[report.Trace]:
+def sweep(job: Job, inverted: Inverted) -> list[report.Trace]:
     """An inversion at every threshold, all in one program, and how well each reproduces."""
     config, regions, n = job.config, inverted.regions, len(job.targets.names)
     taus = config.sweep.taus
@@ -353,31 +377,29 @@ def sweep(job: Job, inverted: Inverted, valid) -> list[report.Trace]:
         regions.labels,
         taus,
         job.generator.spec,
-        valid=sam_figures.valid_at(valid, regions.labels.shape[1:]),
+        valid=sam_figures.valid_of(job, regions.labels.shape[1:]),
         resample=config.invertibility.resample,
     )
     count = len(taus)
+    valid = job.targets.valid
     repeated = data.Targets(
-        [f'{name} {tau}' for tau in taus for name in job.targets.names],
-        np.tile(job.targets.images_uint8, (count, 1, 1, 1)),
-        [],
-        [],
+        names=[f'{name} {tau}' for tau in taus for name in job.targets.names],
+        images_uint8=np.tile(job.targets.images_uint8, (count, 1, 1, 1)),
+        sources=[],
+        skipped=[],
+        valid=None if valid is None else np.tile(valid, (count, 1, 1, 1)),
     )
-    rows = job._replace(
-        targets=repeated,
-        config=config.copy_and_resolve_references().unlock(),
-    )
+    rows = job._replace(targets=repeated, config=config.copy_and_resolve_references())
     rows.config.sam.num_steps = config.sweep.num_steps
     masks = invertibility.rows_of(found.masks)
     w_plus = jnp.tile(
         jnp.broadcast_to(inverted.pivots, (n, *inverted.codes.w_plus.shape[1:])), (count, 1, 1)
     )
-    valid = None if valid is None else np.tile(valid, (count, 1, 1, 1))
-    codes, _ = search(rows, 'sweep', inverted.weights, masks, w_plus, inverted.prior, valid)
+    codes, _ = search(rows, 'sweep', inverted.weights, masks, w_plus, inverted.prior)
     none = np.zeros((0, *inverted.codes.w_plus.shape[1:]))
     pictures = render(job, inverted.weights, codes, masks, none)[0]
     targets = images.to_float(repeated.images_uint8)
-    values = sam_metrics.evaluate(targets, pictures, job.nets, valid)
+    values = sam_metrics.evaluate(targets, pictures, job.nets, repeated.valid)
     step = taus[1] - taus[0] if count > 1 else 1.0
     return [
         report.Trace('inversions at thresholds τ', m, values[m].reshape(count, n), taus[0], step)

@@ -16,7 +16,7 @@ _HEAT = np.array(  # dark to bright, each step of about the same change in light
 )
 
 
-def panels(job, regions, valid) -> list[report.Panel]:
+def panels(job, regions) -> list[report.Panel]:
     """Segments, what each space alone makes of the picture, its error map, the chosen spaces."""
     targets_uint8 = job.targets.images_uint8
     targets = pictures.to_float(targets_uint8)
@@ -32,7 +32,7 @@ def panels(job, regions, valid) -> list[report.Panel]:
         ]
     )
     shares = np.asarray(
-        invertibility.areas(regions.chosen, len(spaces), valid_at(valid, regions.labels.shape[1:]))
+        invertibility.areas(regions.chosen, len(spaces), valid_of(job, regions.labels.shape[1:]))
     )
     share_notes = [
         ', '.join(f'{space} {share:.0%}' for space, share in zip(spaces, row, strict=True) if share)
@@ -89,16 +89,16 @@ def heat(values) -> np.ndarray:
     return np.rint((1 - part) * _HEAT[low] + part * _HEAT[low + 1]).astype(np.uint8)
 
 
-def threshold_curves(config, regions, spec, valid) -> list[report.Trace]:
+def threshold_curves(job, regions) -> list[report.Trace]:
     """What a threshold would choose: the share of each picture in W+, and the error to expect.
 
     The error is the mean of the chosen spaces' maps, that is, of inversions into them alone.
     """
-    taus = config.sweep.taus
+    taus = job.config.sweep.taus
     if not taus:
         return []
-    valid = valid_at(valid, regions.labels.shape[1:])
-    found = invertibility.sweep(regions.maps, regions.labels, taus, spec, valid=valid)
+    valid = valid_of(job, regions.labels.shape[1:])
+    found = invertibility.sweep(regions.maps, regions.labels, taus, job.generator.spec, valid=valid)
     stacked = np.stack([np.asarray(v) for v in regions.maps.values()])  # [spaces, n, h, w]
     chosen = np.asarray(found.chosen)
     errors = np.take_along_axis(stacked[None], chosen[:, None], axis=1)[:, 0]
@@ -136,8 +136,9 @@ def edit_table(edits, changes) -> report.Table:
     )
 
 
-def valid_at(valid, size):
-    """valid [n, h, w, 1] at the size of maps, or None."""
+def valid_of(job, size):
+    """The targets' mask [n, h, w, 1] at the size of maps, or None."""
+    valid = job.targets.valid
     return None if valid is None else pictures.area_resize(jnp.asarray(valid), tuple(size))
 
 

@@ -14,6 +14,7 @@ from jaxinv import images as pictures
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import sam
 from jaxinv.masks import soft_masks
+from jaxinv.networks import invertibility as learned
 
 
 class Single(NamedTuple):
@@ -28,7 +29,7 @@ class Regions(NamedTuple):
     segments: list[segments.Segments]  # of each image, at its full size
     labels: np.ndarray  # int [n, size, size]
     maps: dict[str, Any]  # {space: [n, size, size]}, the most editable first
-    singles: dict[str, Single]  # {} if the maps were not measured
+    singles: dict[str, Single]  # {} if a network made the maps
     chosen: Any  # int [n, size, size]: place in maps
     masks: dict[str, Any]  # {feature: [n, h, w, 1]}
     traces: list  # [(stage, traces)]
@@ -45,7 +46,7 @@ def check(config) -> None:
         )
 
 
-def find(job, weights, w_plus, prior, valid, settings: sam.Settings) -> Regions:
+def find(job, weights, w_plus, prior, settings: sam.Settings) -> Regions:
     """The regions of all targets. `settings` are those of the measuring inversions."""
     config, spec = job.config, job.generator.spec
     size = min(invertibility.SIZE, spec.resolution)
@@ -57,14 +58,33 @@ def find(job, weights, w_plus, prior, valid, settings: sam.Settings) -> Regions:
         small = [segments.resize(s, size) for s in found]
     labels = np.stack([s.labels for s in small])
     spaces = invertibility.check_spaces(config.invertibility.spaces or sam.spaces(spec), spec)
-    maps, singles, traces = measure(job, weights, w_plus, prior, valid, settings, spaces)
-    valid = None if valid is None else np.asarray(pictures.area_resize(jnp.asarray(valid), size))
+    singles, traces = {}, []
+    if config.invertibility.network:
+        with job.watch.stage('invertibility'):
+            maps = predict(job, spaces)
+    else:
+        maps, singles, traces = measure(job, weights, w_plus, prior, settings, spaces)
+    valid = job.targets.valid
+    valid = None if valid is None else pictures.area_resize(jnp.asarray(valid), size)
     chosen = choose(config, maps, labels, [s.names for s in small], valid)
-    masks = soft_masks(chosen, spec, spaces, config.invertibility.resample)
+    masks = soft_masks(chosen, spec, tuple(maps), config.invertibility.resample)
     return Regions(found, labels, maps, singles, chosen, masks, traces)
 
 
-def measure(job, weights, w_plus, prior, valid, settings, spaces):
+def predict(job, spaces) -> dict[str, Any]:
+    """Maps {space: [n, size, size]} of the learned network, as far as it knows the spaces."""
+    network, variables = learned.load(job.config.invertibility.network)
+    if job.generator.spec.resolution < learned.SIZE:
+        raise JaxinvError(
+            f'the invertibility network reads pictures of {learned.SIZE} pixels or more; '
+            'without invertibility.network the maps are measured.'
+        )
+    targets = pictures.to_float(job.targets.images_uint8)
+    maps = learned.predict(network, variables, targets, job.nets['vgg'])
+    return {space: maps[space] for space in spaces if space in maps}
+
+
+def measure(job, weights, w_plus, prior, settings, spaces):
     """Maps {space: [n, size, size]}, {space: Single} and traces, `spaces_at_once` in a program."""
     config, names = job.config, tuple(job.targets.names)
     targets = pictures.to_float(job.targets.images_uint8)
@@ -94,7 +114,7 @@ def measure(job, weights, w_plus, prior, valid, settings, spaces):
                 prior,
                 settings,
                 spaces=group,
-                valid=valid,
+                valid=job.targets.valid,
                 key=jax.random.key(config.seed + 2),
                 run=run,
             )
