@@ -37,7 +37,7 @@ def get_config(arg=''):
     config.locality.weight = 0.0
 
     # The joint search (SAM, equations 5 to 8); comments in jaxinv/inversion/sam.py.
-    config.sam = ml_collections.ConfigDict(sam.Settings(num_steps=100, chunk_steps=10)._asdict())
+    config.sam = ml_collections.ConfigDict(sam.Settings(num_steps=100, chunk_steps=20)._asdict())
     config.prior = ml_collections.ConfigDict(sam_prior.Settings()._asdict())
     config.gaussian_prior_weight = 1e-5  # prior_weight of the method gaussian_prior
 
