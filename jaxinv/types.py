@@ -54,7 +54,8 @@ class Generator(NamedTuple):
     init(key) -> weights
         Random weights in the right shapes, for tests.
     map(weights, z [b, z_dim]) -> w [b, w_dim]
-        The mapping network, without truncation.
+        The mapping network, without truncation. Class-conditional ones take label [b, label_dim],
+        one-hot or a mixture, as the third argument.
     synthesize(weights, w [b, k, w_dim], noise='const', taps=None) -> (images, features)
         images [b, h, w, 3]; features {'F4': [b, 16, 16, c], ...}, as the next layer sees them
         (after their tap). noise: 'const' uses weights['buffers']['noise'], 'none' uses none, a key
