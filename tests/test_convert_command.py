@@ -81,7 +81,12 @@ def test_the_summary_says_what_is_in_the_file(pkl, capsys):
 
 @pytest.mark.parametrize(
     'name,to',
-    [('net', None), ('net.safetensors', None), ('net.npz', 'ada'), ('ada.safetensors', 'ada')],
+    [
+        ('net', None),
+        pytest.param('net.safetensors', None, marks=pytest.mark.long),
+        pytest.param('net.npz', 'ada', marks=pytest.mark.long),
+        ('ada.safetensors', 'ada'),
+    ],
 )
 def test_every_output_loads_back_to_the_same_weights(pkl, name, to, tmp_path, capsys):
     dst = tmp_path / name
@@ -109,6 +114,7 @@ def test_an_average_is_computed_once_and_said(tmp_path, capsys):
     assert 0 < np.abs(first).max() < 10
 
 
+@pytest.mark.long
 def test_G_is_taken_if_asked_for(tmp_path, capsys):
     path = tmp_path / 'g.pt'
     path.write_bytes(official_files.rosinality_checkpoint(official('ros16'), training=True))

@@ -110,6 +110,7 @@ def test_a_tuned_generator_goes_to_rosinality_and_back_to_equal_images(tmp_path,
     assert np.abs(image(generator, weights) - image(generator, tuned)).max() > 1e-3
 
 
+@pytest.mark.long
 def test_nvidias_generator_under_rosinalitys_names_differs_by_the_epsilon_only(
     tmp_path, monkeypatch
 ):
