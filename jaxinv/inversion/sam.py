@@ -129,7 +129,7 @@ class Settings(NamedTuple):
     prior_weight: float = 1e-8  # lambda_W of the first term of equation 6
     spread_weight: float = 1e-5  # lambda_W of the second; 1e-3 of the norms
     spread: str = 'squared'  # or 'norm'
-    offsets_weight: float = 5e-6  # lambda_F; 5 of the means
+    offsets_weight: float = 1e-6  # lambda_F; 5 of the means
     offsets: str = 'sum'  # over a feature's values; or 'mean'
     clamp: bool = False  # True = images are cut to [-1, 1] before they are compared
     noise: str = 'const'  # 'none', or 'random' = new maps at every step
