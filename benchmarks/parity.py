@@ -29,7 +29,7 @@ import stylegan2_figures  # noqa: E402
 PRECISIONS = ('float32', 'float64')
 _GOLDENS = flags.DEFINE_string('goldens', '../shared/goldens', 'Folder of the figures.')
 _ONLY = flags.DEFINE_list('only', [*stylegan2_figures.MODELS, *pti_figures.RUNS], 'Which ones.')
-_PRECISION = flags.DEFINE_list('precision', PRECISIONS, 'One or both.')
+_PRECISION = flags.DEFINE_list('precision', list(PRECISIONS), 'One or both.')
 
 # An input, and what PTI's code returns 18 of whatever the generator is; jaxinv returns one w.
 NOT_FIGURES = ('/shape', '/threshold', '/num_ws_returned')
@@ -73,7 +73,8 @@ def main(argv):
                 errors = recipe.distances(arrays, figures, prefix)
             missing = wanted(name, figures, prefix) - set(errors)
             good &= not missing
-            print(*(f'not compared: {key}' for key in sorted(missing)), sep='\n', file=sys.stderr)
+            for key in sorted(missing):
+                print(f'{key}: not compared', file=sys.stderr)
             for key, error in errors.items():
                 if not key.endswith(NOT_FIGURES):
                     result = Result(key, error, limit(file, key, figures[key], tolerances))

@@ -13,6 +13,7 @@ import numpy as np
 import recipe
 
 COUNT = 50
+WHOLE = ('/w_avg', '/w_per_step', '/delta_mean_rms_maxabs')
 OUT = pathlib.Path(__file__).parent / 'data' / 'pti_stylegan2.npz'
 
 
@@ -24,10 +25,9 @@ def main(folder):
         for name in figures.files:
             if name.startswith('in/noise0/') or name.endswith('num_ws_returned'):
                 continue
-            small = name.startswith('in/') or 'w_per_step' in name or 'maxabs' in name
-            kept |= (
-                {name: figures[name]} if small else recipe.shortened({name: figures[name]}, COUNT)
-            )
+            whole = name.startswith('in/') or name.endswith(WHOLE)
+            figure = {name: figures[name]}
+            kept |= figure if whole else recipe.shortened(figure, COUNT)
     np.savez_compressed(OUT, **kept)
 
 
