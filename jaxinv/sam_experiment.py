@@ -49,6 +49,7 @@ LABELS = {
     'pti_sam': 'PTI+SAM',
 }
 SINGLE = {'w_plus': 'W+', 'gaussian_prior': 'W+', 'f4': 'F4', 'f6': 'F6', 'f8': 'F8', 'f10': 'F10'}
+CHOOSING = ('sam', 'pti_sam')  # the methods that choose a space for each region
 EDITS_A_PASS = 3  # with the unedited image a batch of 4; bounds memory
 
 
@@ -59,6 +60,8 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     generator, weights, about = experiment.open_generator(config, log)
     edits = edits_lib.with_steps(experiment.parse_edits(config.edits, generator.spec, log))
     spaces = sam.spaces(generator.spec)
+    if config.method in CHOOSING:
+        sam_regions.check(config, generator.spec)
     if SINGLE.get(config.method, 'W+') not in spaces:
         raise JaxinvError(
             f'{generator.spec.name} has no {SINGLE[config.method]}; it has {", ".join(spaces)}.'
@@ -108,7 +111,6 @@ def check(config) -> None:
     sam.check(search_settings(config))
     sam.check(measuring_settings(config))
     sam_prior.check(prior_settings(config))
-    sam_regions.check(config)
     if config.edit_mixing not in ('with_offsets', 'official'):
         raise JaxinvError(
             f"edit_mixing is {config.edit_mixing!r}; it can be 'with_offsets' or 'official'."
@@ -148,6 +150,8 @@ class Inverted(NamedTuple):
 def invert(job: Job) -> Inverted:
     """Pivots, the generator's tuning, regions and the search, as far as the method has them."""
     config, spec, method = job.config, job.generator.spec, job.config.method
+    # First what may go wrong: a label map that does not fit must not cost a projection.
+    segments = sam_regions.segment(job) if method in CHOOSING else []
     pivots, projected = find_start(job)
     traces, weights = [('project', projected)], job.weights
     if method in ('pti', 'pti_sam'):
@@ -166,7 +170,7 @@ def invert(job: Job) -> Inverted:
         masks = {space: mask for space, mask in masks.items() if space == SINGLE[method]}
     else:
         settings = measuring_settings(config)
-        regions = sam_regions.find(job, weights, w_plus, prior, settings)
+        regions = sam_regions.find(job, segments, weights, w_plus, prior, settings)
         masks = regions.masks
         traces += regions.traces
     codes, searched = search(job, 'invert', weights, masks, w_plus, prior)

@@ -13,7 +13,7 @@ from jaxinv import experiment, invertibility, segments
 from jaxinv import images as pictures
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import sam
-from jaxinv.masks import soft_masks
+from jaxinv.masks import RESAMPLERS, soft_masks
 from jaxinv.networks import invertibility as learned
 
 
@@ -35,9 +35,17 @@ class Regions(NamedTuple):
     traces: list  # [(stage, traces)]
 
 
-def check(config) -> None:
-    """Raises JaxinvError for settings that cannot be used."""
+def check(config, spec) -> None:
+    """Raises JaxinvError for settings that cannot be used with a generator of this spec."""
     s = config.invertibility
+    invertibility.check_spaces(s.spaces or sam.spaces(spec), spec)
+    invertibility.check_spaces([space for _, space in s.assign] or ['W+'], spec)
+    if s.network:
+        learned.load(s.network)
+    if s.resample not in RESAMPLERS:
+        raise JaxinvError(
+            f'invertibility.resample is {s.resample!r}; it can be {" or ".join(RESAMPLERS)}.'
+        )
     if not 0 < s.tau < 10:
         raise JaxinvError(f'invertibility.tau is {s.tau}; it must lie between 0 and 10.')
     if s.spaces_at_once < 0:
@@ -46,16 +54,24 @@ def check(config) -> None:
         )
 
 
-def find(job, weights, w_plus, prior, settings: sam.Settings) -> Regions:
-    """The regions of all targets. `settings` are those of the measuring inversions."""
-    config, spec = job.config, job.generator.spec
-    size = min(invertibility.SIZE, spec.resolution)
+def segment(job) -> list[segments.Segments]:
+    """The segments of all targets."""
+    settings = job.config.segments
     with job.watch.stage('segments'):
-        found = [
-            segments.segment(image, config.segments.how, name=name, parts=config.segments.parts)
+        return [
+            segments.segment(image, settings.how, name=name, parts=settings.parts)
             for name, image in zip(job.targets.names, job.targets.images_uint8, strict=True)
         ]
-        small = [segments.resize(s, size) for s in found]
+
+
+def find(job, found, weights, w_plus, prior, settings: sam.Settings) -> Regions:
+    """The regions of all targets from their segments.
+
+    `settings` are those of the measuring inversions.
+    """
+    config, spec = job.config, job.generator.spec
+    size = min(invertibility.SIZE, spec.resolution)
+    small = [segments.resize(s, size) for s in found]
     labels = np.stack([s.labels for s in small])
     spaces = invertibility.check_spaces(config.invertibility.spaces or sam.spaces(spec), spec)
     singles, traces = {}, []

@@ -142,6 +142,11 @@ def test_baselines_and_ablations_make_the_same_report(finished, wide, tmp_path, 
         ({'prior.order': 'other'}, "it can be 'mean_of_map' or 'map_of_mean'"),
         ({'edit_mixing': 'none'}, "'with_offsets' or 'official'"),
         ({'start': '/nowhere'}, 'is not an .npz file'),
+        ({'segments.how': '/nowhere'}, 'neither auto, face, slic nor a label map'),
+        ({'invertibility.network': '/nowhere'}, 'is not a file'),
+        ({'invertibility.resample': 'cubic'}, 'bilinear or lanczos'),
+        ({'invertibility.spaces': ('W+', 'F7')}, 'F7'),
+        ({'invertibility.assign': (('face', 'F10'),)}, 'F10'),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(wide, tmp_path, settings, words):
