@@ -1,7 +1,7 @@
 """Carries out a pickle as plain data: no import, no call, no object of a class the file names.
 
 `pickletools` knows the instructions and how each argument is written; `Machine` keeps the stack.
-What a file may name, and what then is made, is the table of pickle_values.py. Internal to
+What a file may name, and what then is made, is in the tables of pickle_names.py. Internal to
 safe_pickle.py, which turns the errors here into sentences.
 """
 
@@ -9,6 +9,7 @@ import collections
 import pickletools
 import struct
 
+from converters import pickle_names as names
 from converters import pickle_values as values
 from converters.file_view import Reader, Refused
 
@@ -119,9 +120,9 @@ class Machine:
             items = self.pop_mark()
             self.top(set).update(values.hashable(x) for x in items)
         elif op == 'GLOBAL':
-            push(values.Name(*arg.split(' ', 1)))
+            push(names.Name(*arg.split(' ', 1)))
         elif op == 'STACK_GLOBAL':
-            push(values.Name(*self.pop(2)))
+            push(names.Name(*self.pop(2)))
         elif op == 'REDUCE':
             push(self.call(*self.pop(2)))
         elif op == 'NEWOBJ':
@@ -135,24 +136,24 @@ class Machine:
             raise Refused(f'makes an object by the pickle instruction {op}')
 
     def call(self, name, args):
-        if not isinstance(name, values.Name) or name.key not in values.CALLS:
+        if not isinstance(name, names.Name) or name.key not in names.CALLS:
             raise Refused('calls something that is not a function')
         if not isinstance(args, tuple):
             raise ValueError('the pickle calls a function without a tuple of arguments')
-        return values.CALLS[name.key](self, *args)
+        return names.CALLS[name.key](self, *args)
 
     def new(self, name, args):
-        if not isinstance(name, values.Name) or name.key not in values.CLASSES:
-            what = name.key if isinstance(name, values.Name) else type(name).__name__
+        if not isinstance(name, names.Name) or name.key not in names.CLASSES:
+            what = name.key if isinstance(name, names.Name) else type(name).__name__
             raise Refused(f'makes an object of {what} by the pickle instruction NEWOBJ')
         if args != ():
             raise Refused(f'makes an object of {name.key} from arguments')
-        return values.CLASSES[name.key]()
+        return names.CLASSES[name.key]()
 
     def build(self, target, state):
         if isinstance(target, values.Array):
             _, shape, dtype, fortran, data = state
-            target.value = values.array(self, data, dtype, shape, 'F' if fortran else 'C')
+            target.value = names.array(self, data, dtype, shape, 'F' if fortran else 'C')
         elif isinstance(target, values.Dtype):
             target.set_state(state)
         elif isinstance(target, values.Attributes) and isinstance(state, dict):
@@ -168,14 +169,14 @@ class Machine:
         if self.storage is None or not isinstance(pid, tuple) or len(pid) not in (5, 6):
             raise Refused('refers to something outside the file')
         kind, name, key, _location, count = pid[:5]
-        known = isinstance(name, values.Name) and name.key in values.STORAGES
+        known = isinstance(name, names.Name) and name.key in names.STORAGES
         if kind != 'storage' or not known:
             raise Refused('refers to something that is not a torch storage')
         if len(pid) == 6 and pid[5] is not None:
             raise Refused('holds a torch storage that is a view of another')
         if not isinstance(key, str) or values.whole(count) < 0:
             raise ValueError('a torch storage without a name or a size')
-        return values.Storage(self.storage(values.STORAGES[name.key], key, count))
+        return values.Storage(self.storage(names.STORAGES[name.key], key, count))
 
 
 def _gather(op, items):

@@ -3,7 +3,7 @@
 A pickle is a little program that may call any function of any module. This reader walks the
 program (pickle_machine.py) and carries out the building of plain data itself: numbers, strings,
 lists, dicts, numpy arrays and torch tensors (as numpy arrays). A name in the file is looked up in a
-fixed table (pickle_values.py) and never imported; anything else is refused. Covers plain pickles of
+fixed table (pickle_names.py) and never imported; anything else is refused. Covers plain pickles of
 protocols 0 to 5, torch's zip format and its older one (torch_files.py).
 """
 
@@ -14,7 +14,8 @@ import zlib
 
 from converters import file_view, torch_files
 from converters.file_view import MAX_BYTES, Refused
-from converters.pickle_values import Budget, Dtype, Name, Record, Storage
+from converters.pickle_names import Name
+from converters.pickle_values import Budget, Dtype, Record, Storage
 from jaxinv.errors import JaxinvError
 
 MAX_DEPTH = 64  # of containers in containers

@@ -28,8 +28,7 @@ def find(content: dict, which: str) -> Found:
     Raises tables.ConversionError naming what is there instead, or twice.
     """
     entries = {name: value for name, value in content.items() if _is_state_dict(value)}
-    averages = {which.lower(), which, 'params_ema' if which == 'G_ema' else 'params'}
-    named = [name for name in entries if name in averages]
+    named = [name for name in entries if name in (which, which.lower())]
     if len(named) > 1:
         raise tables.ConversionError(f'It holds both {named[0]!r} and {named[1]!r}.')
     if named:
