@@ -1,5 +1,14 @@
 """Any StyleGAN2 checkpoint -> its generator's arguments and weights, by what the file holds.
 
+| layout | who writes it | generator taken |
+|---|---|---|
+| pickle {G, D, G_ema, ...} of modules | stylegan2-ada-pytorch; stylegan3's repository | G_ema |
+| one module, by torch.save | PTI, after tuning | it |
+| pickle (G, D, Gs) of tflib networks | stylegan2, stylegan2-ada (TensorFlow) | Gs |
+| {g_ema, g, d, latent_avg, ...} by torch.save | rosinality/stylegan2-pytorch | g_ema |
+| {state_dict, opts, latent_avg} by torch.save | pSp, e4e, ReStyle, HyperStyle | decoder.* |
+| names and arrays in .pt, .npz or .safetensors | anybody, by one of the two naming schemes | it |
+
 The name and the ending of a file are not looked at. Nothing in it is executed (safe_pickle.py).
 """
 
@@ -8,10 +17,36 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import safetensors.numpy
 
-from converters import safe_pickle, stylegan2, tables
-from jaxinv.generators import stylegan2 as generator
+from converters import (
+    array_files,
+    file_view,
+    persistence,
+    safe_pickle,
+    state_dicts,
+    stylegan2,
+    stylegan2_tf,
+    tables,
+)
+from converters.file_view import MAX_BYTES, Refused
+from converters.pickle_values import Budget, Record
+from converters.state_dicts import Found
+from jaxinv.errors import JaxinvError
+from jaxinv.generators import stylegan2 as generators
+
+WHICH = ('G_ema', 'G')
+_DEFAULTS = {'c_dim': 0, 'architecture': 'skip', 'conv_clamp': None, 'scaled_epsilon': False}
+_MISTAKES = {  # what downloads often bring instead
+    b'<!doctype': 'a web page',
+    b'<html': 'a web page',
+    b'version https://git-lfs': 'a Git LFS pointer',
+}
+_NAMINGS = {
+    # naming: (arguments that the arrays tell, their conversion, the name of w_avg)
+    'nvidia': (stylegan2.nvidia_arguments, stylegan2.convert_nvidia, 'mapping.w_avg'),
+    'rosinality': (stylegan2.rosinality_arguments, stylegan2.convert_rosinality, 'latent_avg'),
+    'tensorflow': (stylegan2_tf.arguments, stylegan2_tf.convert, 'dlatent_avg'),
+}
 
 
 class Checkpoint(NamedTuple):
@@ -23,32 +58,124 @@ class Checkpoint(NamedTuple):
     notes: tuple[str, ...]  # sentences: what was taken, what was left out and why
 
 
-def read(path, *, which: str = 'G_ema') -> Checkpoint:
-    """The generator in the file; which: 'G_ema', the averaged weights, or 'G', those of the step.
+def read(path, *, which: str = 'G_ema', max_bytes: int = MAX_BYTES) -> Checkpoint:
+    """The generator in the file.
 
-    Raises safe_pickle.UnsafePickle or tables.ConversionError with one sentence.
+    which: 'G_ema', the weights averaged over training, or 'G', those of the last step, where the
+    file holds both. Raises safe_pickle.UnsafePickle, tables.ConversionError or JaxinvError with a
+    sentence that names the file and what is wrong: also each missing, unexpected, doubled or
+    misshapen array, and numbers that are not finite.
     """
+    if which not in WHICH:
+        raise tables.ConversionError(f'which is {which!r}; a file holds {" and ".join(WHICH)}.')
     path = pathlib.Path(path)
-    head = path.open('rb').read(9)
-    if head[:4] == b'PK\x03\x04' and path.suffix == '.npz':
-        with np.load(path) as file:
-            source = dict(file)
-    elif head[8:] == b'{':
-        source = safetensors.numpy.load_file(path)
-    else:
-        source = safe_pickle.load(path)
-    if 'g_ema' in source:
-        source = source[which.lower()] | (
-            {'latent_avg': source['latent_avg']} if 'latent_avg' in source else {}
+    if not path.is_file():
+        raise tables.ConversionError(f'There is no checkpoint file {path}.')
+    content = _content(path, max_bytes)
+    try:
+        found = _find(content, which)
+        return _convert(found)
+    except JaxinvError as error:
+        raise tables.ConversionError(f'{path}: {error}') from error
+
+
+def _content(path, max_bytes):
+    """What the file holds: arrays by name, or whatever a pickle makes of plain data."""
+    data = file_view.view(path)
+    if len(data) > max_bytes:
+        raise safe_pickle.UnsafePickle(f'{path} has more than the {max_bytes} bytes allowed.')
+    for start, what in _MISTAKES.items():
+        if bytes(data[: len(start)]).lower() == start:
+            raise tables.ConversionError(f'{path} is {what}, not the checkpoint itself.')
+    try:
+        if data[:4] == b'PK\x03\x04' and array_files.is_npz(data):
+            return array_files.from_npz(data, Budget(max_bytes))
+        if array_files.is_safetensors(data):
+            return array_files.from_safetensors(data, Budget(max_bytes))[0]
+    except Refused as e:
+        raise safe_pickle.UnsafePickle(f'{path} {e}.') from None
+    except safe_pickle.DAMAGE as e:
+        raise safe_pickle.UnsafePickle(
+            f'{path} is not a checkpoint, or is damaged ({type(e).__name__}: '
+            f'{" ".join(str(e).split())[:120]}).'
+        ) from None
+    return safe_pickle.load_view(data, str(path), max_bytes)
+
+
+def _find(content, which) -> Found:
+    if isinstance(content, tuple) and any(map(stylegan2_tf.is_network, content)):
+        return _tensorflow(content, which)
+    if stylegan2_tf.is_network(content):
+        return _tensorflow((content,), which)
+    if persistence.is_module(content):
+        return _module(content, 'PTI tuned generator')
+    if isinstance(content, dict) and any(isinstance(v, Record) for v in content.values()):
+        return _nvidia_pickle(content, which)
+    if isinstance(content, dict):
+        return state_dicts.find(content, which)
+    raise tables.ConversionError(
+        f'It holds a {type(content).__name__}, not a generator in any layout that is known.'
+    )
+
+
+def _nvidia_pickle(content, which):
+    if not persistence.is_module(content.get(which)):
+        raise tables.ConversionError(f'It has no {which}, only {_listed(content)}.')
+    found = _module(content[which], 'stylegan2-ada-pytorch pickle')
+    rest = [name for name in content if name != which]
+    taken = f'{which} was taken, not {_listed(rest)}.' if rest else f'{which} was taken.'
+    return found._replace(notes=(taken, *found.notes))
+
+
+def _module(module, kind):
+    arguments, notes = persistence.settings(module)
+    source = persistence.state_dict(module)
+    said = persistence.architectures(module)
+    if source and said != {stylegan2.nvidia_arguments(source)['architecture']}:
+        raise tables.ConversionError(
+            f'Its blocks say they are {" and ".join(sorted(said))}, its arrays are of another '
+            'architecture.'
         )
-    if 'synthesis.b4.const' in source:
-        kind, arguments = 'stylegan2-ada-pytorch state dict', stylegan2.nvidia_arguments(source)
-        convert, average = stylegan2.convert_nvidia, 'mapping.w_avg'
-    else:
-        kind, arguments = 'rosinality state dict', stylegan2.rosinality_arguments(source)
-        convert, average = stylegan2.convert_rosinality, 'latent_avg'
-    model = generator.stylegan2(**arguments)
+    if persistence.is_flat(module):
+        kind = kind.replace('stylegan2-ada-pytorch', 'stylegan3-repository StyleGAN2')
+    return Found(kind, 'nvidia', source, arguments, tuple(notes))
+
+
+def _tensorflow(networks, which):
+    names = {1: ('Gs',), 3: ('G', 'D', 'Gs')}.get(len(networks))
+    wanted = {'G_ema': 'Gs', 'G': 'G'}[which]
+    if names is None or not all(map(stylegan2_tf.is_network, networks)) or wanted not in names:
+        raise tables.ConversionError(f'It has no TensorFlow network {wanted}.')
+    network = networks[names.index(wanted)]
+    arguments, notes = stylegan2_tf.settings(network)
+    source, left_out = stylegan2_tf.variables(network)
+    rest = [name for name in names if name != wanted]
+    taken = f'{wanted} was taken, not {_listed(rest)}.' if rest else f'{wanted} was taken.'
+    kind = 'TensorFlow StyleGAN2 pickle'
+    return Found(kind, 'tensorflow', source, arguments, (taken, *notes, *left_out))
+
+
+def _convert(found):
+    tell, convert, average = _NAMINGS[found.naming]
+    for name, array in found.source.items():
+        if not isinstance(array, np.ndarray | np.number) or array.dtype.kind != 'f':
+            what = getattr(array, 'dtype', type(array).__name__)
+            raise tables.ConversionError(f'Array {name!r} holds {what}; floats are wanted.')
+        with np.errstate(over='ignore'):
+            finite = np.isfinite(np.asarray(array, np.float32)).all()
+        if not finite:
+            raise tables.ConversionError(f'Array {name!r} has numbers that are not finite.')
+    arguments = _DEFAULTS | tell(found.source) | found.arguments
+    notes = found.notes
+    if arguments.get('z_dim', 1) < 1 or arguments['resolution'] > 2**14:
+        raise tables.ConversionError('The arrays are not those of a StyleGAN2 generator.')
+    model = generators.stylegan2(**arguments)
     like = tables.flatten(jax.eval_shape(model.init, jax.random.key(0)))
-    if average not in source:
+    if average not in found.source:
         del like['buffers/w_avg']
-    return Checkpoint(kind, arguments, convert(source, like), ())
+        notes += (f'The file has no average w ({average}): it is to be computed from samples.',)
+    return Checkpoint(found.kind, arguments, convert(found.source, like), notes)
+
+
+def _listed(names):
+    return ', '.join(str(name)[:40] for name in list(names)[:8]) or 'nothing'

@@ -1,8 +1,8 @@
-"""StyleGAN2 state dicts -> jaxinv weights: the names of NVIDIA's PyTorch code and of rosinality's.
+"""StyleGAN2 weights by name -> jaxinv weights: NVIDIA's PyTorch names and rosinality's.
 
 Both store the same numbers in PyTorch's layouts (OIHW, [out, in], CHW); gains are applied when the
 network runs, there and here. What is constant, the upsampling filter [1, 3, 3, 1], is checked and
-left out.
+left out. The names of NVIDIA's TensorFlow code are in stylegan2_tf.py.
 """
 
 import re
@@ -20,7 +20,7 @@ LAST = {'kernel': 'weight', 'bias': 'bias', 'noise_strength': 'noise_strength', 
 
 def nvidia_arguments(source: Mapping[str, np.ndarray]) -> dict:
     """Arguments of generators.stylegan2 that the tensors tell: all but conv_clamp and name."""
-    blocks = _sizes(source, r'synthesis\.b(\d+)\.conv1\.bias')
+    blocks = numbers(source, r'synthesis\.b(\d+)\.conv1\.bias')
     layers = len([name for name in source if re.fullmatch(r'mapping\.fc\d+\.weight', name)])
     if not blocks or not layers:
         raise tables.ConversionError(
@@ -31,14 +31,16 @@ def nvidia_arguments(source: Mapping[str, np.ndarray]) -> dict:
         architecture = 'resnet'
     else:
         architecture = 'skip' if 'synthesis.b4.torgb.weight' in source else 'orig'
-    w_dim, inputs = source['mapping.fc0.weight'].shape
-    embed = source.get('mapping.embed.weight')
+    w_dim, inputs = sizes_of(source, 'mapping.fc0.weight', 2)
+    embedded, classes = 0, 0
+    if 'mapping.embed.weight' in source:
+        embedded, classes = sizes_of(source, 'mapping.embed.weight', 2)
     return {
         'resolution': blocks[-1],
-        'channels': tuple(len(source[f'synthesis.b{size}.conv1.bias']) for size in blocks),
-        'z_dim': inputs if embed is None else inputs - len(embed),
+        'channels': tuple(sizes_of(source, f'synthesis.b{n}.conv1.bias', 1)[0] for n in blocks),
+        'z_dim': inputs - embedded,
         'w_dim': w_dim,
-        'c_dim': 0 if embed is None else embed.shape[1],
+        'c_dim': classes,
         'mapping_layers': layers,
         'architecture': architecture,
     }
@@ -46,7 +48,7 @@ def nvidia_arguments(source: Mapping[str, np.ndarray]) -> dict:
 
 def rosinality_arguments(source: Mapping[str, np.ndarray]) -> dict:
     """Arguments of generators.stylegan2 for a state dict with rosinality's names."""
-    convs = _sizes(source, r'convs\.(\d+)\.activate\.bias')
+    convs = numbers(source, r'convs\.(\d+)\.activate\.bias')
     layers = len([name for name in source if re.fullmatch(r'style\.\d+\.weight', name)])
     if 'conv1.activate.bias' not in source or not convs or not layers:
         raise tables.ConversionError(
@@ -54,10 +56,10 @@ def rosinality_arguments(source: Mapping[str, np.ndarray]) -> dict:
             'StyleGAN2 generator with the names of rosinality/stylegan2-pytorch.'
         )
     names = ['conv1', *(f'convs.{i}' for i in convs if i % 2)]
-    w_dim, z_dim = source['style.1.weight'].shape
+    w_dim, z_dim = sizes_of(source, 'style.1.weight', 2)
     return {
         'resolution': 2 ** (len(names) + 1),
-        'channels': tuple(len(source[f'{name}.activate.bias']) for name in names),
+        'channels': tuple(sizes_of(source, f'{name}.activate.bias', 1)[0] for name in names),
         'z_dim': z_dim,
         'w_dim': w_dim,
         'mapping_layers': layers,
@@ -113,15 +115,15 @@ def _rosinality_name(path):
         # style.0 is the normalisation of z
         return f'style.{int(parts[2].removeprefix("dense_")) + 1}.{LAST[parts[3]]}'
     if parts[:2] == ['buffers', 'noise']:
-        return f'noises.noise_{_order(*parts[2].split("_"))}'
+        return f'noises.noise_{order(*parts[2].split("_"))}'
     block, layer, *rest = parts[2:]
     if layer == 'const':
         return 'input.input'
     if layer == 'torgb':
-        name = 'to_rgb1' if block == 'b4' else f'to_rgbs.{_order(block, "conv0") // 2}'
+        name = 'to_rgb1' if block == 'b4' else f'to_rgbs.{order(block, "conv0") // 2}'
         biases = f'{name}.bias'
     else:
-        name = 'conv1' if block == 'b4' else f'convs.{_order(block, layer) - 1}'
+        name = 'conv1' if block == 'b4' else f'convs.{order(block, layer) - 1}'
         biases = f'{name}.activate.bias'
     if rest[0] == 'modulation':
         return f'{name}.conv.modulation.{LAST[rest[1]]}'
@@ -132,7 +134,7 @@ def _rosinality_name(path):
     }[rest[0]]
 
 
-def _order(block, conv):
+def order(block, conv):
     """Number of a 3x3 convolution in network order: b4_conv1 0, b8_conv0 1, b8_conv1 2, ..."""
     octave = int(block[1:]).bit_length() - 3  # b4: 0
     return 2 * octave - (conv == 'conv0')
@@ -168,7 +170,18 @@ def _without_filters(source, pattern, total):
     return rest
 
 
-def _sizes(source, pattern):
+def numbers(source, pattern) -> list[int]:
     """Sorted numbers in the names that match."""
     matches = (re.fullmatch(pattern, name) for name in source)
     return sorted(int(match[1]) for match in matches if match)
+
+
+def sizes_of(source, name, ndim) -> tuple[int, ...]:
+    """The shape of an array that must be there. Raises ConversionError if it has other axes."""
+    if name not in source:
+        raise tables.ConversionError(f'Missing array: {name}.')
+    if np.ndim(source[name]) != ndim:
+        raise tables.ConversionError(
+            f'Array {name!r} has shape {list(np.shape(source[name]))}; {ndim} axes are wanted.'
+        )
+    return source[name].shape

@@ -47,7 +47,7 @@ def apply(table: Table, source: Mapping[str, np.ndarray], like: Mapping) -> dict
     for path, (name, transform) in table.items():
         try:
             array = transform(source[name])
-        except ValueError as error:
+        except (ValueError, IndexError) as error:
             raise ConversionError(
                 f'Array {name!r} of shape {list(source[name].shape)} does not fit {path}.'
             ) from error

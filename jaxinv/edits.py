@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinv import latents
 from jaxinv.errors import JaxinvError
 
 DIRECTIONS = pathlib.Path(__file__).parent / 'directions'
@@ -127,6 +128,19 @@ def describe(space: str = 'ffhq') -> dict[str, Any]:
     return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
 
 
+def shares_w(generator: Any, weights: Any, space: str = 'ffhq') -> bool:
+    """Whether the generator's W is the one that the packaged directions were found in.
+
+    W is what the mapping network makes of it, and several generators share FFHQ's: tuned ones,
+    those distilled from it, and other projects' files of it.
+    """
+    spec, known = generator.spec, describe(space).get('w_probe')
+    if known is None or spec.label_dim or (spec.z_dim, spec.w_dim) != (512, 512):
+        return False
+    found = latents.w_probe(generator, weights)
+    return float(np.linalg.norm(found - known) / np.linalg.norm(known)) < 0.1
+
+
 def load_direction(source: str, space: str = 'ffhq') -> np.ndarray:
     """A direction [1 or num_ws, w_dim] in float32 from a packaged name or a file.
 
@@ -222,8 +236,8 @@ def _packaged(name: str, space: str) -> np.ndarray:
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f' Did you mean {close[0]!r}?' if close else ''
         raise EditError(
-            f'no direction {name!r}.{hint} Directions of {space}: {", ".join(names) or "none"}; '
-            f'or give a file ({", ".join(SUFFIXES)}).'
+            f'no direction {name!r}.{hint} Directions of {space or "this generator"}: '
+            f'{", ".join(names) or "none"}; or give a file ({", ".join(SUFFIXES)}).'
         )
     with np.load(DIRECTIONS / f'{space}.npz', allow_pickle=False) as arrays:
         return _as_direction(arrays[name], name)

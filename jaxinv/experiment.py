@@ -13,7 +13,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinv import attributes, checkpoints, data, faces, images, latents, metrics, report, results
+from jaxinv import (
+    attributes,
+    checkpoints,
+    data,
+    defaults,
+    faces,
+    generators,
+    images,
+    latents,
+    metrics,
+    report,
+    results,
+)
 from jaxinv import edits as edits_lib
 from jaxinv import workdir as workdirs
 from jaxinv.inversion import project, pti
@@ -28,17 +40,12 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     """Runs one experiment into the folder `path`, or goes on with it. See jaxinv/defaults.py."""
     start = time.perf_counter()
     # Spelling mistakes must not cost ten minutes: everything named is looked up first.
-    edits = edits_lib.with_steps(edits_lib.parse(config.edits))
     projection, tuning = settings_of(config)
     project.check(projection)
     pti.check(tuning)
-    generator, weights = checkpoints.load_generator(config.generator, config.resolution)
-    targets = data.load_targets(
-        config.data.images,
-        generator.spec.resolution,
-        faces=config.data.faces,
-        aligned=config.data.aligned,
-    )
+    generator, weights, about = open_generator(config, log)
+    edits = edits_lib.with_steps(parse_edits(config.edits, generator.spec, log))
+    targets = data.load_for(config.data, generator.spec, log)
     for item in targets.skipped:
         log(f'Skipped {item["file"]}: {item["reason"]}')
     count = len(targets.names)
@@ -47,13 +54,20 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     nets = {net: lpips.load(net, config.lpips) for net in ('alex', 'vgg')}
 
     record = {'config': config.to_dict(), 'sources': [s['sha256'] for s in targets.sources]}
+    if 'sha256' in about:
+        record['generator'] = about['sha256']
     with workdirs.claim(path, record, overwrite) as finished:
         if finished:
             log(f'Finished already: {path / "report.html"} (--overwrite runs it again).')
             return
         watch = Stopwatch(path / 'state' / 'seconds.json')
         watch.lap('load', start)
-        job = Job(config, path, generator, weights, targets, nets, watch, log)
+        statistics = latents.w_statistics(generator, weights, **config.w_statistics)
+        looks = config.data.aligned or config.data.align == 'face'
+        looks = looks or generator.spec.domain in data.WITH_FACES
+        job = Job(
+            config, path, generator, weights, targets, nets, watch, log, statistics, looks, about
+        )
         pivots, projected = find_pivots(job)
         per_identity, tuned = tune(job, pivots)
         save(job, pivots, per_identity)
@@ -74,6 +88,30 @@ def settings_of(config) -> tuple[project.Settings, pti.Settings]:
     return project.Settings(**config.pivot.to_dict()), tuning
 
 
+def open_generator(config, log=print):
+    """config.generator for config.label: (generator, weights, what is known of its origin)."""
+    generator, weights, about = checkpoints.open_generator(
+        config.generator, config.resolution, log=log
+    )
+    for note in about.get('notes', ()) if about.get('fresh') else ():
+        log(f'{generator.spec.name}: {note}')
+    return generators.with_label(generator, config.label), weights, about
+
+
+def parse_edits(asked, spec, log=print):
+    """The edits of config.edits that this generator can make, checked against its sizes."""
+    if spec.domain != 'ffhq' and tuple(asked) == defaults.EDITS:
+        log(
+            f'No edits: smile, age and yaw are directions of FFHQ, which {spec.name} is not known '
+            'to share; give your own, e.g. --config.edits="(\'my.npy=2\',)".'
+        )
+        return []
+    edits = edits_lib.parse(asked, 'ffhq' if spec.domain == 'ffhq' else '')
+    for edit in edits:
+        edits_lib.apply(np.zeros([1, 1, spec.w_dim], np.float32), edit, spec.num_ws)
+    return edits
+
+
 class Job(NamedTuple):
     """What every stage needs and none of them changes."""
 
@@ -85,6 +123,9 @@ class Job(NamedTuple):
     nets: dict[str, Any]  # LPIPS weights
     watch: Stopwatch
     log: Any
+    statistics: latents.WStatistics | None = None  # of W; None = computed where needed
+    looks_for_faces: bool = True  # False = identity and attributes are not measured
+    about: Any = None  # what is known of the generator's origin
 
 
 # --- Pivots (PTI 3.1) ---
@@ -108,8 +149,9 @@ def find_pivots(job: Job):
 
 
 def w_statistics(job: Job) -> latents.WStatistics:
-    settings = job.config.w_statistics
-    return latents.w_statistics(job.generator, job.weights, settings.num_samples, settings.seed)
+    if job.statistics is not None:
+        return job.statistics
+    return latents.w_statistics(job.generator, job.weights, **job.config.w_statistics)
 
 
 # --- Tuning (PTI 3.2 and 3.3) ---
@@ -146,8 +188,19 @@ def tune(job: Job, pivots):
     ], traces
 
 
-def loop_with_checkpoints(job: Job, stage, loop, state, args, key, num_steps, metric_names):
+def loop_with_checkpoints(
+    job: Job,
+    stage,
+    loop,
+    state,
+    args,
+    key,
+    num_steps,
+    metric_names,
+    names=None,  # of the batch's rows; None = the targets
+):
     """Runs a loop from its last checkpoint, with a status line and a checkpoint every chunk."""
+    names = tuple(job.targets.names) if names is None else names
     saved = checkpoints.LoopCheckpoints(job.path / 'state' / stage, num_steps)
     progress = Progress(stage, num_steps, job.log)
     traces, start = None, time.perf_counter()
@@ -155,7 +208,7 @@ def loop_with_checkpoints(job: Job, stage, loop, state, args, key, num_steps, me
     if restored is not None:
         state, traces = restored
         job.log(f'{stage}: going on after step {int(state.step)}.')
-    with report.MetricsWriter(job.path, tuple(job.targets.names)) as writer:
+    with report.MetricsWriter(job.path, names) as writer:
 
         def on_chunk(state, traces):
             progress(int(state.step), traces)
@@ -171,7 +224,7 @@ def loop_with_checkpoints(job: Job, stage, loop, state, args, key, num_steps, me
             num_steps,
             traces=traces,
             on_chunk=on_chunk,
-            names=tuple(job.targets.names),
+            names=names,
         )
     saved.close()
     return state, traces
@@ -222,18 +275,18 @@ def score(job: Job, pivots, per_identity, edits) -> report.Run:
         stages = [measure_stage(job, 'pivot', pivot_images)]
         if config.tune.num_steps:
             stages.append(measure_stage(job, 'tuned', rendered[:, 0]))
-        embedding = faces.embed(targets.images_uint8)
+        embedding = embed(job, targets.images_uint8)
         edited_results = []
         for j, edit in enumerate(edits, start=1):
             edited = images.to_uint8(rendered[:, j])
-            distance = faces.identity_distance(embedding, faces.embed(edited))
+            distance = faces.identity_distance(embedding, embed(job, edited))
             edited_results.append(
                 report.EditResult(
                     edit.name,
                     edit.parts,
                     edited,
                     distance,
-                    attributes.measure(edited),
+                    measure_attributes(job, edited),
                     edit.requested,
                 )
             )
@@ -245,11 +298,11 @@ def score(job: Job, pivots, per_identity, edits) -> report.Run:
         names=list(targets.names),
         targets_uint8=targets.images_uint8,
         stages=stages,
-        target_attributes=attributes.measure(targets.images_uint8),
+        target_attributes=measure_attributes(job, targets.images_uint8),
         edits=edited_results,
         drift=drift,
         config=config.to_dict(),
-        generator={'name': spec.name, 'resolution': spec.resolution, 'num_ws': spec.num_ws},
+        generator=provenance(job),
         versions=versions(),
         seeds={'seed': config.seed, 'w_statistics': config.w_statistics.seed},
         sources=targets.sources,
@@ -263,10 +316,22 @@ def measure_stage(job: Job, name: str, rendered) -> report.Stage:
     targets_uint8 = job.targets.images_uint8
     rendered_uint8 = images.to_uint8(rendered)
     values = dict(metrics.evaluate(images.to_float(targets_uint8), rendered, job.nets))
-    values['id_distance'] = faces.identity_distance(
-        faces.embed(targets_uint8), faces.embed(rendered_uint8)
-    )
-    return report.Stage(name, rendered_uint8, values, attributes.measure(rendered_uint8))
+    if job.looks_for_faces:
+        values['id_distance'] = faces.identity_distance(
+            embed(job, targets_uint8), embed(job, rendered_uint8)
+        )
+    return report.Stage(name, rendered_uint8, values, measure_attributes(job, rendered_uint8))
+
+
+def embed(job: Job, images_uint8) -> np.ndarray:
+    """Identity embeddings [b, 128]; NaN where no face is, or none is looked for."""
+    if job.looks_for_faces:
+        return faces.embed(images_uint8)
+    return np.full((len(images_uint8), 128), np.nan)
+
+
+def measure_attributes(job: Job, images_uint8) -> dict[str, np.ndarray]:
+    return attributes.measure(images_uint8) if job.looks_for_faces else {}
 
 
 def measure_drift(job: Job, per_identity) -> report.Drift:
@@ -289,6 +354,20 @@ def measure_drift(job: Job, per_identity) -> report.Drift:
 
 
 # --- Provenance ---
+
+
+def provenance(job: Job) -> dict[str, Any]:
+    """Which generator it was."""
+    spec, about = job.generator.spec, job.about or {}
+    known = {key: about[key] for key in ('kind', 'address', 'sha256') if key in about}
+    if job.config.label is not None:
+        known['label'] = job.config.label
+    return {
+        'name': spec.name,
+        'resolution': spec.resolution,
+        'num_ws': spec.num_ws,
+        **known,
+    }
 
 
 def versions() -> dict[str, str]:

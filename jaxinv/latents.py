@@ -40,6 +40,12 @@ def w_statistics(
     return WStatistics(mean, std)
 
 
+def w_probe(generator: Generator, weights: Weights) -> np.ndarray:
+    """Some numbers [4, 8] that tell one mapping network from another: w of seeded samples."""
+    z = sample_z(0, 4, generator.spec.z_dim)
+    return np.asarray(jax.jit(generator.map)(weights, z))[:, :8]
+
+
 def truncate(w, w_avg, truncation_psi: float, cutoff: int | None = None):
     """Moves w towards w_avg; truncation_psi 1 = off, 0 = w_avg itself.
 

@@ -26,7 +26,11 @@ from jaxinv import huge_pages
 from jaxinv import workdir as workdirs
 from jaxinv.errors import JaxinvError
 
-TASKS = {'invert': 'jaxinv.experiment', 'fit_directions': 'jaxinv.fit_directions'}
+TASKS = {
+    'invert': 'jaxinv.experiment',
+    'invert_sam': 'jaxinv.sam_experiment',
+    'fit_directions': 'jaxinv.fit_directions',
+}
 
 
 def config_folder() -> pathlib.Path:

@@ -117,7 +117,7 @@ def make_loop(
         )
         place = slice(None) if place is None else place
         traces = {
-            name: rows.at[row, place].set(metrics[name].astype(jnp.float32), mode='drop')
+            name: rows.at[row, place].set(metrics[name].astype(rows.dtype), mode='drop')
             for name, rows in traces.items()
         }
         done = state.done
@@ -162,7 +162,7 @@ def make_loop(
 
     def begin(state: LoopState) -> _Carry:
         shape = (chunk_steps,) + state.done.shape
-        traces = {name: jnp.zeros(shape, jnp.float32) for name in metric_names}
+        traces = {name: jnp.zeros(shape) for name in metric_names}  # float64 in x64 mode
         return _Carry(state, jnp.int32(0), traces, jnp.zeros(shape, bool))
 
     def chunk(state: LoopState, args, key, num_steps: int):

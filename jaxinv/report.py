@@ -27,9 +27,12 @@ import PIL.Image
 
 from jaxinv import assets, images, report_page
 from jaxinv.metrics_log import MetricsWriter
-from jaxinv.results import Drift, EditResult, Run, Stage, Trace, edit_label, metrics
+from jaxinv.results import Drift, EditResult, Panel, Run, Stage, Table, Trace, edit_label, metrics
 
-__all__ = ['Drift', 'EditResult', 'MetricsWriter', 'Run', 'Stage', 'Trace', 'grid', 'write']
+__all__ = [
+    'Drift', 'EditResult', 'MetricsWriter', 'Panel', 'Run', 'Stage', 'Table', 'Trace', 'grid',
+    'write',
+]  # fmt: skip
 
 MAX_WIDTH, MAX_HEIGHT = 3600, 12_000  # pixels of grid.png, roughly
 
@@ -78,5 +81,10 @@ def _write_pictures(folder: pathlib.Path, run: Run) -> None:
         images.save(folder / slug / 'target.png', run.targets_uint8[i])
         for stage in run.stages:
             images.save(folder / slug / f'{stage.name}.png', stage.images_uint8[i])
+        for panel in run.panels:
+            labels = slugs(panel.images_uint8)
+            for label, pictures in zip(labels, panel.images_uint8.values(), strict=True):
+                name = f'{slugs([panel.title])[0]}_{label}.png'
+                images.save(folder / slug / name.lower(), pictures[i])
         for edit_slug, edit in zip(edit_slugs, run.edits, strict=True):
             images.save(folder / slug / f'edit_{edit_slug}.png', edit.images_uint8[i])

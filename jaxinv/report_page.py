@@ -20,7 +20,7 @@ import PIL.Image
 from jaxinv import curves
 from jaxinv.report_text import ATTRIBUTES, METRICS, duration, number
 from jaxinv.report_text import column as column_of
-from jaxinv.results import EditResult, Run, attribute_changes, edit_label, mean
+from jaxinv.results import EditResult, Panel, Run, attribute_changes, edit_label, mean
 
 PAGE_BYTES = 24e6  # what the pictures of a page may weigh, roughly
 
@@ -49,6 +49,7 @@ def view(run: Run) -> dict[str, Any]:
         'table': _metric_table(run),
         'edit_table': _edit_table(run),
         'drift': _drift(run, encode),
+        'tables': run.tables,
         'charts': _charts(run),
         'sources': [_source(source) for source in run.sources],
         'seconds': _seconds(run.seconds),
@@ -65,6 +66,7 @@ class _Encoder:
         drift = run.drift.images_uint8.values() if run.drift else ()
         count = len(run.names) * (1 + len(run.stages) + len(run.edits))
         count += sum(len(pictures) for pictures in drift)
+        count += sum(len(run.names) * len(panel.images_uint8) for panel in run.panels)
         budget = PAGE_BYTES / max(count, 1)
         # A JPEG of a face at quality 88 takes about 0.2 bytes a pixel, 4/3 of that in base64.
         self.size = next((s for s in (512, 384, 256, 192) if 0.27 * s * s <= budget), 128)
@@ -119,8 +121,21 @@ def _person(run: Run, i: int, encode: _Encoder) -> dict[str, Any]:
     return {
         'name': run.names[i],
         'pictures': pictures,
+        'panels': [_panel(panel, i, encode) for panel in run.panels],
         'sweeps': [_strip(run, i, sweep, encode) for sweep in sweeps(run.edits)],
     }
+
+
+def _panel(panel: Panel, i: int, encode: _Encoder) -> dict[str, Any]:
+    cells = [
+        {'label': label, 'image': encode(pictures[i], 320), 'note': _at(panel.notes.get(label), i)}
+        for label, pictures in panel.images_uint8.items()
+    ]
+    return {'title': panel.title, 'note': panel.note, 'legend': panel.legend, 'cells': cells}
+
+
+def _at(notes: Sequence[str] | None, i: int) -> str:
+    return notes[i] if notes else ''
 
 
 def sweeps(edits: Sequence[EditResult]) -> list[tuple[str, list[EditResult | None]]]:
@@ -268,7 +283,9 @@ def _charts(run: Run) -> list[dict[str, Any]]:
         values = np.asarray(trace.values, np.float64)
         title = column_of(trace.metric, METRICS).title
         label = f'{title} during {trace.stage}'
-        chart = curves.svg(values, run.names, first_step=trace.first_step, label=label)
+        chart = curves.svg(
+            values, run.names, first_step=trace.first_step, step=trace.step, label=label
+        )
         if not chart:
             continue
         each = values.ndim == 2 and values.shape[1] == len(run.names) > 1

@@ -20,6 +20,8 @@ METRICS = {
     'lpips_vgg': Column('LPIPS vgg', 3, -1, help='perceptual distance, VGG-16, at 256 px'),
     'mse': Column('MSE', 4, -1, help='mean squared error, pixels in [-1, 1]'),
     'psnr': Column('PSNR', 2, 1, ' dB', 'peak signal-to-noise ratio'),
+    'psnr_256': Column('PSNR at 256', 2, 1, ' dB', 'the same at 256 px'),
+    'lpips_vgg_full': Column('LPIPS vgg full', 3, -1, help='VGG-16, full resolution'),
     'ms_ssim': Column('MS-SSIM', 3, 1, help='multi-scale structural similarity, 1 = equal'),
     'id_distance': Column(
         'Identity', 3, -1, help='distance of face embeddings; below 0.6 is the same person'

@@ -55,7 +55,31 @@ class Trace:
     stage: str
     metric: str
     values: Any  # [steps] or [steps, n]; NaN = not evaluated (stopped)
-    first_step: int = 0
+    first_step: float = 0
+    step: float = 1.0  # between two values; a threshold's if the curve runs over thresholds
+
+
+@dataclasses.dataclass
+class Panel:
+    """Pictures that explain a stage, the same for every target."""
+
+    title: str
+    images_uint8: Mapping[str, Any]  # {label: [n, h, w, 3]}
+    notes: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)  # {label: [n]}
+    legend: Sequence[tuple[str, str]] = ()  # (name, '#rrggbb')
+    note: str = ''
+
+
+@dataclasses.dataclass
+class Table:
+    """A table of text in the report, and the same numbers as `values` in metrics.json."""
+
+    name: str  # key in metrics.json
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]  # the first cell names the row
+    note: str = ''
+    values: Any = None
 
 
 @dataclasses.dataclass
@@ -69,6 +93,8 @@ class Run:
     target_attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     edits: Sequence[EditResult] = ()
     drift: Drift | None = None
+    panels: Sequence[Panel] = ()
+    tables: Sequence[Table] = ()
     traces: Sequence[Trace] = ()
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)  # {stage: s}
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # nested settings
@@ -109,6 +135,7 @@ def metrics(run: Run) -> dict[str, Any]:
             for key, stage in stages.items()
         },
         'drift': _plain(run.drift.metrics) if run.drift else {},
+        **{table.name: _plain(table.values) for table in run.tables},
         'seconds': _plain(run.seconds),
         'skipped': [dict(_plain(item)) for item in run.skipped],
         'edits': {

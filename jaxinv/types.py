@@ -54,11 +54,14 @@ class Generator(NamedTuple):
     init(key) -> weights
         Random weights in the right shapes, for tests.
     map(weights, z [b, z_dim]) -> w [b, w_dim]
-        The mapping network, without truncation.
+        The mapping network, without truncation. Class-conditional ones take label [b, label_dim],
+        one-hot or a mixture, as the third argument.
     synthesize(weights, w [b, k, w_dim], noise='const', taps=None) -> (images, features)
         images [b, h, w, 3]; features {'F4': [b, 16, 16, c], ...}, as the next layer sees them
-        (after their tap). noise: 'const' uses weights['buffers']['noise'], 'none' uses none, a dict
-        {name: [b or 1, h, w, 1]} (unit RMS, before the layer's strength) uses those maps.
+        (after their tap). noise: 'const' uses weights['buffers']['noise'], 'none' uses none, a key
+        (jax.random.key) draws maps, other ones for every layer and image: the same for the same key
+        and batch size, others if a batch is split. A dict {name: [b or 1, h, w, 1]} (unit RMS,
+        before the layer's strength) uses those maps, which may be optimised.
         taps: {feature name: Tap}; a tap sees the whole batch, so it may mix its examples.
     """
 

@@ -1,9 +1,11 @@
-"""Weights and inputs of the reference figures, rebuilt from their names.
+"""Figures of the official implementations: the weights and inputs behind them, and comparison.
 
 N(name, shape) is a seeded normal; a weight is N * scale + offset in float32, by the rule that the
-list of entries gives for its name.
+list of entries gives for its name. A large array is stored as a sample of its values and as
+statistics of all of them; everything is in PyTorch's layout.
 """
 
+import json
 import re
 import zlib
 
@@ -39,3 +41,70 @@ def sampled(array, count=2048):
     """The elements that stand for a large array: index (k * 2654435761) mod size."""
     index = (np.arange(count, dtype=np.uint64) * np.uint64(2654435761)) % np.uint64(array.size)
     return np.asarray(array).ravel()[index]
+
+
+def statistics(array):
+    """Mean, deviation, minimum, maximum and RMS of a large array."""
+    rms = np.sqrt(np.mean(array**2))
+    return np.array([array.mean(), array.std(), array.min(), array.max(), rms])
+
+
+def to_torch(array, path):
+    """One of our generator's parameters in PyTorch's layout, without axes of one."""
+    array = np.asarray(array)
+    if path.endswith('const'):
+        return array.transpose(2, 0, 1)
+    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+
+
+def nchw(images):
+    return np.asarray(images).transpose(0, 3, 1, 2)
+
+
+def distance(array, figure):
+    """Relative L2 distance; the plain one from a figure of zeros. Axes of one count for nothing."""
+    array, figure = (np.squeeze(np.asarray(a, np.float64)) for a in (array, figure))
+    assert array.shape == figure.shape, f'{array.shape}, not {figure.shape}'
+    return np.linalg.norm(array - figure) / (np.linalg.norm(figure) or 1.0)
+
+
+def distances(arrays, figures, prefix=''):
+    """{figure's name: its distance} for all that `figures` holds of the arrays {name: array}.
+
+    prefix: 'f64/' compares with the figures of the float64 runs.
+    """
+    found = {}
+    for name, array in arrays.items():
+        array, name = np.asarray(array, np.float64), prefix + name
+        if name in figures:
+            found[name] = distance(array, figures[name])
+        if f'{name}/sample' in figures:
+            sample = figures[f'{name}/sample']
+            found[f'{name}/sample'] = distance(sampled(array, len(sample)), sample)
+        if f'{name}/stats' in figures:
+            found[f'{name}/stats'] = distance(statistics(array), figures[f'{name}/stats'])
+        if f'{name}/shape' in figures:
+            shape = [n for n in figures[f'{name}/shape'] if n > 1]
+            assert [n for n in array.shape if n > 1] == shape, name
+    return found
+
+
+def shortened(figures, count):
+    """The same figures with at most `count` values of each; no shapes, no float32 statistics."""
+    short = {}
+    for name, array in figures.items():
+        if name.endswith('/shape') or (name.endswith('/stats') and not name.startswith('f64/')):
+            continue
+        if name.endswith('/sample'):
+            short[name] = array[:count]
+        elif array.dtype.kind == 'f' and array.size > count:
+            short[f'{name}/sample'] = sampled(array, count)
+        else:
+            short[name] = array
+    return short
+
+
+def entries(specs, model):
+    """What state_dict takes, of a model in specs.json, as an array that np.savez keeps."""
+    rows = [[e[0], e[1], e[2], e[5]] for e in specs['models'][model]['entries']]
+    return np.array(json.dumps(rows))

@@ -1,4 +1,4 @@
-"""Copies what tests/test_stylegan2.py compares with from the full set of reference figures.
+"""Copies what tests/test_stylegan2_parity.py compares with from the full set of reference figures.
 
     python tests/record_stylegan2.py FOLDER      (stylegan2_ada.npz, specs.json, ...)
 
@@ -11,39 +11,31 @@ import sys
 
 import numpy as np
 import recipe
+import stylegan2_figures
 
-MODELS = ('ada32', 'ada32c', 'ada32res', 'ada32orig', 'ada32clamp', 'ros16', 'ros32')
-LARGE = 512
+COUNT = 512
 OUT = pathlib.Path(__file__).parent / 'data' / 'stylegan2.npz'
 
 
 def main(folder):
     folder = pathlib.Path(folder)
-    specs = json.loads((folder / 'specs.json').read_text())['models']
+    specs = json.loads((folder / 'specs.json').read_text())
     figures = {}
     for file in ('stylegan2_ada.npz', 'stylegan2_rosinality.npz'):
         with np.load(folder / file) as arrays:
-            figures |= {k: arrays[k] for k in arrays.files if k.split('/')[0] in MODELS}
-    kept = {}
-    for model in MODELS:
-        entries = [[e[0], e[1], e[2], e[5]] for e in specs[model]['entries']]
-        kept[f'{model}/entries'] = np.array(json.dumps(entries))
+            figures |= dict(arrays)
+    kept = {f'{name}/entries': recipe.entries(specs, name) for name in stylegan2_figures.MODELS}
     for name, array in figures.items():
-        model, rest = name.split('/', 1)
-        if 'unfused' in name or name.endswith(('_img', '_img/sample', '/loss')):
-            continue
-        if rest.startswith('in/') and rest not in ('in/c', 'in/latent_avg'):
-            formula = recipe.normal(f'input/{model}/{rest[3:]}', array.shape)
-            np.testing.assert_array_equal(formula, array)
-        elif name.endswith('/sample'):
-            kept[name] = array[:LARGE]
-        elif array.dtype == np.float32:
-            large = array.size > LARGE and not rest.startswith('in/')
-            kept[f'{name}/sample' if large else name] = (
-                recipe.sampled(array, LARGE) if large else array
-            )
-        elif rest in ('grad/all_names', 'grad/all_mean_rms_maxabs'):
+        model, _, given = name.partition('/in/')
+        if given == 'c':  # not made by formula
             kept[name] = array
+        elif given == 'latent_avg':
+            np.testing.assert_array_equal(recipe.weight(given, array.shape, 'N*0.3'), array)
+        elif given:
+            formula = recipe.normal(f'input/{model}/{given}', array.shape)
+            np.testing.assert_array_equal(formula, array)
+        elif 'unfused' not in name:
+            kept |= recipe.shortened({name: array}, COUNT)
     np.savez_compressed(OUT, **kept)
 
 

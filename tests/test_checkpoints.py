@@ -1,5 +1,7 @@
 """Saved states and generators: exact, safe to damage, refused by name when they do not fit."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import optax
 import pytest
 import safetensors.numpy
 
+from converters import tables
 from jaxinv import checkpoints, generators
 from jaxinv.errors import JaxinvError
 from jaxinv.optimize import LoopState
@@ -96,11 +99,35 @@ def test_files_that_are_no_generator_get_a_sentence(tmp_path, content, expected)
         checkpoints.load_generator(path)
 
 
-def test_safetensors_of_others_are_refused(tmp_path):
+def test_safetensors_that_hold_no_generator_are_refused(tmp_path):
     path = tmp_path / 'g.safetensors'
     safetensors.numpy.save_file({'a': np.zeros(2, np.float32)}, path)
-    with pytest.raises(JaxinvError, match='does not say which generator'):
+    with pytest.raises(JaxinvError, match='not a'):
         checkpoints.load_generator(path)
+
+
+def test_changed_arrays_and_hostile_headers_are_refused(tiny, saved):
+    with safetensors.safe_open(saved, 'numpy') as file:
+        header = file.metadata()
+    flat = safetensors.numpy.load_file(saved)
+    flat['buffers/w_avg'] = flat['buffers/w_avg'] + 1
+    safetensors.numpy.save_file(flat, saved, metadata=header)
+    with pytest.raises(JaxinvError, match='damaged'):
+        checkpoints.load_generator(saved)
+    family = {'family': 'stylegan2', 'arguments': {'resolution': 32, 'channels': [1] * 4}}
+    for record in (
+        'null',
+        '[' * 100_000,
+        '{"generator": "os.system"}',
+        '{"family": "os.system"}',
+        json.dumps(family | {'arguments': {'resolution': 2**40, 'channels': [1] * 39}}),
+        json.dumps(family | {'arguments': family['arguments'] | {'name': 'twice'}}),
+        json.dumps(family | {'arguments': family['arguments'] | {'z_dim': 'many'}}),
+    ):
+        safetensors.numpy.save_file(flat, saved, metadata={'jaxinv': record})
+        with pytest.raises(JaxinvError) as error:
+            checkpoints.load_generator(saved)
+        assert '\n' not in str(error.value)
 
 
 def test_unknown_names_say_what_exists(tmp_path):
@@ -109,5 +136,5 @@ def test_unknown_names_say_what_exists(tmp_path):
 
 
 def test_flatten_is_undone_by_unflatten(tiny):
-    assert equal(checkpoints.unflatten(checkpoints.flatten(tiny[1])), tiny[1])
+    assert equal(tables.unflatten(tables.flatten(tiny[1])), tiny[1])
     assert generators.GENERATORS

@@ -194,3 +194,33 @@ def test_order_does_not_depend_on_the_file_system(tmp_path):
         'a10.png',
         'b.png',
     ]
+
+
+def test_pictures_without_faces_become_squares_as_asked(tmp_path):
+    wide = np.zeros((90, 160, 3), np.uint8)
+    wide[:, :80, 0], wide[:, 80:, 1] = 200, 100
+    PIL.Image.fromarray(wide).save(tmp_path / 'wide.png')
+
+    def load(fit):
+        targets = data.load_targets(tmp_path, 64, align='none', fit=fit)
+        assert targets.sources[0]['face'] is None
+        return targets.images_uint8[0].astype(int)
+
+    crop, pad, stretch, cars = (load(fit) for fit in ('crop', 'pad', 'stretch', '4:3'))
+    for pixels in (crop, pad, stretch, cars):  # the middle stays the middle
+        assert abs(pixels[32, 28, 0] - 200) < 3 and abs(pixels[32, 35, 1] - 100) < 3
+    assert (crop.max(-1) > 50).all() and (stretch.max(-1) > 50).all()
+    # 64 x 36 of picture in the middle, the rest black; 64 x 48 as the largest part of 4:3.
+    for pixels, bar in ((pad, 14), (cars, 8)):
+        assert (pixels[:bar] == 0).all() and (pixels[64 - bar :] == 0).all()
+        assert (pixels[bar + 1 : 63 - bar].max(-1) > 50).all()
+    with pytest.raises(ValueError, match="'4:3'"):
+        load('squeeze')
+    with pytest.raises(data.DataError, match='data.align'):
+        data.load_targets(tmp_path, 64, align='auto')
+
+
+def test_no_picture_left_is_said_without_faces(tmp_path):
+    PIL.Image.new('RGB', (100, 20)).save(tmp_path / 'strip.png')
+    with pytest.raises(data.NoImages, match='No usable picture.*strip.png is too small'):
+        data.load_targets(tmp_path, 64, align='none')

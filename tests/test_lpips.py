@@ -153,7 +153,14 @@ def test_errors_name_the_value(weights):
         lpips.shapes('squeeze')
     for shape in ((1, 30, 64, 3), (64, 64, 3), (1, 64, 64, 1)):
         with pytest.raises(ValueError, match='at least 31'):
-            lpips.features(weights['alex'], jnp.zeros(shape))
+            lpips.trunk(weights['alex'], jnp.zeros(shape))
+
+
+def test_small_images_are_compared_with_every_pixel_repeated(weights):
+    small = jax.random.uniform(jax.random.key(0), (1, 8, 16, 3), minval=-1)
+    large = jnp.repeat(jnp.repeat(small, 4, 1), 4, 2)
+    for a, b in zip(*(lpips.features(weights['alex'], x) for x in (small, large)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 # --- The forms of gradients used on CPUs equal XLA's own. ---

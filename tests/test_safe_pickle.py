@@ -216,7 +216,7 @@ HOSTILE = {
     'zip_bomb': torch_zip(b'N.', {'0': bytes(10**8)}, compression=zipfile.ZIP_DEFLATED),
     'list_in_itself': b']q\x00h\x00a.',
     'deep_lists': nested_lists(100_000),
-    'deep_tuple_as_key': b'})' + b'\x85' * 500_000 + b'Ns.',
+    'deep_tuple_as_key': b'})' + b'\x85' * 100_000 + b'Ns.',
     'unfolds': b']q\x000' + b''.join([b'](' + b'h\x00' * 10 + b'eq\x000'] * 20) + b'h\x00.',
     'empty': b'',
     'text': b'this is not a pickle\n' * 20,

@@ -1,18 +1,21 @@
-"""Generators by name.
+"""Generators by name, and families whose members differ in their arguments.
 
 To add one: a module with a factory that returns jaxinv.types.Generator, a function that reads its
-real weights, and a line in GENERATORS.
+real weights, and a line in GENERATORS; or, for generators that only files name, in FAMILIES.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import pretrained
+from jaxinv.generators import pretrained, stylegan2
 from jaxinv.generators.mobile_stylegan import mobile_stylegan
-from jaxinv.types import Generator, Weights
+from jaxinv.types import Generator, GeneratorSpec, Weights
 
 
 class Entry(NamedTuple):
@@ -22,7 +25,7 @@ class Entry(NamedTuple):
 
 
 def _make_ffhq(resolution):
-    return mobile_stylegan(resolution, name='mobile_stylegan_ffhq')
+    return with_domain(mobile_stylegan(resolution, name='mobile_stylegan_ffhq'), 'ffhq')
 
 
 def _make_tiny(resolution):
@@ -40,6 +43,8 @@ GENERATORS = {
     'mobile_stylegan_ffhq': Entry(_make_ffhq, pretrained.mobile_stylegan_ffhq, 512),
     'tiny': Entry(_make_tiny, _random_weights, 32),
 }
+FAMILIES = {'stylegan2': stylegan2.stylegan2}
+MAX_RESOLUTION = 8192  # of a family's member that a file asks for
 
 
 def make(name: str, resolution: int | None = None) -> Generator:
@@ -61,3 +66,81 @@ def _entry(name):
     if name not in GENERATORS:
         raise JaxinvError(f'Unknown generator {name!r}; known: {", ".join(GENERATORS)}.')
     return GENERATORS[name]
+
+
+def record(spec: GeneratorSpec) -> dict[str, Any]:
+    """What `remake` needs to make the generator again, in JSON's types."""
+    if not spec.family:
+        return {'generator': spec.name, 'resolution': spec.resolution}
+    return {
+        'family': spec.family,
+        'name': spec.name,
+        'domain': spec.domain,
+        'arguments': dict(spec.arguments),
+    }
+
+
+def remake(record: Any, resolution: int | None = None) -> Generator:
+    """The generator of a `record`, which may come from a file and is not trusted.
+
+    Raises JaxinvError if it is no such record, or for a resolution that it cannot make.
+    """
+    if not isinstance(record, dict):
+        raise JaxinvError(f'{str(record)[:60]!r} is not the record of a generator.')
+    if record.get('family') not in FAMILIES:
+        return make(str(record.get('generator')), resolution or record.get('resolution'))
+    given = record.get('arguments')
+    try:
+        own = int(given['resolution'])
+        if not 0 < own <= MAX_RESOLUTION:
+            raise ValueError(f'resolution {own}')
+        arguments = dict(given) | {'channels': tuple(int(c) for c in given['channels'])}
+        generator = FAMILIES[record['family']](name=str(record.get('name')), **arguments)
+    except JaxinvError:
+        raise
+    except (TypeError, ValueError, KeyError) as error:
+        reason = ' '.join(str(error).split())[:100]
+        raise JaxinvError(
+            f'The record of the generator has unusable arguments ({reason}).'
+        ) from None
+    check_resolution(generator, resolution)
+    return with_domain(generator, str(record.get('domain', '')))
+
+
+def check_resolution(generator: Generator, resolution: int | None) -> None:
+    """Raises JaxinvError if another resolution than the generator's is asked for."""
+    spec = generator.spec
+    if resolution not in (None, spec.resolution):
+        raise JaxinvError(
+            f'{spec.name} makes images of {spec.resolution} pixels, not {resolution}; leave the '
+            'resolution out.'
+        )
+
+
+def with_domain(generator: Generator, domain: str) -> Generator:
+    """The generator with what is known of its pictures (GeneratorSpec.domain)."""
+    return generator._replace(spec=dataclasses.replace(generator.spec, domain=domain))
+
+
+@functools.lru_cache(maxsize=8)  # equal values, so that compiled programs are shared
+def with_label(generator: Generator, label: int | None) -> Generator:
+    """A generator of one class, which no longer asks for a label; None for one without classes.
+
+    Raises JaxinvError for a class it does not have, or if it has some and none is chosen.
+    """
+    spec = generator.spec
+    if not spec.label_dim and label is None:
+        return generator
+    if not spec.label_dim:
+        raise JaxinvError(f'label is {label}, but {spec.name} knows no classes; leave it out.')
+    if label is None or not 0 <= label < spec.label_dim:
+        raise JaxinvError(
+            f'{spec.name} makes {spec.label_dim} classes and label is {label}; choose one with '
+            f'--config.label=0 ... {spec.label_dim - 1}.'
+        )
+
+    def map_(weights, z):
+        one_hot = jax.nn.one_hot(jnp.full([len(z)], label), spec.label_dim)
+        return generator.map(weights, z, one_hot)
+
+    return generator._replace(spec=dataclasses.replace(spec, label_dim=0), map=map_)

@@ -1,5 +1,10 @@
 """Checks of what every generator's functions are given; all raise JaxinvError."""
 
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
 from jaxinv.errors import JaxinvError
 from jaxinv.types import GeneratorSpec
 
@@ -39,16 +44,40 @@ def check_taps(taps, spec: GeneratorSpec) -> None:
         )
 
 
+def of_synthesis(weights, w, noise, taps, spec: GeneratorSpec) -> tuple:
+    """What synthesize is given, checked: (w [b, num_ws, w_dim], {layer: map or None}, taps)."""
+    taps = taps or {}
+    check_w(w, spec)
+    check_taps(taps, spec)
+    maps = noise_maps(noise, weights, spec, len(w))
+    return jnp.broadcast_to(w, (len(w), spec.num_ws, spec.w_dim)), maps, taps
+
+
+def normal_maps(key, shapes) -> dict:
+    """Unit normals of `shapes` {layer: shape}, every layer's drawn by itself."""
+    return {
+        layer: jax.random.normal(jax.random.fold_in(key, i), shape)
+        for i, (layer, shape) in enumerate(shapes.items())
+    }
+
+
 def noise_maps(noise, weights, spec: GeneratorSpec, batch: int) -> dict:
     """{layer: [b or 1, h, w, 1] or None} for every layer, from synthesize's `noise`."""
     shapes = dict(spec.noise_shapes)
-    if isinstance(noise, str):
-        if noise == 'none':
-            return dict.fromkeys(shapes)
-        if noise == 'const':
-            noise = {layer: weights['buffers']['noise'][layer][None] for layer in shapes}
-        else:
-            raise JaxinvError(f"noise is {noise!r}; allowed: 'const', 'none' or a dict of maps.")
+    if hasattr(noise, 'dtype') and jnp.issubdtype(noise.dtype, jax.dtypes.prng_key):
+        if noise.shape:
+            raise JaxinvError(f'noise is {list(noise.shape)} random keys; one is allowed.')
+        return normal_maps(noise, {layer: (batch, *shape) for layer, shape in shapes.items()})
+    if isinstance(noise, str) and noise == 'none':
+        return dict.fromkeys(shapes)
+    if isinstance(noise, str) and noise == 'const':
+        noise = {layer: weights['buffers']['noise'][layer][None] for layer in shapes}
+    if not isinstance(noise, Mapping):
+        given = repr(noise) if isinstance(noise, str) else f'of type {type(noise).__name__}'
+        raise JaxinvError(
+            f"noise is {given}; allowed: 'const', 'none', a key (jax.random.key(0)) or a dict of "
+            f'maps.'
+        )
     if set(noise) != set(shapes):
         odd = sorted(set(noise) ^ set(shapes))[0]
         raise JaxinvError(

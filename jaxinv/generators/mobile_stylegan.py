@@ -67,10 +67,7 @@ def mobile_stylegan(
 
     def init(key):
         keys = jax.random.split(key, 4)
-        noise = {
-            layer: jax.random.normal(jax.random.fold_in(keys[0], i), shape)
-            for i, (layer, shape) in enumerate(noise_shapes.items())
-        }
+        noise = arguments.normal_maps(keys[0], noise_shapes)
         w = jnp.zeros([1, spec.num_ws, w_dim])
         mapper = mapping.init(keys[1], jnp.zeros([1, z_dim]))['params']
         z = jax.random.normal(keys[2], [1000, z_dim])
@@ -88,11 +85,7 @@ def mobile_stylegan(
         return mapping.apply({'params': weights['buffers']['mapping']}, z)
 
     def synthesize(weights, w, noise='const', taps=None):
-        taps = taps or {}
-        arguments.check_w(w, spec)
-        arguments.check_taps(taps, spec)
-        maps = arguments.noise_maps(noise, weights, spec, len(w))
-        w = jnp.broadcast_to(w, (len(w), spec.num_ws, w_dim))
+        w, maps, taps = arguments.of_synthesis(weights, w, noise, taps, spec)
         return synthesis.apply({'params': weights['params']['synthesis']}, w, maps, taps)
 
     return Generator(spec, init, map_, synthesize)

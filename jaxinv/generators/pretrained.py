@@ -49,7 +49,7 @@ def _cached(name, sources, like, convert):
     flat = _read(path, like)
     if flat is None:
         flat = convert()
-        metadata = {'sha256': _digest(flat), 'format': FORMAT}
+        metadata = {'sha256': digest(flat), 'format': FORMAT}
         assets.write_atomically(path, safetensors.numpy.save(flat, metadata))
     return jax.tree.map(jnp.asarray, tables.unflatten(flat))
 
@@ -59,15 +59,16 @@ def _read(path, like):
     try:
         with safetensors.safe_open(path, 'numpy') as file:
             flat = {key: file.get_tensor(key) for key in file.keys()}
-            digest = (file.metadata() or {}).get('sha256')
+            promised = (file.metadata() or {}).get('sha256')
     except (OSError, safetensors.SafetensorError):
         return None
     if {k: v.shape for k, v in flat.items()} != {k: v.shape for k, v in like.items()}:
         return None
-    return flat if digest == _digest(flat) else None
+    return flat if promised == digest(flat) else None
 
 
-def _digest(flat):
+def digest(flat: dict[str, np.ndarray]) -> str:
+    """SHA-256 over the names and values of flat weights."""
     total = hashlib.sha256()
     for key in sorted(flat):
         total.update(key.encode())

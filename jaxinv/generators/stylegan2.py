@@ -101,10 +101,7 @@ def stylegan2(
 
     def init(key):
         keys = jax.random.split(key, 4)
-        noise = {
-            layer: jax.random.normal(jax.random.fold_in(keys[0], i), shape)
-            for i, (layer, shape) in enumerate(noise_shapes.items())
-        }
+        noise = arguments.normal_maps(keys[0], noise_shapes)
         z = jax.random.normal(keys[2], [1000, z_dim])
         label = jax.nn.one_hot(jnp.arange(1000) % c_dim, c_dim) if c_dim else None
         mapper = mapping.init(keys[1], z, label)['params']
@@ -124,11 +121,7 @@ def stylegan2(
         return mapping.apply({'params': weights['buffers']['mapping']}, z, label)
 
     def synthesize(weights, w, noise='const', taps=None):
-        taps = taps or {}
-        arguments.check_w(w, spec)
-        arguments.check_taps(taps, spec)
-        maps = arguments.noise_maps(noise, weights, spec, len(w))
-        w = jnp.broadcast_to(w, (len(w), spec.num_ws, w_dim))
+        w, maps, taps = arguments.of_synthesis(weights, w, noise, taps, spec)
         return synthesis.apply({'params': weights['params']['synthesis']}, w, maps, taps)
 
     return Generator(spec, init, map_, synthesize)

@@ -129,7 +129,7 @@ class Settings(NamedTuple):
     prior_weight: float = 1e-8  # lambda_W of the first term of equation 6
     spread_weight: float = 1e-5  # lambda_W of the second; 1e-3 of the norms
     spread: str = 'squared'  # or 'norm'
-    offsets_weight: float = 5e-6  # lambda_F; 5 of the means
+    offsets_weight: float = 1e-6  # lambda_F; 5 of the means
     offsets: str = 'sum'  # over a feature's values; or 'mean'
     clamp: bool = False  # True = images are cut to [-1, 1] before they are compared
     noise: str = 'const'  # 'none', or 'random' = new maps at every step
@@ -216,8 +216,8 @@ def make_inverter(generator: Generator, settings: Settings) -> Inverter:
         return loss.sum(), {'loss': loss, **terms}  # a sum: the examples share nothing
 
     def learning_rate(count):
-        ramp = schedules.learning_rate_ramp(count / s.num_steps, s.lr_rampdown, s.lr_rampup)
-        return s.learning_rate * ramp
+        t = jnp.asarray(count, float) / s.num_steps  # `float`: of float64 where that is enabled
+        return s.learning_rate * schedules.learning_rate_ramp(t, s.lr_rampdown, s.lr_rampup)
 
     optimizer = optax.adam(learning_rate)
     update = optimize.gradient_update(objective, optimizer)

@@ -55,13 +55,23 @@ class Prior(NamedTuple):
 
 
 def statistics(generator: Generator, weights: Weights, settings: Settings) -> Prior:
-    """The prior from seeded samples of the mapping network, without truncation.
+    """The prior from seeded samples of the mapping network, without truncation."""
+    check(settings)
+    z = latents.sample_z(settings.seed, settings.num_samples, generator.spec.z_dim)
+    return from_samples(_mapping(generator)(weights, z), settings)
+
+
+@functools.cache
+def _mapping(generator):
+    return jax.jit(generator.map)
+
+
+def from_samples(w, settings: Settings) -> Prior:
+    """The prior from samples w [n, w_dim].
 
     Covariance and eigenvalues are of float64: at 512 dimensions they span seven orders.
     """
-    check(settings)
-    z = latents.sample_z(settings.seed, settings.num_samples, generator.spec.z_dim)
-    w = np.asarray(_mapping(generator)(weights, z), np.float64)
+    w = np.asarray(w, np.float64)
     v = np.where(w >= 0, w, SLOPE * w)
     covariance = np.cov(v, rowvar=False) + EPSILON * np.eye(v.shape[1])
     mean = v.mean(axis=0)
@@ -69,11 +79,6 @@ def statistics(generator: Generator, weights: Weights, settings: Settings) -> Pr
         mean = w.mean(axis=0)
         mean = np.where(mean >= 0, mean, SLOPE * mean)
     return from_covariance(mean, covariance, settings.matrix)
-
-
-@functools.cache
-def _mapping(generator):
-    return jax.jit(generator.map)
 
 
 def from_covariance(mean, covariance, matrix: str = 'inverse') -> Prior:

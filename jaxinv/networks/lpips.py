@@ -95,20 +95,31 @@ def features(weights: dict, images: jax.Array) -> tuple[jax.Array, ...]:
     weights. A pure function: use it under jit with the weights as an argument, vmap and grad.
     Products are of the default precision, which on GPUs and TPUs is below float32
     (jax.default_matmul_precision).
+
+    Images smaller than MIN_SIZE, on which the reference implementation fails, are enlarged: every
+    pixel is repeated as often as it takes.
     """
+    least = MIN_SIZE[_net(weights)]
+    if images.ndim == 4 and 0 < min(images.shape[1:3]) < least:
+        times = -(-least // min(images.shape[1:3]))
+        images = jnp.repeat(jnp.repeat(images, times, 1), times, 2)
     heads = [jnp.sqrt(weights[f'head{i}'].astype(images.dtype)) for i in range(5)]
     return tuple(_normalize(x) * h for x, h in zip(trunk(weights, images), heads, strict=True))
 
 
 def trunk(weights: dict, images: jax.Array) -> tuple[jax.Array, ...]:
     """The five feature maps [b, h', w', c] as the trunk makes them, after their ReLU."""
-    net = 'vgg' if 'conv12_kernel' in weights else 'alex'
+    net = _net(weights)
     if images.ndim != 4 or images.shape[-1] != 3 or min(images.shape[1:3]) < MIN_SIZE[net]:
         raise JaxinvError(
             f'images {images.shape} are not [b, h, w, 3] with h and w of at least {MIN_SIZE[net]}, '
             f'which LPIPS {net} needs.'
         )
     return Trunk(net).apply({'params': weights}, images)
+
+
+def _net(weights):
+    return 'vgg' if 'conv12_kernel' in weights else 'alex'
 
 
 def per_layer(features_a, features_b) -> jax.Array:

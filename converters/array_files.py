@@ -1,0 +1,100 @@
+"""Named arrays in .npz and .safetensors files, as read-only views of the file.
+
+Stricter than the libraries: a doubled name is an error, and so are bytes that no array owns.
+"""
+
+import json
+import math
+import struct
+
+import numpy as np
+
+from converters.file_view import Reader, Refused
+from converters.pickle_values import Budget
+from converters.zip_members import Members
+
+_MAX_HEADER = 10**8  # bytes, as in the safetensors library
+_DTYPES = {
+    'F64': '<f8',
+    'F32': '<f4',
+    'F16': '<f2',
+    'BF16': '<u2',  # the upper half of a float32
+    'I64': '<i8',
+    'I32': '<i4',
+    'I16': '<i2',
+    'I8': 'i1',
+    'U8': 'u1',
+    'BOOL': '?',
+}
+
+
+def is_npz(data: memoryview) -> bool:
+    """Whether this zip file is one of NumPy's."""
+    names = list(Members(data, Budget(2**62)))
+    return bool(names) and all(name.endswith('.npy') for name in names)
+
+
+def is_safetensors(data: memoryview) -> bool:
+    """Whether the file begins with the length of a JSON object and the object."""
+    return len(data) > 9 and bytes(data[8:9]) == b'{'
+
+
+def from_npz(data: memoryview, budget: Budget) -> dict[str, np.ndarray]:
+    """{name: array}. Raises Refused, ValueError and other errors of damaged files."""
+    members = Members(data, budget)
+    return {name.removesuffix('.npy'): _npy(members[name], name) for name in members}
+
+
+def from_safetensors(data: memoryview, budget: Budget) -> tuple[dict[str, np.ndarray], dict]:
+    """{name: array} and the metadata, {str: str}. Raises like from_npz."""
+    (length,) = struct.unpack('<Q', data[:8])
+    if length > min(_MAX_HEADER, len(data) - 8):
+        raise ValueError('the header is longer than the file')
+    header = json.loads(bytes(data[8 : 8 + length]), object_pairs_hook=_once)
+    metadata = header.pop('__metadata__', {})
+    content = data[8 + length :]
+    budget.spend(len(content))
+    arrays, spans = {}, []
+    for name, entry in header.items():
+        start, end = entry['data_offsets']
+        shape = tuple(entry['shape'])
+        if any(type(n) is not int or n < 0 for n in (start, end, *shape)):
+            raise ValueError(f'{name[:80]!r} has no place')
+        dtype = np.dtype(_DTYPES[entry['dtype']])
+        if end - start != math.prod(shape) * dtype.itemsize or end > len(content):
+            raise ValueError(f'{name[:80]!r} is not as large as its shape')
+        array = np.frombuffer(content[start:end], dtype).reshape(shape)
+        if entry['dtype'] == 'BF16':
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        arrays[name] = array
+        spans.append((start, end))
+    ends = [0, *(end for _, end in sorted(spans))]
+    if [start for start, _ in sorted(spans)] != ends[:-1] or ends[-1] != len(content):
+        raise Refused('has arrays that share bytes, or bytes of no array')
+    return arrays, metadata
+
+
+def _npy(content, name):
+    file = Reader(content)
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        raise ValueError(f'{name[:80]!r} is of version {version}')
+    if dtype.kind not in 'biufcSU' or not dtype.itemsize:
+        raise Refused(f'holds {name[:80]!r}, an array of Python objects or of records')
+    rest = content[file.tell() :]
+    if len(rest) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f'{name[:80]!r} is not as large as its shape')
+    return np.frombuffer(rest, dtype).reshape(shape, order='F' if fortran else 'C')
+
+
+def _once(pairs):
+    entries = {}
+    for key, value in pairs:
+        if key in entries:
+            raise Refused(f'holds {key[:80]!r} twice')
+        entries[key] = value
+    return entries

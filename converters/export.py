@@ -1,0 +1,233 @@
+"""Writes a generator where its user wants to go on: for jaxinv, or for the PyTorch codes.
+
+| --to | what | for |
+|---|---|---|
+| safetensors | our weights; the header, shown in .json, makes the generator again | jaxinv |
+| orbax | the same weights as an Orbax folder, with generator.json | JAX programs |
+| ada | state dict of NVIDIA's stylegan2-ada-pytorch and stylegan3 (StyleGAN2 networks) | PyTorch |
+| rosinality | state dict of rosinality/stylegan2-pytorch, latent_avg beside its entries | PyTorch |
+
+State dicts are complete, constant filters and noise maps included, so that load_state_dict takes
+them with strict=True. They are written as .safetensors or .npz. No pickle is ever written, so
+nobody has to trust one: docs/checkpoints.md has the lines that load them with PyTorch.
+"""
+
+import io
+import pathlib
+import re
+
+import numpy as np
+import safetensors.numpy
+
+from converters import stylegan2, tables
+from converters.stylegan2 import FILTER
+from jaxinv import assets
+from jaxinv.errors import JaxinvError
+from jaxinv.generators import stored
+from jaxinv.types import Generator, GeneratorSpec, Weights
+
+FORMATS = ('safetensors', 'orbax', 'ada', 'rosinality')
+CONTAINERS = ('.safetensors', '.npz')  # of state dicts
+
+
+class ExportError(JaxinvError):
+    """A generator that cannot be written this way; the message says why and what to do."""
+
+
+def format_of(path: pathlib.Path, to: str | None = None) -> str:
+    """The format to write, from `to` or else the ending of the name; ExportError if they differ."""
+    ending = path.suffix.lower()
+    if to is None and ending in ('', '.safetensors'):
+        return 'safetensors' if ending else 'orbax'
+    if to is None and ending == '.npz':
+        raise ExportError(f'{path} can hold two sorts of names; say --to=ada or --to=rosinality.')
+    if to not in FORMATS and to is not None:
+        raise ExportError(f'--to={to} is unknown; it can be {", ".join(FORMATS)}.')
+    allowed = {'orbax': ('',), 'safetensors': ('.safetensors',)}.get(to, CONTAINERS)
+    if to is None or ending not in allowed:
+        wanted = ' or '.join(allowed if to else CONTAINERS) or 'no ending, as it is a folder'
+        pickles = ' Pickles (.pt, .pkl) are never written.' if ending in ('.pt', '.pkl') else ''
+        raise ExportError(
+            f'{path} should end in {wanted}{f" for --to={to}" if to else ""}.{pickles}'
+        )
+    return to
+
+
+def check_free(path: pathlib.Path, to: str, overwrite: bool) -> None:
+    """Raises ExportError if something is there already that may not be replaced."""
+    if to == 'orbax' and path.is_dir() and any(path.iterdir()):
+        names = {entry.name for entry in path.iterdir()}
+        if not overwrite or not names <= {stored.SIDECAR, stored.ORBAX_FOLDER}:
+            hint = '--overwrite replaces' if overwrite is False else 'that replaces'
+            raise ExportError(
+                f'{path} is not empty; {hint} a generator written by --to=orbax and nothing else.'
+            )
+    elif path.is_dir() and to != 'orbax':
+        raise ExportError(f'{path} is a folder; name a file.')
+    elif path.exists() and (to == 'orbax' or not overwrite):
+        hint = 'name a folder' if to == 'orbax' else '--overwrite replaces it'
+        raise ExportError(f'{path} exists already; {hint}.')
+
+
+def write(
+    path, generator: Generator, weights: Weights, to: str, about: dict | None = None
+) -> tuple[str, ...]:
+    """Writes the generator as `to` and returns sentences for its user. Raises ExportError."""
+    path = pathlib.Path(path)
+    if to == 'orbax':
+        stored.write_orbax(path, generator, weights, about)
+        return ()
+    if to == 'safetensors':
+        stored.write(path, generator, weights, about)
+        stored.write_sidecar(path.with_suffix('.json'), generator, about)
+        return ()
+    arrays = state_dict(generator.spec, weights, to)
+    if path.suffix.lower() == '.npz':
+        file = io.BytesIO()
+        np.savez(file, **arrays)
+        data = file.getvalue()
+    else:
+        # 'format' is what PyTorch's users of safetensors look for.
+        data = safetensors.numpy.save(arrays, {'format': 'pt', 'names': to, 'by': 'jaxinv'})
+    assets.write_atomically(path, data)
+    return notes(generator.spec, to)
+
+
+def state_dict(spec: GeneratorSpec, weights: Weights, names: str) -> dict[str, np.ndarray]:
+    """{name: float32 array} as the PyTorch code has them. names: 'ada' or 'rosinality'.
+
+    With 'rosinality' the average w stands beside the entries as 'latent_avg'.
+    Raises ExportError if that code has no such generator.
+    """
+    arguments = _arguments(spec)
+    flat = {path: np.asarray(array, np.float32) for path, array in tables.flatten(weights).items()}
+    if names == 'ada':
+        found = {}
+        for path, (name, _) in stylegan2.nvidia_table(flat).items():
+            found[name] = _plain(_torch_layout(path, flat[path]))
+        owners = {name.rpartition('.')[0] for name in found if name.startswith('synthesis.')}
+        owners = {name for name in owners if re.fullmatch(r'synthesis\.b\d+\.(conv.|skip)', name)}
+        owners |= {f'synthesis.b{size}' for size in _sizes(arguments)}
+        return found | {f'{owner}.resample_filter': np.float32(FILTER) for owner in owners}
+    _check_rosinality(spec.name, arguments)
+    found = {}
+    for path, (name, _) in stylegan2.rosinality_table(flat).items():
+        found[name] = _plain(_rosinality_layout(path, _torch_layout(path, flat[path])))
+    blocks = len(_sizes(arguments)) - 1
+    owners = [f'convs.{2 * i}.conv.blur.kernel' for i in range(blocks)]
+    owners += [f'to_rgbs.{i}.upsample.kernel' for i in range(blocks)]
+    return found | {owner: np.float32(4 * FILTER) for owner in owners}
+
+
+def notes(spec: GeneratorSpec, names: str) -> tuple[str, ...]:
+    """What the user of a state dict must know: how to make the model, and where images differ."""
+    arguments = _arguments(spec)
+    made = _ada_model(arguments) if names == 'ada' else _rosinality_model(arguments)
+    found = [f'Make the model with {made}']
+    code, other = "NVIDIA's", "rosinality's"
+    if names == 'rosinality':
+        code, other = other, code
+    if arguments['scaled_epsilon'] != (names == 'rosinality'):
+        found.append(
+            f'The generator demodulates with the epsilon of {other} code, {code} has its own: '
+            f'images of the two differ by about 1e-6.'
+        )
+    if names == 'rosinality' and arguments['conv_clamp'] is not None:
+        found.append(
+            f'rosinality has no conv_clamp; images differ where a layer exceeds '
+            f'{arguments["conv_clamp"]:g}.'
+        )
+    return tuple(found)
+
+
+def _arguments(spec):
+    if spec.family != 'stylegan2':
+        raise ExportError(
+            f'{spec.name} is no StyleGAN2, so the PyTorch codes of StyleGAN2 cannot load it; '
+            '--to=safetensors and --to=orbax keep it for jaxinv.'
+        )
+    return dict(spec.arguments)
+
+
+def _check_rosinality(name, arguments):
+    reason = None
+    if arguments['c_dim']:
+        reason = 'knows no classes'
+    elif arguments['architecture'] != 'skip':
+        reason = f'has the skip architecture only, not {arguments["architecture"]}'
+    elif arguments['z_dim'] != arguments['w_dim']:
+        reason = f'has one size for z and w, not {arguments["z_dim"]} and {arguments["w_dim"]}'
+    if reason:
+        raise ExportError(f"rosinality's code {reason}, so {name} cannot be written; use --to=ada.")
+
+
+def _torch_layout(path, array):
+    """From our layout to that of NVIDIA's code, the inverse of converters/stylegan2.py."""
+    if path.endswith('const'):
+        return array.transpose(2, 0, 1)
+    if path.startswith('buffers/noise/'):
+        return array[..., 0]
+    if array.ndim < 2:
+        return array
+    if '/mapping/' in path or '/modulation/' in path:
+        return array.T
+    if array.ndim == 2:  # 1x1 kernels of torgb and skip
+        return array.T[:, :, None, None]
+    return array.transpose(3, 2, 0, 1)
+
+
+def _rosinality_layout(path, array):
+    """The axes of one that rosinality's code adds."""
+    if path.startswith('buffers/noise/'):
+        return array[None, None]
+    if path.endswith('noise_strength'):
+        return array.reshape(1)
+    if path.endswith('torgb/bias'):
+        return array[None, :, None, None]
+    return array[None] if array.ndim > 2 else array
+
+
+def _plain(array):
+    """In C order, which safetensors takes for granted; ascontiguousarray would make 0-d 1-d."""
+    return np.array(array, order='C')
+
+
+def _sizes(arguments):
+    return [4 * 2**i for i in range(len(arguments['channels']))]
+
+
+def _ada_model(arguments):
+    sizes, channels = _sizes(arguments), arguments['channels']
+    most = max(channels)
+    # Without a smaller block any base does that reaches `most` at the last one.
+    bases = [c * size for size, c in zip(sizes, channels, strict=True) if c < most]
+    base = bases[0] if bases else most * sizes[-1]
+    fits = [min(base // size, most) for size in sizes] == list(channels)
+    widths = f'channel_base={base}, channel_max={most}'
+    if not fits:
+        widths = f'channels {_listed(arguments)}, which no channel_base gives'
+    return (
+        f'Generator(z_dim={arguments["z_dim"]}, c_dim={arguments["c_dim"]}, '
+        f'w_dim={arguments["w_dim"]}, img_resolution={arguments["resolution"]}, img_channels=3, '
+        f'mapping_kwargs=dict(num_layers={arguments["mapping_layers"]}), '
+        f'synthesis_kwargs=dict({widths}, architecture={arguments["architecture"]!r}, '
+        f'conv_clamp={arguments["conv_clamp"]})).'
+    )
+
+
+def _rosinality_model(arguments):
+    sizes, channels = _sizes(arguments), arguments['channels']
+    multiplier = max(channels[4] // 256, 1) if len(channels) > 4 else 2
+    usual = [512 if size < 64 else 16384 * multiplier // size for size in sizes]
+    made = (
+        f'Generator({arguments["resolution"]}, {arguments["w_dim"]}, '
+        f'{arguments["mapping_layers"]}, channel_multiplier={multiplier})'
+    )
+    if list(channels) == usual:
+        return f'{made}.'
+    return f'{made}, after setting self.channels in its code to {_listed(arguments)}.'
+
+
+def _listed(arguments):
+    pairs = zip(_sizes(arguments), arguments['channels'], strict=True)
+    return '{' + ', '.join(f'{size}: {c}' for size, c in pairs) + '}'

@@ -1,0 +1,117 @@
+"""Torch modules saved whole, in the persistence format of NVIDIA's PyTorch code.
+
+Such a file holds the source text of the network's classes, which NVIDIA's own loader runs. Here the
+text was dropped by the pickle reader; what is left is each module's attributes: its parameters,
+its buffers, its submodules and its options, of which those that change the arithmetic are checked.
+"""
+
+import re
+
+import numpy as np
+
+from converters import options, tables
+from converters.pickle_values import Record, brief
+
+# Options by module, as jaxinv.generators.stylegan2 has them. NVIDIA: training/networks.py.
+_OPTIONS = {
+    r'mapping\.fc\d+': {'activation': 'lrelu', 'bias_gain': 0.01},
+    r'mapping\.embed': {'activation': 'linear', 'bias_gain': 1},
+    r'synthesis\.b\d+\.conv[01]\.affine': {'activation': 'linear', 'bias_gain': 1},
+    r'synthesis\.b\d+\.torgb\.affine': {'activation': 'linear', 'bias_gain': 1},
+    r'synthesis\.b\d+\.conv0': {'use_noise': True, 'activation': 'lrelu', 'up': 2, 'padding': 1},
+    r'synthesis\.b\d+\.conv1': {'use_noise': True, 'activation': 'lrelu', 'up': 1, 'padding': 1},
+    r'synthesis\.b\d+\.skip': {'activation': 'linear', 'up': 2, 'conv_clamp': None},
+    r'synthesis': {'img_channels': 3},
+}
+_CLAMPED = r'synthesis\.b\d+\.(conv0|conv1|torgb)'
+
+
+def is_module(value) -> bool:
+    return isinstance(value, Record) and value.kind == 'module'
+
+
+def state_dict(module: Record) -> dict[str, np.ndarray]:
+    """{'synthesis.b4.const': array, ...}: what state_dict() of the module would give."""
+    arrays = {}
+    for path, state in _modules(module):
+        for group in ('_parameters', '_buffers'):
+            for name, array in _dict(state, group).items():
+                full = f'{path}.{name}'.lstrip('.')
+                if full in arrays:
+                    raise tables.ConversionError(f'The module holds {full!r} twice.')
+                if array is not None:
+                    arrays[full] = array
+    return arrays
+
+
+def settings(module: Record) -> tuple[dict, list[str]]:
+    """Generator arguments that no tensor tells, {'conv_clamp': ...}, and notes.
+
+    Raises tables.ConversionError naming the option that jaxinv's StyleGAN2 does not have.
+    """
+    modules = dict(_modules(module))
+    if any(re.fullmatch(r'synthesis\.(input|L\d+_.*)', path) for path in modules):
+        raise tables.ConversionError(
+            'This is a StyleGAN3 generator (synthesis.input, synthesis.L0_...), another '
+            'architecture: only StyleGAN2 generators can be read.'
+        )
+    for path, state in modules.items():
+        for pattern, wanted in _OPTIONS.items():
+            if re.fullmatch(pattern, path):
+                options.check(path, state, wanted)
+    clamps = {
+        path: state.get('conv_clamp')
+        for path, state in modules.items()
+        if re.fullmatch(_CLAMPED, path)
+    }
+    clamp = options.clamp(next(iter(clamps.values()), None))
+    for path, value in clamps.items():
+        if options.clamp(value) != clamp:
+            raise tables.ConversionError(
+                f'{path} has conv_clamp = {brief(value)}, other layers {clamp}; one limit for all '
+                'layers is supported.'
+            )
+    halves = [p for p, state in modules.items() if state.get('use_fp16') is True]
+    notes = []
+    if halves:
+        notes.append(f'float16 was used in {", ".join(halves)} on GPUs; here all is float32.')
+    return {'conv_clamp': clamp}, notes
+
+
+def architectures(module: Record) -> set:
+    """What the blocks say of themselves: 'skip', 'resnet' or 'orig'."""
+    found = [
+        state.get('architecture')
+        for path, state in _modules(module)
+        if re.fullmatch(r'synthesis\.b\d+', path)
+    ]
+    return {value if isinstance(value, str) else brief(value) for value in found}
+
+
+def _modules(module, path=''):
+    """Yields (dotted path, attributes) of the module and of all below it."""
+    yield path, module.state
+    for name, child in _dict(module.state, '_modules').items():
+        if child is None:
+            continue
+        if not is_module(child):
+            raise tables.ConversionError(f'{path or "The network"} holds {name!r}, no module.')
+        yield from _modules(child, f'{path}.{name}'.lstrip('.'))
+
+
+def _dict(state, group):
+    value = state.get(group)
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise tables.ConversionError(f'The file holds a torch module without its {group}.')
+    return value
+
+
+def is_flat(module: Record) -> bool:
+    """Whether the generator was made from flat options, as in stylegan3's repository.
+
+    stylegan2-ada-pytorch collects those of the synthesis network in `synthesis_kwargs`.
+    """
+    given = module.state.get('_init_kwargs')
+    return isinstance(given, dict) and bool(
+        {'channel_base', 'conv_clamp', 'num_fp16_res'} & set(given)
+    )

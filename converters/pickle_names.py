@@ -1,0 +1,226 @@
+"""What a pickle may name, and the plain values that are made in its place.
+
+Every entry of the tables at the end is a small function of this module: nothing is looked up in
+the modules a file names, and nothing of theirs is imported.
+"""
+
+import collections
+import math
+
+import numpy as np
+
+from converters.file_view import Refused
+from converters.pickle_values import (
+    Array,
+    Attributes,
+    Dtype,
+    Record,
+    Storage,
+    brief,
+    hashable,
+    put,
+    sizes_of,
+    whole,
+)
+
+MAX_EXPANSION = 2**20  # bytes by which a tensor may be larger than the storage it is made of
+
+
+class Name:
+    """What the file called `module name`: a key into the tables below, not the thing itself."""
+
+    def __init__(self, module, name):
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise ValueError('a name that is no string')
+        self.key = f'{module} {name}'
+        if not any(self.key in table for table in (CALLS, CLASSES, STORAGES)):
+            raise Refused(f'asks for {module}.{name}'[:200] + ', which no weight file needs')
+
+
+def array(machine, data, dtype, shape, order):
+    """The numpy array over these bytes, read-only and without a copy."""
+    if isinstance(data, str):  # Python 2's byte strings, decoded as latin-1 by pickletools
+        data = data.encode('latin-1')
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise Refused('holds a numpy array of Python objects')
+    dtype = dtype.value if isinstance(dtype, Dtype) else dtype
+    if not isinstance(dtype, np.dtype) or dtype.kind not in 'biufcSU' or not dtype.itemsize:
+        raise Refused(f'holds a numpy array of type {brief(dtype)}')
+    shape = sizes_of(shape)
+    machine.budget.spend(math.prod(shape) * dtype.itemsize)
+    if len(data) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f'{len(data)} bytes for an array of shape {shape} and type {dtype}')
+    if isinstance(data, bytearray):
+        data = bytes(data)
+    return np.frombuffer(data, dtype).reshape(shape, order=order)
+
+
+def tensor(machine, storage, offset, sizes, strides, *requires_grad_hooks_metadata):
+    """Follows torch's as_strided, after checking that every element lies in the storage."""
+    if not isinstance(storage, Storage):
+        raise ValueError('a torch tensor without a storage')
+    sizes, strides, offset = sizes_of(sizes), sizes_of(strides), whole(offset)
+    if len(sizes) != len(strides) or offset < 0:
+        raise ValueError(f'a tensor of sizes {sizes}, strides {strides}, offset {offset}')
+    values = storage.values
+    if values is None:
+        return None
+    size = math.prod(sizes) * (4 if values.dtype == _BFLOAT16 else values.dtype.itemsize)
+    machine.budget.spend(size)
+    if size > 2 * values.nbytes + MAX_EXPANSION:  # twice: bfloat16 becomes float32
+        raise Refused(f'holds a tensor of {size} bytes made of {values.nbytes}')
+    if math.prod(sizes) == 0:
+        view = values[:0].reshape(sizes)
+    else:
+        last = offset + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
+        if last >= values.size:
+            raise ValueError(f'a tensor reaches element {last} of {values.size}')
+        steps = [s * values.dtype.itemsize for s in strides]
+        view = np.lib.stride_tricks.as_strided(values[offset:], sizes, steps, writeable=False)
+    if values.dtype == _BFLOAT16:  # the upper half of a float32
+        return (view['bits'].astype(np.uint32) << 16).view(np.float32)
+    return view.astype(values.dtype.newbyteorder('='), order='C', copy=False)
+
+
+# --- What a file may name. Each entry is our own small function of (machine, *arguments). ---
+
+
+def _reconstruct(machine, subtype, shape, typecode):
+    if not (isinstance(subtype, Name) and subtype.key == 'numpy ndarray'):
+        raise Refused('makes an array of a foreign class')
+    return Array()
+
+
+def _dtype(machine, code, align=False, copy=True):
+    if isinstance(code, bytes):
+        code = code.decode('latin-1')
+    # A fixed list: np.dtype itself understands whole little languages.
+    if not isinstance(code, str) or code.lstrip('<>=|') not in _DTYPE_CODES:
+        if isinstance(code, str) and code[:1] in ('S', 'U') and code[1:].isdigit():
+            if len(code) < 8:
+                return Dtype(np.dtype(code))
+        raise Refused(f'holds a numpy array of type {brief(code)}')
+    return Dtype(np.dtype(code))
+
+
+def _scalar(machine, dtype, data):
+    return array(machine, data, dtype, (), 'C')[()]
+
+
+def _frombuffer(machine, data, dtype, shape, order):
+    if order not in ('C', 'F'):
+        raise ValueError(f'array order {brief(order)}')
+    return array(machine, data, dtype, shape, order)
+
+
+def _encode(machine, text, encoding):
+    if not isinstance(text, str) or encoding not in ('latin1', 'latin-1'):
+        raise Refused(f'encodes text as {brief(encoding)}')
+    return text.encode('latin-1')
+
+
+def _bytes(kind):
+    """Protocols below 3 write b'' and every bytearray as calls."""
+
+    def make(machine, data=b'', encoding='latin-1'):
+        if isinstance(data, str):
+            data = _encode(machine, data, encoding)
+        if not isinstance(data, bytes):  # a number would be a length to allocate
+            raise ValueError(f'{kind.__name__} of {type(data).__name__}')
+        return kind(data)
+
+    return make
+
+
+def _ordered_dict(machine, pairs=()):
+    return put(collections.OrderedDict(), [item for key, value in pairs for item in (key, value)])
+
+
+def _parameter(machine, data, *requires_grad_hooks):
+    if data is not None and not isinstance(data, np.ndarray):
+        raise ValueError('a torch parameter that is no tensor')
+    return data
+
+
+def _blob(machine, data):
+    """A storage in a plain pickle: a torch file of its own inside. One level, as torch writes."""
+    if machine.blob is None:
+        raise Refused('holds torch files inside each other')
+    if isinstance(data, str) or not isinstance(data, bytes | memoryview):
+        raise ValueError(f'a torch file in a {type(data).__name__}')
+    return machine.blob(data)
+
+
+def _persistent(machine, meta):
+    """NVIDIA's torch_utils.persistence: the class's source text, which they run, is dropped."""
+    if not isinstance(meta, dict) or not isinstance(meta.get('state'), dict):
+        raise ValueError('a persistent object without a state')
+    if meta.get('type') != 'class' or not isinstance(meta.get('class_name'), str):
+        raise ValueError('a persistent object without a class')
+    return Record('module', meta['class_name'], meta['state'])
+
+
+def _path(machine, *parts):
+    if not all(isinstance(part, str) for part in parts):
+        raise ValueError('a path that is not made of strings')
+    return '/'.join(parts)
+
+
+def _device(machine, kind, index=None):
+    if not isinstance(kind, str):
+        raise ValueError('a device that is not a string')
+    return kind if index is None else f'{kind}:{whole(index)}'
+
+
+def _not_callable(machine, *args):
+    raise Refused('calls a class that is only a label')
+
+
+_DTYPE_CODES = frozenset('b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 c8 c16'.split())
+_BFLOAT16 = np.dtype([('bits', '<u2')])  # numpy has none; the field keeps it apart from uint16
+
+CALLS = {
+    'numpy ndarray': _not_callable,
+    'numpy dtype': _dtype,
+    'collections OrderedDict': _ordered_dict,
+    '_codecs encode': _encode,
+    'torch Size': lambda machine, sizes: sizes_of(sizes),
+    'torch device': _device,
+    'torch._utils _rebuild_tensor': tensor,
+    'torch._utils _rebuild_tensor_v2': tensor,
+    'torch._utils _rebuild_parameter': _parameter,
+    'torch.storage _load_from_bytes': _blob,
+    'torch_utils.persistence _reconstruct_persistent_obj': _persistent,
+}
+for _core in ('numpy.core', 'numpy._core'):
+    CALLS[f'{_core}.multiarray _reconstruct'] = _reconstruct
+    CALLS[f'{_core}.multiarray scalar'] = _scalar
+    CALLS[f'{_core}.numeric _frombuffer'] = _frombuffer
+for _python in ('builtins', '__builtin__'):
+    CALLS[f'{_python} bytes'] = _bytes(bytes)
+    CALLS[f'{_python} bytearray'] = _bytes(bytearray)
+    CALLS[f'{_python} set'] = lambda machine, items=(): {hashable(x) for x in items}
+for _kind in ('PosixPath', 'WindowsPath'):  # in the options of an encoder's training
+    CALLS[f'pathlib {_kind}'] = CALLS[f'pathlib._local {_kind}'] = _path
+CLASSES = {
+    'dnnlib.util EasyDict': Attributes,
+    'argparse Namespace': Attributes,
+    'dnnlib.tflib.network Network': lambda: Record('network'),
+}
+STORAGES = {
+    f'torch {name}Storage': np.dtype(code)
+    for name, code in dict(
+        Double='<f8',
+        Float='<f4',
+        Half='<f2',
+        Long='<i8',
+        Int='<i4',
+        Short='<i2',
+        Char='i1',
+        Byte='u1',
+        Bool='?',
+        ComplexFloat='<c8',
+        ComplexDouble='<c16',
+    ).items()
+}
+STORAGES['torch BFloat16Storage'] = _BFLOAT16

@@ -1,0 +1,86 @@
+"""The two formats of torch.save: a zip file of a pickle and storages, and a stream of pickles."""
+
+import struct
+
+import numpy as np
+
+from converters.file_view import Reader
+from converters.pickle_machine import Machine
+from converters.pickle_values import Budget, Storage, brief, whole
+from converters.zip_members import Members
+
+MAGIC = 0x1950A86A20F9469CFC6C  # the older format begins with a pickle of this number
+
+
+def from_zip(data: memoryview, budget: Budget):
+    """The object in torch's zip format, which is used since torch 1.6."""
+    members = Members(data, budget)
+    pickles = [name for name in members if name.split('/')[1:] == ['data.pkl']]
+    if len(pickles) != 1:
+        raise ValueError('a zip file without a single data.pkl')
+    root = pickles[0].removesuffix('data.pkl')
+    order = '<'
+    if root + 'byteorder' in members:
+        order = {b'little': '<', b'big': '>'}[bytes(members[root + 'byteorder'])]
+    cache = {}
+
+    def storage(dtype, key, count):
+        if key not in cache:
+            cache[key] = members[f'{root}data/{key}']
+        if len(cache[key]) != count * dtype.itemsize:
+            raise ValueError(f'storage {key[:80]!r} is not of the size announced')
+        return np.frombuffer(cache[key], dtype.newbyteorder(order))
+
+    return Machine(Reader(members[pickles[0]]), budget, storage).result
+
+
+def from_stream(data: memoryview, budget: Budget):
+    """The object in a plain pickle, or in torch's format before 1.6."""
+    file = Reader(data)
+    first = Machine(file, budget, blob=lambda blob: _storage_in(blob, budget)).result
+    return _after_magic(file, budget) if _is_magic(first) else first
+
+
+def _storage_in(blob, budget):
+    """The bare storage that torch.storage._load_from_bytes is given."""
+    file = Reader(memoryview(blob))
+    if not _is_magic(Machine(file, budget).result):
+        raise ValueError('a storage that is no torch file')
+    storage = _after_magic(file, budget)
+    if not isinstance(storage, Storage):
+        raise ValueError('a torch file without a storage in place of one')
+    return storage
+
+
+def _is_magic(value):
+    return type(value) is int and value == MAGIC
+
+
+def _after_magic(file, budget):
+    version = Machine(file, budget).result
+    system = Machine(file, budget).result
+    if version != 1001 or not isinstance(system, dict):
+        raise ValueError(f'torch file version {brief(version)}')
+    order = '<' if system.get('little_endian', True) else '>'
+    # The values come after the pickle that uses them, so it is carried out twice.
+    wanted, start = {}, file.tell()
+
+    def note(dtype, key, count):
+        if wanted.setdefault(key, (dtype, count)) != (dtype, count):
+            raise ValueError(f'storage {key[:80]!r} is described twice')
+
+    Machine(file, budget, note)
+    keys = Machine(file, budget).result
+    if not isinstance(keys, list) or sorted(keys) != sorted(wanted):
+        raise ValueError('the list of storages is not the one the tensors use')
+    values = {}
+    for key in keys:
+        dtype, count = wanted[key]
+        (stored,) = struct.unpack(order + 'q', file.read(8))
+        size = whole(count) * dtype.itemsize
+        content = file.block(size) if stored == count else b''
+        if len(content) != size:
+            raise ValueError(f'storage {key[:80]!r} is cut short')
+        values[key] = np.frombuffer(content, dtype.newbyteorder(order))
+    file.seek(start)
+    return Machine(file, budget, lambda dtype, key, count: values[key]).result

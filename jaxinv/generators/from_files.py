@@ -1,0 +1,83 @@
+"""Other projects' checkpoint files: converted once, then kept as safetensors in the cache folder.
+
+The cache is keyed by the SHA-256 of the file, so that a file that is moved or renamed is found
+again and one that is replaced is not mistaken for the old one.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from converters import checkpoint, tables
+from jaxinv import assets, edits, files, generators, latents
+from jaxinv.errors import JaxinvError
+from jaxinv.generators import pretrained, stored
+from jaxinv.generators.stylegan2 import stylegan2
+from jaxinv.types import Generator, Weights
+
+FORMAT = f'1-{pretrained.FORMAT}'  # raise it when readers find other numbers in the same file
+W_AVG_SAMPLES = 100_000  # as e4e and pSp take where a file has no latent_avg
+_BATCH = 10_000
+
+
+def load(path: pathlib.Path, *, which: str = 'G_ema'):
+    """(generator, weights, about) of a checkpoint file that converters/checkpoint.py knows.
+
+    which: 'G_ema' or 'G'. about: {'kind', 'file', 'sha256', 'notes'}, and 'fresh' the first time.
+    Raises JaxinvError.
+    """
+    path = pathlib.Path(path)
+    digest = assets.sha256(path)
+    version = hashlib.sha256(json.dumps([FORMAT, which, digest]).encode()).hexdigest()
+    cached = assets.cache_dir() / 'converted' / f'{version[:24]}.safetensors'
+    found = _cached(cached)
+    if found is None:
+        found = _convert(path, which, digest)
+        stored.write(cached, *found)
+        found[2]['fresh'] = True
+    generator, weights, about = found
+    # The name is this file's, also where the cache knows a copy by another.
+    spec = dataclasses.replace(generator.spec, name=files.safe_name(path.stem))
+    return generator._replace(spec=spec), weights, about | {'file': str(path)}
+
+
+def _cached(file):
+    if not file.is_file():
+        return None
+    try:
+        generator, weights, about = stored.read(file)
+    except JaxinvError:
+        return None  # cut short by a full disk, say: it can be made again
+    return (generator, weights, about) if {'kind', 'sha256', 'notes'} <= set(about) else None
+
+
+def _convert(path, which, digest):
+    found = checkpoint.read(path, which=which)
+    generator = stylegan2(**found.arguments, name=files.safe_name(path.stem))
+    flat, notes = dict(found.flat), list(found.notes)
+    if 'buffers/w_avg' not in flat:
+        flat['buffers/w_avg'] = w_average(generator, tables.unflatten(flat))
+        classes = ', all classes equally' if generator.spec.label_dim else ''
+        notes.append(f'The average w was computed from {W_AVG_SAMPLES} seeded samples{classes}.')
+    weights = jax.tree.map(jnp.asarray, tables.unflatten(flat))
+    if edits.shares_w(generator, weights, 'ffhq'):
+        generator = generators.with_domain(generator, 'ffhq')
+        notes.append("Its mapping network is FFHQ's: jaxinv's directions and alignment apply.")
+    return generator, weights, {'kind': found.kind, 'sha256': digest, 'notes': notes}
+
+
+def w_average(generator: Generator, weights: Weights) -> np.ndarray:
+    """Mean of w [w_dim] over seeded samples; over the classes in turn where there are some."""
+    mapping, total = jax.jit(generator.map), 0.0
+    z = latents.sample_z(0, W_AVG_SAMPLES, generator.spec.z_dim)
+    classes = generator.spec.label_dim
+    for start in range(0, len(z), _BATCH):
+        given = (jax.nn.one_hot((start + np.arange(_BATCH)) % classes, classes),) if classes else ()
+        w = mapping(weights, z[start : start + _BATCH], *given)
+        total = total + np.asarray(w, np.float64).sum(0)
+    return (total / len(z)).astype(np.float32)

@@ -1,0 +1,127 @@
+"""Whatever a checkpoint file asks for, nothing of it is run and one sentence says what is wrong."""
+
+import sys
+
+import hostile
+import numpy as np
+import official_files as files
+import pickle_writer
+import pytest
+
+from converters import checkpoint
+from jaxinv.errors import JaxinvError
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch):
+    """Reads the file, which must be refused with one sentence and leave no trace."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / 'file'
+
+    def refused(data):
+        path.write_bytes(data)
+        before = set(sys.modules)
+        with pytest.raises(JaxinvError) as error:
+            checkpoint.read(path, max_bytes=2**26)
+        assert [p.name for p in tmp_path.iterdir()] == ['file']
+        assert not {m for m in set(sys.modules) - before if not m.startswith('encodings')}
+        message = str(error.value)
+        assert message.startswith(f'{path}') and message.endswith('.')
+        assert '\n' not in message and len(message) < 500 + len(str(path))
+        return message
+
+    return refused
+
+
+def test_the_files_without_what_is_hostile_are_read(tmp_path):
+    path = tmp_path / 'file'
+    extra = {
+        'G_ema': files.nvidia_generator(hostile.weights()),
+        'extra': hostile.view((2, 3), (6, 2), 7),
+    }
+    for data in (
+        pickle_writer.plain_pickle(extra),
+        pickle_writer.plain_pickle(extra, 2),
+        pickle_writer.torch_zip({'g_ema': pickle_writer.tensors(hostile.rosinality())}),
+    ):
+        path.write_bytes(data)
+        assert checkpoint.read(path, max_bytes=2**26).arguments['resolution'] == 8
+
+
+@pytest.mark.parametrize('name', hostile.CALLS)
+def test_no_name_leads_out_of_the_table(name, refused):
+    for data in (
+        hostile.beside(hostile.call(name)),
+        hostile.beside(hostile.call(name), protocol=2),
+        hostile.within(hostile.call(name)),
+    ):
+        refused(data)
+
+
+def test_refusals_name_what_was_asked_for(refused):
+    assert 'asks for os.system' in refused(hostile.beside(hostile.call('os.system')))
+    assert 'asks for builtins.eval' in refused(hostile.beside(hostile.call('builtins.eval')))
+    assert 'nothing in it was run' in refused(hostile.within(hostile.SYSTEM))
+    assert "the member 'archive/data.pkl' twice" in refused(hostile.doubled_member())
+
+
+@pytest.mark.parametrize('name', hostile.HOSTILE)
+def test_hostile_files_are_refused(name, refused):
+    refused(hostile.HOSTILE[name]())
+
+
+def test_source_text_in_official_files_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = {
+        'ada.pkl': files.nvidia_pickle(hostile.weights()),
+        'tuned.pt': files.tuned_generator(hostile.weights()),
+        'tf.pkl': files.tensorflow_pickle(hostile.weights()),
+    }
+    before = set(sys.modules)
+    for name, data in written.items():
+        assert files.SOURCE.strip().encode() in data
+        (tmp_path / name).write_bytes(data)
+        checkpoint.read(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(written)
+    assert not {m for m in set(sys.modules) - before if m.split('.')[0] != 'encodings'}
+
+
+SOUND = {
+    'ada': lambda: files.nvidia_pickle(hostile.weights()),
+    'tuned': lambda: files.tuned_generator(hostile.weights()),
+    'tensorflow': lambda: files.tensorflow_pickle(hostile.weights()),
+    'legacy': lambda: files.rosinality_checkpoint(
+        hostile.rosinality(), write=pickle_writer.torch_legacy
+    ),
+    'npz': lambda: pickle_writer.npz(hostile.weights()),
+    'safetensors': lambda: pickle_writer.safetensors(hostile.weights()),
+}
+
+
+@pytest.mark.parametrize('kind', SOUND)
+def test_truncated_files_are_refused(kind, refused):
+    data = SOUND[kind]()
+    for part in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
+        refused(data[: int(part * len(data))])
+    refused(data[:-1])
+
+
+@pytest.mark.parametrize('kind', SOUND)
+def test_a_flipped_bit_is_refused_or_changes_a_number(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data, path = SOUND[kind](), tmp_path / 'file'
+    path.write_bytes(data)
+    expected = checkpoint.read(path)
+    random = np.random.RandomState(0)
+    for _ in range(12):
+        damaged = bytearray(data)
+        damaged[random.randint(len(data))] ^= 1 << random.randint(8)
+        path.write_bytes(damaged)
+        try:
+            found = checkpoint.read(path, max_bytes=2**26)
+        except JaxinvError:
+            continue
+        assert {k: v.shape for k, v in found.flat.items()} == {
+            k: v.shape for k, v in expected.flat.items()
+        }
+    assert [p.name for p in tmp_path.iterdir()] == ['file']

@@ -1,0 +1,64 @@
+"""Upsampling by two, alone and after a transposed convolution, against slow definitions."""
+
+import jax
+import numpy as np
+import recipe
+
+from jaxinv.generators import resample
+
+
+def normal(i, *shape):
+    return np.random.default_rng(i).standard_normal(shape, dtype=np.float32)
+
+
+def test_up_conv_is_its_definition_pixel_by_pixel():
+    x, kernel = normal(0, 1, 3, 4, 2), normal(1, 3, 3, 2, 5)
+    y = np.zeros([7 + 2, 9 + 2, 5])  # with the filter's padding of 1
+    for i in range(3):
+        for j in range(4):
+            for a in range(3):
+                for b in range(3):
+                    y[1 + 2 * i + a, 1 + 2 * j + b] += x[0, i, j] @ kernel[a, b]
+    fir = recipe.FIR / 16
+    slow = np.array(
+        [
+            [np.tensordot(fir, y[i : i + 4, j : j + 4], 2) for j in range(2 * 4)]
+            for i in range(2 * 3)
+        ]
+    )
+    np.testing.assert_allclose(resample.up_conv(x, kernel)[0], slow, rtol=1e-4, atol=1e-4)
+
+
+def test_up_is_zeros_between_pixels_and_the_filter():
+    x = normal(0, 1, 3, 4, 2)
+    y = np.zeros([2 * 3 + 3, 2 * 4 + 3, 2])
+    y[2 : 2 + 6 : 2, 2 : 2 + 8 : 2] = x[0]
+    slow = [
+        [np.tensordot(recipe.FIR / 16, y[i : i + 4, j : j + 4], 2) for j in range(8)]
+        for i in range(6)
+    ]
+    np.testing.assert_allclose(resample.up(x)[0], slow, rtol=1e-4, atol=1e-5)
+
+
+def test_up_conv_on_cpus_equals_its_stock_form_with_gradients_also_vmapped():
+    x, kernel, g = normal(0, 2, 1, 3, 4, 2), normal(1, 2, 3, 3, 2, 5), normal(2, 2, 1, 6, 8, 5)
+
+    def value_and_gradients(f):
+        def both(x, kernel, g):
+            y, pull = jax.vjp(lambda *args: resample._filter(f(*args), (1, 0)), x, kernel)
+            return y, *pull(g)
+
+        return jax.jit(jax.vmap(both))(x, kernel, g)
+
+    ours = value_and_gradients(resample._transposed)
+    stock = value_and_gradients(resample._transposed_stock)
+    for a, b in zip(ours, stock, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_no_up_conv_on_cpus_is_a_dilated_convolution():
+    x, kernel = normal(0, 1, 8, 8, 4), normal(1, 3, 3, 4, 4)
+    gradient = jax.jit(jax.grad(lambda *args: resample.up_conv(*args).sum(), (0, 1)))
+    assert 'convolution' not in gradient.lower(x, kernel).as_text()
+    other = gradient.trace(x, kernel).lower(lowering_platforms=('cuda',))
+    assert 'convolution' in other.as_text()

@@ -1,0 +1,156 @@
+"""The SAM task with a tiny random generator: outputs, resuming, baselines, bad settings."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+from test_experiment import load_config
+
+import jaxinv
+from jaxinv import sam_experiment, sam_files
+from jaxinv.errors import JaxinvError
+from jaxinv.inversion import sam
+
+long = pytest.mark.long  # half a minute for the run that the first tests look at
+METRICS = {'psnr', 'psnr_256', 'lpips_vgg', 'lpips_vgg_full', 'lpips_alex', 'mse', 'ms_ssim'}
+
+
+@pytest.fixture(scope='module')
+def wide(tmp_path_factory):
+    """Two wide pictures without faces."""
+    folder = tmp_path_factory.mktemp('inputs')
+    random = np.random.RandomState(0)
+    for name in ('one', 'two'):
+        blocks = random.randint(0, 255, (3, 4, 3)).astype(np.uint8)
+        picture = PIL.Image.fromarray(blocks).resize((128, 96), PIL.Image.Resampling.BICUBIC)
+        picture.save(folder / f'{name}.png')
+    (folder / 'letter.png').write_text('not a picture')
+    return folder
+
+
+def config_of(folder, variant=''):
+    config = load_config('sam', f'test,{variant}')
+    config.data.images = str(folder)
+    config.data.align, config.data.fit = 'none', 'pad'
+    config.invertibility.spaces = ('W+', 'F6')
+    return config
+
+
+@pytest.fixture(scope='module')
+def finished(wide, tmp_path_factory):
+    path = tmp_path_factory.mktemp('run') / 'work'
+    lines = []
+    config = config_of(wide)
+    sam_experiment.run(config, path, log=lambda text, **_: lines.append(text))
+    return config, path, lines
+
+
+@long
+def test_outputs_have_their_promised_names_and_numbers(finished):
+    _, path, lines = finished
+    result = json.loads((path / 'metrics.json').read_text())
+    assert set(result['identities']) == {'one', 'two'}
+    for stages in result['identities'].values():
+        assert set(stages) == {'W', 'SAM'} and METRICS <= set(stages['SAM'])
+        assert stages['SAM']['psnr'] > stages['W']['psnr']
+    assert [s['file'].rsplit('/')[-1] for s in result['skipped']] == ['letter.png']
+    names = {p.name for p in (path / 'images' / 'one').iterdir()}
+    assert {'chosen_spaces_chosen.png', 'invertibility_maps_f6.png', 'SAM.png'} <= names
+    page = (path / 'report.html').read_text()
+    assert 'Chosen spaces' in page and 'share in W+' in page
+
+
+@long
+def test_codes_give_the_picture_of_the_report_again(finished):
+    config, path, _ = finished
+    codes, masks = sam_files.load_codes(path)
+    assert codes.w_plus.shape[0] == 2 and set(codes.offsets) == set(masks) == {'F6'}
+    generator, weights = jaxinv.load_generator(config.generator)
+    images = jax.jit(functools.partial(sam.synthesize, generator))(weights, codes, masks)
+    saved = np.asarray(PIL.Image.open(path / 'images' / 'two' / 'SAM.png'), np.float32)
+    np.testing.assert_allclose(np.clip((images[1] + 1) * 127.5, 0, 255), saved, atol=1)
+
+
+@long
+def test_chosen_spaces_follow_the_maps_and_padding_has_no_say(finished):
+    _, path, _ = finished
+    with np.load(path / sam_files.REGIONS) as regions:
+        labels, chosen = regions['labels'][0], regions['chosen'][0]
+        error = regions['maps/W+'][0]
+    picture = np.zeros((32, 32), bool)
+    picture[4:28] = True  # 128 x 96 in a square of 32
+    for segment in np.unique(labels[picture]):
+        inside = (labels == segment) & picture
+        if abs(error[inside].mean() - 0.225) > 1e-3:
+            assert (chosen[inside] == (0 if error[inside].mean() <= 0.225 else 1)).all()
+
+
+@long
+def test_rerun_and_resumed_run_end_with_the_same_numbers(finished, tmp_path):
+    config, path, lines = finished
+    again = []
+    sam_experiment.run(config, path, log=lambda text, **_: again.append(text))
+    assert any('Finished already' in line for line in again)
+
+    class Stop(Exception):
+        pass
+
+    def stop(text, **_):
+        if text.startswith('invert ') and ' 2/4' in text:
+            raise Stop
+
+    with pytest.raises(Stop):
+        sam_experiment.run(config, tmp_path / 'work', log=stop)
+    resumed = []
+    sam_experiment.run(config, tmp_path / 'work', log=lambda text, **_: resumed.append(text))
+    assert any('measure_F6: going on' in line for line in resumed), resumed
+    first, second = (sam_files.load_codes(p)[0] for p in (path, tmp_path / 'work'))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+@long
+@pytest.mark.parametrize(
+    'variant',
+    ['w', 'w_plus', 'gaussian_prior', 'f4', 'f6', 'pti', 'pti_sam', 'no_refinement', 'class_map',
+     'no_offset_penalty', 'official', 'sweep'],
+)  # fmt: skip
+def test_baselines_and_ablations_make_the_same_report(finished, wide, tmp_path, variant):
+    _, path, _ = finished
+    config = load_config('sam', f'{variant},test')
+    config.data.images = str(wide)
+    config.data.align, config.data.fit = 'none', 'pad'
+    config.start = str(path)
+    if variant == 'sweep':
+        config.sweep.num_steps = 2
+    sam_experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)
+    result = json.loads((tmp_path / 'work' / 'metrics.json').read_text())
+    last = sam_experiment.LABELS[config.method]
+    assert METRICS <= set(result['mean'][last])
+    assert (tmp_path / 'work' / 'report.html').stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        ({'method': 'sad'}, "method is 'sad'"),
+        ({'method': 'f10'}, 'has no F10; it has W'),
+        ({'invertibility.tau': 0.0}, 'must lie between'),
+        ({'sam.spread': 'cubic'}, "it can be 'squared' or 'norm'"),
+        ({'prior.order': 'other'}, "it can be 'mean_of_map' or 'map_of_mean'"),
+        ({'edit_mixing': 'none'}, "'with_offsets' or 'official'"),
+        ({'start': '/nowhere'}, 'is not an .npz file'),
+        ({'segments.how': '/nowhere'}, 'neither auto, face, slic nor a label map'),
+        ({'invertibility.network': '/nowhere'}, 'is not a file'),
+        ({'invertibility.resample': 'cubic'}, 'bilinear or lanczos'),
+        ({'invertibility.spaces': ('W+', 'F7')}, 'F7'),
+        ({'invertibility.assign': (('face', 'F10'),)}, 'F10'),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(wide, tmp_path, settings, words):
+    config = config_of(wide)
+    config.update_from_flattened_dict(settings)
+    with pytest.raises(JaxinvError, match=words):
+        sam_experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)
