@@ -124,8 +124,8 @@ def jax_side(task, resolution, batch):
 
 def torch_side(task, resolution, batch):
     import torch
-
     import torch_twin
+
     from converters import lpips
 
     torch.set_num_threads(os.cpu_count())
@@ -222,7 +222,7 @@ def main(argv):
 
 if __name__ == '__main__':
     if '--side=jax' in sys.argv:
-        from jaxinv import huge_pages
+        from jaxinv import memory
 
-        huge_pages.restart_with()  # as the launcher does
+        memory.restart_with_large_pages()  # as the launcher does
     app.run(main)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from jaxinv import generators, huge_pages
+from jaxinv import generators, memory
 from jaxinv.generators import ops
 
 _RESOLUTION = flags.DEFINE_integer('resolution', 512, 'Pixels: 512 or 1024.')
@@ -119,5 +119,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    huge_pages.restart_with()
+    memory.restart_with_large_pages()
     app.run(main)

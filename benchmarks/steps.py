@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from jaxinv import data, experiment, generators, huge_pages, images, latents
+from jaxinv import data, experiment, generators, images, latents, memory
 from jaxinv.inversion import project, pti
 from jaxinv.networks import lpips
 
@@ -108,5 +108,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    huge_pages.restart_with()  # as the launcher does
+    memory.restart_with_large_pages()  # as the launcher does
     app.run(main)

@@ -1,4 +1,4 @@
-"""PTI's steps on StyleGAN2 in plain PyTorch: what jaxinv is timed against (benchmarks/against_torch.py).
+"""PTI's steps on StyleGAN2 in plain PyTorch: what against_torch.py times jaxinv against.
 
 The arithmetic of the official path without its CUDA extensions: kernels modulated for each sample
 and applied by a grouped convolution, filters applied as depthwise convolutions after zeros were put

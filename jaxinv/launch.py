@@ -22,7 +22,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxinv import huge_pages
+from jaxinv import memory
 from jaxinv import workdir as workdirs
 from jaxinv.errors import JaxinvError
 
@@ -150,5 +150,5 @@ def _exit(message: str, code: int = 1):
 
 
 if __name__ == '__main__':
-    huge_pages.restart_with()
+    memory.restart_with_large_pages()
     app.run(main, flags_parser=parse_flags)

@@ -28,7 +28,6 @@ import optax
 from jaxinv import memory
 from jaxinv.errors import JaxinvError
 
-
 # The other scheduler runs small operations side by side, and holds twice the memory for it.
 _CPU_OPTIONS = {'xla_cpu_enable_concurrency_optimized_scheduler': False}
 
@@ -60,6 +59,7 @@ class Loop(NamedTuple):
     chunk: Callable  # (state, args, key, num_steps) -> (state, traces, active [chunk_steps, b])
     begin: Callable  # (state) -> carry of a chunk's first part
     part: Callable  # (carry, args, key, part) -> carry, jitted; a step is `parts` of them
+    compiled: dict  # on CPUs: the part's programs, by the types of their arguments
     parts: int
     chunk_steps: int
 
@@ -178,7 +178,7 @@ def make_loop(
                 break
         return carry.state, carry.traces, carry.active
 
-    return Loop(init, chunk, begin, jitted_part, parts, chunk_steps)
+    return Loop(init, chunk, begin, jitted_part, compiled, parts, chunk_steps)
 
 
 def _keep_done(done, old, new):

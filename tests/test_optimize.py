@@ -85,7 +85,7 @@ def test_next_problem_and_short_chunks_reuse_the_program():
         variables, _ = problem()
         args = {'target': jnp.array(np.random.RandomState(seed).randn(3, 2), jnp.float32)}
         optimize.run(loop, loop.init(variables, 3), args, KEY, 7)
-    assert loop.part._cache_size() == 1
+    assert len(loop.compiled) == 1
 
 
 def test_callers_buffers_survive_donation():

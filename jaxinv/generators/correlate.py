@@ -17,8 +17,8 @@ BAND = 1_200_000  # numbers in a band; about 5 MB, best of those measured
 def correlate(x, sources, scale=None):
     """Sums over pixels of x[p] (outer) source[p + offset], for several sources.
 
-    x [b, h, w, c], scale [b, c] to multiply it with; sources: list of (array [b, >= h, >= w, d], (row, column) offset), all inside
-    their array. Returns [number of sources, c, d].
+    x [b, h, w, c]; scale [b, c] multiplies it, None = 1. sources: (array [b, >= h, >= w, d],
+    (row, column) offset), every window inside its array. Returns [number of sources, c, d].
     """
     b, h, w, c = x.shape
     d = sources[0][0].shape[-1]

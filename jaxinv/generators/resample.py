@@ -82,7 +82,7 @@ def _up_conv_cpu(x, kernel):
 
 
 def _filter_parities(even, odd, axis):
-    """Even positions [n + 1] and odd ones [n], filtered: the even and odd ones [n] of the result."""
+    """Even positions [n + 1] and odd ones [n] -> those of the filtered result, [n] each."""
     size = odd.shape[axis]
     odd = _pad(odd, axis)
     here, after = (_window(even, i, size, axis) for i in range(2))

@@ -75,7 +75,9 @@ def _image_kernels_bwd(residuals, g):
     return jnp.einsum('bhwd,bcd->bhwc', g, after(kernels, [g_kernels])), g_kernels
 
 
-image_kernels.defvjp(lambda x, kernels: (image_kernels(x, kernels), (x, kernels)), _image_kernels_bwd)
+image_kernels.defvjp(
+    lambda x, kernels: (image_kernels(x, kernels), (x, kernels)), _image_kernels_bwd
+)
 
 
 def after(value, arrays):

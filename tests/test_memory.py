@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from jaxinv import huge_pages
+from jaxinv import memory
 
 PROGRAM = """
 import os, sys
-from jaxinv import huge_pages
+from jaxinv import memory
 print('start', os.getpid(), flush=True)
-huge_pages.restart_with()
+memory.restart_with_large_pages()
 print(os.environ.get('GLIBC_TUNABLES'), sys.argv[1:])
 """
 
@@ -30,7 +30,7 @@ def run(**environment):
 def test_restarts_once_in_the_same_process_with_the_same_arguments(given):
     starts, last = run(GLIBC_TUNABLES=given)
     assert len(starts) == 2 and len(set(starts)) == 1
-    setting = ':'.join(filter(None, [given, f'{huge_pages.SETTING}=1']))
+    setting = ':'.join(filter(None, [given, f'{memory.SETTING}=1']))
     assert last == f"{setting} ['a b', '--c=d']"
 
 

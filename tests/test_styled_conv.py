@@ -1,0 +1,138 @@
+"""The styled convolution and its parts against plain definitions, values and gradients."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxinv.generators import ops, resample
+from jaxinv.generators.correlate import correlate
+from jaxinv.generators.styled_conv import image_kernels, styled_conv
+
+GAIN = 1.3
+
+
+def normal(i, *shape):
+    return np.random.default_rng(i).standard_normal(shape)
+
+
+def plain_up_conv(x, kernel):
+    """Its definition, sum by sum: zeros between, transposed convolution, filter."""
+    b, h, w, _ = x.shape
+    y = jnp.zeros((b, 2 * h + 1, 2 * w + 1, kernel.shape[-1]), x.dtype)
+    for i in range(3):
+        for j in range(3):
+            y = y.at[:, i : i + 2 * h : 2, j : j + 2 * w : 2].add(x @ kernel[i, j])
+    y = jnp.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    fir = np.outer(resample.FIR, resample.FIR)
+    return sum(fir[i, j] * y[:, i : i + 2 * h, j : j + 2 * w] for i in range(4) for j in range(4))
+
+
+def plain_conv(x, kernel):
+    h, w = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return sum(x[:, i : i + h, j : j + w] @ kernel[i, j] for i in range(3) for j in range(3))
+
+
+def plain(x, style, kernel, demodulation, noise, bias, up, gain, limit):
+    x = x * style[:, None, None]
+    x = plain_up_conv(x, kernel) if up else plain_conv(x, kernel)
+    x = x * demodulation[:, None, None] + noise + bias
+    x = jnp.where(x >= 0, x, 0.2 * x) * gain
+    return x if limit is None else jnp.clip(x, -limit, limit)
+
+
+def value_and_grads(f, *args):
+    @jax.jit
+    def both(*args):
+        y, pull = jax.vjp(f, *args)
+        return (y, *pull(jnp.asarray(normal(99, *y.shape), y.dtype)))
+
+    return both(*args)
+
+
+def assert_equal(f, g, *args):
+    with jax.enable_x64(True):
+        for a, b in zip(value_and_grads(f, *args), value_and_grads(g, *args), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11)
+
+
+def arguments(up, noise_shape):
+    size = 4 if up else 8
+    return (
+        normal(0, 2, size, size, 5),
+        normal(1, 2, 5),
+        normal(2, 3, 3, 5, 6),
+        np.abs(normal(3, 2, 6)) + 0.1,
+        normal(4, *noise_shape),
+        normal(5, 6),
+    )
+
+
+@pytest.mark.parametrize('up', [False, True])
+@pytest.mark.parametrize('noise_shape', [(1, 1, 1, 1), (1, 8, 8, 1), (2, 8, 8, 1)])
+@pytest.mark.parametrize('limit', [None, 1.0])
+def test_styled_conv_equals_its_definition_with_gradients(up, noise_shape, limit):
+    definition = partial(plain, up=up, gain=GAIN, limit=limit)
+
+    def ours(*args):  # custom_vjp takes its constants by position
+        return styled_conv(*args, up, GAIN, limit)
+
+    assert_equal(ours, definition, *arguments(up, noise_shape))
+
+
+def test_styled_conv_vmapped_over_kernels_equals_one_by_one():
+    x, style, kernel, demodulation, noise, bias = arguments(True, (1, 8, 8, 1))
+    kernels = normal(6, 3, *kernel.shape)
+
+    def loss(kernel):
+        return jnp.sum(
+            styled_conv(x, style, kernel, demodulation, noise, bias, True, 1.0, None) ** 2
+        )
+
+    with jax.enable_x64(True):
+        together = jax.vmap(jax.grad(loss))(kernels)
+        alone = jnp.stack([jax.grad(loss)(kernel) for kernel in kernels])
+        np.testing.assert_allclose(together, alone, rtol=1e-9)
+
+
+@pytest.mark.parametrize('size', [(4, 4), (3, 5), (1, 2)])
+def test_up_conv_equals_its_definition_and_its_stock_form_with_gradients(size):
+    args = normal(0, 2, *size, 3), normal(1, 3, 3, 3, 4)
+    assert_equal(resample.up_conv, plain_up_conv, *args)
+    assert_equal(resample._up_conv_stock, plain_up_conv, *args)
+
+
+def test_image_kernels_equals_its_definition_with_gradients():
+    args = normal(0, 2, 4, 4, 3), normal(1, 2, 3, 2)
+    assert_equal(image_kernels, lambda x, k: jnp.einsum('bhwc,bcd->bhwd', x, k), *args)
+
+
+@pytest.mark.parametrize('rows', [8, 6, 7])
+def test_correlate_is_the_sum_over_pixels_whatever_the_bands(rows, monkeypatch):
+    x, scale = normal(0, 2, rows, 4, 3), normal(1, 2, 3)
+    padded = normal(2, 2, rows + 2, 6, 5)
+    offsets = [(i, j) for i in range(3) for j in range(3)]
+    slow = [
+        np.einsum('nhwc,nhwd->cd', x * scale[:, None, None], padded[:, i : i + rows, j : j + 4])
+        for i, j in offsets
+    ]
+    for band in (1, 2 * 4 * 5 * 9, 10**6):
+        monkeypatch.setattr('jaxinv.generators.correlate.BAND', band)
+        with jax.enable_x64(True):
+            ours = jax.jit(lambda x, s, p: correlate(x, [(p, o) for o in offsets], s))(
+                x, scale, padded
+            )
+        np.testing.assert_allclose(ours, slow, rtol=1e-10)
+
+
+def test_conv_gradients_of_a_scaled_input():
+    x, scale, kernel = normal(0, 2, 5, 6, 3), normal(1, 2, 3), normal(2, 3, 3, 3, 4)
+    g = normal(3, 2, 5, 6, 4)
+    with jax.enable_x64(True):
+        ours = ops.conv_grads_cpu(x, kernel, g, scale=scale)
+        wanted = jax.vjp(plain_conv, jnp.asarray(x * scale[:, None, None]), kernel)[1](g)
+    for a, b in zip(ours, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10)
