@@ -57,6 +57,7 @@ class Machine:
         self.budget, self.storage, self.blob = budget, storage, blob
         self.stack, self.marks, self.memo = [], [], {}
         for name, arg in instructions(file):
+            budget.step()
             self.step(name, arg)
         if len(self.stack) != 1 or self.marks:
             raise ValueError('the pickle ends in the middle of something')

@@ -4,17 +4,28 @@ import numpy as np
 
 from converters.file_view import Refused
 
+# In all pickles of a file: half a minute. Training checkpoints have some ten thousand.
+MAX_INSTRUCTIONS = 10**7
+
 
 class Budget:
-    """Bytes of arrays that may still be made. Python integers: int64 products could wrap around."""
+    """What a file may still cost: bytes of arrays, and instructions of its pickles.
+
+    Python integers: products of int64 sizes could wrap around.
+    """
 
     def __init__(self, left):
-        self.left = left
+        self.left, self.instructions = left, MAX_INSTRUCTIONS
 
     def spend(self, count):
         self.left -= count
         if self.left < 0:
             raise Refused('holds arrays larger than allowed')
+
+    def step(self):
+        self.instructions -= 1
+        if self.instructions < 0:
+            raise Refused('has too many instructions')
 
 
 class Array:

@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from converters import safe_pickle
+from converters import pickle_values, safe_pickle
 from converters.safe_pickle import UnsafePickle
 
 VALUES = np.arange(24, dtype=np.float32) - 7.5
@@ -242,6 +242,17 @@ def test_hostile_files_run_nothing_and_get_one_sentence(name, tmp_path, monkeypa
     message = str(error.value)
     assert message.startswith('the file ') and message.endswith('.') and '\n' not in message
     assert len(message) < 400
+
+
+def test_instructions_are_counted_over_all_pickles_of_a_file(monkeypatch):
+    data = torch_legacy(tensor((24,), (1,)).replace(b'tQ', b'NtQ') + b'.', {'0': VALUES})
+    read(data)
+    monkeypatch.setattr(pickle_values, 'MAX_INSTRUCTIONS', 60)
+    read(pickle.dumps(list(range(50))))
+    with pytest.raises(UnsafePickle, match='too many instructions'):
+        read(data)
+    with pytest.raises(UnsafePickle, match='too many instructions'):
+        read(pickle.dumps(list(range(100))))
 
 
 def test_the_hostile_files_are_hostile(tmp_path, monkeypatch):
