@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from converters import safe_pickle, tables
-from jaxinv.networks import invertibility
+from jaxinv.networks import deeplab, invertibility
 
 BASE = 'sd_base'
 _LAST = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias'}
@@ -50,7 +50,7 @@ def convert(content: Mapping):
     return network, tables.unflatten(flat)
 
 
-def sizes(source: Mapping[str, np.ndarray]) -> invertibility.Sizes:
+def sizes(source: Mapping[str, np.ndarray]) -> deeplab.Sizes:
     """The architecture that the shapes tell."""
     try:
         blocks = tuple(
@@ -70,7 +70,7 @@ def sizes(source: Mapping[str, np.ndarray]) -> invertibility.Sizes:
         raise tables.ConversionError(
             f'No {error.args[0]}: this is not a DeepLabV3+ with a ResNet, the released base.'
         ) from None
-    return invertibility.Sizes('resnet', blocks, width, pyramid, shortcut, head_layers=2)
+    return deeplab.Sizes('resnet', blocks, width, pyramid, shortcut, head_layers=2)
 
 
 def _flatten(content) -> dict[str, np.ndarray]:

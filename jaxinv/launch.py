@@ -30,6 +30,8 @@ TASKS = {
     'invert': 'jaxinv.experiment',
     'invert_sam': 'jaxinv.sam_experiment',
     'fit_directions': 'jaxinv.fit_directions',
+    'invertibility_data': 'jaxinv.invertibility_data',
+    'train_invertibility': 'jaxinv.train_invertibility',
 }
 
 

@@ -9,7 +9,7 @@ import recipe
 from converters import invertibility as converter
 from converters import tables
 from jaxinv.errors import JaxinvError
-from jaxinv.networks import invertibility
+from jaxinv.networks import deeplab, invertibility
 
 BLOCKS = (1, 2, 1, 3)
 WIDTH, PYRAMID, SHORTCUT = 4, 6, 5
@@ -178,7 +178,7 @@ def test_the_released_architecture_and_layout():
     content = released()
     network, variables = converter.convert(content)
     assert network == invertibility.Network(
-        SPACES, invertibility.Sizes('resnet', BLOCKS, WIDTH, PYRAMID, SHORTCUT, 2)
+        SPACES, deeplab.Sizes('resnet', BLOCKS, WIDTH, PYRAMID, SHORTCUT, 2)
     )
     image = np.random.RandomState(0).uniform(-1, 1, (3, 48, 64))
     x = slow_resize(slow_base(content['sd_base'], image), (48, 64))
@@ -222,7 +222,7 @@ def test_files_that_are_something_else_are_refused(tmp_path):
 
 def test_a_saved_network_predicts_the_same(tmp_path):
     network = invertibility.make(SPACES, 'small')
-    variables = invertibility.init(network, jax.random.key(0))
+    variables = invertibility.init(network, seed=0)
     invertibility.save(tmp_path / 'network.safetensors', network, variables)
     again, loaded = invertibility.load(tmp_path / 'network.safetensors')
     assert again == network

@@ -1,0 +1,51 @@
+r"""Pictures with measured invertibility maps, to train SAM's invertibility network on.
+
+    python -m jaxinv.launch --config=invertibility_data --workdir=DATA
+    python -m jaxinv.launch --config=train_invertibility --config.data=DATA
+
+Takes pictures of the generator with occluders and crooked framing (jaxinv/distortions.py), and real
+ones from config.images. The paper takes 10 000 real ones; there the inversions are most of the
+work, here too. `:compact` is what two CPU cores can bear: few steps, LPIPS at 128 pixels.
+To share the work: the same command with --config.shares=N and --config.share=0 ... N-1, each with
+a --workdir of its own; train with all of them, separated by commas.
+"""
+
+import ml_collections
+
+from jaxinv import defaults
+
+
+def get_config(arg=''):
+    config = ml_collections.ConfigDict()
+    config.task = 'invertibility_data'
+    config.seed = 0
+    config.generator = 'mobile_stylegan_ffhq'
+    config.resolution = 512
+    config.lpips = 'auto'
+    config.spaces = ()  # () = all of W+, F4, F6, F8, F10 that the generator has
+    config.images = ''  # a folder of real pictures, 'demo', or '' = none
+    config.aligned = False  # True = they are FFHQ crops already
+    config.samples = dict(num=1000, truncation_psi=0.9)  # generated pictures; psi 1 = off
+    config.share, config.shares = 0, 1
+    config.at_once = 2  # pictures in a program, times the number of spaces
+
+    # The single-space inversions, see sam.Settings; the released code takes 1001 steps.
+    config.sam = dict(num_steps=300, learning_rate=0.05, loss_size=256, chunk_steps=20)
+    config.prior = dict(num_samples=10_000, seed=123)
+    return defaults.variant(config, arg, {'compact': _compact, 'quicktest': _quicktest})
+
+
+def _compact(config):
+    config.images = 'demo'
+    config.samples.num = 30
+    config.at_once = 1
+    config.sam.num_steps = 16
+    config.sam.learning_rate = 0.1
+    config.sam.loss_size = 128
+
+
+def _quicktest(config):
+    config.generator, config.resolution = 'tiny', 32
+    config.samples.num = 3
+    config.sam.num_steps, config.sam.chunk_steps = 4, 2
+    config.prior.num_samples = 100
