@@ -19,6 +19,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.resolution = config_dict.placeholder(int)
     # Class of a class-conditional generator, 0 ...; None for all others.
     config.label = config_dict.placeholder(int)
+    # Of StyleGAN2's feature maps: 'float32', or 'bfloat16', half the memory; not faster on CPUs.
+    config.compute_dtype = 'float32'
 
     config.data = ml_collections.ConfigDict()
     config.data.images = 'demo'  # a folder, or files separated by commas; 'demo' = two portraits

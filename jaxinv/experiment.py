@@ -89,12 +89,13 @@ def settings_of(config) -> tuple[project.Settings, pti.Settings]:
 
 
 def open_generator(config, log=print):
-    """config.generator for config.label: (generator, weights, what is known of its origin)."""
+    """config.generator as it is asked for: (generator, weights, what is known of its origin)."""
     generator, weights, about = checkpoints.open_generator(
         config.generator, config.resolution, log=log
     )
     for note in about.get('notes', ()) if about.get('fresh') else ():
         log(f'{generator.spec.name}: {note}')
+    generator = generators.with_compute_dtype(generator, config.compute_dtype)
     return generators.with_label(generator, config.label), weights, about
 
 

@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxinv import generators
+from jaxinv.errors import JaxinvError
 from jaxinv.generators import ops, resample
 from jaxinv.generators.correlate import correlate
 from jaxinv.generators.styled_conv import image_kernels, styled_conv
+from jaxinv.generators.stylegan2 import stylegan2
 
 GAIN = 1.3
 
@@ -132,7 +135,43 @@ def test_conv_gradients_of_a_scaled_input():
     x, scale, kernel = normal(0, 2, 5, 6, 3), normal(1, 2, 3), normal(2, 3, 3, 3, 4)
     g = normal(3, 2, 5, 6, 4)
     with jax.enable_x64(True):
-        ours = ops.conv_grads_cpu(x, kernel, g, scale=scale)
+        ours = ops.conv_grads_cpu(x, kernel, g, scale)
         wanted = jax.vjp(plain_conv, jnp.asarray(x * scale[:, None, None]), kernel)[1](g)
     for a, b in zip(ours, wanted, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10)
+
+
+def test_bfloat16_features_keep_float32_parameters_pixels_and_gradients():
+    make = partial(stylegan2, 32, z_dim=16, w_dim=16, mapping_layers=2, channel_base=512)
+    exact, coarse = make(), generators.with_compute_dtype(make(), 'bfloat16')
+    weights = exact.init(jax.random.key(0))
+    assert jax.tree.map(jnp.shape, coarse.init(jax.random.key(0))) == jax.tree.map(
+        jnp.shape, weights
+    )
+    w = exact.map(weights, normal(0, 2, 16).astype(np.float32))[:, None]
+    target = normal(1, 2, 32, 32, 3).astype(np.float32)
+
+    def loss(params, generator):
+        images, features = generator.synthesize(weights | {'params': params}, w)
+        return jnp.mean((images - target) ** 2), (images, features['F4'])
+
+    run = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    gradients, (images, feature) = run(weights['params'], exact)
+    coarse_gradients, (coarse_images, coarse_feature) = run(weights['params'], coarse)
+    assert feature.dtype == np.float32 and coarse_feature.dtype == jnp.bfloat16
+    assert coarse_images.dtype == np.float32
+
+    def difference(a, b):
+        a, b = (jnp.concatenate([x.ravel() for x in jax.tree.leaves(tree)]) for tree in (a, b))
+        assert a.dtype == b.dtype == np.float32
+        return jnp.linalg.norm(a - b) / jnp.linalg.norm(a)
+
+    assert 1e-5 < difference(images, coarse_images) < 0.02
+    assert 1e-5 < difference(gradients, coarse_gradients) < 0.05
+
+
+def test_compute_dtype_is_checked():
+    with pytest.raises(JaxinvError, match="compute_dtype is 'float16'"):
+        generators.with_compute_dtype(stylegan2(32), 'float16')
+    with pytest.raises(JaxinvError, match='float32 only'):
+        generators.with_compute_dtype(generators.make('tiny'), 'bfloat16')

@@ -123,6 +123,24 @@ def with_domain(generator: Generator, domain: str) -> Generator:
 
 
 @functools.lru_cache(maxsize=8)  # equal values, so that compiled programs are shared
+def with_compute_dtype(generator: Generator, dtype: str) -> Generator:
+    """The generator with feature maps of `dtype`, 'float32' or 'bfloat16'; parameters stay float32.
+
+    Raises JaxinvError for another type, or where a generator has no such choice.
+    """
+    spec = generator.spec
+    if dtype not in ('float32', 'bfloat16'):
+        raise JaxinvError(f"compute_dtype is {dtype!r}; it can be 'float32' or 'bfloat16'.")
+    if dtype == 'float32':
+        return generator
+    if not spec.family:
+        raise JaxinvError(f'{spec.name} computes in float32 only, not in {dtype}.')
+    make = FAMILIES[spec.family]
+    other = make(name=spec.name, compute_dtype=dtype, **dict(spec.arguments))
+    return with_domain(other, spec.domain)
+
+
+@functools.lru_cache(maxsize=8)  # equal values, so that compiled programs are shared
 def with_label(generator: Generator, label: int | None) -> Generator:
     """A generator of one class, which no longer asks for a label; None for one without classes.
 

@@ -38,7 +38,9 @@ def correlate(x, sources, scale=None):
         ]
         right = jnp.concatenate(right, -1).reshape(rows * w, -1)
         # Transposed apart: a product that reads its left side by columns is slower than both.
-        return total + lax.optimization_barrier(left.T) @ right
+        left = lax.optimization_barrier(left.T)
+        return total + jnp.dot(left, right, preferred_element_type=total.dtype)
 
-    total = lax.fori_loop(0, b * bands, add, jnp.zeros((c, d * len(sources)), x.dtype))
+    zeros = jnp.zeros((c, d * len(sources)), jnp.promote_types(x.dtype, jnp.float32))
+    total = lax.fori_loop(0, b * bands, add, zeros).astype(x.dtype)
     return total.reshape(c, len(sources), d).swapaxes(0, 1)

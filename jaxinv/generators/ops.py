@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxinv.generators.correlate import correlate
+from jaxinv.generators.one_by_one import one_by_one
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 TILE_ROWS = 8  # rows summed in registers; XLA unrolls and vectorises 8, no longer 16 (measured)
@@ -137,7 +138,8 @@ def _taps_grad(x, g, k):
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x, kernel, stride=1):
     """Convolution: kernel [k, k, c, d], k odd -> [b, ceil(h / stride), ceil(w / stride), d]."""
-    return _conv_stock(x, kernel, stride)
+    stock = partial(_conv_stock, stride=stride)
+    return lax.platform_dependent(x, kernel, cpu=one_by_one(stock, 1), default=stock)
 
 
 def _conv_stock(x, kernel, stride):
@@ -155,7 +157,7 @@ def _conv_bwd(stride, residuals, g):
     return lax.platform_dependent(
         *residuals,
         g,
-        cpu=partial(conv_grads_cpu, stride=stride),
+        cpu=lambda x, kernel, g: conv_grads_cpu(x, kernel, g, stride=stride),
         default=partial(_conv_grads_stock, stride=stride),
     )
 
@@ -167,21 +169,24 @@ def _conv_grads_stock(x, kernel, g, stride):
     return jax.vjp(partial(_conv_stock, stride=stride), x, kernel)[1](g)
 
 
-def conv_grads_cpu(x, kernel, g, stride=1, scale=None):
+def conv_grads_cpu(x, kernel, g, scale=None, stride=1):
     """Gradients of conv(scale * x, kernel, stride) by scale * x and kernel; scale [b, c].
 
     By the input: a plain convolution. By the filter: see correlate.py.
     """
-    k, pad = kernel.shape[0], kernel.shape[0] // 2
-    h, w = x.shape[1:3]
-    rows, columns = g.shape[1:3]
-    # Zeros around, and between and after the pixels if the stride asks: one array for both.
-    more = [(pad, pad + n - (m - 1) * stride - 1, stride - 1) for n, m in ((h, rows), (w, columns))]
-    g = lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), *more, (0, 0, 0)))
-    turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    g_x = lax.conv_general_dilated(g, turned, (1, 1), 'VALID', dimension_numbers=NHWC)
-    taps = [(g, (k - 1 - i, k - 1 - j)) for i in range(k) for j in range(k)]
-    return g_x, correlate(x, taps, scale).reshape(kernel.shape)
+
+    def grads(x, kernel, g, scale):
+        k, pad = kernel.shape[0], kernel.shape[0] // 2
+        sizes = zip(x.shape[1:3], g.shape[1:3], strict=True)
+        # Zeros around, and between and after the pixels if the stride asks: one array for both.
+        more = [(pad, pad + n - (m - 1) * stride - 1, stride - 1) for n, m in sizes]
+        g = lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), *more, (0, 0, 0)))
+        turned = kernel[::-1, ::-1].swapaxes(2, 3)
+        g_x = lax.conv_general_dilated(g, turned, (1, 1), 'VALID', dimension_numbers=NHWC)
+        taps = [(g, (k - 1 - i, k - 1 - j)) for i in range(k) for j in range(k)]
+        return g_x, correlate(x, taps, scale).reshape(kernel.shape)
+
+    return one_by_one(grads)(x, kernel, g, scale)
 
 
 def _over_pixels(x, g):

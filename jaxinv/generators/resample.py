@@ -15,6 +15,7 @@ from jax import lax
 
 from jaxinv.generators import ops
 from jaxinv.generators.correlate import correlate
+from jaxinv.generators.one_by_one import one_by_one
 
 FIR = (0.25, 0.75, 0.75, 0.25)  # [1, 3, 3, 1] / 8, twice as large: zeros were put between pixels
 EVEN, ODD = slice(2, None, -2), slice(1, 2)  # taps of a parity, in the order lax correlates them
@@ -39,7 +40,9 @@ def up_conv(x, kernel):
 
     x [b, h, w, c], kernel [3, 3, c, d] -> [b, 2h, 2w, d].
     """
-    return lax.platform_dependent(x, kernel, cpu=_up_conv_cpu, default=_up_conv_stock)
+    return lax.platform_dependent(
+        x, kernel, cpu=one_by_one(_up_conv_cpu, 1), default=_up_conv_stock
+    )
 
 
 def _up_conv_bwd(residuals, g):
@@ -88,9 +91,8 @@ def _filter_parities(even, odd, axis):
     here, after = (_window(even, i, size, axis) for i in range(2))
     left, middle, right = (_window(odd, i, size, axis) for i in range(3))
     near, far = FIR[1], FIR[0]
-    return near * (here + middle) + far * (left + after), near * (middle + after) + far * (
-        here + right
-    )
+    of_even = near * (here + middle) + far * (left + after)
+    return of_even, near * (middle + after) + far * (here + right)
 
 
 def _filter_parities_adjoint(g, axis):
@@ -111,11 +113,13 @@ def _filter_parities_adjoint(g, axis):
 
 def up_conv_grads_cpu(x, kernel, g, scale=None):
     """Gradients of up_conv(scale * x, kernel) by scale * x and kernel; scale [b, c]."""
-    rows = _filter_parities_adjoint(g, 1)
-    parities = {
-        taps: dict(zip((0, 1), _filter_parities_adjoint(row, 2), strict=True))
-        for taps, row in zip((0, 1), rows, strict=True)
-    }  # [0 even, 1 odd rows][0 even, 1 odd columns]
+    return one_by_one(_grads_cpu)(x, kernel, g, scale)
+
+
+def _grads_cpu(x, kernel, g, scale):
+    parities = [  # [0 even, 1 odd rows][0 even, 1 odd columns]
+        _filter_parities_adjoint(rows, 2) for rows in _filter_parities_adjoint(g, 1)
+    ]
     turned = kernel.swapaxes(2, 3)
     g_x = sum(
         _conv(parities[r][c], turned[r::2, c::2][: 2 - r, : 2 - c], 'VALID')

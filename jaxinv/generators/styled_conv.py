@@ -37,12 +37,14 @@ def _linear(x, style, kernel, up):
 
 
 def _forward(x, style, kernel, demodulation, noise, bias, up, gain, limit):
-    out = styled_conv(x, style, kernel, demodulation, noise, bias, up, gain, limit)
-    return out, (x, style, kernel, demodulation, noise, bias, out)
+    tuned = () if kernel.perturbed else None  # a structure, not a value: known when traced
+    operands = [operand.value for operand in (x, style, kernel, demodulation, noise, bias)]
+    out = styled_conv(*operands, up, gain, limit)
+    return out, (*operands, out, tuned)
 
 
 def _backward(up, gain, limit, residuals, g):
-    x, style, kernel, demodulation, noise, bias, out = residuals
+    x, style, kernel, demodulation, noise, bias, out, tuned = residuals
     # Else the compiler would find x * style in the forward pass and keep it after all.
     x, out, g = lax.optimization_barrier((x, out, g))
     if limit is not None:
@@ -57,27 +59,40 @@ def _backward(up, gain, limit, residuals, g):
     g_scaled, g_kernel = _linear_grads(x, style, kernel, inner * demodulation[:, None, None], up)
     g_style = jnp.sum(g_scaled * x, (1, 2))
     rest = (g_style, g_kernel, g_demodulation, g_noise, by_channel.sum(0))
-    return (g_scaled * after(style, rest)[:, None, None], *rest)
+    if tuned is not None:
+        style = after(style, rest)
+    return (g_scaled * style[:, None, None], *rest)
 
 
-styled_conv.defvjp(_forward, _backward)
+styled_conv.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 @jax.custom_vjp
 def image_kernels(x, kernels):
-    """1x1 convolution with a kernel for each image: x [b, h, w, c], kernels [b, c, d]."""
-    return jnp.einsum('bhwc,bcd->bhwd', x, kernels)
+    """1x1 convolution with a kernel for each image: x [b, h, w, c], kernels [b, c, d].
+
+    The result, pixels, is float32 even if x is bfloat16.
+    """
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.einsum('bhwc,bcd->bhwd', x, kernels, preferred_element_type=dtype)
 
 
-def _image_kernels_bwd(residuals, g):
-    x, kernels = residuals
-    g_kernels = jnp.einsum('bhwc,bhwd->bcd', x, g)
-    return jnp.einsum('bhwd,bcd->bhwc', g, after(kernels, [g_kernels])), g_kernels
+def _image_kernels_forward(x, kernels):
+    tuned = () if kernels.perturbed else None
+    return image_kernels(x.value, kernels.value), (x.value, kernels.value, tuned)
 
 
-image_kernels.defvjp(
-    lambda x, kernels: (image_kernels(x, kernels), (x, kernels)), _image_kernels_bwd
-)
+def _image_kernels_backward(residuals, g):
+    x, kernels, tuned = residuals
+    g = g.astype(x.dtype)
+    # With the few channels first, so that the product has no need to transpose x.
+    g_kernels = jnp.einsum('bhwd,bhwc->bdc', g, x).swapaxes(1, 2)
+    if tuned is not None:
+        kernels = after(kernels, [g_kernels])
+    return jnp.einsum('bhwd,bcd->bhwc', g, kernels), g_kernels
+
+
+image_kernels.defvjp(_image_kernels_forward, _image_kernels_backward, symbolic_zeros=True)
 
 
 def after(value, arrays):
@@ -87,7 +102,7 @@ def after(value, arrays):
     compute them there, which keeps every feature map alive until then. Zero times a float is not
     simplified away, for it may be a NaN; then the step is lost anyway.
     """
-    return value + 0.0 * sum(array.reshape(-1)[0] for array in arrays)
+    return value + 0 * sum(array.reshape(-1)[0] for array in arrays)
 
 
 def _full(noise, like):
@@ -102,6 +117,6 @@ def _linear_grads(x, style, kernel, g, up):
         return jax.vjp(resample.up_conv if up else ops.conv, x * style[:, None, None], kernel)[1](g)
 
     def cpu(x, style, kernel, g):
-        return fast(x, kernel, g, scale=style)
+        return fast(x, kernel, g, style)
 
     return lax.platform_dependent(x, style, kernel, g, cpu=cpu, default=stock)

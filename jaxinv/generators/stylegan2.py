@@ -44,6 +44,7 @@ def stylegan2(
     architecture='skip',
     conv_clamp=None,  # limit of every layer's output; None = none
     scaled_epsilon=False,  # demodulation's epsilon as in rosinality's code, not NVIDIA's
+    compute_dtype=None,  # of feature maps and kernels, e.g. 'bfloat16'; None = the parameters'
     name='stylegan2',
 ) -> Generator:
     """A generator of square images of `resolution` pixels, a power of two.
@@ -52,6 +53,7 @@ def stylegan2(
     one, from blocks with and without a shortcut. The features are named F(2 log2(size) - 4), which
     makes SAM's names: F4 after 16 pixels, F6 after 32, ..., without the last block's. A tap changes
     what the next block reads; its own block's torgb has read the feature before.
+    compute_dtype leaves parameters, styles and the image that blocks add up as they are.
     Raises JaxinvError for a resolution, architecture or number of channels that cannot be.
     """
     if resolution < 8 or resolution & (resolution - 1):
@@ -97,7 +99,7 @@ def stylegan2(
         ),
     )
     mapping = Mapping(w_dim, mapping_layers)
-    synthesis = Synthesis(tuple(channels), architecture, conv_clamp, scaled_epsilon)
+    synthesis = Synthesis(tuple(channels), architecture, conv_clamp, scaled_epsilon, compute_dtype)
 
     def init(key):
         keys = jax.random.split(key, 4)
@@ -157,6 +159,7 @@ class Synthesis(nn.Module):
     architecture: str
     conv_clamp: float | None
     scaled_epsilon: bool
+    compute_dtype: str | None
 
     @nn.compact
     def __call__(self, w, noise, taps):
@@ -170,6 +173,7 @@ class Synthesis(nn.Module):
                 shortcut=self.architecture == 'resnet',
                 conv_clamp=self.conv_clamp,
                 scaled_epsilon=self.scaled_epsilon,
+                compute_dtype=self.compute_dtype,
                 name=f'b{size}',
             )
             rows = w[:, max(2 * i - 1, 0) : 2 * i + 2]
@@ -190,12 +194,19 @@ class Block(nn.Module):
     shortcut: bool
     conv_clamp: float | None
     scaled_epsilon: bool
+    compute_dtype: str | None
 
     @nn.compact
     def __call__(self, x, images, w, noise_0, noise_1):
         def layer(name, gain=1.0, up=False):
             return StyledConv(
-                self.channels, up, gain, self.conv_clamp, self.scaled_epsilon, name=name
+                self.channels,
+                up,
+                gain,
+                self.conv_clamp,
+                self.scaled_epsilon,
+                self.compute_dtype,
+                name=name,
             )
 
         if x is None:
@@ -225,6 +236,7 @@ class StyledConv(nn.Module):
     gain: float
     conv_clamp: float | None
     scaled_epsilon: bool
+    compute_dtype: str | None
 
     @nn.compact
     def __call__(self, x, w, noise):
@@ -233,13 +245,18 @@ class StyledConv(nn.Module):
         kernel = self.param('kernel', nn.initializers.normal(1.0), (3, 3, c, self.channels))
         # NVIDIA adds epsilon to the raw squared norm, rosinality after a gain of 1 / sqrt(9 c).
         epsilon = EPSILON * 9 * c if self.scaled_epsilon else EPSILON
-        demodulation = jax.lax.rsqrt(style**2 @ jnp.sum(kernel**2, (0, 1)) + epsilon)
+        # Nine terms, one pass; XLA:CPU's sum over the first axes takes ten times as long.
+        squares = sum(kernel[i, j] ** 2 for i in range(3) for j in range(3))
+        demodulation = jax.lax.rsqrt(style**2 @ squares + epsilon)
         strength = self.param('noise_strength', nn.initializers.constant(0.1), ())
         noise = jnp.zeros((1, 1, 1, 1), x.dtype) if noise is None else strength * noise
         bias = self.param('bias', nn.initializers.zeros, (self.channels,))
         limit = None if self.conv_clamp is None else self.conv_clamp * self.gain
         gain = math.sqrt(2) * self.gain
-        return styled_conv(x, style, kernel, demodulation, noise, bias, self.up, gain, limit)
+        operands = (x, style, kernel, demodulation, noise, bias)
+        if self.compute_dtype is not None:
+            operands = (operand.astype(self.compute_dtype) for operand in operands)
+        return styled_conv(*operands, self.up, gain, limit)
 
 
 class Shortcut(nn.Module):
@@ -251,7 +268,7 @@ class Shortcut(nn.Module):
     def __call__(self, x):
         c = x.shape[-1]
         kernel = self.param('kernel', nn.initializers.normal(1.0), (c, self.channels))
-        return resample.up(ops.pointwise(x, kernel * math.sqrt(0.5 / c)))
+        return resample.up(ops.pointwise(x, (kernel * math.sqrt(0.5 / c)).astype(x.dtype)))
 
 
 class ToImage(nn.Module):
@@ -266,7 +283,7 @@ class ToImage(nn.Module):
         kernel = self.param('kernel', nn.initializers.normal(1.0), (c, 3))
         bias = self.param('bias', nn.initializers.zeros, (3,))
         # One kernel per image costs nothing, one more pass over the largest feature map would.
-        x = image_kernels(x, style[:, :, None] * kernel)
+        x = image_kernels(x, (style[:, :, None] * kernel).astype(x.dtype))
         return _clamp(x + bias, self.conv_clamp)
 
 
