@@ -27,12 +27,12 @@ import urllib.parse
 import urllib.request
 from typing import NamedTuple
 
+from converters.file_view import MAX_BYTES
 from jaxinv import assets, files
 from jaxinv.errors import JaxinvError
 from jaxinv.progress import duration
 
-MAX_BYTES = 2**32
-ATTEMPTS = 5  # without a byte of progress
+ATTEMPTS = 5  # without a byte of progress; 2 if there has never been any
 TIMEOUT = 30.0  # seconds without an answer or a byte
 _LOCAL = ('localhost', '127.0.0.1', '::1')
 _CHUNK = 2**20
@@ -146,7 +146,7 @@ def _fetch(url, partial, max_bytes, log):
         except (OSError, http.client.HTTPException) as error:
             reason = _reason(url, error)
             failures = 0 if _size(partial) > before else failures + 1
-            if reason is not None or failures >= ATTEMPTS:
+            if reason is not None or failures >= (ATTEMPTS if _size(partial) else 2):
                 raise DownloadError(reason or _interrupted(url, partial, error)) from None
             time.sleep(min(0.1 * 2**failures, 5.0))
 

@@ -170,7 +170,7 @@ def refine(values, labels, valid=None):
     return jax.vmap(lambda m, label: m[label])(means, jnp.broadcast_to(labels, np.shape(values)))
 
 
-def select(maps: dict, labels, tau, valid=None) -> Selection:
+def select(maps: dict, labels, tau=TAU, valid=None) -> Selection:
     """For every segment the most editable space whose mean is at most tau (section 3.2).
 
     maps: {space: [b, h, w]}, most editable first; labels [b, h, w] of the same size; tau a number

@@ -100,7 +100,7 @@ def evaluate(
     """Every metric of `images` against `targets`, both [b, h, w, 3], as numpy arrays [b].
 
     lpips_weights: {'alex': lpips.load('alex'), 'vgg': lpips.load('vgg')}; one that is left out is
-    not computed; ms_ssim of images below 11 px is NaN. Raises ValueError if the shapes differ.
+    not computed, nor is ms_ssim of images below 11 px. Raises ValueError if the shapes differ.
     """
     targets, images = np.asarray(targets, np.float32), np.asarray(images, np.float32)
     if targets.shape != images.shape or targets.ndim != 4 or targets.shape[-1] != 3:
@@ -120,14 +120,15 @@ def evaluate(
             parts.append(jax.device_get(_all(lpips_weights, x, y)))
     if not parts:
         return {name: np.zeros(0, np.float32) for name in _names(lpips_weights)}
-    return {n: np.concatenate([p[n] for p in parts])[: len(images)] for n in _names(lpips_weights)}
+    names = [name for name in _names(lpips_weights) if name in parts[0]]
+    return {n: np.concatenate([p[n] for p in parts])[: len(images)] for n in names}
 
 
 @jax.jit
 def _all(weights, x, y):
     result = {'mse': mse(x, y), 'psnr': psnr(x, y)}
-    large = min(x.shape[1:3]) >= _WINDOW
-    result['ms_ssim'] = ms_ssim(x, y) if large else jnp.full(len(x), jnp.nan)
+    if min(x.shape[1:3]) >= _WINDOW:
+        result['ms_ssim'] = ms_ssim(x, y)
     if 'alex' in weights:
         result['lpips_alex'] = lpips_alex(weights['alex'], x, y)
     if 'vgg' in weights:

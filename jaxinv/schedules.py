@@ -7,6 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 
+def fraction(step, num_steps: int):
+    """t of an integer step; in float64 where that is enabled, which int32 / int is not in JAX."""
+    return jnp.asarray(step, float) / num_steps
+
+
 def learning_rate_ramp(t, rampdown: float = 0.25, rampup: float = 0.05):
     """Factor on the learning rate: linear from 0 over `rampup`, cosine to 0 over `rampdown`."""
     down = jnp.minimum(1.0, (1.0 - t) / rampdown)

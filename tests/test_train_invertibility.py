@@ -45,6 +45,7 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 def test_the_network_learns_what_the_pictures_tell(folder, tmp_path):
     config = config_of('train_invertibility', '')
     config.data, config.size = str(folder), 'small'

@@ -63,7 +63,7 @@ def make_projector(generator: Generator, settings: Settings) -> Projector:
 
     def objective(variables, args, step, key):
         w, noise = variables['w'], variables['noise']
-        t = step / s.num_steps
+        t = schedules.fraction(step, s.num_steps)
         if s.initial_noise_factor:
             scale = args['w_std'] * s.initial_noise_factor
             scale = scale * schedules.latent_noise_ramp(t, s.noise_ramp)
@@ -78,8 +78,8 @@ def make_projector(generator: Generator, settings: Settings) -> Projector:
         return loss.sum(), metrics  # a sum: the identities share nothing
 
     def learning_rate(count):
-        ramp = schedules.learning_rate_ramp(count / s.num_steps, s.lr_rampdown, s.lr_rampup)
-        return s.learning_rate * ramp
+        t = schedules.fraction(count, s.num_steps)
+        return s.learning_rate * schedules.learning_rate_ramp(t, s.lr_rampdown, s.lr_rampup)
 
     def project(variables):
         return {'w': variables['w'], 'noise': losses.normalize_noise(variables['noise'])}

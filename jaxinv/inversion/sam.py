@@ -216,7 +216,7 @@ def make_inverter(generator: Generator, settings: Settings) -> Inverter:
         return loss.sum(), {'loss': loss, **terms}  # a sum: the examples share nothing
 
     def learning_rate(count):
-        t = jnp.asarray(count, float) / s.num_steps  # `float`: of float64 where that is enabled
+        t = schedules.fraction(count, s.num_steps)
         return s.learning_rate * schedules.learning_rate_ramp(t, s.lr_rampdown, s.lr_rampup)
 
     optimizer = optax.adam(learning_rate)
