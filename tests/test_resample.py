@@ -1,10 +1,13 @@
 """Upsampling by two, alone and after a transposed convolution, against slow definitions."""
 
+import re
+
 import jax
 import numpy as np
+import pytest
 import recipe
 
-from jaxinv.generators import resample
+from jaxinv.generators import ops, resample
 
 
 def normal(i, *shape):
@@ -45,20 +48,24 @@ def test_up_conv_on_cpus_equals_its_stock_form_with_gradients_also_vmapped():
 
     def value_and_gradients(f):
         def both(x, kernel, g):
-            y, pull = jax.vjp(lambda *args: resample._filter(f(*args), (1, 0)), x, kernel)
+            y, pull = jax.vjp(f, x, kernel)
             return y, *pull(g)
 
         return jax.jit(jax.vmap(both))(x, kernel, g)
 
-    ours = value_and_gradients(resample._transposed)
-    stock = value_and_gradients(resample._transposed_stock)
+    ours = value_and_gradients(resample.up_conv)
+    stock = value_and_gradients(resample._up_conv_stock)
     for a, b in zip(ours, stock, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_no_up_conv_on_cpus_is_a_dilated_convolution():
-    x, kernel = normal(0, 1, 8, 8, 4), normal(1, 3, 3, 4, 4)
-    gradient = jax.jit(jax.grad(lambda *args: resample.up_conv(*args).sum(), (0, 1)))
-    assert 'convolution' not in gradient.lower(x, kernel).as_text()
-    other = gradient.trace(x, kernel).lower(lowering_platforms=('cuda',))
+@pytest.mark.parametrize('operator', [resample.up_conv, ops.conv])
+def test_on_cpus_no_convolution_is_dilated_or_grouped_even_if_vmapped_over_kernels(operator):
+    x, kernels = normal(0, 1, 8, 8, 4), normal(1, 3, 3, 3, 4, 4)
+    gradient = jax.jit(jax.vmap(jax.grad(lambda *args: operator(*args).sum(), (0, 1)), (None, 0)))
+    text = gradient.lower(x, kernels).as_text()
+    assert 'convolution' in text and 'lhs_dilate = [2, 2]' not in text
+    groups = re.findall(r'(?:feature|batch)_group_count = (\d+)', text)
+    assert groups and set(groups) == {'1'}
+    other = gradient.trace(x, kernels).lower(lowering_platforms=('cuda',))
     assert 'convolution' in other.as_text()

@@ -75,8 +75,9 @@ def arguments(up, noise_shape):
 
 
 @pytest.mark.parametrize('up', [False, True])
-@pytest.mark.parametrize('noise_shape', [(1, 1, 1, 1), (1, 8, 8, 1), (2, 8, 8, 1)])
-@pytest.mark.parametrize('limit', [None, 1.0])
+@pytest.mark.parametrize(
+    ('noise_shape', 'limit'), [((1, 1, 1, 1), None), ((1, 8, 8, 1), None), ((2, 8, 8, 1), 1.0)]
+)
 def test_styled_conv_equals_its_definition_with_gradients(up, noise_shape, limit):
     definition = partial(plain, up=up, gain=GAIN, limit=limit)
 
