@@ -62,7 +62,9 @@ def test_up_conv_on_cpus_equals_its_stock_form_with_gradients_also_vmapped():
 @pytest.mark.parametrize('operator', [resample.up_conv, ops.conv])
 def test_on_cpus_no_convolution_is_dilated_or_grouped_even_if_vmapped_over_kernels(operator):
     x, kernels = normal(0, 1, 8, 8, 4), normal(1, 3, 3, 3, 4, 4)
-    gradient = jax.jit(jax.vmap(jax.grad(lambda *args: operator(*args).sum(), (0, 1)), (None, 0)))
+    gradient = jax.jit(
+        jax.vmap(jax.value_and_grad(lambda *args: operator(*args).sum(), (0, 1)), (None, 0))
+    )
     text = gradient.lower(x, kernels).as_text()
     assert 'convolution' in text and 'lhs_dilate = [2, 2]' not in text
     groups = re.findall(r'(?:feature|batch)_group_count = (\d+)', text)

@@ -1,4 +1,4 @@
-"""Filter gradients on CPUs: sums of outer products over all pixels, at the rate of matrix products.
+"""Convolutions' gradients on CPUs, a band of rows at a time, at the rate of matrix products.
 
 XLA's CPU backend computes the gradient of a convolution with respect to its filter as a convolution
 whose window is the image, ten times slower than its FLOPs need. One matrix product for each filter
@@ -21,26 +21,53 @@ def correlate(x, sources, scale=None):
     (row, column) offset), every window inside its array. Returns [number of sources, c, d].
     """
     b, h, w, c = x.shape
-    d = sources[0][0].shape[-1]
-    rows = max(
-        n for n in range(1, h + 1) if h % n == 0 and (n * w * d * len(sources) <= BAND or n == 1)
-    )
-    bands = h // rows
+    columns = len(sources) * sources[0][0].shape[-1]
 
-    def add(i, total):
-        image, row = i // bands, i % bands * rows
+    def add(image, row, rows, total):
         left = lax.dynamic_slice(x, (image, row, 0, 0), (1, rows, w, c)).reshape(-1, c)
         if scale is not None:
             left = left * lax.dynamic_slice_in_dim(scale, image, 1)
-        right = [
-            lax.dynamic_slice(array, (image, row + down, across, 0), (1, rows, w, d))
-            for array, (down, across) in sources
-        ]
-        right = jnp.concatenate(right, -1).reshape(rows * w, -1)
         # Transposed apart: a product that reads its left side by columns is slower than both.
         left = lax.optimization_barrier(left.T)
+        right = _windows(sources, image, row, rows, w)
         return total + jnp.dot(left, right, preferred_element_type=total.dtype)
 
-    zeros = jnp.zeros((c, d * len(sources)), jnp.promote_types(x.dtype, jnp.float32))
-    total = lax.fori_loop(0, b * bands, add, zeros).astype(x.dtype)
-    return total.reshape(c, len(sources), d).swapaxes(0, 1)
+    zeros = jnp.zeros((c, columns), jnp.promote_types(x.dtype, jnp.float32))
+    total = _over_bands(b, h, w * columns, add, zeros).astype(x.dtype)
+    return total.reshape(c, len(sources), -1).swapaxes(0, 1)
+
+
+def gather(sources, kernels, shape):
+    """Sum over sources of source[p + offset] times its kernel transposed, [b, h, w, c] = shape.
+
+    kernels [number of sources, c, d]. The adjoint of `correlate` in x.
+    """
+    b, h, w, c = shape
+    count, _, d = kernels.shape
+    kernels = kernels.swapaxes(1, 2).reshape(count * d, c)
+
+    def fill(image, row, rows, out):
+        band = _windows(sources, image, row, rows, w) @ kernels
+        return lax.dynamic_update_slice(out, band.reshape(1, rows, w, c), (image, row, 0, 0))
+
+    return _over_bands(b, h, w * count * d, fill, jnp.zeros(shape, kernels.dtype))
+
+
+def _windows(sources, image, row, rows, w):
+    """The sources' windows at a band, side by side: [rows * w, number of sources * d]."""
+    d = sources[0][0].shape[-1]
+    windows = [
+        lax.dynamic_slice(array, (image, row + down, across, 0), (1, rows, w, d))
+        for array, (down, across) in sources
+    ]
+    return jnp.concatenate(windows, -1).reshape(rows * w, -1)
+
+
+def _over_bands(b, h, numbers_a_row, step, start):
+    """start, after step(image, first row, rows, value) for all bands of all images."""
+    fits = [n for n in range(1, h + 1) if h % n == 0 and n * numbers_a_row <= BAND]
+    rows = max(fits, default=1)
+    bands = h // rows
+    return lax.fori_loop(
+        0, b * bands, lambda i, value: step(i // bands, i % bands * rows, rows, value), start
+    )

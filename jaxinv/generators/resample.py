@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxinv.generators import ops
-from jaxinv.generators.correlate import correlate
+from jaxinv.generators.correlate import correlate, gather
 from jaxinv.generators.one_by_one import one_by_one
 
 FIR = (0.25, 0.75, 0.75, 0.25)  # [1, 3, 3, 1] / 8, twice as large: zeros were put between pixels
@@ -120,14 +120,9 @@ def _grads_cpu(x, kernel, g, scale):
     parities = [  # [0 even, 1 odd rows][0 even, 1 odd columns]
         _filter_parities_adjoint(rows, 2) for rows in _filter_parities_adjoint(g, 1)
     ]
-    turned = kernel.swapaxes(2, 3)
-    g_x = sum(
-        _conv(parities[r][c], turned[r::2, c::2][: 2 - r, : 2 - c], 'VALID')
-        for r in (0, 1)
-        for c in (0, 1)
-    )
     # Tap 0 met the even position of its pixel, tap 1 the odd one, tap 2 the next even one.
     sources = [(parities[a % 2][b % 2], (a // 2, b // 2)) for a in range(3) for b in range(3)]
+    g_x = gather(sources, kernel.reshape(9, *kernel.shape[2:]), x.shape)
     return g_x, correlate(x, sources, scale).reshape(kernel.shape)
 
 
