@@ -181,43 +181,61 @@ def make_tuner(
 def _terms(generator, s: Settings, draw, params, args, examples, step, key) -> dict[str, Any]:
     """The objective of each example, {name: [b]}, at generator parameters `params`."""
     weights = {'params': params, 'buffers': args['buffers']}
-    images, _ = generator.synthesize(weights, examples['pivots'])
+    pivots, b = examples['pivots'], len(examples['pivots'])
+    codes = functools.partial(_codes, generator, s.locality, draw, weights, args, examples)
+    drift = functools.partial(_drift, generator, s.locality, weights, args, b)
+    every_step = s.locality.weight and s.locality.interval == 1
+    if every_step and s.locality.noise == 'const':
+        # With the same noise one pass makes both, and goes over kernels and their gradients once.
+        around = codes(step, key)
+        images, _ = generator.synthesize(weights, jnp.concatenate([pivots, around]))
+        images, tuned = images[:b], images[b:]
+    else:
+        around = tuned = None
+        images, _ = generator.synthesize(weights, pivots)
     l2 = losses.l2(images, examples['targets'])
     features = lpips.features(args['lpips'], images)
     distance = lpips.distance(features, examples['target_features'])
     loss = s.l2_weight * l2 + s.lpips_weight * distance
     locality = jnp.zeros_like(l2)
+    if tuned is not None:
+        locality = drift(around, tuned)
+    elif every_step:
+        locality = drift(codes(step, key))
+    elif s.locality.weight:
+        locality = jax.lax.cond(
+            step % s.locality.interval == 0, lambda: drift(codes(step, key)), lambda: 0.0 * l2
+        )
     if s.locality.weight:
-        arguments = (generator, s.locality, draw, weights, args, examples, step, key)
-        if s.locality.interval == 1:
-            locality = _locality(*arguments)
-        else:
-            locality = jax.lax.cond(
-                step % s.locality.interval == 0, lambda: _locality(*arguments), lambda: 0.0 * l2
-            )
         loss = loss + s.locality.weight * locality
     return {'loss': loss, 'l2': l2, f'lpips_{s.lpips_net}': distance, 'locality': locality}
 
 
-def _locality(generator, s: Locality, draw, weights, args, examples, step, key):
-    """L_R of equation 6 around each pivot, [b]; 0 where the weights are still the original ones."""
+def _codes(generator, s: Locality, draw, weights, args, examples, step, key):
+    """Codes around the pivots, [b * num_samples, k, w_dim] (equation 4)."""
     spec = generator.spec
-    pivots = examples['pivots']
     z = draw(key, examples['ids'], step, (s.num_samples, spec.z_dim))
     w = generator.map(weights, z.reshape(-1, spec.z_dim))
     w = latents.truncate(w, args['w_avg'], s.truncation_psi).reshape(*z.shape[:2], spec.w_dim)
-    codes = losses.locality_codes(pivots, w, s.alpha, s.norm, spec.num_ws)
+    return losses.locality_codes(examples['pivots'], w, s.alpha, s.norm, spec.num_ws)
 
+
+def _drift(generator, s: Locality, weights, args, b, codes, tuned=None):
+    """L_R of equation 6 around each pivot, [b]; 0 where the weights are still the original ones.
+
+    tuned: the images of `codes`, where they are made already.
+    """
     frozen = {'params': args['frozen'], 'buffers': weights['buffers']}
     original, _ = generator.synthesize(frozen, codes, noise=s.noise)
     # A target, not a variable: nothing is differentiated through the original generator.
     original = jax.lax.stop_gradient(original)
-    tuned, _ = generator.synthesize(weights, codes, noise=s.noise)
+    if tuned is None:
+        tuned, _ = generator.synthesize(weights, codes, noise=s.noise)
     distance = lpips.distance(
         lpips.features(args['lpips'], tuned), lpips.features(args['lpips'], original)
     )
     drift = distance + s.l2_weight * losses.l2(tuned, original)
-    return drift.reshape(len(pivots), s.num_samples).mean(axis=1)
+    return drift.reshape(b, s.num_samples).mean(axis=1)
 
 
 class _Layout(NamedTuple):
