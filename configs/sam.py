@@ -11,7 +11,7 @@ r"""SAM: each region in the most editable latent space that can reproduce it, wi
 Variants are joined by commas, as in sam:f6,paper. Baselines: w, w_plus, gaussian_prior, f4, f6, f8,
 f10 (one space for all of a picture), pti, pti_sam (SAM on what tuning left over). Ablations:
 no_offset_penalty, no_refinement, class_map, lpips_alex; sweep runs every threshold for real. The
-default budget is for two CPU cores; results and timings are in the README.
+default budget is for two CPU cores. docs/sam.md says more.
 """
 
 import ml_collections
