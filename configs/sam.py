@@ -11,7 +11,7 @@ r"""SAM: each region in the most editable latent space that can reproduce it, wi
 Variants are joined by commas, as in sam:f6,paper. Baselines: w, w_plus, gaussian_prior, f4, f6, f8,
 f10 (one space for all of a picture), pti, pti_sam (SAM on what tuning left over). Ablations:
 no_offset_penalty, no_refinement, class_map, lpips_alex; sweep runs every threshold for real. The
-default budget is for two CPU cores; results and timings are in the README.
+default budget is for two CPU cores. docs/sam.md says more.
 """
 
 import ml_collections
@@ -37,9 +37,9 @@ def get_config(arg=''):
     config.locality.weight = 0.0
 
     # The joint search (SAM, equations 5 to 8); comments in jaxinv/inversion/sam.py.
-    config.sam = ml_collections.ConfigDict(sam.Settings(num_steps=100, chunk_steps=20)._asdict())
+    config.sam = ml_collections.ConfigDict(sam.Settings(num_steps=100, chunk_steps=25)._asdict())
     config.prior = ml_collections.ConfigDict(sam_prior.Settings()._asdict())
-    config.gaussian_prior_weight = 1e-5  # prior_weight of the method gaussian_prior
+    config.gaussian_prior_weight = 1e-6  # prior_weight of the method gaussian_prior
 
     # Segments (3.1): 'auto', 'face', 'slic', a label map, or a folder of them.
     config.segments = ml_collections.ConfigDict()
@@ -91,6 +91,7 @@ def _official(config):
     config.sam.noise = 'random'
     config.prior.num_samples = 5000
     config.prior.order = 'map_of_mean'
+    config.prior.epsilon = 1e-8
     config.invertibility.resample = 'lanczos'
     config.edit_mixing = 'official'
 

@@ -63,7 +63,7 @@ def candidates(spec: GeneratorSpec, spaces, targets, w_plus, ids, valid=None) ->
         return jnp.tile(jnp.asarray(x), (count,) + (1,) * (np.ndim(x) - 1))
 
     rows = [space for space in spaces for _ in range(b)]
-    masks = {s: m for s, m in sam.full_masks(spec, rows).items() if s in spaces}
+    masks = sam.full_masks(spec, rows)  # of all features: any choice of spaces is one program
     w_plus = jnp.broadcast_to(jnp.asarray(w_plus), (b, *np.shape(w_plus)[1:]))
     valid = None if valid is None else repeat(valid)
     return Candidates(repeat(targets), masks, repeat(w_plus), repeat(ids), valid)

@@ -167,7 +167,6 @@ def invert(job: Job) -> Inverted:
     regions = None
     if method in SINGLE:
         masks = sam.full_masks(spec, [SINGLE[method]] * len(pivots))
-        masks = {space: mask for space, mask in masks.items() if space == SINGLE[method]}
     else:
         settings = measuring_settings(config)
         regions = sam_regions.find(job, segments, weights, w_plus, prior, settings)
@@ -175,6 +174,10 @@ def invert(job: Job) -> Inverted:
         traces += regions.traces
     codes, searched = search(job, 'invert', weights, masks, w_plus, prior)
     traces.append(('invert', searched))
+    # Spaces that nobody lies in took part only so that every choice is the same program.
+    used = [space for space, mask in masks.items() if np.any(mask)]
+    masks = {space: masks[space] for space in used}
+    codes = sam.Codes(codes.w_plus, {space: codes.offsets[space] for space in used})
     return Inverted(pivots, weights, codes, masks, prior, regions, traces)
 
 

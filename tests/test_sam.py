@@ -94,7 +94,7 @@ def test_prior_is_the_squared_mahalanobis_distance():
     v = np.where(w >= 0, w, 5 * w)
     covariance = np.cov(v, rowvar=False) + 1e-8 * np.eye(6)
     for matrix, middle in (('inverse', np.linalg.inv(covariance)), ('covariance', covariance)):
-        prior = sam_prior.from_samples(w, sam_prior.Settings(matrix=matrix))
+        prior = sam_prior.from_samples(w, sam_prior.Settings(matrix=matrix, epsilon=1e-8))
         d = v[:4] - v.mean(0)
         expected = np.einsum('nd,de,ne->n', d, middle, d)
         found = sam_prior.distance(jnp.asarray(w[:4, None], jnp.float32), prior)

@@ -114,7 +114,7 @@ def full_masks(spec: GeneratorSpec, chosen) -> dict[str, Any]:
 
 
 class Settings(NamedTuple):
-    """Settings of the search; hashable, so that equal settings share a compiled program.
+    """Settings of the search; hashable.
 
     Defaults are the paper's equations; it gives neither weights nor rates. The values of SAM's
     code are in the comments where they differ.
@@ -159,6 +159,12 @@ def check(settings: Settings) -> None:
     for name in ('loss_size', 'chunk_steps'):
         if getattr(s, name) < 1:
             raise JaxinvError(f'sam.{name} is {getattr(s, name)}; it must be at least 1.')
+    for name in ('lr_rampdown', 'lr_rampup'):
+        if not 0 < getattr(s, name) <= 1:
+            raise JaxinvError(
+                f'sam.{name} is {getattr(s, name)}; it is a fraction of the run, above 0 and at '
+                'most 1.'
+            )
     if s.num_steps < 0:
         raise JaxinvError(f'sam.num_steps is {s.num_steps}; it must be at least 0.')
 
@@ -170,9 +176,17 @@ class Inverter(NamedTuple):
     codes: Callable  # (state) -> Codes
 
 
-@functools.lru_cache(maxsize=8)
+# Numbers that are arguments of the program, so that a change of them compiles nothing.
+_NUMBERS = (
+    'num_steps', 'learning_rate', 'lr_rampdown', 'lr_rampup', 'l2_weight', 'lpips_weight',
+    'prior_weight', 'spread_weight', 'offsets_weight',
+)  # fmt: skip
+
+
 def make_inverter(generator: Generator, settings: Settings) -> Inverter:
-    """The compiled search for a generator and settings, shared by all images.
+    """The search for a generator and settings.
+
+    All images, and all settings that differ in numbers only, share a compiled program.
 
     prepare(weights, lpips_weights, targets, masks, w_plus_init, ids, prior, valid=None)
         -> (state, args)
@@ -184,6 +198,42 @@ def make_inverter(generator: Generator, settings: Settings) -> Inverter:
     check(s)
     size = min(s.loss_size, spec.resolution)
     shapes = dict(spec.feature_shapes)
+    loop = _make_loop(generator, s._replace(**dict.fromkeys(_NUMBERS, 0)))
+
+    def prepare(weights, lpips_weights, targets, masks, w_plus_init, ids, prior, valid=None):
+        b = len(targets)
+        w_plus = jnp.broadcast_to(jnp.asarray(w_plus_init), (b, spec.num_ws, spec.w_dim))
+        masks = {space: mask for space, mask in masks.items() if space != 'W+'}
+        offsets = {space: jnp.zeros((b, *shapes[space]), w_plus.dtype) for space in masks}
+        targets = area_resize(jnp.asarray(targets), size)
+        args = {
+            'weights': weights,
+            'lpips': lpips_weights,
+            'targets': targets,
+            'target_features': _features(lpips_weights, targets),
+            'masks': masks,
+            'ids': jnp.asarray(ids),
+            'prior': prior,
+            'numbers': {name: jnp.asarray(float(getattr(s, name))) for name in _NUMBERS},
+        }
+        if valid is not None:
+            args['valid'] = area_resize(jnp.asarray(valid, targets.dtype), size)
+        return loop.init({'w_plus': w_plus, 'offsets': offsets}, b), args
+
+    def codes(state) -> Codes:
+        return Codes(state.variables['w_plus'], state.variables['offsets'])
+
+    return Inverter(s, loop, prepare, codes)
+
+
+_features = jax.jit(lpips.features)
+
+
+@functools.lru_cache(maxsize=8)
+def _make_loop(generator: Generator, s: Settings) -> optimize.Loop:
+    """The compiled steps; of `s` only what is not a number in _NUMBERS counts."""
+    spec = generator.spec
+    size = min(s.loss_size, spec.resolution)
 
     def objective(variables, args, step, key):
         w_plus, offsets = variables['w_plus'], variables['offsets']
@@ -209,44 +259,24 @@ def make_inverter(generator: Generator, settings: Settings) -> Inverter:
             'spread': sam_prior.spread(w_plus, s.spread),
             'offsets': sum(squares, jnp.zeros_like(l2)),
         }
-        coefficients = (
-            s.l2_weight, s.lpips_weight, s.prior_weight, s.spread_weight, s.offsets_weight
-        )  # fmt: skip
+        names = ('l2_weight', 'lpips_weight', 'prior_weight', 'spread_weight', 'offsets_weight')
+        coefficients = [args['numbers'][name] for name in names]
         loss = sum(c * x for c, x in zip(coefficients, terms.values(), strict=True))
         return loss.sum(), {'loss': loss, **terms}  # a sum: the examples share nothing
 
-    def learning_rate(count):
-        t = schedules.fraction(count, s.num_steps)
-        return s.learning_rate * schedules.learning_rate_ramp(t, s.lr_rampdown, s.lr_rampup)
+    adam = optax.scale_by_adam()
 
-    optimizer = optax.adam(learning_rate)
-    update = optimize.gradient_update(objective, optimizer)
-    loop = optimize.make_loop(update, optimizer, s.metrics, chunk_steps=s.chunk_steps)
-    target_features = jax.jit(lpips.features)
+    def update(variables, opt_state, args, step, part, key):
+        del part  # there is only one
+        gradients, metrics = jax.grad(objective, has_aux=True)(variables, args, step, key)
+        directions, opt_state = adam.update(gradients, opt_state, variables)
+        n = args['numbers']
+        ramp = schedules.learning_rate_ramp(step / n['num_steps'], n['lr_rampdown'], n['lr_rampup'])
+        rate = n['learning_rate'] * ramp
+        variables = jax.tree.map(lambda x, d: x - rate * d, variables, directions)
+        return variables, opt_state, metrics, None
 
-    def prepare(weights, lpips_weights, targets, masks, w_plus_init, ids, prior, valid=None):
-        b = len(targets)
-        w_plus = jnp.broadcast_to(jnp.asarray(w_plus_init), (b, spec.num_ws, spec.w_dim))
-        masks = {space: mask for space, mask in masks.items() if space != 'W+'}
-        offsets = {space: jnp.zeros((b, *shapes[space]), w_plus.dtype) for space in masks}
-        targets = area_resize(jnp.asarray(targets), size)
-        args = {
-            'weights': weights,
-            'lpips': lpips_weights,
-            'targets': targets,
-            'target_features': target_features(lpips_weights, targets),
-            'masks': masks,
-            'ids': jnp.asarray(ids),
-            'prior': prior,
-        }
-        if valid is not None:
-            args['valid'] = area_resize(jnp.asarray(valid, targets.dtype), size)
-        return loop.init({'w_plus': w_plus, 'offsets': offsets}, b), args
-
-    def codes(state) -> Codes:
-        return Codes(state.variables['w_plus'], state.variables['offsets'])
-
-    return Inverter(s, loop, prepare, codes)
+    return optimize.make_loop(update, adam, s.metrics, chunk_steps=s.chunk_steps)
 
 
 def reconstruction(images, args):

@@ -22,7 +22,7 @@ from jaxinv.generators import ops
 from jaxinv.types import Generator, Weights
 
 SLOPE = 5.0
-EPSILON = 1e-8  # on the covariance's diagonal
+SMALLEST = 1e-8  # eigenvalue of a covariance; rounding can make them negative
 
 
 class Settings(NamedTuple):
@@ -32,6 +32,9 @@ class Settings(NamedTuple):
     seed: int = 123
     order: str = 'mean_of_map'  # mu; 'map_of_mean' = LeakyReLU of w's mean, which is far off
     matrix: str = 'inverse'  # or 'covariance', see above
+    # On the covariance's diagonal; SAM's code 1e-8. FFHQ's smallest eigenvalues are 1e-7: without
+    # a floor the prior is all about directions that no sample has, and a search cannot move.
+    epsilon: float = 1e-2
 
 
 def check(settings: Settings) -> None:
@@ -43,6 +46,8 @@ def check(settings: Settings) -> None:
             raise JaxinvError(
                 f'prior.{name} is {value!r}; it can be {allowed[0]!r} or {allowed[1]!r}.'
             )
+    if not settings.epsilon >= 0:
+        raise JaxinvError(f'prior.epsilon is {settings.epsilon}; it must be at least 0.')
     if settings.num_samples < 2:
         raise JaxinvError(f'prior.num_samples is {settings.num_samples}; it must be at least 2.')
 
@@ -73,7 +78,7 @@ def from_samples(w, settings: Settings) -> Prior:
     """
     w = np.asarray(w, np.float64)
     v = np.where(w >= 0, w, SLOPE * w)
-    covariance = np.cov(v, rowvar=False) + EPSILON * np.eye(v.shape[1])
+    covariance = np.cov(v, rowvar=False) + settings.epsilon * np.eye(v.shape[1])
     mean = v.mean(axis=0)
     if settings.order == 'map_of_mean':
         mean = w.mean(axis=0)
@@ -84,8 +89,7 @@ def from_samples(w, settings: Settings) -> Prior:
 def from_covariance(mean, covariance, matrix: str = 'inverse') -> Prior:
     """The prior of a mean [w_dim] and a covariance [w_dim, w_dim], of any floats."""
     values, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
-    # Rounding can make the smallest eigenvalues of a covariance negative.
-    values = np.maximum(values, EPSILON)
+    values = np.maximum(values, SMALLEST)
     factor = vectors * values ** (-0.5 if matrix == 'inverse' else 0.5)
     return Prior(jnp.asarray(mean), jnp.asarray(factor))
 
