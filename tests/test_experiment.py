@@ -126,6 +126,7 @@ def test_killed_run_goes_on_to_the_same_numbers(finished, tmp_path):
     assert a == b
 
 
+@pytest.mark.long
 def test_single_identity_tuning_saves_a_generator_each(tmp_path):
     config = load_config('pti_single_id')
     experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)

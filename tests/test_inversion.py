@@ -120,6 +120,7 @@ def test_projection_of_one_equals_its_place_in_a_batch():
     np.testing.assert_allclose(alone.variables['w'][0], together.variables['w'][1], atol=1e-4)
 
 
+@pytest.mark.long
 def test_projection_lowers_the_distance_and_w_plus_has_all_rows():
     settings = PROJECTION._replace(num_steps=25, space='w_plus')
     state, traces = run_projection(settings)
@@ -194,8 +195,10 @@ SHARED = pti.Settings(num_steps=4, learning_rate=3e-3, locality=LOCALITY, chunk_
 
 @pytest.mark.parametrize(
     'batch_size,microbatch,batches',
-    [(0, 2, [[0, 1, 2]]), (2, 0, [[0, 1], [2]])],
-    ids=['accumulated', 'minibatches'],
+    [
+        pytest.param(0, 2, [[0, 1, 2]], marks=pytest.mark.long, id='accumulated'),
+        pytest.param(2, 0, [[0, 1], [2]], id='minibatches'),
+    ],
 )
 def test_shared_tuning_matches_slow_version(batch_size, microbatch, batches):
     settings = SHARED._replace(batch_size=batch_size, microbatch=microbatch)
@@ -239,6 +242,7 @@ def test_vmapped_single_tuning_equals_each_alone_also_when_they_stop_apart():
         )
 
 
+@pytest.mark.long
 def test_regularised_tuning_drifts_less_than_unregularised():
     def drift(weight):
         settings = SHARED._replace(

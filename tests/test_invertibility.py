@@ -114,6 +114,7 @@ def test_without_refinement_and_by_class():
         invertibility.assign(labels[0], names, {'face': 'F5'}, 'F6', SPACES)
 
 
+@pytest.mark.long
 def test_measuring_moves_only_the_candidate_space(tiny):
     generator, weights = tiny
     targets = jax.random.uniform(jax.random.key(1), (2, 32, 32, 3), minval=-1)

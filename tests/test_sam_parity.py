@@ -118,7 +118,8 @@ def test_prior_statistics_equal_the_official_ones():
     generator, weights = load()
     z = recipe.normal('input/sam/mvg_z', (5000, 64))
     prior = sam_prior.from_samples(
-        generator.map(weights, jnp.asarray(z)), sam_prior.Settings(order='map_of_mean', epsilon=1e-8)
+        generator.map(weights, jnp.asarray(z)),
+        sam_prior.Settings(order='map_of_mean', epsilon=1e-8),
     )
     assert_close(prior.mean, 'mvg/mean_v', 1e-4)
     inverse = np.asarray(prior.factor, np.float64) @ np.asarray(prior.factor, np.float64).T

@@ -97,8 +97,9 @@ def test_styled_conv_vmapped_over_kernels_equals_one_by_one():
         )
 
     with jax.enable_x64(True):
-        together = jax.vmap(jax.grad(loss))(kernels)
-        alone = jnp.stack([jax.grad(loss)(kernel) for kernel in kernels])
+        together = jax.jit(jax.vmap(jax.grad(loss)))(kernels)
+        gradient = jax.jit(jax.grad(loss))
+        alone = jnp.stack([gradient(kernel) for kernel in kernels])
         np.testing.assert_allclose(together, alone, rtol=1e-9)
 
 
@@ -143,18 +144,17 @@ def test_conv_gradients_of_a_scaled_input():
 
 
 def test_bfloat16_features_keep_float32_parameters_pixels_and_gradients():
-    make = partial(stylegan2, 32, z_dim=16, w_dim=16, mapping_layers=2, channel_base=512)
+    make = partial(stylegan2, 16, z_dim=8, w_dim=8, mapping_layers=1, channels=(8, 8, 4))
     exact, coarse = make(), generators.with_compute_dtype(make(), 'bfloat16')
-    weights = exact.init(jax.random.key(0))
-    assert jax.tree.map(jnp.shape, coarse.init(jax.random.key(0))) == jax.tree.map(
-        jnp.shape, weights
-    )
-    w = exact.map(weights, normal(0, 2, 16).astype(np.float32))[:, None]
-    target = normal(1, 2, 32, 32, 3).astype(np.float32)
+    weights = jax.jit(exact.init)(jax.random.key(0))
+    shapes = [jax.eval_shape(generator.init, jax.random.key(0)) for generator in (exact, coarse)]
+    assert shapes[0] == shapes[1]
+    w = jax.jit(exact.map)(weights, normal(0, 2, 8).astype(np.float32))[:, None]
+    target = normal(1, 2, 16, 16, 3).astype(np.float32)
 
     def loss(params, generator):
         images, features = generator.synthesize(weights | {'params': params}, w)
-        return jnp.mean((images - target) ** 2), (images, features['F4'])
+        return jnp.mean((images - target) ** 2), (images, features['F2'])
 
     run = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
     gradients, (images, feature) = run(weights['params'], exact)

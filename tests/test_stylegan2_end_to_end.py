@@ -84,6 +84,7 @@ def assert_whole(result, path, resolution, num_ws):
     return generator
 
 
+@pytest.mark.long
 def test_a_class_of_a_conditional_pickle_at_32_pixels(tmp_path):
     """With a direction of the user's own."""
     file = write_pkl(tmp_path / 'animals.pkl', 32, c_dim=5, conv_clamp=256)
@@ -148,6 +149,7 @@ def test_settings_that_do_not_fit_the_generator_get_a_sentence(
     assert not (tmp_path / 'work').exists()
 
 
+@pytest.mark.long
 def test_another_file_under_the_same_name_is_another_run(files, tmp_path):
     file = tmp_path / 'net.pkl'
     file.write_bytes(files[0].read_bytes())

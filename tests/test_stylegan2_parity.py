@@ -59,14 +59,14 @@ def gradients(model):
     return arrays
 
 
-@pytest.mark.parametrize('name', always('ada32', 'ada32c', of=NVIDIA))
+@pytest.mark.parametrize('name', always('ada32c', of=NVIDIA))
 def test_latents_images_and_features_equal_nvidias(name):
     """With truncation, all layers' or the first ones', and classes, one-hot and mixed."""
     model = load(name)
     assert_equal(model, stylegan2_figures.forward(model), FORWARD, IMAGES)
 
 
-@pytest.mark.parametrize('name', always('ada32', of=NVIDIA + ROSINALITY))
+@pytest.mark.parametrize('name', always(of=NVIDIA + ROSINALITY))
 def test_gradients_equal_the_official_ones(name):
     model = load(name)
     assert_equal(model, gradients(model), GRADIENT, ['grad'])
