@@ -13,17 +13,41 @@ jax.config.update('jax_compilation_cache_dir', str(assets.cache_dir() / 'program
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
-LONGEST_FIRST = ('test_experiment', 'test_inversion', 'test_lpips', 'test_generators')
+LONGEST_FIRST = (
+    'test_experiment',
+    'test_stylegan2_end_to_end',
+    'test_sam_experiment',
+    'test_inversion',
+    'test_pti_parity',
+    'test_lpips',
+    'test_generators',
+)
+# Parts of the ids of long tests that repeat others at another size, precision or setting; together
+# they take as long as all the rest.
+EXHAUSTIVE = (
+    'test_search_in_float',
+    'test_runs_in_float64',
+    'test_everything_equals_the_official_float64',
+    'ada256',
+    'test_any_size[8]',
+    'test_any_size[256]',
+    'test_baselines_and_ablations',
+    'test_from_measuring_to_a_network',
+)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items):
-    """Files that take long start first, so that both processes end at about the same time."""
+    """Marks the exhaustive tests; files that take long start first, for both processes to end."""
 
     def rank(item):
         name = item.path.stem
         return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
 
     items.sort(key=rank)
+    for item in items:
+        if item.get_closest_marker('long') and any(part in item.nodeid for part in EXHAUSTIVE):
+            item.add_marker('exhaustive')
 
 
 @pytest.fixture(scope='session')
