@@ -1,5 +1,6 @@
 """The main path, top to bottom: photographs -> pivots -> tuned generator -> edits -> report."""
 
+import contextlib
 import functools
 import importlib.metadata
 import pathlib
@@ -45,29 +46,9 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     pti.check(tuning)
     generator, weights, about = open_generator(config, log)
     edits = edits_lib.with_steps(parse_edits(config.edits, generator.spec, log))
-    targets = data.load_for(config.data, generator.spec, log)
-    for item in targets.skipped:
-        log(f'Skipped {item["file"]}: {item["reason"]}')
-    count = len(targets.names)
-    plural = 'identity' if count == 1 else 'identities'
-    log(f'{count} {plural}: {", ".join(targets.names)}', flush=True)
-    nets = {net: lpips.load(net, config.lpips) for net in ('alex', 'vgg')}
-
-    record = {'config': config.to_dict(), 'sources': [s['sha256'] for s in targets.sources]}
-    if 'sha256' in about:
-        record['generator'] = about['sha256']
-    with workdirs.claim(path, record, overwrite) as finished:
-        if finished:
-            log(f'Finished already: {path / "report.html"} (--overwrite runs it again).')
+    with begin(config, path, (generator, weights, about), overwrite, start, log) as job:
+        if job is None:
             return
-        watch = Stopwatch(path / 'state' / 'seconds.json')
-        watch.lap('load', start)
-        statistics = latents.w_statistics(generator, weights, **config.w_statistics)
-        looks = config.data.aligned or config.data.align == 'face'
-        looks = looks or generator.spec.domain in data.WITH_FACES
-        job = Job(
-            config, path, generator, weights, targets, nets, watch, log, statistics, looks, about
-        )
         pivots, projected = find_pivots(job)
         per_identity, tuned = tune(job, pivots)
         save(job, pivots, per_identity)
@@ -76,9 +57,42 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         result.traces = [
             report.Trace(stage, name, rows) for stage, t in traces for name, rows in t.items()
         ]
-        result.seconds = watch.seconds
+        result.seconds = job.watch.seconds
         report.write(path, result)
     log(summary(result, path))
+
+
+@contextlib.contextmanager
+def begin(config, path, opened, overwrite, start, log, nouns=('identity', 'identities')):
+    """Reads the photographs and LPIPS, claims the work folder, and yields the Job of a run.
+
+    opened: what `open_generator` returned; start: when loading began, in perf_counter's seconds.
+    Yields None if the folder holds this very run, finished.
+    """
+    generator, weights, about = opened
+    targets = data.load_for(config.data, generator.spec, log)
+    for item in targets.skipped:
+        log(f'Skipped {item["file"]}: {item["reason"]}')
+    count = len(targets.names)
+    log(f'{count} {nouns[count != 1]}: {", ".join(targets.names)}', flush=True)
+    nets = {net: lpips.load(net, config.lpips) for net in ('alex', 'vgg')}
+
+    record = {'config': config.to_dict(), 'sources': [s['sha256'] for s in targets.sources]}
+    if 'sha256' in about:
+        record['generator'] = about['sha256']
+    with workdirs.claim(path, record, overwrite) as finished:
+        if finished:
+            log(f'Finished already: {path / "report.html"} (--overwrite runs it again).')
+            yield None
+            return
+        watch = Stopwatch(path / 'state' / 'seconds.json')
+        watch.lap('load', start)
+        statistics = latents.w_statistics(generator, weights, **config.w_statistics)
+        looks = config.data.aligned or config.data.align == 'face'
+        looks = looks or generator.spec.domain in data.WITH_FACES
+        yield Job(
+            config, path, generator, weights, targets, nets, watch, log, statistics, looks, about
+        )
 
 
 def settings_of(config) -> tuple[project.Settings, pti.Settings]:

@@ -28,13 +28,10 @@ from jaxinv import (
     sam_regions,
 )
 from jaxinv import edits as edits_lib
-from jaxinv import workdir as workdirs
 from jaxinv.errors import JaxinvError
 from jaxinv.experiment import Job
 from jaxinv.generators import arguments
 from jaxinv.inversion import project, pti, sam, sam_prior
-from jaxinv.networks import lpips
-from jaxinv.progress import Stopwatch
 
 LABELS = {
     'w': 'W',
@@ -66,32 +63,14 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         raise JaxinvError(
             f'{generator.spec.name} has no {SINGLE[config.method]}; it has {", ".join(spaces)}.'
         )
-    targets = data.load_for(config.data, generator.spec, log)
-    for item in targets.skipped:
-        log(f'Skipped {item["file"]}: {item["reason"]}')
-    count = len(targets.names)
-    log(f'{count} {"picture" if count == 1 else "pictures"}: {", ".join(targets.names)}')
-    nets = {net: lpips.load(net, config.lpips) for net in ('alex', 'vgg')}
-
-    record = {'config': config.to_dict(), 'sources': [s['sha256'] for s in targets.sources]}
-    if 'sha256' in about:
-        record['generator'] = about['sha256']
-    with workdirs.claim(path, record, overwrite) as finished:
-        if finished:
-            log(f'Finished already: {path / "report.html"} (--overwrite runs it again).')
+    opened, nouns = (generator, weights, about), ('picture', 'pictures')
+    with experiment.begin(config, path, opened, overwrite, start, log, nouns) as job:
+        if job is None:
             return
-        watch = Stopwatch(path / 'state' / 'seconds.json')
-        watch.lap('load', start)
-        statistics = latents.w_statistics(generator, weights, **config.w_statistics)
-        looks = config.data.aligned or config.data.align == 'face'
-        looks = looks or generator.spec.domain in data.WITH_FACES
-        job = Job(
-            config, path, generator, weights, targets, nets, watch, log, statistics, looks, about
-        )
         inverted = invert(job)
         save(job, inverted)
         result = score(job, inverted, edits)
-        result.seconds = watch.seconds
+        result.seconds = job.watch.seconds
         report.write(path, result)
     log(experiment.summary(result, path))
 

@@ -7,6 +7,7 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from converters import checkpoint  # noqa: E402
 from jaxinv import assets, generators  # noqa: E402
 
 jax.config.update('jax_compilation_cache_dir', str(assets.cache_dir() / 'programs'))
@@ -48,6 +49,18 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker('long') and any(part in item.nodeid for part in EXHAUSTIVE):
             item.add_marker('exhaustive')
+
+
+@pytest.fixture
+def read(tmp_path):
+    """converters.checkpoint.read of a file with the given bytes."""
+
+    def read_bytes(data, **options):
+        path = tmp_path / 'file'
+        path.write_bytes(data)
+        return checkpoint.read(path, **options)
+
+    return read_bytes
 
 
 @pytest.fixture(scope='session')

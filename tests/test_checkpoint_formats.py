@@ -52,16 +52,6 @@ def small_rosinality():
     return official_weights.rosinality_names(small())
 
 
-@pytest.fixture
-def read(tmp_path):
-    def read_bytes(data, **options):
-        path = tmp_path / 'file'
-        path.write_bytes(data)
-        return checkpoint.read(path, **options)
-
-    return read_bytes
-
-
 def assert_same(found, arguments, flat, atol=0.0):
     given = {'c_dim': 0, 'architecture': 'skip', 'conv_clamp': None, 'scaled_epsilon': False}
     assert found.arguments == given | arguments

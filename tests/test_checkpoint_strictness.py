@@ -10,16 +10,6 @@ from converters import checkpoint, tables
 from converters.safe_pickle import UnsafePickle
 
 
-@pytest.fixture
-def read(tmp_path):
-    def read_bytes(data, **options):
-        path = tmp_path / 'file'
-        path.write_bytes(data)
-        return checkpoint.read(path, **options)
-
-    return read_bytes
-
-
 def state_dict(arrays):
     return pickle_writer.torch_zip(pickle_writer.tensors(arrays))
 
