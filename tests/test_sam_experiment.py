@@ -10,8 +10,9 @@ import pytest
 from test_experiment import load_config
 
 import jaxinv
-from jaxinv import sam_experiment, sam_files
+from jaxinv import checkpoints, defaults, sam_experiment, sam_files
 from jaxinv.errors import JaxinvError
+from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.inversion import sam
 
 long = pytest.mark.long  # half a minute for the run that the first tests look at
@@ -130,6 +131,27 @@ def test_baselines_and_ablations_make_the_same_report(finished, wide, tmp_path, 
     last = sam_experiment.LABELS[config.method]
     assert METRICS <= set(result['mean'][last])
     assert (tmp_path / 'work' / 'report.html').stat().st_size > 0
+
+
+@long
+def test_default_edits_are_left_out_where_nobody_knows_their_directions(wide, tmp_path):
+    generator = stylegan2(32, channels=(8,) * 4, z_dim=16, w_dim=16, mapping_layers=2)
+    weights = jax.jit(generator.init)(jax.random.key(0))
+    checkpoints.save_generator(tmp_path / 'generator', generator, weights)
+    config = config_of(wide, 'w')
+    config.data.images = str(wide / 'one.png')
+    config.generator, config.resolution = str(tmp_path / 'generator'), None
+    config.start = str(tmp_path / 'start.npz')  # in place of a projection
+    np.savez(config.start, names=np.array(['one']), w=np.zeros((1, 1, 16), np.float32))
+    config.edits = defaults.EDITS
+    lines = []
+    sam_experiment.run(config, tmp_path / 'work', log=lambda text, **_: lines.append(text))
+    assert any(line.startswith('No edits: smile, age and yaw') for line in lines), lines
+    result = json.loads((tmp_path / 'work' / 'metrics.json').read_text())
+    assert set(result['identities']['one']) == {'W'} and result['edits'] == {'one': {}}
+    config.edits = ('smile=1',)
+    with pytest.raises(JaxinvError, match="no direction 'smile'"):
+        sam_experiment.run(config, tmp_path / 'other', log=lambda *_, **__: None)
 
 
 @pytest.mark.parametrize(
