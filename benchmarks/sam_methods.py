@@ -1,9 +1,10 @@
-"""Table of SAM's methods: runs the sam task's configs on the same pictures, or reads the results.
+"""Tables of SAM's methods: runs the sam task's configs on the same pictures, or reads the results.
 
-    python benchmarks/sam_methods.py FOLDER [--methods=w_plus,f10,sam] [-- --config.KEY=VALUE ...]
+    python benchmarks/sam_methods.py FOLDER [--methods=sam,w_plus,f10] [-- --config.KEY=VALUE ...]
 
 Every method is a run under FOLDER/METHOD (finished ones are only read); the first one's pivots are
-the start of all. Prints a table in Markdown: mean PSNR, LPIPS, identity after edits, seconds.
+the start of all, and the seconds of finding them are left out for all. Prints in Markdown: means of
+all pictures; each picture's PSNR; PSNR of the regions that SAM takes out of W+; what edits change.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import subprocess
 import sys
 
 import numpy as np
+import PIL.Image
 
 METHODS = 'sam,w,w_plus,gaussian_prior,f4,f6,f8,f10,pti,pti_sam'
 COLUMNS = {'psnr': '.2f', 'psnr_256': '.2f', 'lpips_vgg': '.3f', 'lpips_vgg_full': '.3f'}
@@ -34,29 +36,101 @@ def main():
         first = first or path
         if not (path / 'metrics.json').exists():
             subprocess.run(command, check=True)
-    print_table({m: json.loads((options.folder / m / 'metrics.json').read_text()) for m in methods})
+    results = {m: json.loads((options.folder / m / 'metrics.json').read_text()) for m in methods}
+    print_means(results)
+    print_pictures(results)
+    if 'sam' in methods:
+        print_regions(results, options.folder)
+    print_edits(results)
 
 
-def print_table(results):
-    print('| method | PSNR | PSNR 256 | LPIPS vgg 256 | LPIPS vgg | identity | edited | seconds |')
-    print('|---|---|---|---|---|---|---|---|')
-    for method, result in results.items():
-        stage, values = list(result['mean'].items())[-1]
+def stage_of(result) -> str:
+    """The method's own result; stages before it are its start."""
+    return list(result['mean'])[-1]
+
+
+def print_row(*cells):
+    print(f'| {" | ".join(cells)} |')
+
+
+def print_head(*cells):
+    print()
+    print_row(*cells)
+    print_row(*['---'] * len(cells))
+
+
+def print_means(results):
+    print_head('method', 'PSNR', 'PSNR 256', 'LPIPS vgg 256', 'LPIPS vgg', 'identity', 'seconds')
+    for result in results.values():
+        stage = stage_of(result)
+        values = result['mean'][stage]
         cells = [format(values[name], spec) for name, spec in COLUMNS.items()]
-        cells.append(_number(values.get('id_distance')))
-        edited = [
-            edit['id_distance']
-            for edits in result['edits'].values()
-            for edit in edits.values()
-            if edit.get('id_distance') is not None
-        ]
-        cells.append(_number(np.mean(edited) if edited else None))
-        cells.append(f'{sum(result["seconds"].values()):.0f}')
-        print(f'| {stage} (`{method}`) | {" | ".join(cells)} |')
+        cells.append(_number(values.get('id_distance'), 'no face'))
+        seconds = sum(t for name, t in result['seconds'].items() if name != 'project')
+        print_row(stage, *cells, f'{seconds:.0f}')
 
 
-def _number(value):
-    return 'no face' if value is None else f'{value:.3f}'
+def print_pictures(results):
+    names = list(next(iter(results.values()))['identities'])
+    print_head('PSNR', *names)
+    for result in results.values():
+        stage = stage_of(result)
+        values = [result['identities'][name][stage]['psnr'] for name in names]
+        print_row(stage, *(f'{v:.2f}' for v in values))
+
+
+def print_regions(results, folder):
+    """PSNR where the sam run chose another space than W+, which could not reproduce it."""
+    with np.load(folder / 'sam' / 'regions.npz') as arrays:
+        outside = arrays['chosen'] > 0
+    names = list(results['sam']['identities'])
+    shares = [f'{name} ({mask.mean():.0%})' for name, mask in zip(names, outside, strict=True)]
+    print_head('PSNR outside W+', *shares)
+    for method, result in results.items():
+        cells = []
+        for name, mask in zip(names, outside, strict=True):
+            pictures = folder / method / 'images' / name
+            target, image = (_read(pictures / f'{n}.png') for n in ('target', stage_of(result)))
+            size = (target.shape[1], target.shape[0])
+            mask = np.asarray(PIL.Image.fromarray(mask).resize(size, PIL.Image.Resampling.NEAREST))
+            error = np.mean((target - image)[mask] ** 2) if mask.any() else np.nan
+            cells.append(_number(10 * np.log10(255**2 / error) if error else None, '', '.2f'))
+        print_row(stage_of(result), *cells)
+
+
+def print_edits(results):
+    """Mean change of the measured attributes from inversion to edit, and identity's distance."""
+    edits = sorted({e for r in results.values() for rows in r['edits'].values() for e in rows})
+    if not edits:
+        return
+    print_head('edit: changes (identity)', *edits)
+    for result in results.values():
+        cells = []
+        for edit in edits:
+            rows = [rows[edit] for rows in result['edits'].values() if edit in rows]
+            rows = [row for row in rows if row.get('id_distance') is not None]
+            named = sorted({part.split('=')[0] for part in edit.split(',')})
+            changes = [
+                f'{name} {_mean(row["change"].get(name) for row in rows)}'
+                for name in named
+                if any(name in row['change'] for row in rows)
+            ]
+            identity = _mean((row['id_distance'] for row in rows), '.2f')
+            cells.append(f'{", ".join(changes)} ({identity})')
+        print_row(stage_of(result), *cells)
+
+
+def _read(path) -> np.ndarray:
+    return np.asarray(PIL.Image.open(path).convert('RGB'), np.float64)
+
+
+def _mean(values, spec: str = '+.2f') -> str:
+    values = [v for v in values if v is not None]
+    return format(np.mean(values), spec) if values else 'no face'
+
+
+def _number(value, missing: str, spec: str = '.3f') -> str:
+    return missing if value is None or not np.isfinite(value) else format(value, spec)
 
 
 if __name__ == '__main__':
