@@ -1,8 +1,9 @@
-"""Every recorded figure of the official StyleGAN2 and PTI code against jaxinv, as a table.
+"""Every recorded figure of the official StyleGAN2, BigGAN-deep and PTI code against jaxinv.
 
     python benchmarks/parity.py [--goldens=FOLDER] [--only=ada32,tune] [--precision=float32]
 
-FOLDER holds stylegan2_ada.npz, stylegan2_rosinality.npz, pti.npz, specs.json and tolerances.json.
+FOLDER holds stylegan2_ada.npz, stylegan2_rosinality.npz, biggan_deep.npz, pti.npz, specs.json and
+tolerances.json. Prints a table.
 Errors are relative L2 distances (plain ones from figures that are zero). In float32 each figure has
 its own limit, from tolerances.json; in float64 trajectories must agree to 1e-4 with the figures of
 the official float64 runs, all else to 1e-5. Of each group the figure nearest its limit is shown.
@@ -22,13 +23,15 @@ from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'tests'))  # what computes the figures
 
+import biggan_figures  # noqa: E402
 import pti_figures  # noqa: E402
 import recipe  # noqa: E402
 import stylegan2_figures  # noqa: E402
 
 PRECISIONS = ('float32', 'float64')
 _GOLDENS = flags.DEFINE_string('goldens', '../shared/goldens', 'Folder of the figures.')
-_ONLY = flags.DEFINE_list('only', [*stylegan2_figures.MODELS, *pti_figures.RUNS], 'Which ones.')
+_ALL = [*stylegan2_figures.MODELS, biggan_figures.NAME, *pti_figures.RUNS]
+_ONLY = flags.DEFINE_list('only', _ALL, 'Which ones.')
 _PRECISION = flags.DEFINE_list('precision', list(PRECISIONS), 'One or both.')
 
 # An input, and what PTI's code returns 18 of whatever the generator is; jaxinv returns one w.
@@ -93,6 +96,8 @@ def main(argv):
 def file_of(name):
     if name in pti_figures.RUNS:
         return 'pti'
+    if name == biggan_figures.NAME:
+        return 'biggan_deep'
     return 'stylegan2_rosinality' if name.startswith('ros') else 'stylegan2_ada'
 
 
@@ -104,7 +109,7 @@ def wanted(name, figures, prefix):
         if key.startswith(f'{prefix}{name}/')
         and '/in/' not in key
         and not key.endswith(NOT_FIGURES)
-        and figure.dtype.kind != 'U'  # lists of names
+        and figure.dtype.kind not in 'Uu'  # lists of names; pixels of the official image writer
     }
 
 
@@ -120,6 +125,8 @@ def compute(name, entries, figures, dtype):
     """{figure's name without its model's: array}."""
     if name in pti_figures.RUNS:
         return pti_figures.compute(name, entries, figures, dtype)
+    if name == biggan_figures.NAME:
+        return biggan_figures.compute(entries, figures, dtype)
     model = stylegan2_figures.load(name, entries, figures.get(f'{name}/in/c'), dtype)
     arrays, summary = stylegan2_figures.gradients(model)
     if file_of(name) == 'stylegan2_rosinality':

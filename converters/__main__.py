@@ -1,4 +1,6 @@
-"""Converts StyleGAN2 checkpoints, and says what is in them. Nothing in a file is executed.
+"""Converts StyleGAN2 and BigGAN-deep checkpoints, and says what is in them.
+
+Nothing in a file is executed.
 
   python -m converters SRC                                    # only says what is in SRC
   python -m converters SRC DST                                # for jaxinv
@@ -6,7 +8,8 @@
   python -m converters SRC DST.npz --to=ada                   # for NVIDIA's PyTorch code
 
 SRC: a checkpoint (.pkl, .pt, .npz, .safetensors) of stylegan2-ada-pytorch, stylegan3's repository,
-TensorFlow's StyleGAN2, rosinality/stylegan2-pytorch, PTI, e4e or pSp; a generator that jaxinv wrote
+TensorFlow's StyleGAN2, rosinality/stylegan2-pytorch, PTI, e4e or pSp; a folder with the
+pytorch_model.bin and config.json of pytorch-pretrained-biggan; a generator that jaxinv wrote
 (a work folder, its generator/ or generator.safetensors); an address https://... or
 hf://OWNER/NAME/FILE[@REVISION], both with #sha256=HASH if it shall be checked; or one of
 {names}.
@@ -100,14 +103,7 @@ def summary(spec, weights, about) -> str:
     rows.append(('resolution', f'{spec.resolution} pixels, {spec.num_ws} rows of W+'))
     rows.append(('z, w', f'{spec.z_dim}, {spec.w_dim} numbers'))
     if spec.family:
-        a = dict(spec.arguments)
-        sizes = (4 * 2**i for i in range(len(a['channels'])))
-        pairs = zip(sizes, a['channels'], strict=True)
-        rows.append(('channels', ', '.join(f'{c} at {size}' for size, c in pairs)))
-        rows.append(('mapping', f'{a["mapping_layers"]} layers'))
-        rows.append(('architecture', a['architecture']))
-        rows.append(('conv_clamp', 'none' if a['conv_clamp'] is None else f'{a["conv_clamp"]:g}'))
-        rows.append(('epsilon', "rosinality's" if a['scaled_epsilon'] else "NVIDIA's"))
+        rows += _ROWS[spec.family](dict(spec.arguments))
     rows.append(('classes', spec.label_dim or 'none'))
     rows.append(
         (
@@ -120,6 +116,35 @@ def summary(spec, weights, about) -> str:
         rows.append(('pictures', spec.domain))
     rows += [('note', note) for note in about.get('notes', ())]
     return '\n'.join(f'{name:<14} {value}' for name, value in rows)
+
+
+def _stylegan2_rows(a):
+    sizes = (4 * 2**i for i in range(len(a['channels'])))
+    pairs = zip(sizes, a['channels'], strict=True)
+    return [
+        ('channels', ', '.join(f'{c} at {size}' for size, c in pairs)),
+        ('mapping', f'{a["mapping_layers"]} layers'),
+        ('architecture', a['architecture']),
+        ('conv_clamp', 'none' if a['conv_clamp'] is None else f'{a["conv_clamp"]:g}'),
+        ('epsilon', "rosinality's" if a['scaled_epsilon'] else "NVIDIA's"),
+    ]
+
+
+def _biggan_rows(a):
+    size, blocks = 4, []
+    for up, _, channels in a['layers']:
+        size *= 2 if up else 1
+        blocks.append(f'{channels * a["channel_width"]} at {size}')
+    before = a['attention_position']
+    return [
+        ('channels', ', '.join(blocks)),
+        ('attention', f'before block {before}' if before < len(blocks) else 'none'),
+        ('statistics', f'{a["num_statistics"]} rows; truncation {a["truncation"]:g}'),
+        ('epsilon', f'{a["epsilon"]:g}'),
+    ]
+
+
+_ROWS = {'stylegan2': _stylegan2_rows, 'biggan_deep': _biggan_rows}
 
 
 def _exit(message: str, code: int = 1):

@@ -1,4 +1,4 @@
-"""Any StyleGAN2 checkpoint -> its generator's arguments and weights, by what the file holds.
+"""Any checkpoint -> its generator's arguments and weights, by what the file holds.
 
 | layout | who writes it | generator taken |
 |---|---|---|
@@ -8,8 +8,10 @@
 | {g_ema, g, d, latent_avg, ...} by torch.save | rosinality/stylegan2-pytorch | g_ema |
 | {state_dict, opts, latent_avg} by torch.save | pSp, e4e, ReStyle, HyperStyle | decoder.* |
 | names and arrays in .pt, .npz or .safetensors | anybody, by one of the two naming schemes | it |
+| the same, config.json beside it | pytorch-pretrained-biggan: BigGAN-deep | it |
 
-The name and the ending of a file are not looked at. Nothing in it is executed (safe_pickle.py).
+All but the last are StyleGAN2. The name and the ending of a file are not looked at. Nothing in it
+is executed (safe_pickle.py).
 """
 
 import pathlib
@@ -20,6 +22,7 @@ import numpy as np
 
 from converters import (
     array_files,
+    biggan,
     file_view,
     persistence,
     safe_pickle,
@@ -31,8 +34,8 @@ from converters import (
 from converters.file_view import MAX_BYTES, Refused
 from converters.pickle_values import Budget, Record
 from converters.state_dicts import Found
+from jaxinv import generators
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import stylegan2 as generators
 
 WHICH = ('G_ema', 'G')
 _DEFAULTS = {'c_dim': 0, 'architecture': 'skip', 'conv_clamp': None, 'scaled_epsilon': False}
@@ -53,9 +56,10 @@ class Checkpoint(NamedTuple):
     """A generator as found in a file."""
 
     kind: str  # who writes such files, e.g. 'rosinality state dict'
-    arguments: dict  # of jaxinv.generators.stylegan2.stylegan2, all but `name`
+    arguments: dict  # of the family's factory (generators.FAMILIES), all but `name`
     flat: dict[str, np.ndarray]  # 'params/synthesis/b4/const' ...; maybe without 'buffers/w_avg'
     notes: tuple[str, ...]  # sentences: what was taken, what was left out and why
+    family: str = 'stylegan2'
 
 
 def read(path, *, which: str = 'G_ema', max_bytes: int = MAX_BYTES) -> Checkpoint:
@@ -73,8 +77,9 @@ def read(path, *, which: str = 'G_ema', max_bytes: int = MAX_BYTES) -> Checkpoin
         raise tables.ConversionError(f'There is no checkpoint file {path}.')
     content = _content(path, max_bytes)
     try:
-        found = _find(content, which)
-        return _convert(found)
+        if biggan.is_state_dict(content):
+            return _biggan(content, path)
+        return _convert(_find(content, which))
     except JaxinvError as error:
         raise tables.ConversionError(f'{path}: {error}') from error
 
@@ -157,7 +162,31 @@ def _tensorflow(networks, which):
 
 def _convert(found):
     tell, convert, average = _NAMINGS[found.naming]
-    for name, array in found.source.items():
+    _check_floats(found.source)
+    arguments = _DEFAULTS | tell(found.source) | found.arguments
+    notes = found.notes
+    if arguments.get('z_dim', 1) < 1 or arguments['resolution'] > 2**14:
+        raise tables.ConversionError('The arrays are not those of a StyleGAN2 generator.')
+    model = generators.stylegan2.stylegan2(**arguments)
+    like = tables.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    if average not in found.source:
+        del like['buffers/w_avg']
+        notes += (f'The file has no average w ({average}): it is to be computed from samples.',)
+    return Checkpoint(found.kind, arguments, convert(found.source, like), notes)
+
+
+def _biggan(source, path):
+    _check_floats(source)
+    config = biggan.read_config(path)
+    arguments = biggan.arguments(source, config)
+    generators.biggan_deep.biggan_deep(**arguments)  # which refuses what cannot be
+    notes = () if config else (f'There is no {biggan.CONFIG} beside it; epsilon 1e-4 is assumed.',)
+    flat = biggan.convert(source, arguments)
+    return Checkpoint(biggan.KIND, arguments, flat, notes, family='biggan_deep')
+
+
+def _check_floats(source):
+    for name, array in source.items():
         if not isinstance(array, np.ndarray | np.number) or array.dtype.kind != 'f':
             what = getattr(array, 'dtype', type(array).__name__)
             raise tables.ConversionError(f'Array {name!r} holds {what}; floats are wanted.')
@@ -165,16 +194,6 @@ def _convert(found):
             finite = np.isfinite(np.asarray(array, np.float32)).all()
         if not finite:
             raise tables.ConversionError(f'Array {name!r} has numbers that are not finite.')
-    arguments = _DEFAULTS | tell(found.source) | found.arguments
-    notes = found.notes
-    if arguments.get('z_dim', 1) < 1 or arguments['resolution'] > 2**14:
-        raise tables.ConversionError('The arrays are not those of a StyleGAN2 generator.')
-    model = generators.stylegan2(**arguments)
-    like = tables.flatten(jax.eval_shape(model.init, jax.random.key(0)))
-    if average not in found.source:
-        del like['buffers/w_avg']
-        notes += (f'The file has no average w ({average}): it is to be computed from samples.',)
-    return Checkpoint(found.kind, arguments, convert(found.source, like), notes)
 
 
 def _listed(names):

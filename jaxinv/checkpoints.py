@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from converters import biggan
 from jaxinv import assets, download, generators
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import from_files, stored
@@ -74,7 +75,8 @@ def load_generator(
     """Loads a generator from wherever it is.
 
     source: a name in generators.GENERATORS; a work folder; a folder or file that jaxinv wrote; a
-    checkpoint of another project (.pkl, .pt, .npz, .safetensors, see docs/checkpoints.md); its
+    checkpoint of another project (.pkl, .pt, .npz, .safetensors, or a folder of
+    pytorch-pretrained-biggan, see docs/checkpoints.md); its
     address, https:// or hf://; or a name in generators.well_known.WELL_KNOWN. Files of others are
     converted once and kept in the cache folder.
     resolution: pixels, where the generator offers several; None = its default or the saved one.
@@ -102,6 +104,7 @@ def open_generator(source, resolution: int | None = None, *, which: str = 'G_ema
         return generator, weights, about | {'address': known.address if known else source}
     path = pathlib.Path(source).expanduser()
     candidates = [path, path / GENERATOR_FILE, path / 'generator' / GENERATOR_FILE]
+    candidates.append(path / biggan.FILE)
     for file in candidates:
         if file.is_file():
             return _open_file(file, resolution, which)

@@ -351,8 +351,8 @@ def measure_attributes(job: Job, images_uint8) -> dict[str, np.ndarray]:
 
 def measure_drift(job: Job, per_identity) -> report.Drift:
     """Images of random latents before and after tuning (PTI figures 14 and 15)."""
-    settings = job.config.drift
-    z = latents.sample_z(settings.seed, settings.num_samples, job.generator.spec.z_dim)
+    settings, spec = job.config.drift, job.generator.spec
+    z = latents.sample_z(settings.seed, settings.num_samples, spec.z_dim, spec.z_truncation)
     w = job.generator.map(job.weights, jnp.asarray(z))[:, None]
     before = render(job.generator, job.weights, w)
     # With a generator for each identity: the first one's pictures, the mean of all numbers.

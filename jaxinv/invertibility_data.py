@@ -84,7 +84,8 @@ def make_plan(config, generator, weights) -> tuple[Plan, list[str]]:
     names += [f'generated_{i:05}' for i in range(config.samples.num)]
     kinds += ['generated'] * config.samples.num
     places = range(config.share, len(names), config.shares)
-    z = latents.sample_z(config.seed, config.samples.num, generator.spec.z_dim)
+    spec = generator.spec
+    z = latents.sample_z(config.seed, config.samples.num, spec.z_dim, spec.z_truncation)
     synthesize = jax.jit(lambda weights, w: generator.synthesize(weights, w[:, None])[0])
 
     def one(place: int) -> np.ndarray:

@@ -9,8 +9,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from jaxinv.types import Generator, Weights
+
+CUT = 2.0  # where BigGAN's normals are cut
 
 
 class WStatistics(NamedTuple):
@@ -20,10 +23,19 @@ class WStatistics(NamedTuple):
     std: jax.Array
 
 
-def sample_z(seed: int, num_samples: int, z_dim: int) -> np.ndarray:
-    """Unit normals [num_samples, z_dim], the same on every machine and device count."""
-    z = np.random.RandomState(seed).standard_normal((num_samples, z_dim))
-    return z.astype(np.float32)
+def sample_z(
+    seed: int, num_samples: int, z_dim: int, truncation: float | None = None
+) -> np.ndarray:
+    """Unit normals [num_samples, z_dim], the same on every machine and device count.
+
+    truncation: the codes of BigGAN (GeneratorSpec.z_truncation), normals within -2 and 2 times it.
+    """
+    random = np.random.RandomState(seed)
+    if truncation is None:
+        return random.standard_normal((num_samples, z_dim)).astype(np.float32)
+    low, high = scipy.special.ndtr([-CUT, CUT])
+    z = scipy.special.ndtri(low + (high - low) * random.uniform(size=(num_samples, z_dim)))
+    return truncation * z.astype(np.float32)
 
 
 def w_statistics(
@@ -33,7 +45,8 @@ def w_statistics(
 
     Defaults as in StyleGAN2's projector; PTI's code takes 600 samples with the same seed.
     """
-    z = sample_z(seed, num_samples, generator.spec.z_dim)
+    spec = generator.spec
+    z = sample_z(seed, num_samples, spec.z_dim, spec.z_truncation)
     w = jax.jit(generator.map)(weights, z)
     mean = w.mean(axis=0)
     std = jnp.sqrt(jnp.sum((w - mean) ** 2) / num_samples)

@@ -27,6 +27,8 @@ class GeneratorSpec:
     label_dim: int = 0  # 0 = unconditional
     noise_shapes: tuple[tuple[str, Shape], ...] = ()  # (name, (h, w, 1)); () = takes no noise
     feature_shapes: tuple[tuple[str, Shape], ...] = ()  # SAM's names: ('F4', (16, 16, c)), ...
+    # Codes are normals cut at 2 and scaled by this (BigGAN); None = plain normals.
+    z_truncation: float | None = None
     # For generators that come in any size: what makes them again (see generators.FAMILIES).
     family: str = ''
     arguments: tuple[tuple[str, Any], ...] = ()

@@ -5,11 +5,22 @@ and attributes (pickle_writer.py).
 """
 
 import collections
+import json
 import re
 
 import numpy as np
 from official_weights import tensorflow_variables
-from pickle_writer import Call, New, easy_dict, parameter, plain_pickle, tensor, tensors, torch_zip
+from pickle_writer import (
+    Call,
+    New,
+    easy_dict,
+    parameter,
+    plain_pickle,
+    tensor,
+    tensors,
+    torch_legacy,
+    torch_zip,
+)
 
 SOURCE = "import os; os.system('touch ran')  # in place of the text of training/networks.py\n"
 
@@ -213,6 +224,16 @@ def rosinality_checkpoint(source, latent_avg=None, training=False, write=torch_z
             'ada_aug_p': 0,
         }
     return write(content)
+
+
+def biggan_folder(folder, source, config=None, write=torch_legacy):
+    """What pytorch-pretrained-biggan loads: a state dict and settings, in files of fixed names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'pytorch_model.bin').write_bytes(write(tensors(source)))
+    if config is not None:
+        text = config if isinstance(config, str) else json.dumps(config, indent=2)
+        (folder / 'config.json').write_text(text)
+    return folder
 
 
 def encoder_checkpoint(source, latent_avg=None, namespace=False):

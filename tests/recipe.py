@@ -21,18 +21,34 @@ def normal(name, shape):
 
 
 def weight(name, shape, rule):
-    """rule: 'N', 'N*0.1', 'N*0.1+1', 'fir' or 'fir*4'."""
-    scale, offset = re.fullmatch(r'(?:N|fir)(?:\*([\d.]+))?(?:\+([\d.]+))?', rule).groups()
-    if rule.startswith('fir'):
+    """rule: 'N', 'N*0.1', 'N*0.1+1', '|N|*2+2', 'fir', 'fir*4' or 'sn_u', of unit length."""
+    if rule == 'sn_u':
+        return unit(normal(name, shape))
+    kind, scale, offset = re.fullmatch(
+        r'(N|\|N\||fir)(?:\*([\d.]+))?(?:\+([\d.]+))?', rule
+    ).groups()
+    if kind == 'fir':
         return np.float32(FIR / 64 * float(scale or 1))
-    return normal(name, shape) * np.float32(scale or 1) + np.float32(offset or 0)
+    values = np.abs(normal(name, shape)) if kind == '|N|' else normal(name, shape)
+    return values * np.float32(scale or 1) + np.float32(offset or 0)
+
+
+def unit(vector):
+    """Divided by its length in float64."""
+    vector = np.asarray(vector, np.float64)
+    return np.float32(vector / np.linalg.norm(vector))
 
 
 def state_dict(entries):
     """entries [[name, shape, rule, CRC-32], ...] -> {name: float32 array}, verified."""
     arrays = {}
     for name, shape, rule, crc in entries:
-        arrays[name] = weight(name, shape, rule)
+        if rule == 'sn_v':  # comes after the matrix M and u: M^T u, of unit length
+            layer = name.removesuffix('_v')
+            u = np.asarray(arrays[f'{layer}_u'], np.float64)
+            arrays[name] = unit(u @ arrays[f'{layer}_orig'].reshape(len(u), -1).astype(np.float64))
+        else:
+            arrays[name] = weight(name, shape, rule)
         assert zlib.crc32(np.ascontiguousarray(arrays[name])) == crc, name
     return arrays
 

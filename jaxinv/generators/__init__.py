@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import pretrained, stylegan2
+from jaxinv.generators import biggan_deep, pretrained, stylegan2
 from jaxinv.generators.mobile_stylegan import mobile_stylegan
 from jaxinv.types import Generator, GeneratorSpec, Weights
 
@@ -22,6 +22,11 @@ class Entry(NamedTuple):
     make: Callable[..., Generator]  # (resolution) -> Generator
     load: Callable[..., Weights]  # (generator) -> weights
     resolution: int  # the default
+
+
+class Family(NamedTuple):
+    make: Callable[..., Generator]  # (**arguments, name=..., compute_dtype=...) -> Generator
+    arguments_of: Callable[[dict], dict]  # of a record: in Python's types again
 
 
 def _make_ffhq(resolution):
@@ -43,7 +48,10 @@ GENERATORS = {
     'mobile_stylegan_ffhq': Entry(_make_ffhq, pretrained.mobile_stylegan_ffhq, 512),
     'tiny': Entry(_make_tiny, _random_weights, 32),
 }
-FAMILIES = {'stylegan2': stylegan2.stylegan2}
+FAMILIES = {
+    'stylegan2': Family(stylegan2.stylegan2, stylegan2.arguments_of),
+    'biggan_deep': Family(biggan_deep.biggan_deep, biggan_deep.arguments_of),
+}
 MAX_RESOLUTION = 8192  # of a family's member that a file asks for
 
 
@@ -94,8 +102,8 @@ def remake(record: Any, resolution: int | None = None) -> Generator:
         own = int(given['resolution'])
         if not 0 < own <= MAX_RESOLUTION:
             raise ValueError(f'resolution {own}')
-        arguments = dict(given) | {'channels': tuple(int(c) for c in given['channels'])}
-        generator = FAMILIES[record['family']](name=str(record.get('name')), **arguments)
+        family = FAMILIES[record['family']]
+        generator = family.make(name=str(record.get('name')), **family.arguments_of(dict(given)))
     except JaxinvError:
         raise
     except (TypeError, ValueError, KeyError) as error:
@@ -128,15 +136,30 @@ def with_compute_dtype(generator: Generator, dtype: str) -> Generator:
 
     Raises JaxinvError for another type, or where a generator has no such choice.
     """
-    spec = generator.spec
     if dtype not in ('float32', 'bfloat16'):
         raise JaxinvError(f"compute_dtype is {dtype!r}; it can be 'float32' or 'bfloat16'.")
     if dtype == 'float32':
         return generator
-    if not spec.family:
-        raise JaxinvError(f'{spec.name} computes in float32 only, not in {dtype}.')
-    make = FAMILIES[spec.family]
-    other = make(name=spec.name, compute_dtype=dtype, **dict(spec.arguments))
+    if not generator.spec.family:
+        raise JaxinvError(f'{generator.spec.name} computes in float32 only, not in {dtype}.')
+    return with_options(generator, compute_dtype=dtype)
+
+
+@functools.lru_cache(maxsize=8)  # equal values, so that compiled programs are shared
+def with_options(generator: Generator, **options) -> Generator:
+    """The generator with other arguments of its family, of which its weights are the same ones:
+    truncation and truncation_mode of BigGAN, for example. To be asked before `with_label`.
+
+    Raises JaxinvError for options it does not have.
+    """
+    spec = generator.spec
+    arguments = dict(spec.arguments)
+    unknown = [name for name in options if name not in (*arguments, 'compute_dtype')]
+    if unknown:
+        raise JaxinvError(
+            f'{spec.name} has no {unknown[0]}; it has {", ".join(arguments) or "no options"}.'
+        )
+    other = FAMILIES[spec.family].make(name=spec.name, **arguments | options)
     return with_domain(other, spec.domain)
 
 

@@ -1,7 +1,7 @@
 """Other projects' checkpoint files: converted once, then kept as safetensors in the cache folder.
 
-The cache is keyed by the SHA-256 of the file, so that a file that is moved or renamed is found
-again and one that is replaced is not mistaken for the old one.
+The cache is keyed by the SHA-256 of the file, and of a config.json beside it, so that one that is
+moved or renamed is found again and one that is replaced is not mistaken for the old one.
 """
 
 import dataclasses
@@ -13,11 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from converters import checkpoint, tables
+from converters import biggan, checkpoint, tables
 from jaxinv import assets, edits, files, generators, latents
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import pretrained, stored
-from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.types import Generator, Weights
 
 FORMAT = f'1-{pretrained.FORMAT}'  # raise it when readers find other numbers in the same file
@@ -33,7 +32,11 @@ def load(path: pathlib.Path, *, which: str = 'G_ema'):
     """
     path = pathlib.Path(path)
     digest = assets.sha256(path)
-    version = hashlib.sha256(json.dumps([FORMAT, which, digest]).encode()).hexdigest()
+    key = [FORMAT, which, digest]
+    config = path.parent / biggan.CONFIG
+    if config.is_file():
+        key.append(assets.sha256(config))
+    version = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     cached = assets.cache_dir() / 'converted' / f'{version[:24]}.safetensors'
     found = _cached(cached)
     if found is None:
@@ -42,7 +45,7 @@ def load(path: pathlib.Path, *, which: str = 'G_ema'):
         found[2]['fresh'] = True
     generator, weights, about = found
     # The name is this file's, also where the cache knows a copy by another.
-    spec = dataclasses.replace(generator.spec, name=files.safe_name(path.stem))
+    spec = dataclasses.replace(generator.spec, name=_name(path))
     return generator._replace(spec=spec), weights, about | {'file': str(path)}
 
 
@@ -58,7 +61,8 @@ def _cached(file):
 
 def _convert(path, which, digest):
     found = checkpoint.read(path, which=which)
-    generator = stylegan2(**found.arguments, name=files.safe_name(path.stem))
+    make = generators.FAMILIES[found.family].make
+    generator = make(**found.arguments, name=_name(path))
     flat, notes = dict(found.flat), list(found.notes)
     if 'buffers/w_avg' not in flat:
         flat['buffers/w_avg'] = w_average(generator, tables.unflatten(flat))
@@ -69,6 +73,12 @@ def _convert(path, which, digest):
         generator = generators.with_domain(generator, 'ffhq')
         notes.append("Its mapping network is FFHQ's: jaxinv's directions and alignment apply.")
     return generator, weights, {'kind': found.kind, 'sha256': digest, 'notes': notes}
+
+
+def _name(path):
+    """The file's, or its folder's if all files of that kind have the same name."""
+    path = path.absolute()
+    return files.safe_name(path.parent.name if path.name == biggan.FILE else path.stem)
 
 
 def w_average(generator: Generator, weights: Weights) -> np.ndarray:

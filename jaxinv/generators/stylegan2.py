@@ -129,6 +129,11 @@ def stylegan2(
     return Generator(spec, init, map_, synthesize)
 
 
+def arguments_of(record: dict) -> dict:
+    """The factory's arguments from JSON's types; TypeError, ValueError or KeyError if it cannot."""
+    return record | {'channels': tuple(int(c) for c in record['channels'])}
+
+
 def feature_name(size: int) -> str:
     """SAM's name of the feature of `size` pixels, a power of two."""
     return f'F{2 * (size.bit_length() - 1) - 4}'

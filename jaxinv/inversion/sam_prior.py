@@ -62,7 +62,8 @@ class Prior(NamedTuple):
 def statistics(generator: Generator, weights: Weights, settings: Settings) -> Prior:
     """The prior from seeded samples of the mapping network, without truncation."""
     check(settings)
-    z = latents.sample_z(settings.seed, settings.num_samples, generator.spec.z_dim)
+    spec = generator.spec
+    z = latents.sample_z(settings.seed, settings.num_samples, spec.z_dim, spec.z_truncation)
     return from_samples(_mapping(generator)(weights, z), settings)
 
 

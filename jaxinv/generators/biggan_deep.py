@@ -1,0 +1,362 @@
+"""BigGAN-deep (Brock et al. 2019, arXiv:1809.11096, appendix B) as pure functions around Flax.
+
+A code of W is z and the embedding of the class side by side, w = [z, e]; there is no mapping
+network, so W+ is SAM's Z+ with the class in it, and a direction may move either part. Row 0 of W+
+makes the first 4x4 feature, row i + 1 conditions the batch norms of block i.
+
+Batch norms divide by recorded statistics, one row for each truncation 0, 0.02, ..., 1. The public
+PyTorch code interpolates between rows with the two weights exchanged, and lands beside rows that
+it should hit (0.58 / 0.02 is below 29 in floating point, so that it takes row 28);
+truncation_mode='official' does the same, 'correct' interpolates.
+
+Spectral norms are part of the kernels: dividing by them is the converter's work.
+
+Weights: {'params': {'synthesis': {'gen_z': ..., 'block_0': ..., 'attention': ..., ...}},
+          'buffers': {'mapping': {'embeddings': [classes, e]}, 'w_avg': [w_dim],
+                      'statistics': {'block_0': {'bn_0': {'mean': [rows, c], 'var': ...}}}}}.
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxinv.errors import JaxinvError
+from jaxinv.generators import arguments, nearest, ops
+from jaxinv.types import Generator, GeneratorSpec
+
+F, T = False, True
+# Blocks as (upsampling?, channels before, channels after), in units of channel_width.
+_TO_64 = ((F, 16, 16), (T, 16, 16), (F, 16, 16), (T, 16, 8), (F, 8, 8))
+_FROM_64 = ((F, 4, 4), (T, 4, 2), (F, 2, 2), (T, 2, 1))
+_256 = (*_TO_64, (T, 8, 8), (F, 8, 8), (T, 8, 4), *_FROM_64)
+LAYERS = {128: (*_TO_64, (T, 8, 4), *_FROM_64), 256: _256, 512: (*_256, (F, 1, 1), (T, 1, 1))}
+FIRST = 16  # channels of the 4x4 feature, in units of channel_width
+REDUCTION = 4  # of channels within a block
+MODES = ('correct', 'official')
+MAX_SIZE, MAX_LAYERS = 1 << 20, 64  # of a network that a file asks for
+
+
+def biggan_deep(
+    resolution,
+    *,
+    layers=None,  # as in LAYERS; None = those of the official network of this resolution
+    channel_width=128,
+    num_classes=1000,
+    z_dim=128,
+    class_embed_dim=128,
+    attention_position=8,  # number of the block that self-attention precedes
+    num_statistics=51,
+    epsilon=1e-4,
+    truncation=1.0,
+    truncation_mode='correct',
+    compute_dtype=None,  # of feature maps and kernels, e.g. 'bfloat16'; None = the parameters'
+    name='biggan_deep',
+) -> Generator:
+    """A class-conditional generator of square images.
+
+    The feature F(2k) is what 2k blocks make, before attention if that comes next; in the official
+    networks it has 4 * 2^k pixels, as SAM's F2, F4, ... of StyleGAN2. The last block has none.
+    Noise is not taken: synthesize ignores it. Raises JaxinvError for layers or options that cannot
+    be.
+    """
+    layers = LAYERS.get(resolution) if layers is None else tuple(tuple(row) for row in layers)
+    _check_layers(name, resolution, layers)
+    _check_options(truncation, truncation_mode)
+    sizes = {
+        'channel_width': (channel_width, 8),
+        'z_dim': (z_dim, 1),
+        'class_embed_dim': (class_embed_dim, 1),
+        'num_classes': (num_classes, 1),
+        'num_statistics': (num_statistics, 2),
+    }
+    for size, (value, least) in sizes.items():
+        if value < least:
+            raise JaxinvError(f'{size} of {name} is {value}; it must be at least {least}.')
+    w_dim = z_dim + class_embed_dim
+    shapes, size = {}, 4
+    for i, (up, _, outputs) in enumerate(layers[:-1], 1):
+        size *= 1 + up
+        if i % 2 == 0:
+            shapes[f'F{i}'] = (size, size, outputs * channel_width)
+    spec = GeneratorSpec(
+        name=name,
+        resolution=resolution,
+        z_dim=z_dim,
+        w_dim=w_dim,
+        num_ws=1 + len(layers),
+        label_dim=num_classes,
+        feature_shapes=tuple(shapes.items()),
+        z_truncation=truncation,
+        family='biggan_deep',
+        arguments=(
+            ('resolution', resolution),
+            ('layers', layers),
+            ('channel_width', channel_width),
+            ('num_classes', num_classes),
+            ('z_dim', z_dim),
+            ('class_embed_dim', class_embed_dim),
+            ('attention_position', attention_position),
+            ('num_statistics', num_statistics),
+            ('epsilon', epsilon),
+            ('truncation', truncation),
+            ('truncation_mode', truncation_mode),
+        ),
+    )
+    synthesis = Synthesis(layers, channel_width, attention_position, epsilon, compute_dtype)
+    shares = shares_of_rows(truncation, num_statistics, truncation_mode)
+
+    def init(key):
+        keys = jax.random.split(key)
+        statistics = _statistics(layers, channel_width, num_statistics)
+        w = jnp.zeros([1, spec.num_ws, w_dim])
+        row = _interpolate(statistics, shares)
+        embeddings = jax.random.normal(keys[0], [num_classes, class_embed_dim])
+        return {
+            'params': {'synthesis': synthesis.init(keys[1], w, row, {})['params']},
+            'buffers': {
+                'mapping': {'embeddings': embeddings},
+                'w_avg': w_average(z_dim, embeddings),
+                'statistics': statistics,
+            },
+        }
+
+    def map_(weights, z, label=None):
+        arguments.check_z(z, spec)
+        arguments.check_label(label, len(z), spec)
+        embeddings = weights['buffers']['mapping']['embeddings']
+        return jnp.concatenate([z, jnp.asarray(label, embeddings.dtype) @ embeddings], -1)
+
+    def synthesize(weights, w, noise='const', taps=None):
+        w, _, taps = arguments.of_synthesis(weights, w, noise, taps, spec)
+        row = _interpolate(weights['buffers']['statistics'], shares)
+        return synthesis.apply({'params': weights['params']['synthesis']}, w, row, taps)
+
+    return Generator(spec, init, map_, synthesize)
+
+
+def arguments_of(record: dict) -> dict:
+    """The factory's arguments from JSON's types; TypeError, ValueError or KeyError if it cannot."""
+    numbers = ('channel_width', 'num_classes', 'z_dim', 'class_embed_dim', 'num_statistics')
+    for name in numbers:
+        if not 0 < int(record[name]) <= MAX_SIZE:
+            raise ValueError(f'{name} {record[name]}')
+    layers = tuple((bool(up), int(before), int(after)) for up, before, after in record['layers'])
+    if len(layers) > MAX_LAYERS:
+        raise ValueError(f'{len(layers)} layers')
+    numbers += ('attention_position',)
+    return record | {'layers': layers, **{name: int(record[name]) for name in numbers}}
+
+
+def w_average(z_dim: int, embeddings):
+    """The mean of W [w_dim]: of z it is 0, of the class that of all embeddings."""
+    return jnp.concatenate([jnp.zeros([z_dim], embeddings.dtype), embeddings.mean(0)])
+
+
+def shares_of_rows(truncation: float, rows: int, mode: str) -> tuple[tuple[int, float], ...]:
+    """Which rows of statistics a truncation takes, and the share of each."""
+    if mode == 'official':
+        share, row = math.modf(truncation / (1.0 / (rows - 1)))
+        row = int(row)
+        return ((row, share), (row + 1, 1 - share)) if share else ((row, 1.0),)
+    place = round(truncation * (rows - 1), 6)  # what is on the grid stays on it
+    row = int(place)
+    return ((row, row + 1 - place), (row + 1, place - row)) if place > row else ((row, 1.0),)
+
+
+def _interpolate(statistics, shares):
+    """[rows, c] -> [c] in every array of the tree."""
+    return jax.tree.map(lambda table: sum(share * table[row] for row, share in shares), statistics)
+
+
+def _statistics(layers, width, rows):
+    """Means 0 and variances 1 for every batch norm."""
+
+    def table(channels):
+        return {'mean': jnp.zeros([rows, channels]), 'var': jnp.ones([rows, channels])}
+
+    blocks = {
+        f'block_{i}': {
+            f'bn_{j}': table(inputs * width // (REDUCTION if j else 1)) for j in range(4)
+        }
+        for i, (_, inputs, _) in enumerate(layers)
+    }
+    return blocks | {'bn': table(width)}
+
+
+def _check_layers(name, resolution, layers):
+    if layers is None:
+        raise JaxinvError(
+            f'{name} of {resolution} pixels needs layers; without them there are '
+            f'{", ".join(map(str, LAYERS))} pixels.'
+        )
+    channels, size = FIRST, 4
+    for i, (up, inputs, outputs) in enumerate(layers):
+        if inputs != channels or outputs not in (inputs, inputs // 2):
+            raise JaxinvError(
+                f'Block {i} of {name} goes from {inputs} to {outputs} times channel_width; it must '
+                f'begin with the {channels} that are there and keep or halve them.'
+            )
+        channels, size = outputs, size * (2 if up else 1)
+    if channels != 1:
+        raise JaxinvError(f'The blocks of {name} end with {channels} times channel_width, not 1.')
+    if size != resolution:
+        raise JaxinvError(f'The blocks of {name} make {size} pixels, not {resolution}.')
+
+
+def _check_options(truncation, mode):
+    if mode not in MODES:
+        raise JaxinvError(f'truncation_mode is {mode!r}; it can be {" or ".join(MODES)}.')
+    if not 0 < truncation <= 1:
+        raise JaxinvError(f'truncation is {truncation}; it must be above 0 and at most 1.')
+
+
+class Synthesis(nn.Module):
+    """w [b, num_ws, w_dim], rows of statistics, taps -> (images [b, h, w, 3], features)."""
+
+    layers: tuple[tuple[bool, int, int], ...]
+    width: int
+    attention_position: int
+    epsilon: float
+    compute_dtype: str | None
+
+    @nn.compact
+    def __call__(self, w, statistics, taps):
+        x = nn.Dense(16 * FIRST * self.width, name='gen_z')(w[:, 0])
+        x = x.reshape(-1, 4, 4, FIRST * self.width)
+        if self.compute_dtype is not None:
+            x = x.astype(self.compute_dtype)
+        features = {}
+        for i, (up, _, outputs) in enumerate(self.layers):
+            if i == self.attention_position:
+                x = Attention(name='attention')(x)
+            block = Block(outputs * self.width, up, self.epsilon, name=f'block_{i}')
+            x = block(x, w[:, i + 1], statistics[f'block_{i}'])
+            feature = f'F{i + 1}'
+            if i % 2 and i + 1 < len(self.layers):
+                if feature in taps:
+                    x = taps[feature](x)
+                features[feature] = x
+        x = nn.relu(PlainNorm(self.epsilon, name='bn')(x, statistics['bn']))
+        return ToImage(name='to_rgb')(x), features
+
+
+class Block(nn.Module):
+    """[b, h, w, c] -> [b, h, w, channels], or [b, 2h, 2w, channels] if `up`."""
+
+    channels: int
+    up: bool
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x, w, statistics):
+        def norm(i, x):
+            return nn.relu(ClassNorm(self.epsilon, name=f'bn_{i}')(x, w, statistics[f'bn_{i}']))
+
+        def conv(i, x, channels, size, operator):
+            return Conv(channels, size, operator, name=f'conv_{i}')(x)
+
+        inner = x.shape[-1] // REDUCTION
+        short = x[..., : self.channels]
+        x = conv(0, norm(0, x), inner, 1, ops.pointwise)
+        x = conv(1, norm(1, x), inner, 3, nearest.up_conv if self.up else ops.conv)
+        x = conv(2, norm(2, x), inner, 3, ops.conv)
+        x = conv(3, norm(3, x), self.channels, 1, ops.pointwise)
+        return x + (nearest.up(short) if self.up else short)
+
+
+class Conv(nn.Module):
+    """Convolution by `operator`, which takes x and a kernel, and bias."""
+
+    channels: int
+    size: int  # 1: the kernel is [c, d]
+    operator: Any
+
+    @nn.compact
+    def __call__(self, x):
+        window = () if self.size == 1 else (self.size, self.size)
+        shape = (*window, x.shape[-1], self.channels)
+        kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+        bias = self.param('bias', nn.initializers.zeros, (self.channels,))
+        return self.operator(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
+
+
+class ClassNorm(nn.Module):
+    """(x - mean) / sqrt(var + epsilon) * (1 + scale(w)) + offset(w)."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x, w, statistics):
+        shape = (w.shape[-1], x.shape[-1])
+        scale, offset = (
+            w @ self.param(name, nn.initializers.normal(0.02), shape)
+            for name in ('scale', 'offset')
+        )
+        scale = (1 + scale) * jax.lax.rsqrt(statistics['var'] + self.epsilon)
+        offset = offset - statistics['mean'] * scale
+        return _affine(x, scale[:, None, None], offset[:, None, None])
+
+
+class PlainNorm(nn.Module):
+    """The same without class and code: its own scale and bias."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x, statistics):
+        shape = x.shape[-1:]
+        scale = self.param('scale', nn.initializers.ones, shape)
+        bias = self.param('bias', nn.initializers.zeros, shape)
+        scale = scale * jax.lax.rsqrt(statistics['var'] + self.epsilon)
+        bias = bias - statistics['mean'] * scale
+        return _affine(x, scale, bias)
+
+
+def _affine(x, scale, shift):
+    return x * scale.astype(x.dtype) + shift.astype(x.dtype)
+
+
+class Attention(nn.Module):
+    """Self-attention (Zhang et al. 2019, arXiv:1805.08318): x + gamma * o(softmax(...))."""
+
+    @nn.compact
+    def __call__(self, x):
+        b, h, w, c = x.shape
+
+        def kernel(name, inputs, outputs):
+            init = nn.initializers.lecun_normal()
+            return self.param(name, init, (inputs, outputs)).astype(x.dtype)
+
+        query = ops.pointwise(x, kernel('theta', c, c // 8)).reshape(b, h * w, -1)
+        keys = _pool(ops.pointwise(x, kernel('phi', c, c // 8)))
+        values = _pool(ops.pointwise(x, kernel('g', c, c // 2)))
+        weights = jax.nn.softmax(query @ keys.swapaxes(1, 2), axis=-1)
+        mixed = (weights @ values).reshape(b, h, w, -1)
+        gamma = self.param('gamma', nn.initializers.constant(0.5), ())
+        return x + gamma.astype(x.dtype) * ops.pointwise(mixed, kernel('o', c // 2, c))
+
+
+def _pool(x):
+    """Maxima of 2x2 pixels as a list: [b, h, w, c] -> [b, h w / 4, c]."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // 2, 2, w // 2, 2, c)
+    x = jnp.maximum(x[:, :, 0], x[:, :, 1])
+    return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1]).reshape(b, -1, c)
+
+
+class ToImage(nn.Module):
+    """tanh of a 3x3 convolution to RGB, float32 also from bfloat16.
+
+    The official one makes channel_width channels and drops all but three.
+    """
+
+    @nn.compact
+    def __call__(self, x):
+        c = x.shape[-1]
+        kernel = self.param('kernel', nn.initializers.lecun_normal(), (3, 3, c, 3))
+        bias = self.param('bias', nn.initializers.zeros, (3,))
+        x = ops.conv(x, kernel.astype(x.dtype))
+        return jnp.tanh(x.astype(kernel.dtype) + bias)
