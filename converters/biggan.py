@@ -33,7 +33,7 @@ _EPSILON = 1e-4  # without config.json; of all official ones
 
 def is_state_dict(content) -> bool:
     """Whether it holds arrays by the names of pytorch-pretrained-biggan."""
-    marks = ('embeddings.weight', 'generator.gen_z.bias', 'generator.bn.running_means')
+    marks = ('generator.gen_z.weight_orig', 'generator.gen_z.bias', 'generator.bn.running_means')
     return isinstance(content, dict) and any(mark in content for mark in marks)
 
 
