@@ -24,13 +24,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('folder', type=pathlib.Path)
     parser.add_argument('--methods', default=METHODS)
-    parser.add_argument('rest', nargs='*', help='options of jaxinv.launch')
-    options = parser.parse_args()
+    # What follows -- is for jaxinv.launch; argparse would end the positional arguments before it.
+    arguments = [*sys.argv[1:], '--']
+    end = arguments.index('--')
+    options, rest = parser.parse_args(arguments[:end]), arguments[end + 1 : -1]
     methods, first = options.methods.split(','), None
     for method in methods:
         path = options.folder / method
         command = [sys.executable, '-m', 'jaxinv.launch', f'--config=sam:{method}']
-        command += [f'--workdir={path}', *options.rest]
+        command += [f'--workdir={path}', *rest]
         if first is not None:
             command.append(f'--config.start={first}')
         first = first or path

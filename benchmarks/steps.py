@@ -1,6 +1,6 @@
-"""Step times of projection and tuning with the real generator, and their share of the machine.
+"""Step times of projection, tuning and SAM with the real generator, and their share of the machine.
 
-    python benchmarks/steps.py [--resolution=512] [--identities=2] [--steps=4]
+    python benchmarks/steps.py [--resolution=512] [--identities=2] [--steps=4] [--only=SAM]
 
 The share is FLOPs a second of the step (XLA's count of its HLO) over the rate of a large float32
 matrix product, measured before and after each step in the same run. Compilation is timed without
@@ -15,12 +15,13 @@ import numpy as np
 from absl import app, flags
 
 from jaxinv import data, experiment, generators, images, latents, memory
-from jaxinv.inversion import project, pti
+from jaxinv.inversion import project, pti, sam, sam_prior
 from jaxinv.networks import lpips
 
 _RESOLUTION = flags.DEFINE_integer('resolution', 512, 'Pixels: 512 or 1024.')
 _IDENTITIES = flags.DEFINE_integer('identities', 2, 'Identities in the batch.')
 _STEPS = flags.DEFINE_integer('steps', 4, 'Steps timed, after compilation and a first step.')
+_ONLY = flags.DEFINE_string('only', '', 'Of the rows those that begin so.')
 
 
 def matmul_rate(size=3000) -> float:
@@ -81,16 +82,27 @@ def main(argv):
         state, args = tuner.prepare(*arguments)
         return tuner.loop, state, args
 
+    def search():
+        inverter = sam.make_inverter(generator, sam.Settings(num_steps=100, chunk_steps=1))
+        prior = sam_prior.statistics(generator, weights, sam_prior.Settings(num_samples=1000))
+        masks = {space: jnp.ones((len(targets), *shape[:2], 1)) for space, shape in spaces}
+        state, args = inverter.prepare(weights, nets['vgg'], targets, masks, pivots, ids, prior)
+        return inverter.loop, state, args
+
+    spaces = generator.spec.feature_shapes
     off = pti.Locality(weight=0.0)
     programs = {
         'projection': projection,
         'tuning': lambda: tuning(locality=off),
         'tuning, regularised': lambda: tuning(locality=pti.Locality(norm='all_layers')),
         'tuning, one generator each': lambda: tuning(locality=off, shared=False),
+        'SAM, all spaces': search,
     }
     print(f'{_RESOLUTION.value} pixels, {len(targets)} identities, {experiment.devices()}')
     print(f'{"":<28}{"compile s":>10}{"step s":>8}{"GFLOP":>8}{"GFLOP/s":>9}{"share":>7}')
     for name, make in programs.items():
+        if not name.startswith(_ONLY.value):
+            continue
         rate = matmul_rate()
         loop, state, args = make()
         flops = step_flops(loop, state, args, key)
