@@ -16,7 +16,7 @@ default budget is for two CPU cores. docs/sam.md says more.
 
 import ml_collections
 
-from jaxinv import defaults
+from jaxinv import defaults, invertibility
 from jaxinv.inversion import sam, sam_prior
 
 METHODS = ('w', 'w_plus', 'gaussian_prior', 'f4', 'f6', 'f8', 'f10', 'sam', 'pti', 'pti_sam')
@@ -54,7 +54,9 @@ def get_config(arg=''):
     config.invertibility.learning_rate = 0.05
     config.invertibility.spaces = ()  # candidates, () = all the generator has
     config.invertibility.spaces_at_once = 1  # in one program; 0 = all, where memory allows
-    config.invertibility.tau = 0.225  # threshold of the mean LPIPS-vgg of a segment
+    # Threshold of the mean LPIPS-vgg of a segment. The released code's is 0.225, for 501 steps;
+    # after 30 a space that will pass can still be above it.
+    config.invertibility.tau = 0.26
     config.invertibility.refine = True  # False = every pixel by itself
     config.invertibility.resample = 'bilinear'  # of masks; SAM's code 'lanczos'
     # Instead of maps: ((beginning of a segment's name, space), ...), '*' for the others.
@@ -79,6 +81,7 @@ def _paper(config):
     config.pivot.learning_rate = 5e-3
     config.sam.num_steps = 1001
     config.invertibility.num_steps = 501
+    config.invertibility.tau = invertibility.TAU
     config.tune.num_steps = 350
 
 

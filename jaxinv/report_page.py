@@ -93,7 +93,7 @@ def _tiles(run: Run) -> list[dict[str, str]]:
             column = column_of(name, METRICS)
             note = 'mean'
             if first is not last and name in first.metrics:
-                note = f'from {number(mean(first.metrics[name]), column)} at the {first.name}'
+                note = f'{first.name}: {number(mean(first.metrics[name]), column)}'
             value = number(mean(last.metrics[name]), column)
             tiles.append({'value': value, 'label': column.title, 'note': note})
     if run.seconds:

@@ -77,7 +77,8 @@ def test_codes_give_the_picture_of_the_report_again(finished):
 
 @long
 def test_chosen_spaces_follow_the_maps_and_padding_has_no_say(finished):
-    _, path, _ = finished
+    config, path, _ = finished
+    tau = config.invertibility.tau
     with np.load(path / sam_files.REGIONS) as regions:
         labels, chosen = regions['labels'][0], regions['chosen'][0]
         error = regions['maps/W+'][0]
@@ -85,8 +86,8 @@ def test_chosen_spaces_follow_the_maps_and_padding_has_no_say(finished):
     picture[4:28] = True  # 128 x 96 in a square of 32
     for segment in np.unique(labels[picture]):
         inside = (labels == segment) & picture
-        if abs(error[inside].mean() - 0.225) > 1e-3:
-            assert (chosen[inside] == (0 if error[inside].mean() <= 0.225 else 1)).all()
+        if abs(error[inside].mean() - tau) > 1e-3:
+            assert (chosen[inside] == (0 if error[inside].mean() <= tau else 1)).all()
 
 
 @long
