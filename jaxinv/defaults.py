@@ -61,6 +61,10 @@ def get_config() -> ml_collections.ConfigDict:
     # LPIPS at which to stop (PTI's code 0.06, single identity only); None = all steps.
     config.tune.stop_lpips = config_dict.placeholder(float)
     config.tune.chunk_steps = 10
+    # Of generators for each identity: 'full', or differences from config.generator, which must stay
+    # where it is: 'bfloat16', or 'low_rank' of this rank (docs/deltas.md).
+    config.tune.save = 'full'
+    config.tune.rank = 16
 
     # The locality regulariser (PTI equations 4 to 7).
     config.locality = ml_collections.ConfigDict()

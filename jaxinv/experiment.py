@@ -19,6 +19,8 @@ from jaxinv import (
     checkpoints,
     data,
     defaults,
+    delta_table,
+    deltas,
     faces,
     generators,
     images,
@@ -44,6 +46,7 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     projection, tuning = settings_of(config)
     project.check(projection)
     pti.check(tuning)
+    deltas.check(saving_of(config), tuning.shared)
     generator, weights, about = open_generator(config, log)
     edits = edits_lib.with_steps(parse_edits(config.edits, generator.spec, log))
     with begin(config, path, (generator, weights, about), overwrite, start, log) as job:
@@ -51,8 +54,9 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
             return
         pivots, projected = find_pivots(job)
         per_identity, tuned = tune(job, pivots)
-        save(job, pivots, per_identity)
+        tables = save(job, pivots, per_identity)
         result = score(job, pivots, per_identity, edits)
+        result.tables = tables
         traces = [('project', projected), ('tune', tuned)]
         result.traces = [
             report.Trace(stage, name, rows) for stage, t in traces for name, rows in t.items()
@@ -98,8 +102,13 @@ def begin(config, path, opened, overwrite, start, log, nouns=('identity', 'ident
 def settings_of(config) -> tuple[project.Settings, pti.Settings]:
     """The settings of both steps, as the methods take them."""
     locality = pti.Locality(**config.locality.to_dict())
-    tuning = pti.Settings(**config.tune.to_dict(), locality=locality)
+    given = {k: v for k, v in config.tune.to_dict().items() if k not in deltas.Settings._fields}
+    tuning = pti.Settings(**given, locality=locality)
     return project.Settings(**config.pivot.to_dict()), tuning
+
+
+def saving_of(config) -> deltas.Settings:
+    return deltas.Settings(config.tune.save, config.tune.rank)
 
 
 def open_generator(config, log=print):
@@ -248,15 +257,39 @@ def loop_with_checkpoints(
 # --- Results ---
 
 
-def save(job: Job, pivots, per_identity) -> None:
-    """pivots.npz, and generator/ or generators/NAME/ (Orbax and safetensors)."""
+def save(job: Job, pivots, per_identity) -> list[report.Table]:
+    """pivots.npz, and generator/ or generators/NAME/ (Orbax and safetensors, or a delta).
+
+    Returns tables for the report.
+    """
     names = list(job.targets.names)
     np.savez(job.path / 'pivots.npz', names=np.array(names), w=np.asarray(pivots))
     if job.config.tune.shared or job.config.tune.num_steps == 0:
         checkpoints.save_generator(job.path / 'generator', job.generator, per_identity[0])
-        return
+        return []
+    if job.config.tune.save != 'full':
+        return [save_deltas(job, pivots, per_identity)]
     for name, weights in zip(names, per_identity, strict=True):
         checkpoints.save_generator(job.path / 'generators' / name, job.generator, weights)
+    return []
+
+
+def save_deltas(job: Job, pivots, per_identity) -> report.Table:
+    """generators/NAME/delta.safetensors; what that saved, and what it lost of the pictures."""
+    settings, facts = saving_of(job.config), {}
+    base = deltas.Base.of(job.config.generator, job.config.resolution, job.weights)
+    for i, (name, weights) in enumerate(zip(job.targets.names, per_identity, strict=True)):
+        found, restored = deltas.write(job.path / 'generators' / name, base, weights, settings)
+        full, again = (render(job.generator, w, pivots[i : i + 1]) for w in (weights, restored))
+        target = images.to_float(job.targets.images_uint8[i : i + 1])
+        compared = metrics.evaluate(full, again, job.nets)
+        to_target = {
+            label: float(metrics.evaluate(target, picture, job.nets)['lpips_alex'][0])
+            for label, picture in (('full', full), ('restored', again))
+        }
+        loss = {name: float(compared[name][0]) for name in ('psnr', 'lpips_alex')}
+        facts[name] = {**found, **loss, 'to_target': to_target}
+    return delta_table.table(settings, facts)
 
 
 @functools.cache

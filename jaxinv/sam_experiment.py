@@ -15,6 +15,7 @@ import numpy as np
 from jaxinv import (
     checkpoints,
     data,
+    deltas,
     experiment,
     faces,
     images,
@@ -82,6 +83,7 @@ def check(config) -> None:
     projection, tuning = experiment.settings_of(config)
     project.check(projection)
     pti.check(tuning)
+    deltas.check(experiment.saving_of(config), shared=True)
     if config.method.startswith('pti') and not tuning.shared:
         raise JaxinvError(
             f'method {config.method} tunes one generator for all pictures (tune.shared=True); '
