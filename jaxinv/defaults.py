@@ -64,7 +64,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Of generators for each identity: 'full', or differences from config.generator, which must stay
     # where it is: 'bfloat16', or 'low_rank' of this rank (docs/deltas.md).
     config.tune.save = 'full'
-    config.tune.rank = 16
+    config.tune.rank = 64
 
     # The locality regulariser (PTI equations 4 to 7).
     config.locality = ml_collections.ConfigDict()

@@ -42,7 +42,7 @@ Flat = Mapping[str, np.ndarray]
 
 class Settings(NamedTuple):
     save: str = 'full'  # one of WAYS
-    rank: int = 16  # of low_rank
+    rank: int = 64  # of low_rank
 
 
 def check(settings: Settings, shared: bool) -> None:
