@@ -8,6 +8,7 @@ compiled, and tests hold both forms equal. All of it works under jit, vmap (also
 grad.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -18,6 +19,7 @@ from jaxinv.generators.correlate import correlate
 from jaxinv.generators.one_by_one import one_by_one
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
+FEW = 256  # pixels of a batch, see _few_pixels
 TILE_ROWS = 8  # rows summed in registers; XLA unrolls and vectorises 8, no longer 16 (measured)
 
 
@@ -177,16 +179,33 @@ def conv_grads_cpu(x, kernel, g, scale=None, stride=1):
 
     def grads(x, kernel, g, scale):
         k, pad = kernel.shape[0], kernel.shape[0] // 2
+        few = stride == 1 and math.prod(x.shape[:3]) <= FEW
         sizes = zip(x.shape[1:3], g.shape[1:3], strict=True)
         # Zeros around, and between and after the pixels if the stride asks: one array for both.
         more = [(pad, pad + n - (m - 1) * stride - 1, stride - 1) for n, m in sizes]
         g = lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), *more, (0, 0, 0)))
-        turned = kernel[::-1, ::-1].swapaxes(2, 3)
-        g_x = lax.conv_general_dilated(g, turned, (1, 1), 'VALID', dimension_numbers=NHWC)
         taps = [(g, (k - 1 - i, k - 1 - j)) for i in range(k) for j in range(k)]
+        if few:
+            g_x = _few_pixels(g, kernel, taps)
+        else:
+            turned = kernel[::-1, ::-1].swapaxes(2, 3)
+            g_x = lax.conv_general_dilated(g, turned, (1, 1), 'VALID', dimension_numbers=NHWC)
         return g_x, correlate(x, taps, scale).reshape(kernel.shape)
 
     return one_by_one(grads)(x, kernel, g, scale)
+
+
+def _few_pixels(g, kernel, taps):
+    """The gradient by x, of padded g: each tap's product with all pixels, then shifted and added.
+
+    The kernel is read as it is; turning it would take longer than all else where it is large and
+    pixels are few.
+    """
+    c, d = kernel.shape[2:]
+    products = jnp.einsum('bhwd,tcd->tbhwc', g, kernel.reshape(-1, c, d))
+    h, w = (n - kernel.shape[0] + 1 for n in g.shape[1:3])
+    parts = zip(products, (place for _, place in taps), strict=True)
+    return sum(part[:, row : row + h, left : left + w] for part, (row, left) in parts)
 
 
 def _over_pixels(x, g):
