@@ -49,6 +49,6 @@ setuptools.setup(
     extras_require={
         # Only for --config.data.tfds; 220 MB, so not forced on everybody.
         'tfds': ['tensorflow-datasets>=4.9.7'],
-        'test': ['pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6', 'ruff>=0.9'],
+        'test': ['pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6', 'PyYAML', 'ruff>=0.9'],
     },
 )
