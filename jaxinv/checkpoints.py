@@ -23,7 +23,10 @@ MAX_DELTAS = 8  # a delta may be of a delta; a file is not trusted to end
 
 
 class LoopCheckpoints:
-    """The last two chunks of a loop; a half-written one is never seen (Orbax renames)."""
+    """The last two chunks of a loop; a half-written one is never seen (Orbax renames).
+
+    What was saved on some number of devices goes on on any other (placement.py).
+    """
 
     def __init__(self, folder: pathlib.Path, num_steps: int):
         self._num_steps = num_steps
@@ -35,14 +38,20 @@ class LoopCheckpoints:
         self._manager.save(int(state.step), args=ocp.args.StandardSave(tree))
         self._manager.wait_until_finished()
 
-    def restore(self, state: LoopState, metric_names, log=print):
-        """(state, traces) of the newest readable checkpoint, or None. `state` gives the shapes."""
-        rows = np.zeros((self._num_steps,) + state.done.shape, np.float32)
+    def restore(self, state: LoopState, metric_names, log=print, count: int | None = None):
+        """(state, traces) of the newest readable checkpoint, or None.
+
+        `state` says which shapes, and where they lie; count: examples without padding, None = all.
+        """
+        count = len(state.done) if count is None else count
+        rows = np.zeros((self._num_steps, count), np.float32)
         like = {'state': state._asdict(), 'traces': dict.fromkeys(metric_names, rows)}
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                tree = self._manager.restore(step, args=ocp.args.StandardRestore(like))
+                # Not strict: on other devices there was more or less padding.
+                args = ocp.args.StandardRestore(like, strict=False)
+                tree = self._manager.restore(step, args=args)
             except Exception as error:  # whatever a damaged file makes the reader raise
                 log(
                     f'Checkpoint {step} is damaged ({type(error).__name__}); trying the one before.'
@@ -50,6 +59,8 @@ class LoopCheckpoints:
                 continue
             # A fresh process places restored arrays anew, so that they may be donated.
             restored = LoopState(**jax.tree.map(jax.numpy.asarray, tree['state']))
+            if count < len(state.done):
+                restored = restored._replace(done=_with_padding_done(restored.done, count))
             return restored, {k: np.asarray(v)[:step] for k, v in tree['traces'].items()}
         return None
 
@@ -63,6 +74,11 @@ class LoopCheckpoints:
             return padded
 
         return {name: pad(rows) for name, rows in traces.items()}
+
+
+def _with_padding_done(done, count):
+    mark = jax.jit(lambda x: x | (jax.numpy.arange(len(x)) >= count), out_shardings=done.sharding)
+    return mark(done)
 
 
 def save_generator(folder: pathlib.Path, generator: Generator, weights: Weights) -> None:

@@ -10,6 +10,8 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.task = 'invert'
     config.seed = 0
+    # Devices: '' = all there are, 'D,F' or 'data=D,fsdp=F' (docs/devices.md). Results are the same.
+    config.mesh = ''
 
     # The generator: a name (see jaxinv/generators), a folder or file that jaxinv wrote, or another
     # project's checkpoint or its address (docs/checkpoints.md).

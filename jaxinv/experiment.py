@@ -26,6 +26,7 @@ from jaxinv import (
     images,
     latents,
     metrics,
+    placement,
     report,
     results,
 )
@@ -74,14 +75,20 @@ def begin(config, path, opened, overwrite, start, log, nouns=('identity', 'ident
     Yields None if the folder holds this very run, finished.
     """
     generator, weights, about = opened
+    place = placement.make(config.get('mesh', ''))
     targets = data.load_for(config.data, generator.spec, log)
     for item in targets.skipped:
         log(f'Skipped {item["file"]}: {item["reason"]}')
     count = len(targets.names)
     log(f'{count} {nouns[count != 1]}: {", ".join(targets.names)}', flush=True)
+    if place.shares > 1:
+        log(f'On {place}.')
     nets = {net: lpips.load(net, config.lpips) for net in ('alex', 'vgg')}
 
-    record = {'config': config.to_dict(), 'sources': [s['sha256'] for s in targets.sources]}
+    record = {
+        'config': workdirs.settings_of(config),
+        'sources': [s['sha256'] for s in targets.sources],
+    }
     if 'sha256' in about:
         record['generator'] = about['sha256']
     with workdirs.claim(path, record, overwrite) as finished:
@@ -95,7 +102,18 @@ def begin(config, path, opened, overwrite, start, log, nouns=('identity', 'ident
         looks = config.data.aligned or config.data.align == 'face'
         looks = looks or generator.spec.domain in data.WITH_FACES
         yield Job(
-            config, path, generator, weights, targets, nets, watch, log, statistics, looks, about
+            config,
+            path,
+            generator,
+            weights,
+            targets,
+            nets,
+            watch,
+            log,
+            statistics,
+            looks,
+            about,
+            place,
         )
 
 
@@ -150,6 +168,7 @@ class Job(NamedTuple):
     statistics: latents.WStatistics | None = None  # of W; None = computed where needed
     looks_for_faces: bool = True  # False = identity and attributes are not measured
     about: Any = None  # what is known of the generator's origin
+    place: placement.Placement = placement.Placement()  # where things lie
 
 
 # --- Pivots (PTI 3.1) ---
@@ -162,14 +181,18 @@ def find_pivots(job: Job):
     projector = project.make_projector(job.generator, settings)
     statistics = w_statistics(job)
     with job.watch.stage('project'):
-        targets = images.to_float(job.targets.images_uint8)
-        ids = latents.identity_ids(job.targets.images_uint8)
+        targets, vgg = job.targets.images_uint8, job.nets['vgg']
+        ids = latents.identity_ids(targets)
         key = jax.random.key(config.seed)
-        state, args = projector.prepare(job.weights, job.nets['vgg'], targets, ids, statistics, key)
-        state, traces = loop_with_checkpoints(
-            job, 'project', projector.loop, state, args, key, settings.num_steps, project.METRICS
+
+        def prepare(which, share):
+            own = images.to_float(targets[which]), ids[which]
+            return projector.prepare(job.weights, vgg, *own, statistics, key)
+
+        variables, traces = loop_with_checkpoints(
+            job, 'project', projector.loop, prepare, key, settings.num_steps, project.METRICS
         )
-    return state.variables['w'], traces
+    return variables['w'], traces
 
 
 def w_statistics(job: Job) -> latents.WStatistics:
@@ -187,23 +210,27 @@ def tune(job: Job, pivots):
     if config.tune.num_steps == 0:
         return [job.weights] * len(pivots), {}
     _, settings = settings_of(config)
-    tuner = pti.make_tuner(job.generator, settings, len(pivots))
+    tuner = pti.make_tuner(job.generator, settings, len(pivots), shares=job.place.shares)
     with job.watch.stage('tune'):
-        targets = images.to_float(job.targets.images_uint8)
-        ids = latents.identity_ids(job.targets.images_uint8)
+        targets, net = job.targets.images_uint8, job.nets[settings.lpips_net]
+        ids = latents.identity_ids(targets)
         key = jax.random.key(config.seed + 1)
-        state, args = tuner.prepare(
-            job.weights,
-            job.nets[settings.lpips_net],
-            targets,
-            pivots,
-            ids,
-            w_statistics(job).mean,
+        w_avg = w_statistics(job).mean
+
+        def prepare(which, share):
+            own = images.to_float(targets[which]), pivots[which], ids[which]
+            return tuner.prepare(job.weights, net, *own, w_avg, share)
+
+        params, traces = loop_with_checkpoints(
+            job,
+            'tune',
+            tuner.loop,
+            prepare,
+            key,
+            settings.num_steps,
+            settings.metrics,
+            members=tuner.members,
         )
-        state, traces = loop_with_checkpoints(
-            job, 'tune', tuner.loop, state, args, key, settings.num_steps, settings.metrics
-        )
-    params = state.variables
     if settings.shared:
         return [tuner.weights(job.weights, params)] * len(pivots), traces
     return [
@@ -216,19 +243,24 @@ def loop_with_checkpoints(
     job: Job,
     stage,
     loop,
-    state,
-    args,
+    prepare,  # see Placement.start
     key,
     num_steps,
     metric_names,
     names=None,  # of the batch's rows; None = the targets
+    members=None,  # see Placement.start
 ):
-    """Runs a loop from its last checkpoint, with a status line and a checkpoint every chunk."""
+    """Runs a loop from its last checkpoint, with a status line and a checkpoint every chunk.
+
+    Returns the variables, without padding, and the traces.
+    """
     names = tuple(job.targets.names) if names is None else names
+    loop, state, args = job.place.start(loop, len(names), prepare, members)
+    key = job.place.replicate(key)
     saved = checkpoints.LoopCheckpoints(job.path / 'state' / stage, num_steps)
     progress = Progress(stage, num_steps, job.log)
     traces, start = None, time.perf_counter()
-    restored = saved.restore(state, metric_names, job.log)
+    restored = saved.restore(state, metric_names, job.log, len(names))
     if restored is not None:
         state, traces = restored
         job.log(f'{stage}: going on after step {int(state.step)}.')
@@ -249,9 +281,10 @@ def loop_with_checkpoints(
             traces=traces,
             on_chunk=on_chunk,
             names=names,
+            count=len(names),
         )
     saved.close()
-    return state, traces
+    return job.place.collect(loop, state.variables, len(names)), traces
 
 
 # --- Results ---

@@ -88,7 +88,7 @@ def measure(
     spaces=None,  # None = all that the generator has
     valid=None,
     key=None,
-    run=None,  # (loop, state, args, key, num_steps) -> (state, traces); None = without checkpoints
+    run=None,  # (loop, prepare, key, num_steps) -> (variables, traces); None = without checkpoints
 ) -> Measured:
     """Inverts into each space alone, all images and spaces as one batch, and compares (equation 1).
 
@@ -97,13 +97,20 @@ def measure(
     spaces = check_spaces(spaces or sam.spaces(generator.spec), generator.spec)
     rows = candidates(generator.spec, spaces, targets, w_plus, ids, valid)
     inverter = sam.make_inverter(generator, settings)
-    start = rows.w_plus, rows.ids, prior, rows.valid
-    state, args = inverter.prepare(
-        weights, nets[settings.lpips_net], rows.targets, rows.masks, *start
-    )
+
+    def prepare(which, share=0):
+        own = jax.tree.map(lambda x: x[which], rows)
+        start = own.w_plus, own.ids, prior, own.valid
+        return inverter.prepare(weights, nets[settings.lpips_net], own.targets, own.masks, *start)
+
     key = jax.random.key(0) if key is None else key
-    state, _ = (run or optimize.run)(inverter.loop, state, args, key, settings.num_steps)
-    codes, b = inverter.codes(state), len(targets)
+    if run is None:
+        state, args = prepare(slice(None))
+        state, _ = optimize.run(inverter.loop, state, args, key, settings.num_steps)
+        variables = state.variables
+    else:
+        variables, _ = run(inverter.loop, prepare, key, settings.num_steps)
+    codes, b = inverter.codes(variables), len(targets)
     maps, images = {}, {}
     for i, space in enumerate(spaces):
         part = slice(i * b, (i + 1) * b)

@@ -119,7 +119,9 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     setup_jax()
     task = importlib.import_module(TASKS[config.task])
-    path = pathlib.Path(_WORKDIR.value or workdirs.default_path(_NAME.value, config.to_dict()))
+    path = pathlib.Path(
+        _WORKDIR.value or workdirs.default_path(_NAME.value, workdirs.settings_of(config))
+    )
     print(f'Work folder: {path}', flush=True)
     try:
         task.run(config, path, overwrite=_OVERWRITE.value)

@@ -1,15 +1,20 @@
 """One loop for every inversion: chunks of steps without a host round trip inside.
 
-A method supplies a pure function for one part of a step,
+A method supplies two pure functions, the gradient of one part of a step and what it does,
 
-    update(variables, opt_state, args, step, part, key)
-        -> (variables, opt_state, metrics {name: [m]}, place [m] or None)
+    gradient(variables, args, step, part, key)
+        -> (gradients, metrics {name: [m]}, place [m] or None)
+    apply(gradients, variables, opt_state, args, step) -> (variables, opt_state)
 
 `variables` moves, `args` does not; both are arguments of the compiled program, so the next image
-reuses it. Most methods have one part a step; gradient accumulation has one a microbatch, and
-`place` says which examples the part's metrics belong to (None = all of them, in order; numbers
-beyond the batch are dropped). `key` is the run's key, the same at every step: an update folds in
-`step` and the identity, so a resumed run draws the same numbers as an uninterrupted one.
+reuses it. Most methods have one part a step; gradient accumulation has one a microbatch, adds up
+the gradients of a batch's parts before they are applied, and `place` says which examples the part's
+metrics belong to (None = all of them, in order; numbers beyond the batch are dropped). `key` is the
+run's key, the same at every step: a gradient folds in `step` and the identity, so a resumed run
+draws the same numbers as an uninterrupted one.
+
+Between the two the gradients of several devices are added up, where they move the same variables
+(`Loop.on`, placement.py).
 
 On GPUs and TPUs a chunk is one program, a loop over parts. On CPUs it is one program a part, issued
 back to back: inside XLA:CPU's loops and conditionals convolutions use one core (LPIPS-vgg with its
@@ -25,8 +30,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxinv import memory
+from jaxinv import memory, mesh_steps
 from jaxinv.errors import JaxinvError
+from jaxinv.mesh_steps import Rows, fetch
 
 # The other scheduler runs small operations side by side, and holds twice the memory for it.
 _CPU_OPTIONS = {'xla_cpu_enable_concurrency_optimized_scheduler': False}
@@ -52,6 +58,13 @@ class StoppingRule(NamedTuple):
     per_example: bool
 
 
+class Update(NamedTuple):
+    """What a method does in a step, as this module's docstring says."""
+
+    gradient: Callable
+    apply: Callable  # elementwise, since a device may have only a part of the variables
+
+
 class Loop(NamedTuple):
     """The compiled steps of an update; make one per method and settings with `make_loop`."""
 
@@ -62,6 +75,9 @@ class Loop(NamedTuple):
     compiled: dict  # on CPUs: the part's programs, by the types of their arguments
     parts: int
     chunk_steps: int
+    rows: Rows | None  # None = for one device only
+    on: Callable  # (mesh) -> the same loop for state and args that lie on it
+    optimizer: optax.GradientTransformation
 
 
 def gradient_update(objective, optimizer: optax.GradientTransformation, project=None):
@@ -70,14 +86,17 @@ def gradient_update(objective, optimizer: optax.GradientTransformation, project=
     `project` maps the new variables to where they must lie, e.g. renormalises noise maps.
     """
 
-    def update(variables, opt_state, args, step, part, key):
+    def gradient(variables, args, step, part, key):
         del part  # there is only one
-        gradients, metrics = jax.grad(objective, has_aux=True)(variables, args, step, key)
+        return *jax.grad(objective, has_aux=True)(variables, args, step, key), None
+
+    def apply(gradients, variables, opt_state, args, step):
+        del args, step
         changes, opt_state = optimizer.update(gradients, opt_state, variables)
         variables = optax.apply_updates(variables, changes)
-        return (project(variables) if project else variables), opt_state, metrics, None
+        return (project(variables) if project else variables), opt_state
 
-    return update
+    return Update(gradient, apply)
 
 
 class _Carry(NamedTuple):
@@ -85,16 +104,20 @@ class _Carry(NamedTuple):
     row: Any  # int32 []: of the chunk's traces
     traces: dict[str, Any]  # {name: [chunk_steps, b]}
     active: Any  # bool [chunk_steps, b]: the example was not done when the step began
+    total: Any  # gradients of a batch's earlier parts; None if it has only one
 
 
 def make_loop(
-    update: Callable,
+    update: Update,
     optimizer: optax.GradientTransformation,
     metric_names: tuple[str, ...],
     *,
-    parts: int = 1,  # calls of `update` that make a step
+    parts: int = 1,  # calls of `update.gradient` that make a step
+    batch_parts: int = 1,  # of them, those whose sum is applied at once; divides parts
     chunk_steps: int = 20,  # steps between which the host logs, saves and stops
     stopping: StoppingRule | None = None,  # None = always all steps
+    rows: Rows | None = None,  # None = for one device only
+    mesh: Any = None,  # see Loop.on
 ) -> Loop:
     """Compiles lazily, once per shapes: a short last chunk and the next image reuse the program."""
     if stopping is not None and stopping.per_example and parts > 1:
@@ -107,19 +130,41 @@ def make_loop(
         done = jnp.zeros([batch], bool)
         return LoopState(jnp.int32(0), done, variables, optimizer.init(variables))
 
-    def one_part(carry: _Carry, args, key, part) -> _Carry:
-        state, row, traces, active = carry
+    def one_part(carry: _Carry, args, key, part, across=None) -> _Carry:
+        """across: where variables are shared by several devices, how these come together."""
+        state, row, traces, active, total = carry
         if part is None:  # the only one
             part = 0
         active = active.at[row].set(~state.done)
-        variables, opt_state, metrics, place = update(
-            state.variables, state.opt_state, args, state.step, part, key
-        )
-        place = slice(None) if place is None else place
-        traces = {
-            name: rows.at[row, place].set(metrics[name].astype(rows.dtype), mode='drop')
-            for name, rows in traces.items()
-        }
+        variables = across.whole(state.variables) if across else state.variables
+        gradients, metrics, place = update.gradient(variables, args, state.step, part, key)
+        gradients = across.part(gradients) if across else gradients
+        before = state.variables, state.opt_state
+        if batch_parts > 1:
+            total = jax.tree.map(jnp.add, total, gradients)
+            batch_ends = (part + 1) % batch_parts == 0
+            gradients = total
+            if across:  # once a batch, not once a part
+                gradients = jax.lax.cond(batch_ends, across.total, lambda x: x, total)
+            variables, opt_state = jax.tree.map(
+                functools.partial(jnp.where, batch_ends),
+                update.apply(gradients, *before, args, state.step),
+                before,
+            )
+            total = jax.tree.map(lambda x: jnp.where(batch_ends, 0, x), total)
+        else:
+            gradients = across.total(gradients) if across else gradients
+            variables, opt_state = update.apply(gradients, *before, args, state.step)
+        if across:
+            metrics = {name: metrics[name].astype(rows.dtype) for name, rows in traces.items()}
+            everybodys = across.gather(metrics, place, len(state.done))
+            traces = {name: rows.at[row].add(everybodys[name]) for name, rows in traces.items()}
+        else:
+            place = slice(None) if place is None else place
+            traces = {
+                name: rows.at[row, place].set(metrics[name].astype(rows.dtype), mode='drop')
+                for name, rows in traces.items()
+            }
         done = state.done
         step_ends = part == parts - 1
         if stopping is not None:
@@ -132,53 +177,93 @@ def make_loop(
             else:
                 done = done | (jnp.all(reached) & step_ends)
         state = LoopState(state.step + step_ends, done, variables, opt_state)
-        return _Carry(state, row + step_ends, traces, active)
+        return _Carry(state, row + step_ends, traces, active, total)
 
-    @functools.partial(jax.jit, donate_argnums=0, compiler_options=_CPU_OPTIONS)
-    def jitted_part(carry, args, key, part):
-        return one_part(carry, args, key, part)
+    any_part = one_part
+    if mesh is not None:
+        any_part = mesh_steps.part_on(mesh, rows, optimizer, one_part)
+
+    def many_parts(carry, args, key, num_steps):
+        def unfinished(loop):
+            i, carry = loop
+            more = i < num_steps * parts
+            if stopping is None:  # on several devices asking would cost a message
+                return more
+            return more & ~(jnp.all(carry.state.done) & (i % parts == 0))
+
+        def body(loop):
+            i, carry = loop
+            return i + 1, any_part(carry, args, key, i % parts if parts > 1 else None)
+
+        return jax.lax.while_loop(unfinished, body, (jnp.int32(0), carry))[1]
+
+    @functools.cache
+    def programs(structure=None, shardings=()):
+        """(a part, a chunk), jitted. On a mesh the new carry lies where the given one did, which
+        XLA says in other words: then the next call would compile again."""
+        place = {'out_shardings': structure.unflatten(shardings)} if structure else {}
+        part = jax.jit(any_part, donate_argnums=0, compiler_options=_CPU_OPTIONS, **place)
+        return part, jax.jit(many_parts, donate_argnums=0, **place)
+
+    def programs_for(carry):
+        if mesh is None:
+            return programs()
+        leaves, structure = jax.tree.flatten(carry)
+        return programs(structure, tuple(x.sharding for x in leaves))
 
     compiled = {}
 
     def run_part(*arguments):
         """Calls the part, compiled apart so that the compiler's memory is back before it runs."""
-        signature = tuple(map(jax.typeof, jax.tree.leaves(arguments)))
+        leaves = jax.tree.leaves(arguments)
+        signature = tuple((jax.typeof(x), getattr(x, 'sharding', None)) for x in leaves)
         if signature not in compiled:
-            compiled[signature] = jitted_part.lower(*arguments).compile()
+            compiled[signature] = programs_for(arguments[0])[0].lower(*arguments).compile()
             memory.return_freed()
         return compiled[signature](*arguments)
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def jitted_chunk(carry, args, key, num_steps):
-        def unfinished(loop):
-            i, carry = loop
-            return (i < num_steps * parts) & ~(jnp.all(carry.state.done) & (i % parts == 0))
-
-        def body(loop):
-            i, carry = loop
-            return i + 1, one_part(carry, args, key, i % parts if parts > 1 else None)
-
-        return jax.lax.while_loop(unfinished, body, (jnp.int32(0), carry))[1]
 
     def begin(state: LoopState) -> _Carry:
         shape = (chunk_steps,) + state.done.shape
         traces = {name: jnp.zeros(shape) for name in metric_names}  # float64 in x64 mode
-        return _Carry(state, jnp.int32(0), traces, jnp.zeros(shape, bool))
+        total = jax.tree.map(jnp.zeros_like, state.variables) if batch_parts > 1 else None
+        return _Carry(state, jnp.int32(0), traces, jnp.zeros(shape, bool), total)
+
+    begin_in_place = begin
+    if mesh is not None:
+        begin_in_place = mesh_steps.begin_on(mesh, rows, optimizer, begin)
 
     def chunk(state: LoopState, args, key, num_steps: int):
         """Runs `num_steps` <= chunk_steps steps, fewer if all examples are done."""
-        carry = begin(state)
+        carry = begin_in_place(state)
         if jax.default_backend() != 'cpu':
-            carry = jitted_chunk(carry, args, key, jnp.int32(num_steps))
+            carry = programs_for(carry)[1](carry, args, key, np.int32(num_steps))
             return carry.state, carry.traces, carry.active
         for _ in range(num_steps):
             for part in range(parts):
-                carry = run_part(carry, args, key, jnp.int32(part) if parts > 1 else None)
-            if stopping is not None and np.all(carry.state.done):
+                carry = run_part(carry, args, key, np.int32(part) if parts > 1 else None)
+            if stopping is not None and np.all(fetch(carry.state.done)):
                 break
         return carry.state, carry.traces, carry.active
 
-    return Loop(init, chunk, begin, jitted_part, compiled, parts, chunk_steps)
+    @functools.cache
+    def on(mesh):
+        settings = dict(parts=parts, batch_parts=batch_parts, chunk_steps=chunk_steps)
+        return make_loop(
+            update, optimizer, metric_names, stopping=stopping, rows=rows, mesh=mesh, **settings
+        )
+
+    return Loop(
+        init,
+        chunk,
+        begin_in_place,
+        programs()[0],
+        compiled,
+        parts,
+        chunk_steps,
+        rows,
+        on,
+        optimizer,
+    )
 
 
 def _keep_done(done, old, new):
@@ -197,6 +282,7 @@ def run(
     traces: dict[str, np.ndarray] | None = None,  # of the steps before state.step, when resuming
     on_chunk: Callable[[LoopState, dict[str, np.ndarray]], None] | None = None,
     names: tuple[str, ...] = (),  # of the examples, for error messages
+    count: int | None = None,  # of examples; those beyond fill up devices and leave no trace
 ) -> tuple[LoopState, dict[str, np.ndarray]]:
     """Runs up to `num_steps` steps in all and returns the state and traces {name: [steps, b]}.
 
@@ -204,10 +290,12 @@ def run(
     chunks. Raises JaxinvError naming steps and examples when a metric is not finite.
     """
     traces = dict(traces or {})
-    while int(state.step) < num_steps and not np.all(jax.device_get(state.done)):
+    while int(state.step) < num_steps and not np.all(fetch(state.done)):
         start = int(state.step)
-        count = min(loop.chunk_steps, num_steps - start)
-        state, rows, active = loop.chunk(state, args, key, count)
+        steps = min(loop.chunk_steps, num_steps - start)
+        state, rows, active = loop.chunk(state, args, key, steps)
+        rows = {name: fetch(values)[:, :count] for name, values in rows.items()}
+        active = fetch(active)[:, :count]
         traces = append_traces(traces, rows, active, start, int(state.step), names)
         if on_chunk is not None:
             on_chunk(state, traces)

@@ -194,22 +194,27 @@ def search(job: Job, stage, weights, masks, w_plus, prior):
     settings = search_settings(config)
     inverter = sam.make_inverter(job.generator, settings)
     with job.watch.stage(stage):
-        state, args = inverter.prepare(
-            weights,
-            job.nets[settings.lpips_net],
-            images.to_float(job.targets.images_uint8),
-            masks,
-            w_plus,
-            latents.identity_ids(job.targets.images_uint8),
-            prior,
-            job.targets.valid,
-        )
+        net, valid = job.nets[settings.lpips_net], job.targets.valid
+        ids = latents.identity_ids(job.targets.images_uint8)
+
+        def prepare(which, share):
+            return inverter.prepare(
+                weights,
+                net,
+                images.to_float(job.targets.images_uint8[which]),
+                {space: mask[which] for space, mask in masks.items()},
+                w_plus[which],
+                ids[which],
+                prior,
+                None if valid is None else valid[which],
+            )
+
         key = jax.random.key(config.seed + 3)
         num_steps, names = settings.num_steps, settings.metrics
-        state, traces = experiment.loop_with_checkpoints(
-            job, stage, inverter.loop, state, args, key, num_steps, names
+        variables, traces = experiment.loop_with_checkpoints(
+            job, stage, inverter.loop, prepare, key, num_steps, names
         )
-    return inverter.codes(state), traces
+    return inverter.codes(variables), traces
 
 
 # --- Results ---

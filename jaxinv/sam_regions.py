@@ -111,13 +111,13 @@ def measure(job, weights, w_plus, prior, settings, spaces):
         group = spaces[start : start + at_once]
         stage = f'measure_{"_".join(group)}'
 
-        def run(loop, state, args, key, num_steps, group=group, stage=stage):
+        def run(loop, prepare, key, num_steps, group=group, stage=stage):
             rows = names if len(group) == 1 else [f'{n} {s}' for s in group for n in names]
-            state, rows = experiment.loop_with_checkpoints(
-                job, stage, loop, state, args, key, num_steps, settings.metrics, tuple(rows)
+            variables, rows = experiment.loop_with_checkpoints(
+                job, stage, loop, prepare, key, num_steps, settings.metrics, tuple(rows)
             )
             traces.append((stage, rows))
-            return state, rows
+            return variables, rows
 
         with job.watch.stage(stage):
             measured = invertibility.measure(

@@ -167,7 +167,8 @@ def make_loop(config, network, batch: int) -> optimize.Loop:
         lambda variables: jax.tree_util.tree_map_with_path(group, variables),
     )
 
-    def update(variables, opt_state, args, step, part, key):
+    def gradient(variables, args, step, part, key):
+        """In the place of gradients of the statistics stand their new values."""
         del part  # there is only one
         keys = jax.random.split(jax.random.fold_in(key, step), 3)
         count = args['images'].shape[1]
@@ -190,12 +191,17 @@ def make_loop(config, network, batch: int) -> optimize.Loop:
             return loss.mean(), (loss, new['batch_stats'])
 
         gradients, (loss, statistics) = jax.grad(objective, has_aux=True)(variables['params'])
-        zeros = jax.tree.map(jnp.zeros_like, statistics)
-        gradients = {'params': gradients, 'batch_stats': zeros}
+        return {'params': gradients, 'batch_stats': statistics}, {'loss': loss}, None
+
+    def apply(gradients, variables, opt_state, args, step):
+        del args, step
+        statistics = gradients['batch_stats']
+        gradients = gradients | {'batch_stats': jax.tree.map(jnp.zeros_like, statistics)}
         changes, opt_state = optimizer.update(gradients, opt_state, variables)
         params = optax.apply_updates(variables, changes)['params']
-        return {'params': params, 'batch_stats': statistics}, opt_state, {'loss': loss}, None
+        return {'params': params, 'batch_stats': statistics}, opt_state
 
+    update = optimize.Update(gradient, apply)
     return optimize.make_loop(update, optimizer, METRICS, chunk_steps=config.chunk_steps)
 
 

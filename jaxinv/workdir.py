@@ -19,6 +19,11 @@ PARTIAL = RECORD + '.partial'
 FINISHED = 'metrics.json'
 
 
+def settings_of(config) -> dict:
+    """The settings of a config that make it this run. Devices do not: results are the same."""
+    return {key: value for key, value in config.to_dict().items() if key != 'mesh'}
+
+
 def default_path(config_name: str, settings: dict) -> pathlib.Path:
     """runs/NAME-HASH: the same command finds its folder again, other settings get another one."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

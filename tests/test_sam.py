@@ -128,7 +128,7 @@ def search(tiny):
         ids = np.arange(len(targets), dtype=np.uint32)
         state, args = inverter.prepare(weights, net, targets, masks, start, ids, prior, valid)
         state, traces = optimize.run(inverter.loop, state, args, KEY, SETTINGS.num_steps)
-        return inverter.codes(state), traces
+        return inverter.codes(state.variables), traces
 
     return run
 

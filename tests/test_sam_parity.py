@@ -145,7 +145,7 @@ def search(settings, dtype=jnp.float32):
     codes = []
 
     def keep(state, traces):
-        codes.append(jax.device_get(inverter.codes(state)))
+        codes.append(jax.device_get(inverter.codes(state.variables)))
 
     state, traces = optimize.run(inverter.loop, state, args, KEY, settings.num_steps, on_chunk=keep)
     return codes, traces

@@ -21,6 +21,7 @@ from jaxinv.types import Generator
 
 START = 2**32 - 1  # the step whose random numbers are the first noise maps; never reached
 METRICS = ('loss', 'lpips_vgg', 'noise_reg')
+ROWS = optimize.Rows(variables=True, args={'target_features': 0, 'ids': 0})
 
 
 class Settings(NamedTuple):
@@ -86,7 +87,7 @@ def make_projector(generator: Generator, settings: Settings) -> Projector:
 
     optimizer = optax.adam(learning_rate, eps_root=0.0)
     update = optimize.gradient_update(objective, optimizer, project)
-    loop = optimize.make_loop(update, optimizer, METRICS, chunk_steps=s.chunk_steps)
+    loop = optimize.make_loop(update, optimizer, METRICS, rows=ROWS, chunk_steps=s.chunk_steps)
 
     @jax.jit
     def target_features(lpips_weights, targets):

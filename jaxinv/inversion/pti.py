@@ -22,6 +22,7 @@ import optax
 from jaxinv import latents, losses, optimize
 from jaxinv.errors import JaxinvError
 from jaxinv.networks import lpips
+from jaxinv.placement import blocks
 from jaxinv.types import Generator
 
 
@@ -88,6 +89,7 @@ class Tuner(NamedTuple):
     settings: Settings
     loop: optimize.Loop
     prepare: Callable  # (weights, lpips_weights, targets, pivots, ids, w_avg) -> (state, args)
+    members: list  # [shares] of the identities that each share holds
     weights: Callable  # (weights before, params) -> weights after
 
 
@@ -97,10 +99,14 @@ def make_tuner(
     settings: Settings,
     num_identities: int,
     draw: Callable = latents.identity_normals,
+    shares: int = 1,
 ) -> Tuner:
     """The compiled tuning for a generator and settings, shared by all images.
 
-    `draw(key, ids, step, shape) -> [b, *shape]` supplies the regulariser's z.
+    `draw(key, ids, step, shape) -> [b, *shape]` supplies the regulariser's z. shares: so many
+    microbatches are computed side by side, each of `microbatch` identities, and added up; the batch
+    and so the numbers stay the same. `prepare` then makes the state and arguments of one `share`
+    from the targets, pivots and ids of its `members`.
     """
     s = settings
     check(s)
@@ -109,25 +115,29 @@ def make_tuner(
     stopping = None
     if s.stop_lpips is not None:
         stopping = optimize.StoppingRule(f'lpips_{s.lpips_net}', s.stop_lpips, not s.shared)
-    layout = _layout(num_identities, s.batch_size, s.microbatch)
+    layout = _layout(num_identities, s.batch_size, s.microbatch, shares)
 
     if s.shared:
-        if layout.parts_a_batch > 1:
-            optimizer = optax.MultiSteps(optimizer, layout.parts_a_batch, use_grad_mean=False)
+        rows = optimize.Rows(variables=False, args={'examples': 1})
 
-        def update(params, opt_state, args, step, part, key):
-            """One microbatch; the optimiser moves when the last of a batch has come in."""
+        def gradient(params, args, step, part, key):
+            """Of one microbatch."""
             examples = jax.tree.map(lambda x: x[part], args['examples'])
 
             def objective(params):
                 metrics = terms(params, args, examples, step, key)
                 return jnp.sum(examples['weight'] * metrics['loss']), metrics
 
-            gradients, metrics = jax.grad(objective, has_aux=True)(params)
-            changes, opt_state = optimizer.update(gradients, opt_state, params)
-            return optax.apply_updates(params, changes), opt_state, metrics, examples['place']
+            return *jax.grad(objective, has_aux=True)(params), examples['place']
 
+        def apply(gradients, params, opt_state, args, step):
+            del args, step
+            changes, opt_state = optimizer.update(gradients, opt_state, params)
+            return optax.apply_updates(params, changes), opt_state
+
+        update = optimize.Update(gradient, apply)
     else:
+        rows = optimize.Rows(variables=True, args={'examples': 0})
 
         def objective(params, args, step, key):
             def alone(params, example):
@@ -143,13 +153,17 @@ def make_tuner(
         update,
         optimizer,
         s.metrics,
+        rows=rows,
         parts=len(layout.index) if s.shared else 1,
+        batch_parts=layout.batch_parts if s.shared else 1,
         chunk_steps=s.chunk_steps,
         stopping=stopping,
     )
     target_features = jax.jit(lpips.features)
+    each = [_share(layout, num_identities, shares, i) for i in range(shares)]
+    members = [own.members for own in each] if s.shared else blocks(num_identities, shares)
 
-    def prepare(weights, lpips_weights, targets, pivots, ids, w_avg):
+    def prepare(weights, lpips_weights, targets, pivots, ids, w_avg, share=0):
         """Start state and arguments for targets [b, h, w, 3] and pivots [b, k, w_dim]."""
         examples = {
             'pivots': jnp.asarray(pivots),
@@ -165,17 +179,18 @@ def make_tuner(
             'w_avg': w_avg,
         }
         if s.shared:
-            args['examples'] = jax.tree.map(lambda x: x[layout.index], examples)
-            args['examples'] |= {'weight': layout.weight, 'place': layout.place}
-        else:
-            args['examples'] = examples
-            params = jax.tree.map(lambda x: jnp.tile(x, (len(targets),) + (1,) * x.ndim), params)
+            own = each[share]
+            args['examples'] = jax.tree.map(lambda x: x[own.index], examples)
+            args['examples'] |= {'weight': own.weight, 'place': own.place}
+            return loop.init(params, num_identities), args
+        args['examples'] = examples
+        params = jax.tree.map(lambda x: jnp.tile(x, (len(targets),) + (1,) * x.ndim), params)
         return loop.init(params, len(targets)), args
 
     def tuned(weights, params):
         return {'params': params, 'buffers': weights['buffers']}
 
-    return Tuner(s, loop, prepare, tuned)
+    return Tuner(s, loop, prepare, members, tuned)
 
 
 def _terms(generator, s: Settings, draw, params, args, examples, step, key) -> dict[str, Any]:
@@ -239,25 +254,48 @@ def _drift(generator, s: Locality, weights, args, b, codes, tuned=None):
 
 
 class _Layout(NamedTuple):
-    """Identities arranged as [parts, microbatch]; parts_a_batch of them make an Adam step."""
+    """Identities as [parts, shares * microbatch]; batch_parts of them make an Adam step."""
 
     index: np.ndarray  # which identity
     weight: np.ndarray  # 1 / identities in the batch; 0 = padding
     place: np.ndarray  # the identity again, or one past the last for padding
-    parts_a_batch: int
+    batch_parts: int
 
 
-def _layout(n: int, batch_size: int, microbatch: int) -> _Layout:
+def _layout(n: int, batch_size: int, microbatch: int, shares: int) -> _Layout:
     batch_size = min(batch_size or n, n)
-    microbatch = min(microbatch or batch_size, batch_size)
-    parts = -(-batch_size // microbatch)
+    own = -(-batch_size // shares)  # of a batch, in a share
+    microbatch = min(microbatch or own, own)
+    parts = -(-own // microbatch)
     starts = range(0, n, batch_size)
-    index = np.zeros((len(starts), parts * microbatch), np.int32)
+    index = np.zeros((len(starts), shares, parts * microbatch), np.int32)
     weight = np.zeros(index.shape, np.float32)
     place = np.full(index.shape, n, np.int32)
     for row, start in enumerate(starts):
-        members = np.arange(start, min(start + batch_size, n))
-        index[row, : len(members)] = place[row, : len(members)] = members
-        weight[row, : len(members)] = 1 / len(members)  # the mean over the batch's identities
-    shape = (len(starts) * parts, microbatch)
-    return _Layout(index.reshape(shape), weight.reshape(shape), place.reshape(shape), parts)
+        batch = np.arange(start, min(start + batch_size, n))
+        for share in range(shares):
+            members = batch[share * own : (share + 1) * own]
+            index[row, share, : len(members)] = place[row, share, : len(members)] = members
+            weight[row, share, : len(members)] = 1 / len(batch)  # the mean over the batch
+
+    def arrange(x):
+        x = x.reshape(len(starts), shares, parts, microbatch).swapaxes(1, 2)
+        return x.reshape(len(starts) * parts, shares * microbatch)
+
+    return _Layout(arrange(index), arrange(weight), arrange(place), parts)
+
+
+class _Share(NamedTuple):
+    """What one share of a layout has: arrays [parts, microbatch]."""
+
+    members: np.ndarray  # the identities, each once
+    index: np.ndarray  # which of the members
+    weight: np.ndarray
+    place: np.ndarray
+
+
+def _share(layout: _Layout, n: int, shares: int, share: int) -> _Share:
+    columns = np.split(np.arange(layout.index.shape[1]), shares)[share]
+    index, weight, place = (x[:, columns] for x in layout[:3])
+    members = np.arange(n) if shares == 1 else np.unique(index)
+    return _Share(members, np.searchsorted(members, index).astype(np.int32), weight, place)

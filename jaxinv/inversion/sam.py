@@ -25,6 +25,10 @@ from jaxinv.inversion import sam_prior
 from jaxinv.networks import lpips
 from jaxinv.types import Generator, GeneratorSpec
 
+ROWS = optimize.Rows(
+    variables=True,
+    args=dict.fromkeys(('targets', 'target_features', 'masks', 'ids', 'valid'), 0),
+)
 SPACES = ('W+', 'F4', 'F6', 'F8', 'F10')  # the most editable first
 
 
@@ -173,7 +177,7 @@ class Inverter(NamedTuple):
     settings: Settings
     loop: optimize.Loop
     prepare: Callable  # see make_inverter
-    codes: Callable  # (state) -> Codes
+    codes: Callable  # (variables) -> Codes
 
 
 # Numbers that are arguments of the program, so that a change of them compiles nothing.
@@ -220,8 +224,8 @@ def make_inverter(generator: Generator, settings: Settings) -> Inverter:
             args['valid'] = area_resize(jnp.asarray(valid, targets.dtype), size)
         return loop.init({'w_plus': w_plus, 'offsets': offsets}, b), args
 
-    def codes(state) -> Codes:
-        return Codes(state.variables['w_plus'], state.variables['offsets'])
+    def codes(variables) -> Codes:
+        return Codes(variables['w_plus'], variables['offsets'])
 
     return Inverter(s, loop, prepare, codes)
 
@@ -266,17 +270,19 @@ def _make_loop(generator: Generator, s: Settings) -> optimize.Loop:
 
     adam = optax.scale_by_adam()
 
-    def update(variables, opt_state, args, step, part, key):
+    def gradient(variables, args, step, part, key):
         del part  # there is only one
-        gradients, metrics = jax.grad(objective, has_aux=True)(variables, args, step, key)
+        return *jax.grad(objective, has_aux=True)(variables, args, step, key), None
+
+    def apply(gradients, variables, opt_state, args, step):
         directions, opt_state = adam.update(gradients, opt_state, variables)
         n = args['numbers']
         ramp = schedules.learning_rate_ramp(step / n['num_steps'], n['lr_rampdown'], n['lr_rampup'])
         rate = n['learning_rate'] * ramp
-        variables = jax.tree.map(lambda x, d: x - rate * d, variables, directions)
-        return variables, opt_state, metrics, None
+        return jax.tree.map(lambda x, d: x - rate * d, variables, directions), opt_state
 
-    return optimize.make_loop(update, adam, s.metrics, chunk_steps=s.chunk_steps)
+    update = optimize.Update(gradient, apply)
+    return optimize.make_loop(update, adam, s.metrics, rows=ROWS, chunk_steps=s.chunk_steps)
 
 
 def reconstruction(images, args):

@@ -1,0 +1,161 @@
+"""Runs methods on meshes of virtual CPU devices, for test_placement.py, which starts it:
+
+    JAX_NUM_CPU_DEVICES=8 [JAX_ENABLE_X64=1] python placement_cases.py OUT.npz METHOD:MESH ...
+
+A process cannot change its number of devices, so this is one of its own. Three identities: 2, 4 and
+8 devices do not divide them. OUT.npz holds, under METHOD:MESH/,
+
+    trace/NAME [steps, 3]    what every step said
+    result/LEAF              the variables at the end, without padding
+    text, programs           the compiled step, and how many of it there are
+    donated                  share of the state's arrays that a step overwrites
+"""
+
+import functools
+import pathlib
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import toy
+
+from converters import tables
+from jaxinv import assets, checkpoints, generators, latents, optimize, placement
+from jaxinv.inversion import project, pti, sam, sam_prior
+from jaxinv.networks import lpips
+
+KEY = jax.random.key(3)
+N, STEPS = 3, 4
+LOCALITY = pti.Locality(weight=0.1, alpha=2.0)
+
+
+@functools.cache
+def problem(generator, dtype):
+    """A generator's weights, and targets which it nearly makes, all of `dtype`."""
+    weights = generator.init(jax.random.key(0)) if generator is toy.GENERATOR else tiny()[1]
+    weights = cast(weights, dtype)
+    w = generator.map(weights, jnp.asarray(latents.sample_z(1, N, generator.spec.z_dim), dtype))
+    targets = generator.synthesize(weights, w[:, None] + 0.3)[0]
+    targets = np.array(jnp.clip(targets + 0.1, -1, 1), dtype)
+    nets = {net: cast(lpips.load(net), dtype) for net in ('alex', 'vgg')}
+    statistics = latents.WStatistics(w.mean(axis=0), jnp.asarray(1.0, dtype))
+    return (
+        weights,
+        nets,
+        targets,
+        np.array(w)[:, None],
+        np.array([11, 22, 33], np.uint32),
+        statistics,
+    )
+
+
+def cast(tree, dtype):
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+
+
+@functools.cache
+def tiny():
+    return generators.load('tiny')
+
+
+def projection(place, dtype):
+    weights, nets, targets, _, ids, statistics = problem(toy.GENERATOR, dtype)
+    method = project.make_projector(
+        toy.GENERATOR, project.Settings(STEPS, learning_rate=0.1, chunk_steps=1)
+    )
+
+    def prepare(which, share):
+        return method.prepare(weights, nets['vgg'], targets[which], ids[which], statistics, KEY)
+
+    return place.start(method.loop, N, prepare)
+
+
+def tuning(place, dtype, **settings):
+    weights, nets, targets, pivots, ids, statistics = problem(toy.GENERATOR, dtype)
+    settings = pti.Settings(STEPS, 3e-3, locality=LOCALITY, chunk_steps=1, **settings)
+    tuner = pti.make_tuner(toy.GENERATOR, settings, N, shares=place.shares)
+
+    def prepare(which, share):
+        own = targets[which], pivots[which], ids[which]
+        return tuner.prepare(weights, nets['alex'], *own, statistics.mean, share)
+
+    return place.start(tuner.loop, N, prepare, tuner.members)
+
+
+def search(place, dtype):
+    generator = tiny()[0]
+    weights, nets, targets, pivots, ids, _ = problem(generator, dtype)
+    prior = cast(
+        sam_prior.from_samples(np.random.RandomState(0).randn(50, 16), sam_prior.Settings()), dtype
+    )
+    settings = sam.Settings(STEPS, lpips_net='alex', noise='random', chunk_steps=1)
+    inverter = sam.make_inverter(generator, settings)
+    masks = {k: np.array(m, dtype) for k, m in sam.full_masks(generator.spec, SPACES).items()}
+
+    def prepare(which, share):
+        own = {space: mask[which] for space, mask in masks.items()}
+        start = pivots[which], ids[which], prior
+        return inverter.prepare(weights, nets['alex'], targets[which], own, *start)
+
+    return place.start(inverter.loop, N, prepare)
+
+
+SPACES = ('W+', 'F4', 'F6')
+METHODS = {
+    'projection': projection,
+    'shared': functools.partial(tuning, microbatch=1),
+    'minibatches': functools.partial(tuning, batch_size=2),
+    'each': functools.partial(tuning, shared=False, stop_lpips=0.0021),
+    'sam': search,
+}
+
+
+def run(method, mesh, dtype) -> dict:
+    """mesh: '4', '2,2', ...; 'A>B' saves half-way on mesh A and goes on on B."""
+    first, _, mesh_after = mesh.partition('>')
+    place = placement.make(first)
+    loop, state, args = METHODS[method](place, dtype)
+    key = place.replicate(KEY)
+    traces = None
+    if mesh_after:
+        names = list(loop.begin(state).traces)
+        with tempfile.TemporaryDirectory() as folder:
+            state, traces = optimize.run(loop, state, args, key, STEPS // 2, count=N)
+            saved = checkpoints.LoopCheckpoints(pathlib.Path(folder), STEPS)
+            saved.save(state, traces)
+            place = placement.make(mesh_after)
+            loop, state, args = METHODS[method](place, dtype)
+            state, traces = saved.restore(state, names, count=N)
+            saved.close()
+        key = place.replicate(KEY)
+    state, traces = optimize.run(loop, state, args, key, STEPS, traces=traces, count=N)
+    found = {f'trace/{name}': rows for name, rows in traces.items()}
+    collected = place.collect(loop, state.variables, N)
+    for name, leaf in tables.flatten(collected).items():
+        found[f'result/{name}'] = np.asarray(leaf)
+    found['programs'] = np.array(len(loop.compiled))
+    found['text'] = np.array(next(iter(loop.compiled.values())).as_text())
+    before = jax.tree.leaves(state)
+    loop.chunk(state, args, key, 1)
+    found['donated'] = np.array(np.mean([x.is_deleted() for x in before]))
+    return {f'{method}:{mesh}/{name}': value for name, value in found.items()}
+
+
+def main():
+    out, *cases = sys.argv[1:]
+    dtype = np.float64 if jax.config.jax_enable_x64 else np.float32
+    jax.config.update('jax_compilation_cache_dir', str(assets.cache_dir() / 'programs'))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+    found = {}
+    for case in cases:
+        start = time.perf_counter()
+        found |= run(*case.split(':'), dtype)
+        print(f'{case}: {time.perf_counter() - start:.1f} s', flush=True)
+    np.savez(out, **found)
+
+
+if __name__ == '__main__':
+    main()
