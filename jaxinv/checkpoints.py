@@ -10,7 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from converters import biggan
-from jaxinv import assets, deltas, download, generators
+from jaxinv import assets, deltas, distributed, download, generators
 from jaxinv.deltas import DELTA_FILE
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import from_files, stored
@@ -52,10 +52,12 @@ class LoopCheckpoints:
                 # Not strict: on other devices there was more or less padding.
                 args = ocp.args.StandardRestore(like, strict=False)
                 tree = self._manager.restore(step, args=args)
+                reason = ''
             except Exception as error:  # whatever a damaged file makes the reader raise
-                log(
-                    f'Checkpoint {step} is damaged ({type(error).__name__}); trying the one before.'
-                )
+                reason = type(error).__name__
+            if not all(distributed.everybodys(not reason)):
+                reason = reason or 'for another process'
+                log(f'Checkpoint {step} is damaged ({reason}); trying the one before.')
                 continue
             # A fresh process places restored arrays anew, so that they may be donated.
             restored = LoopState(**jax.tree.map(jax.numpy.asarray, tree['state']))

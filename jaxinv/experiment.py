@@ -21,6 +21,7 @@ from jaxinv import (
     defaults,
     delta_table,
     deltas,
+    distributed,
     faces,
     generators,
     images,
@@ -55,6 +56,8 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
             return
         pivots, projected = find_pivots(job)
         per_identity, tuned = tune(job, pivots)
+        if not distributed.is_first():
+            return
         tables = save(job, pivots, per_identity)
         result = score(job, pivots, per_identity, edits)
         result.tables = tables
@@ -91,12 +94,13 @@ def begin(config, path, opened, overwrite, start, log, nouns=('identity', 'ident
     }
     if 'sha256' in about:
         record['generator'] = about['sha256']
-    with workdirs.claim(path, record, overwrite) as finished:
+    distributed.check_same(record)
+    with distributed.entered_by_first(workdirs.claim(path, record, overwrite)) as finished:
         if finished:
             log(f'Finished already: {path / "report.html"} (--overwrite runs it again).')
             yield None
             return
-        watch = Stopwatch(path / 'state' / 'seconds.json')
+        watch = Stopwatch(path / 'state' / 'seconds.json' if distributed.is_first() else None)
         watch.lap('load', start)
         statistics = latents.w_statistics(generator, weights, **config.w_statistics)
         looks = config.data.aligned or config.data.align == 'face'
@@ -264,13 +268,19 @@ def loop_with_checkpoints(
     if restored is not None:
         state, traces = restored
         job.log(f'{stage}: going on after step {int(state.step)}.')
-    with report.MetricsWriter(job.path, names) as writer:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(distributed.sigterm_waits())
+        writer = None
+        if distributed.is_first():
+            writer = stack.enter_context(report.MetricsWriter(job.path, names))
 
         def on_chunk(state, traces):
             progress(int(state.step), traces)
-            writer.traces(stage, traces)
+            if writer is not None:
+                writer.traces(stage, traces)
             saved.save(state, traces)
             job.watch.lap(stage, start)
+            distributed.stop_if_asked()
 
         state, traces = run_loop(
             loop,

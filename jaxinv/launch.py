@@ -10,6 +10,7 @@ Each config's file says what its keys mean; for example
   python -m jaxinv.launch --config=pti_multi_id --help     # all keys with their values
 
 The same command goes on where an interrupted run stopped, and changes nothing once it has ended.
+SIGTERM saves and ends it with exit code 75. Several processes, one on each host: docs/devices.md.
 """
 
 import difflib
@@ -18,11 +19,12 @@ import os
 import pathlib
 import re
 import sys
+import traceback
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxinv import memory
+from jaxinv import distributed, memory
 from jaxinv import workdir as workdirs
 from jaxinv.errors import JaxinvError
 
@@ -33,6 +35,7 @@ TASKS = {
     'invertibility_data': 'jaxinv.invertibility_data',
     'train_invertibility': 'jaxinv.train_invertibility',
 }
+TASKS_OF_SEVERAL = ('invert', 'invert_sam')  # processes
 
 
 def config_folder() -> pathlib.Path:
@@ -55,6 +58,17 @@ _NAME = flags.DEFINE_string(
     'name', 'run', "Of the folder under runs/; by default the config's name."
 )
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Start anew in a folder that holds a run.')
+_COORDINATOR = flags.DEFINE_string(
+    'coordinator', None, "Of several processes: HOST:PORT of the first, or 'cluster'."
+)
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is: 0, 1, ...')
+_TIMEOUT = flags.DEFINE_integer(
+    'timeout', distributed.TIMEOUT, 'Seconds that processes wait for each other at the start.'
+)
+_HEARTBEAT = flags.DEFINE_integer(
+    'heartbeat', distributed.HEARTBEAT, 'Seconds of silence after which a process counts as dead.'
+)
 
 
 def resolve_config(value: str) -> str:
@@ -117,18 +131,42 @@ def main(argv: list[str]) -> None:
     if config is None:
         _exit(f'--config is missing; known configs: {", ".join(config_names())}. See --help.', 2)
     logging.set_verbosity(logging.ERROR)
+    flags_given = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    process = _or_exit(distributed.asked_for, *flags_given)
+    if process is not None:
+        if config.task not in TASKS_OF_SEVERAL:
+            _exit(f'{config.task} runs in one process; leave --coordinator out.', 2)
+        distributed.supervise(process, _TIMEOUT.value, _HEARTBEAT.value)
     setup_jax()
+    if process is not None:
+        _or_exit(distributed.initialize, process, _TIMEOUT.value, _HEARTBEAT.value)
+    distributed.note_sigterm()
     task = importlib.import_module(TASKS[config.task])
-    path = pathlib.Path(
-        _WORKDIR.value or workdirs.default_path(_NAME.value, workdirs.settings_of(config))
-    )
-    print(f'Work folder: {path}', flush=True)
+    settings = workdirs.settings_of(config)
+    path = pathlib.Path(_WORKDIR.value or workdirs.default_path(_NAME.value, settings))
+    log = print if distributed.is_first() else _silent
+    log(f'Work folder: {path}', flush=True)
     try:
-        task.run(config, path, overwrite=_OVERWRITE.value)
+        task.run(config, path, overwrite=_OVERWRITE.value, log=log)
+        distributed.wait_for_all('finished')
     except JaxinvError as error:
         _exit(str(error))
+    except distributed.Preempted:
+        message = f'stopped by SIGTERM; run the same command to go on from where it is, in {path}.'
+        _exit(message, distributed.PREEMPTED)
     except KeyboardInterrupt:
         _exit(f'stopped; run the same command to go on from the last checkpoint in {path}.', 130)
+    except Exception as error:
+        if distributed.lost_peer(error):
+            print(' '.join(str(error).split())[:300], file=sys.stderr, flush=True)
+            distributed.end_without_peers()
+        traceback.print_exc()
+        distributed.part(1)
+        raise SystemExit(1) from None
+
+
+def _silent(*args, **kwargs):
+    """What processes after the first have to say."""
 
 
 def setup_jax() -> None:
@@ -150,6 +188,7 @@ def _or_exit(function, *args):
 
 def _exit(message: str, code: int = 1):
     print(f'jaxinv: {message}', file=sys.stderr, flush=True)
+    distributed.part(code)
     raise SystemExit(code)
 
 

@@ -44,10 +44,11 @@ def duration(seconds: float) -> str:
 class Stopwatch:
     """Seconds a stage took, {stage: s}, added up over the runs that an interruption made of one."""
 
-    def __init__(self, file: pathlib.Path):
+    def __init__(self, file: pathlib.Path | None):
+        """file: where it is kept; None = nowhere."""
         self._file = file
         try:
-            self._earlier = json.loads(file.read_text())
+            self._earlier = json.loads(file.read_text()) if file else {}
         except (OSError, ValueError):
             self._earlier = {}
         self.seconds: dict[str, float] = dict(self._earlier)
@@ -63,5 +64,7 @@ class Stopwatch:
     def lap(self, name: str, start: float) -> None:
         """Notes the time since `start`; call it between chunks too, so that a kill loses little."""
         self.seconds[name] = self._earlier.get(name, 0.0) + time.perf_counter() - start
+        if self._file is None:
+            return
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._file.write_text(json.dumps(self.seconds))

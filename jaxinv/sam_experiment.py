@@ -16,6 +16,7 @@ from jaxinv import (
     checkpoints,
     data,
     deltas,
+    distributed,
     experiment,
     faces,
     images,
@@ -69,9 +70,12 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         if job is None:
             return
         inverted = invert(job)
-        save(job, inverted)
-        result = score(job, inverted, edits)
+        if distributed.is_first():
+            save(job, inverted)
+        result = score(job, inverted, edits)  # by all: a sweep is a search of all
         result.seconds = job.watch.seconds
+        if not distributed.is_first():
+            return
         report.write(path, result)
     log(experiment.summary(result, path))
 

@@ -3,7 +3,8 @@
     JAX_NUM_CPU_DEVICES=8 [JAX_ENABLE_X64=1] python placement_cases.py OUT.npz METHOD:MESH ...
 
 A process cannot change its number of devices, so this is one of its own. Three identities: 2, 4 and
-8 devices do not divide them. OUT.npz holds, under METHOD:MESH/,
+8 devices do not divide them. With JAXINV_COORDINATOR and so on it is one of several processes; the
+folder of OUT.npz is then one of all. OUT.npz holds, under METHOD:MESH/,
 
     trace/NAME [steps, 3]    what every step said
     result/LEAF              the variables at the end, without padding
@@ -14,7 +15,6 @@ A process cannot change its number of devices, so this is one of its own. Three 
 import functools
 import pathlib
 import sys
-import tempfile
 import time
 
 import jax
@@ -23,11 +23,10 @@ import numpy as np
 import toy
 
 from converters import tables
-from jaxinv import assets, checkpoints, generators, latents, optimize, placement
+from jaxinv import assets, checkpoints, distributed, generators, latents, optimize, placement
 from jaxinv.inversion import project, pti, sam, sam_prior
 from jaxinv.networks import lpips
 
-KEY = jax.random.key(3)
 N, STEPS = 3, 4
 LOCALITY = pti.Locality(weight=0.1, alpha=2.0)
 
@@ -52,6 +51,11 @@ def problem(generator, dtype):
     )
 
 
+@functools.cache
+def key_of_run():
+    return jax.random.key(3)
+
+
 def cast(tree, dtype):
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
 
@@ -68,7 +72,9 @@ def projection(place, dtype):
     )
 
     def prepare(which, share):
-        return method.prepare(weights, nets['vgg'], targets[which], ids[which], statistics, KEY)
+        return method.prepare(
+            weights, nets['vgg'], targets[which], ids[which], statistics, key_of_run()
+        )
 
     return place.start(method.loop, N, prepare)
 
@@ -113,24 +119,28 @@ METHODS = {
 }
 
 
-def run(method, mesh, dtype) -> dict:
-    """mesh: '4', '2,2', ...; 'A>B' saves half-way on mesh A and goes on on B."""
-    first, _, mesh_after = mesh.partition('>')
-    place = placement.make(first)
-    loop, state, args = METHODS[method](place, dtype)
-    key = place.replicate(KEY)
+def run(method, mesh, dtype, folder) -> dict:
+    """mesh: '4', '2,2', ...; 'A>B' saves half-way on mesh A and goes on on B, 'A>' only saves in
+    the folder, and '>B' only goes on."""
+    first, arrow, second = mesh.partition('>')
     traces = None
-    if mesh_after:
-        names = list(loop.begin(state).traces)
-        with tempfile.TemporaryDirectory() as folder:
+    if first:
+        place = placement.make(first)
+        loop, state, args = METHODS[method](place, dtype)
+        key = place.replicate(key_of_run())
+    if arrow:
+        saved = checkpoints.LoopCheckpoints(folder / method, STEPS)
+        if first:
             state, traces = optimize.run(loop, state, args, key, STEPS // 2, count=N)
-            saved = checkpoints.LoopCheckpoints(pathlib.Path(folder), STEPS)
             saved.save(state, traces)
-            place = placement.make(mesh_after)
+        if second:
+            place = placement.make(second)
             loop, state, args = METHODS[method](place, dtype)
-            state, traces = saved.restore(state, names, count=N)
-            saved.close()
-        key = place.replicate(KEY)
+            key = place.replicate(key_of_run())
+            state, traces = saved.restore(state, list(loop.begin(state).traces), count=N)
+        saved.close()
+        if not second:
+            return {}
     state, traces = optimize.run(loop, state, args, key, STEPS, traces=traces, count=N)
     found = {f'trace/{name}': rows for name, rows in traces.items()}
     collected = place.collect(loop, state.variables, N)
@@ -146,15 +156,19 @@ def run(method, mesh, dtype) -> dict:
 
 def main():
     out, *cases = sys.argv[1:]
+    process = distributed.asked_for(None, None, None)
+    if process is not None:
+        distributed.initialize(process, timeout=60, heartbeat=10)
     dtype = np.float64 if jax.config.jax_enable_x64 else np.float32
     jax.config.update('jax_compilation_cache_dir', str(assets.cache_dir() / 'programs'))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
     found = {}
     for case in cases:
         start = time.perf_counter()
-        found |= run(*case.split(':'), dtype)
+        found |= run(*case.split(':'), dtype, pathlib.Path(out).parent / 'state')
         print(f'{case}: {time.perf_counter() - start:.1f} s', flush=True)
-    np.savez(out, **found)
+    if distributed.is_first():
+        np.savez(out, **found)
 
 
 if __name__ == '__main__':

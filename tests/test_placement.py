@@ -14,22 +14,32 @@ from jaxinv import errors, placement
 from jaxinv.inversion import pti
 
 TESTS = pathlib.Path(__file__).parent
+CASES_FILE = TESTS / 'placement_cases.py'
 COLLECTIVE = re.compile(
     r'= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\('
 )
 
 
-def run(folder, devices, dtype, cases):
-    """What placement_cases.py says about the cases, on so many virtual devices."""
-    out = folder / 'cases.npz'
-    environment = os.environ | {
+def environment(devices, dtype):
+    """Of a process with so many virtual devices."""
+    return os.environ | {
         'JAX_PLATFORMS': 'cpu',
         'JAX_NUM_CPU_DEVICES': str(devices),
         'JAX_ENABLE_X64': '1' if dtype == 'float64' else '0',
         'PYTHONPATH': os.pathsep.join([str(TESTS.parent), str(TESTS)]),
     }
-    command = [sys.executable, str(TESTS / 'placement_cases.py'), str(out), *cases]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def run(folder, devices, dtype, cases):
+    """What placement_cases.py says about the cases, on so many virtual devices."""
+    out = folder / 'cases.npz'
+    done = subprocess.run(
+        [sys.executable, str(CASES_FILE), str(out), *cases],
+        env=environment(devices, dtype),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(np.load(out))
 

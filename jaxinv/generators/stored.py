@@ -55,7 +55,11 @@ def write_orbax(
 ) -> None:
     """Writes folder/orbax and folder/generator.json."""
     write_sidecar(folder / SIDECAR, generator, about)
-    with ocp.StandardCheckpointer() as checkpointer:
+    # By this process alone, however many there are.
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(own, {own}, f'process_{own}')
+    weights = jax.tree.map(np.asarray, weights)
+    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         checkpointer.save((folder / ORBAX_FOLDER).absolute(), weights, force=True)
 
 

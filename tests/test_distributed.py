@@ -1,0 +1,237 @@
+"""Several processes on this machine: the same numbers, one voice, and an end with a sentence."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from test_placement import CASES_FILE, environment, largest_difference
+
+from jaxinv import distributed
+from jaxinv.errors import JaxinvError
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def together(count, *arguments, devices=2, dtype='float64'):
+    """Starts so many processes of placement_cases.py and waits for them."""
+    port, running = free_port(), []
+    for index in range(count):
+        own = environment(devices, dtype) | {
+            'JAXINV_COORDINATOR': f'127.0.0.1:{port}',
+            'JAXINV_NUM_PROCESSES': str(count),
+            'JAXINV_PROCESS_ID': str(index),
+        }
+        command = [sys.executable, str(CASES_FILE), *map(str, arguments)]
+        running.append(
+            subprocess.Popen(
+                command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
+        )
+    try:
+        errors = [process.communicate(timeout=600)[1] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    for process, error in zip(running, errors, strict=True):
+        assert process.returncode == 0, error[-3000:]
+
+
+def test_two_processes_give_the_numbers_of_one(tmp_path):
+    together(2, tmp_path / 'two.npz', 'shared:2,2')
+    together(1, tmp_path / 'one.npz', 'shared:1')
+    found = dict(np.load(tmp_path / 'one.npz')) | dict(np.load(tmp_path / 'two.npz'))
+    assert largest_difference(found, 'shared:2,2') < 1e-12
+    assert largest_difference(found, 'shared:2,2', 'result') < 1e-12
+
+
+@pytest.mark.long
+def test_any_number_of_processes_goes_on_with_what_others_saved(tmp_path):
+    together(2, tmp_path / 'a.npz', 'each:4', 'shared:4>', 'sam:4')
+    together(1, tmp_path / 'b.npz', 'shared:1', 'each:1', 'sam:1', 'shared:>1', 'each:2>')
+    together(2, tmp_path / 'c.npz', 'each:>2,2')
+    found = {}
+    for part in 'abc':
+        found |= dict(np.load(tmp_path / f'{part}.npz'))
+    for case in ('each:4', 'sam:4'):
+        assert largest_difference(found, case) < 1e-12, case
+    for case in ('each:4', 'sam:4', 'shared:>1', 'each:>2,2'):
+        assert largest_difference(found, case, 'result') < 1e-11, case
+
+
+# --- The command ---
+
+
+@contextlib.contextmanager
+def launched(count, work, *options, config='pti_multi_id:test'):
+    """The command in so many processes, which are killed at the end."""
+    port, running = free_port(), []
+    for index in range(count):
+        command = [sys.executable, '-m', 'jaxinv.launch', f'--config={config}']
+        command += [f'--workdir={work}', *options]
+        if count > 1:
+            command += [f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}']
+            command += [f'--process_id={index}', '--heartbeat=10']
+        running.append(
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment(1, 'float32'),
+                stdout=open(work.parent / f'log{index}', 'w'),
+                stderr=subprocess.STDOUT,
+            )
+        )
+    try:
+        yield running
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def wait_for(work, text, running, seconds=300):
+    """Waits until process 0 has said so."""
+    end = time.time() + seconds
+    while text not in (work.parent / 'log0').read_text():
+        assert time.time() < end and all(p.poll() is None for p in running), said(work)
+        time.sleep(0.05)
+
+
+def said(work):
+    return {path.name: path.read_text()[-2000:] for path in work.parent.glob('log*')}
+
+
+@pytest.mark.long
+def test_sigterm_to_one_saves_on_all_and_one_alone_goes_on(tmp_path):
+    work = tmp_path / 'work'
+    with launched(2, work) as running:
+        wait_for(work, 'project    2/4', running)
+        running[1].send_signal(signal.SIGTERM)
+        assert [p.wait(timeout=300) for p in running] == [distributed.PREEMPTED] * 2, said(work)
+    assert 'stopped by SIGTERM' in said(work)['log0'] and (work / 'state' / 'project').is_dir()
+    assert 'project' not in said(work)['log1']  # process 0 speaks for all
+    with launched(1, work) as running:
+        assert running[0].wait(timeout=300) == 0, said(work)
+    assert 'going on after step' in said(work)['log0']
+    assert (work / 'report.html').is_file()
+
+
+@pytest.mark.long
+def test_a_killed_process_ends_the_other_with_a_sentence(tmp_path):
+    work = tmp_path / 'work'
+    with launched(2, work) as running:
+        wait_for(work, 'project    2/4', running)
+        running[1].send_signal(signal.SIGKILL)
+        start = time.time()
+        assert running[0].wait(timeout=120) == distributed.PEER_LOST, said(work)
+        assert time.time() - start < 60
+    assert 'run the same command again' in said(work)['log0']
+    with launched(2, work) as running:
+        assert [p.wait(timeout=400) for p in running] == [0, 0], said(work)
+    assert (work / 'report.html').is_file()
+
+
+@pytest.mark.long
+def test_sigterm_to_a_single_process_saves(tmp_path):
+    work = tmp_path / 'work'
+    with launched(1, work) as running:
+        wait_for(work, 'project    2/4', running)
+        running[0].send_signal(signal.SIGTERM)
+        assert running[0].wait(timeout=300) == distributed.PREEMPTED, said(work)
+    assert 'stopped by SIGTERM' in said(work)['log0']
+
+
+@pytest.mark.long
+def test_processes_that_do_not_meet_say_so(tmp_path):
+    with launched(2, tmp_path / 'work', '--timeout=5') as running:
+        running[0].kill()
+        assert running[1].wait(timeout=120) == distributed.PEER_LOST
+    assert 'did not meet at 127.0.0.1' in said(tmp_path / 'work')['log1']
+
+
+# --- Who is who ---
+
+
+def test_flags_come_first_then_variables_then_the_cluster():
+    ours = {
+        'JAXINV_COORDINATOR': 'b:2',
+        'JAXINV_NUM_PROCESSES': '4',
+        'JAXINV_PROCESS_ID': '3',
+        'SLURM_STEP_NUM_TASKS': '8',
+    }
+    assert distributed.asked_for('a:1', 2, 0, ours) == ('a:1', 2, 0)
+    assert distributed.asked_for(None, None, None, ours) == ('b:2', 4, 3)
+    for cluster in ({'SLURM_STEP_NUM_TASKS': '8'}, {'TPU_WORKER_HOSTNAMES': 'a,b'}):
+        assert distributed.asked_for(None, None, None, cluster) == (None, None, None)
+    for alone in ({}, {'SLURM_STEP_NUM_TASKS': '1'}, {'TPU_WORKER_HOSTNAMES': 'localhost'}):
+        assert distributed.asked_for(None, None, None, alone) is None
+    assert distributed.asked_for('cluster', None, None, {}) == (None, None, None)
+    assert distributed.asked_for('a:1', 1, 0, {}) is None
+
+
+@pytest.mark.parametrize(
+    'given,expected',
+    [
+        (('a:1', None, None), '--num_processes and --process_id are missing'),
+        ((None, 2, 0), '--coordinator is missing'),
+        (('a', 2, 0), 'HOST:PORT'),
+        (('a:70000', 2, 0), 'HOST:PORT'),
+        (('a:1', 2, 2), 'from 0 to 1'),
+        (('a:1', 0, 0), 'from 0 to 0'),
+    ],
+)
+def test_half_a_wish_gets_a_sentence(given, expected):
+    with pytest.raises(JaxinvError, match=expected) as error:
+        distributed.asked_for(*given, {})
+    assert '\n' not in str(error.value)
+    with pytest.raises(JaxinvError, match='whole numbers'):
+        distributed.asked_for(None, None, None, {'JAXINV_PROCESS_ID': 'two'})
+
+
+def test_alone_one_agrees_with_oneself():
+    assert distributed.everybodys(3) == [3] and distributed.firsts('ä') == 'ä'
+
+    @contextlib.contextmanager
+    def manager():
+        yield {'a': 1}
+
+    with distributed.entered_by_first(manager()) as value:
+        assert value == {'a': 1}
+
+    @contextlib.contextmanager
+    def refusing():
+        raise JaxinvError('no')
+        yield
+
+    with pytest.raises(JaxinvError, match='no'):
+        with distributed.entered_by_first(refusing()):
+            pass
+
+
+def test_sigterm_is_kept_until_it_may_stop():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        distributed.note_sigterm()
+        with distributed.sigterm_waits():
+            distributed.stop_if_asked()
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(distributed.Preempted):
+                distributed.stop_if_asked()
+        with pytest.raises(distributed.Preempted):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+    finally:
+        distributed._asked = False
+        signal.signal(signal.SIGTERM, before)
