@@ -36,7 +36,13 @@ EXHAUSTIVE = (
     '[early_stop]',
     '[proj]',
     'test_any_size[8]',
+    'test_any_size[32]',
     'test_any_size[256]',
+    'test_placement.py',
+    'test_distributed.py',
+    'test_launchers.py',
+    'test_deltas.py',
+    'test_biggan',
     'test_baselines_and_ablations',
     'test_from_measuring_to_a_network',
 )
