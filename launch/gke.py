@@ -1,12 +1,12 @@
 """Kubernetes: a JobSet on TPU slices or GPU nodes of a GKE cluster.
 
   python launch/gke.py --name=NAME --image=IMAGE --tpu=tpu-v5-lite-podslice --topology=8x8 \\
-      --claim=VOLUME_CLAIM -- --config=pti_multi_id --workdir=/work/RUN
+      --claim=VOLUME_CLAIM -- --config=pti_multi_id --workdir=/runs/RUN
   python launch/gke.py --name=NAME --image=IMAGE --gpu=nvidia-h100-80gb --nodes=4 \\
-      --chips-per-node=8 --claim=VOLUME_CLAIM -- --config=pti_multi_id --workdir=/work/RUN
+      --chips-per-node=8 --claim=VOLUME_CLAIM -- --config=pti_multi_id --workdir=/runs/RUN
 
 Prints the manifest with --dry-run, else gives it to `kubectl apply`. The cluster needs the JobSet
-controller. One process for each node. The claim, writable from all nodes, is mounted at /work. A
+controller. One process for each node. The claim, writable from all nodes, is mounted at /runs. A
 pod that is evicted gets SIGTERM and --lead seconds, saves and ends with exit code 75; that, and
 losing a node, restart the set without counting; other failures do so --restarts times.
 """
@@ -93,7 +93,7 @@ def manifest(options, rest) -> str:
     lines = lines.replace('            ENV\n', _environment(options))
     mounts, volumes = '', ''
     if options.claim:
-        mounts = '              volumeMounts:\n              - {name: work, mountPath: /work}\n'
+        mounts = '              volumeMounts:\n              - {name: work, mountPath: /runs}\n'
         volumes = (
             '            volumes:\n            - name: work\n'
             f'              persistentVolumeClaim: {{claimName: {_q(options.claim)}}}\n'
