@@ -49,6 +49,9 @@ setuptools.setup(
     extras_require={
         # Only for --config.data.tfds; 220 MB, so not forced on everybody.
         'tfds': ['tensorflow-datasets>=4.9.7'],
+        # Only for --config.segments.how=torchvision or transformers; torch alone is gigabytes.
+        'torchvision': ['torch>=2.6', 'torchvision>=0.21'],
+        'transformers': ['torch>=2.6', 'transformers>=4.50'],
         'test': ['pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6', 'PyYAML', 'ruff>=0.9'],
     },
 )

@@ -41,10 +41,11 @@ def get_config(arg=''):
     config.prior = ml_collections.ConfigDict(sam_prior.Settings()._asdict())
     config.gaussian_prior_weight = 1e-6  # prior_weight of the method gaussian_prior
 
-    # Segments (3.1): 'auto', 'face', 'slic', a label map, or a folder of them.
+    # Segments (3.1): 'auto', 'face', 'slic', a label map, or a folder of them; or a network,
+    # 'torchvision' or 'transformers' (extras, see jaxinv/segmenters.py).
     config.segments = ml_collections.ConfigDict()
     config.segments.how = 'auto'
-    config.segments.parts = 12  # of 'slic'
+    config.segments.parts = 12  # of 'slic', and of what a network leaves unnamed
 
     # Invertibility (3.1) and the choice (3.2).
     config.invertibility = ml_collections.ConfigDict()

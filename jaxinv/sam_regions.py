@@ -38,6 +38,7 @@ class Regions(NamedTuple):
 def check(config, spec) -> None:
     """Raises JaxinvError for settings that cannot be used with a generator of this spec."""
     s = config.invertibility
+    segments.check(config.segments.how)
     invertibility.check_spaces(s.spaces or sam.spaces(spec), spec)
     invertibility.check_spaces([space for _, space in s.assign] or ['W+'], spec)
     if s.network:

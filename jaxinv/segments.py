@@ -4,7 +4,7 @@
     segments.labels, segments.names                    # int32 [h, w]; ('face', 'eyes', ...)
 
 The paper takes a segmentation network; here landmarks and SLIC superpixels (Achanta et al. 2012)
-do its work without weights, and anything better comes in as a label map.
+do its work without weights. A network (segmenters.py) or a label map comes in instead.
 """
 
 import functools
@@ -15,12 +15,14 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
+from jaxinv import segmenters
 from jaxinv.errors import JaxinvError
 
 MAX_SEGMENTS = 256  # of a user's map; more is a photograph or a map of depths
 SUPERPIXELS = 700
 PARTS = 12  # regions of a picture without a face
 METHODS = ('auto', 'face', 'slic')
+LEAST = 1e-3  # of a picture; less of what a network names is left to its surroundings
 
 
 class Segments(NamedTuple):
@@ -33,16 +35,19 @@ def segment(
     how: str | os.PathLike = 'auto',
     *,
     name: str = '',  # of the picture, to find its map if `how` is a folder
-    parts: int = PARTS,  # of 'slic'
+    parts: int = PARTS,  # of 'slic', and of what a network leaves unnamed
 ) -> Segments:
     """The segments of a picture [h, w, 3].
 
     how: 'face' (FFHQ-aligned; parts of the face, hair or hat, clothes, background), 'slic'
     (neighbouring superpixels of like colour joined until `parts` are left), 'auto' ('face' if one
-    stands where alignment puts it, else 'slic'), a label map (see `read_map`), or a folder of maps
-    NAME.png or NAME.npy. Raises JaxinvError for a map that cannot be used, or without a face.
+    stands where alignment puts it, else 'slic'), 'torchvision' or 'transformers' (segmenters.py),
+    a label map (see `read_map`), or a folder of maps NAME.png or NAME.npy. Raises JaxinvError for a
+    map that cannot be used, without a face, or without the network's package.
     """
     image_uint8 = np.asarray(image_uint8)
+    if segmenters.is_asked_for(how):
+        return by_names(image_uint8, segmenters.find(image_uint8, str(how)), parts)
     if how in ('auto', 'face'):
         from jaxinv import face_segments, faces
 
@@ -57,6 +62,14 @@ def segment(
     if how in METHODS:
         return _by_color(image_uint8, parts)
     return read_map(_map_of(how, name), image_uint8.shape[:2])
+
+
+def check(how: str | os.PathLike) -> None:
+    """Raises JaxinvError for a way to segment that does not exist here; see `segment`."""
+    if segmenters.is_asked_for(how):
+        segmenters.check(str(how))
+    elif how not in METHODS and not pathlib.Path(how).exists():
+        raise _unknown(how)
 
 
 def number(labels, names=None) -> Segments:
@@ -111,11 +124,16 @@ def _map_of(how, name: str) -> pathlib.Path:
                 return path / f'{name}{suffix}'
         raise JaxinvError(f'{path} holds neither {name}.png nor {name}.npy.')
     if not path.is_file():
-        raise JaxinvError(
-            f'segments {str(how)!r} is neither {", ".join(METHODS)} nor a label map or folder of '
-            'maps; check the spelling.'
-        )
+        raise _unknown(how)
     return path
+
+
+def _unknown(how) -> JaxinvError:
+    ways = ', '.join((*METHODS, *segmenters.DEFAULTS))
+    return JaxinvError(
+        f'segments.how is {str(how)!r}, neither one of {ways} nor a label map or folder of maps; '
+        'check the spelling.'
+    )
 
 
 def _read_npy(path: pathlib.Path) -> np.ndarray:
@@ -237,12 +255,37 @@ def _ward(areas, colors, touches, i):
     return np.where(touches[i], areas * areas[i] / (areas + areas[i]) * distance, np.inf)
 
 
-def _by_color(image_uint8, parts: int) -> Segments:
+def _by_color(image_uint8, parts: int, inside=None) -> Segments:
+    """inside: bool [h, w], where segments are wanted, None = everywhere; -1 may stand elsewhere."""
     if parts < 1:
         raise JaxinvError(f'segments.parts is {parts}; it must be at least 1.')
     found = superpixels(image_uint8)
-    region = join(found, np.arange(len(found.areas)), parts)
-    return number(region[found.labels], {i: f'part {i + 1}' for i in range(region.max() + 1)})
+    members = np.unique(found.labels if inside is None else found.labels[inside])
+    region = np.full(len(found.areas), -1)
+    region[members] = join(found, members, parts)
+    labels = region[found.labels].astype(np.int32)
+    return Segments(labels, tuple(f'part {i + 1}' for i in range(region.max() + 1)))
+
+
+def by_names(image_uint8, found, parts: int) -> Segments:
+    """Segments of what has a name: `found` is [(name, mask bool [h, w])], later ones on top.
+
+    The rest is divided by colour into `parts` regions, or fewer as it is less than the picture.
+    """
+    labels = np.full(image_uint8.shape[:2], -1)
+    names, seen = {}, {}
+    for name, mask in found:
+        if mask.mean() < LEAST:
+            continue
+        seen[name] = seen.get(name, 0) + 1
+        names[len(names)] = name if seen[name] == 1 else f'{name} {seen[name]}'
+        labels[mask] = len(names) - 1
+    rest = labels < 0
+    if rest.any():
+        others = _by_color(image_uint8, max(1, round(parts * rest.mean())), rest)
+        labels[rest] = len(names) + others.labels[rest]
+        names |= {len(names) + i: name for i, name in enumerate(others.names)}
+    return number(labels, names)
 
 
 # --- Pictures of segments -------------------------------------------------------------------------

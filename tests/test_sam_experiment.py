@@ -165,7 +165,7 @@ def test_default_edits_are_left_out_where_nobody_knows_their_directions(wide, tm
         ({'prior.order': 'other'}, "it can be 'mean_of_map' or 'map_of_mean'"),
         ({'edit_mixing': 'none'}, "'with_offsets' or 'official'"),
         ({'start': '/nowhere'}, 'is not an .npz file'),
-        ({'segments.how': '/nowhere'}, 'neither auto, face, slic nor a label map'),
+        ({'segments.how': '/nowhere'}, 'neither one of auto, face, slic, torchvision'),
         ({'invertibility.network': '/nowhere'}, 'is not a file'),
         ({'invertibility.resample': 'cubic'}, 'bilinear or lanczos'),
         ({'invertibility.spaces': ('W+', 'F7')}, 'F7'),

@@ -138,7 +138,7 @@ def test_label_maps_that_cannot_be_used(tmp_path):
         'upright.npy': '40 x 60 labels for a picture of 60 x 40',
         'many.npy': '2400 labels',
         'text.png': 'not a readable PNG',
-        'missing.png': 'neither auto, face, slic',
+        'missing.png': 'neither one of auto, face, slic',
     }
     for file, message in wrong.items():
         with pytest.raises(JaxinvError, match=message):
