@@ -60,6 +60,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.tune.lpips_net = 'alex'  # or 'vgg'
     config.tune.batch_size = 0  # identities an Adam step; 0 = all (equation 3), 1 = PTI's code
     config.tune.microbatch = 1  # identities a forward pass, gradients added up; 0 = the batch
+    # Shared only: identities whose targets and features may lie on a device (69 MB each at 1024
+    # pixels); with more each microbatch comes from the host, its features anew. 0 = all
+    config.tune.resident = 64
     # LPIPS at which to stop (PTI's code 0.06, single identity only); None = all steps.
     config.tune.stop_lpips = config_dict.placeholder(float)
     config.tune.chunk_steps = 10

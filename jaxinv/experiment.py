@@ -221,8 +221,13 @@ def tune(job: Job, pivots):
         key = jax.random.key(config.seed + 1)
         w_avg = w_statistics(job).mean
 
+        feed = None
+        if tuner.examples is not None:
+            feed = job.place.feed(functools.partial(tuner.examples, targets, pivots, ids))
+
         def prepare(which, share):
-            own = images.to_float(targets[which]), pivots[which], ids[which]
+            # What is fed is not looked at here.
+            own = (targets if feed else targets[which]), pivots[which], ids[which]
             return tuner.prepare(job.weights, net, *own, w_avg, share)
 
         params, traces = loop_with_checkpoints(
@@ -234,6 +239,7 @@ def tune(job: Job, pivots):
             settings.num_steps,
             settings.metrics,
             members=tuner.members,
+            feed=feed,
         )
     if settings.shared:
         return [tuner.weights(job.weights, params)] * len(pivots), traces
@@ -253,6 +259,7 @@ def loop_with_checkpoints(
     metric_names,
     names=None,  # of the batch's rows; None = the targets
     members=None,  # see Placement.start
+    feed=None,  # see optimize.run
 ):
     """Runs a loop from its last checkpoint, with a status line and a checkpoint every chunk.
 
@@ -290,6 +297,7 @@ def loop_with_checkpoints(
             num_steps,
             traces=traces,
             on_chunk=on_chunk,
+            feed=feed,
             names=names,
             count=len(names),
         )

@@ -19,6 +19,10 @@ Between the two the gradients of several devices are added up, where they move t
 On GPUs and TPUs a chunk is one program, a loop over parts. On CPUs it is one program a part, issued
 back to back: inside XLA:CPU's loops and conditionals convolutions use one core (LPIPS-vgg with its
 gradient, two images of 256 pixels, two cores: 1.3 s outside, 6.6 s inside a loop).
+
+Where args cannot all lie on the device, `feed(part)` gives those of one part, {name: ...}, which
+join the others. Then, too, it is one program a part, and the next part's args are on their way
+while one is computed: two parts' are on the device at most.
 """
 
 import functools
@@ -69,7 +73,8 @@ class Loop(NamedTuple):
     """The compiled steps of an update; make one per method and settings with `make_loop`."""
 
     init: Callable  # (variables, batch) -> LoopState
-    chunk: Callable  # (state, args, key, num_steps) -> (state, traces, active [chunk_steps, b])
+    # (state, args, key, num_steps, feed=None) -> (state, traces, active [chunk_steps, b])
+    chunk: Callable
     begin: Callable  # (state) -> carry of a chunk's first part
     part: Callable  # (carry, args, key, part) -> carry, jitted; a step is `parts` of them
     compiled: dict  # on CPUs: the part's programs, by the types of their arguments
@@ -202,7 +207,8 @@ def make_loop(
         """(a part, a chunk), jitted. On a mesh the new carry lies where the given one did, which
         XLA says in other words: then the next call would compile again."""
         place = {'out_shardings': structure.unflatten(shardings)} if structure else {}
-        part = jax.jit(any_part, donate_argnums=0, compiler_options=_CPU_OPTIONS, **place)
+        options = _CPU_OPTIONS if jax.default_backend() == 'cpu' else None
+        part = jax.jit(any_part, donate_argnums=0, compiler_options=options, **place)
         return part, jax.jit(many_parts, donate_argnums=0, **place)
 
     def programs_for(carry):
@@ -232,15 +238,20 @@ def make_loop(
     if mesh is not None:
         begin_in_place = mesh_steps.begin_on(mesh, rows, optimizer, begin)
 
-    def chunk(state: LoopState, args, key, num_steps: int):
+    def chunk(state: LoopState, args, key, num_steps: int, feed=None):
         """Runs `num_steps` <= chunk_steps steps, fewer if all examples are done."""
         carry = begin_in_place(state)
-        if jax.default_backend() != 'cpu':
+        if feed is None and jax.default_backend() != 'cpu':
             carry = programs_for(carry)[1](carry, args, key, np.int32(num_steps))
             return carry.state, carry.traces, carry.active
-        for _ in range(num_steps):
+        fed = feed(0) if feed else {}
+        for step in range(num_steps):
             for part in range(parts):
-                carry = run_part(carry, args, key, np.int32(part) if parts > 1 else None)
+                index = np.int32(part) if parts > 1 else None
+                carry = run_part(carry, args | fed if feed else args, key, index)
+                if feed and (part + 1 < parts or step + 1 < num_steps):
+                    fed = feed((part + 1) % parts)
+                    jax.block_until_ready(carry)  # else all of the chunk's would be on the device
             if stopping is not None and np.all(fetch(carry.state.done)):
                 break
         return carry.state, carry.traces, carry.active
@@ -281,6 +292,7 @@ def run(
     *,
     traces: dict[str, np.ndarray] | None = None,  # of the steps before state.step, when resuming
     on_chunk: Callable[[LoopState, dict[str, np.ndarray]], None] | None = None,
+    feed: Callable | None = None,  # (part) -> {name: ...}, more args; None = they are all in args
     names: tuple[str, ...] = (),  # of the examples, for error messages
     count: int | None = None,  # of examples; those beyond fill up devices and leave no trace
 ) -> tuple[LoopState, dict[str, np.ndarray]]:
@@ -293,7 +305,7 @@ def run(
     while int(state.step) < num_steps and not np.all(fetch(state.done)):
         start = int(state.step)
         steps = min(loop.chunk_steps, num_steps - start)
-        state, rows, active = loop.chunk(state, args, key, steps)
+        state, rows, active = loop.chunk(state, args, key, steps, feed)
         rows = {name: fetch(values)[:, :count] for name, values in rows.items()}
         active = fetch(active)[:, :count]
         traces = append_traces(traces, rows, active, start, int(state.step), names)

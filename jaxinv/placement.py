@@ -52,9 +52,7 @@ class Placement:
             return loop, *prepare(slice(None), 0)
         members = blocks(count, self.shares) if members is None else members
         rows, others = [], None
-        for share, device in enumerate(self.mesh.devices.flat):
-            if device.process_index != jax.process_index():
-                continue
+        for share, device in self._own():
             state, args = prepare(members[share], share)
             if loop.rows.variables:
                 first = share * len(members[share])
@@ -79,6 +77,26 @@ class Placement:
             for i, (x, spec, axis) in enumerate(zip(others, specs, axes, strict=True))
         ]
         return loop.on(self.mesh), *jax.tree.unflatten(treedef, placed)
+
+    def feed(self, examples: Callable) -> Callable:
+        """What `optimize.run` takes as `feed`, in place.
+
+        examples(share, part) -> {name: arrays on the host [rows, ...]} of one share; those of a
+        process's own shares are asked for, and nothing but them is sent to its devices.
+        """
+        if self.mesh is None:
+            return lambda part: jax.device_put(examples(0, part))
+
+        def of_part(part):
+            own = [jax.device_put(examples(share, part), device) for share, device in self._own()]
+            return jax.tree.map(lambda *rows: self._join(rows, mesh_steps.row_spec(0), 0), *own)
+
+        return of_part
+
+    def _own(self):
+        """(share, device) of this process."""
+        devices = enumerate(self.mesh.devices.flat)
+        return [(i, d) for i, d in devices if d.process_index == jax.process_index()]
 
     def _join(self, parts, spec, axis):
         shape = list(parts[0].shape)

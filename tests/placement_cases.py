@@ -76,7 +76,7 @@ def projection(place, dtype):
             weights, nets['vgg'], targets[which], ids[which], statistics, key_of_run()
         )
 
-    return place.start(method.loop, N, prepare)
+    return *place.start(method.loop, N, prepare), None
 
 
 def tuning(place, dtype, **settings):
@@ -88,7 +88,10 @@ def tuning(place, dtype, **settings):
         own = targets[which], pivots[which], ids[which]
         return tuner.prepare(weights, nets['alex'], *own, statistics.mean, share)
 
-    return place.start(tuner.loop, N, prepare, tuner.members)
+    feed = None
+    if tuner.examples is not None:
+        feed = place.feed(functools.partial(tuner.examples, targets, pivots, ids))
+    return *place.start(tuner.loop, N, prepare, tuner.members), feed
 
 
 def search(place, dtype):
@@ -106,13 +109,14 @@ def search(place, dtype):
         start = pivots[which], ids[which], prior
         return inverter.prepare(weights, nets['alex'], targets[which], own, *start)
 
-    return place.start(inverter.loop, N, prepare)
+    return *place.start(inverter.loop, N, prepare), None
 
 
 SPACES = ('W+', 'F4', 'F6')
 METHODS = {
     'projection': projection,
     'shared': functools.partial(tuning, microbatch=1),
+    'fed': functools.partial(tuning, microbatch=1, resident=1),  # on 1 or 2 devices
     'minibatches': functools.partial(tuning, batch_size=2),
     'each': functools.partial(tuning, shared=False, stop_lpips=0.0021),
     'sam': search,
@@ -126,22 +130,22 @@ def run(method, mesh, dtype, folder) -> dict:
     traces = None
     if first:
         place = placement.make(first)
-        loop, state, args = METHODS[method](place, dtype)
+        loop, state, args, feed = METHODS[method](place, dtype)
         key = place.replicate(key_of_run())
     if arrow:
         saved = checkpoints.LoopCheckpoints(folder / method, STEPS)
         if first:
-            state, traces = optimize.run(loop, state, args, key, STEPS // 2, count=N)
+            state, traces = optimize.run(loop, state, args, key, STEPS // 2, feed=feed, count=N)
             saved.save(state, traces)
         if second:
             place = placement.make(second)
-            loop, state, args = METHODS[method](place, dtype)
+            loop, state, args, feed = METHODS[method](place, dtype)
             key = place.replicate(key_of_run())
             state, traces = saved.restore(state, list(loop.begin(state).traces), count=N)
         saved.close()
         if not second:
             return {}
-    state, traces = optimize.run(loop, state, args, key, STEPS, traces=traces, count=N)
+    state, traces = optimize.run(loop, state, args, key, STEPS, traces=traces, feed=feed, count=N)
     found = {f'trace/{name}': rows for name, rows in traces.items()}
     collected = place.collect(loop, state.variables, N)
     for name, leaf in tables.flatten(collected).items():
@@ -149,7 +153,7 @@ def run(method, mesh, dtype, folder) -> dict:
     found['programs'] = np.array(len(loop.compiled))
     found['text'] = np.array(next(iter(loop.compiled.values())).as_text())
     before = jax.tree.leaves(state)
-    loop.chunk(state, args, key, 1)
+    loop.chunk(state, args, key, 1, feed)
     found['donated'] = np.array(np.mean([x.is_deleted() for x in before]))
     return {f'{method}:{mesh}/{name}': value for name, value in found.items()}
 

@@ -104,6 +104,24 @@ def test_nan_stops_the_run_and_names_steps_and_identities():
         optimize.run(loop, loop.init(variables, 3), args, KEY, 8, names=('bob', 'ada', 'eve'))
 
 
+@pytest.mark.parametrize('backend', ['cpu', 'gpu'])
+def test_args_that_are_fed_part_by_part_are_asked_for_once_each(monkeypatch, backend):
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    variables, args = problem()
+    loop, asked = make(), []
+
+    def feed(part):
+        asked.append(part)
+        return jax.device_put({'target': np.asarray(args['target'])})
+
+    fed = optimize.run(loop, loop.init(variables, 3), {}, KEY, 10, feed=feed)
+    loop = make()
+    plain = optimize.run(loop, loop.init(variables, 3), args, KEY, 10)
+    assert asked == [0] * 10
+    np.testing.assert_allclose(fed[0].variables['x'], plain[0].variables['x'], atol=1e-6)
+    np.testing.assert_allclose(fed[1]['loss'], plain[1]['loss'], rtol=1e-5)
+
+
 def test_projection_applies_after_every_step():
     variables, args = problem()
     optimizer = optax.adam(0.1)

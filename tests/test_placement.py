@@ -49,12 +49,12 @@ def leaves(found, case, group):
     return {name.removeprefix(start): x for name, x in found.items() if name.startswith(start)}
 
 
-def largest_difference(found, case, group='trace'):
+def largest_difference(found, case, group='trace', plain=''):
     """The largest difference from one device's figures, relative to the largest figure of a leaf.
 
     Of figures that are 0 but for rounding (the locality term at the start), relative to 1e-10.
     """
-    plain = leaves(found, case.partition(':')[0] + ':1', group)
+    plain = leaves(found, plain or case.partition(':')[0] + ':1', group)
     others, worst = leaves(found, case, group), 0.0
     assert plain.keys() == others.keys() and plain
     for name, x in plain.items():
@@ -75,7 +75,7 @@ def messages(text):
     ]
 
 
-CASES = ('shared:1', 'shared:4', 'shared:2,2', 'shared:4>2,2', 'each:1', 'each:4')
+CASES = ('shared:1', 'shared:4', 'shared:2,2', 'shared:4>2,2', 'fed:2', 'each:1', 'each:4')
 
 
 @pytest.fixture(scope='module')
@@ -101,9 +101,14 @@ def test_a_run_goes_on_on_other_devices(found):
     assert largest_difference(found, 'shared:4>2,2', 'result') < 1e-12
 
 
-@pytest.mark.parametrize('case', ['shared:4', 'shared:2,2', 'each:4'])
+def test_targets_that_come_from_the_host_do_not_change_the_numbers(found):
+    assert largest_difference(found, 'fed:2', plain='shared:1') < 1e-12
+    assert largest_difference(found, 'fed:2', 'result', plain='shared:1') < 1e-12
+
+
+@pytest.mark.parametrize('case', ['shared:4', 'shared:2,2', 'fed:2', 'each:4'])
 def test_one_program_overwrites_its_state(found, case):
-    alone = case.partition(':')[0] + ':1'
+    alone = 'each:1' if case == 'each:4' else 'shared:1'
     assert found[f'{case}/programs'] == 1
     assert found[f'{case}/donated'] >= found[f'{alone}/donated'] > 0.5
 

@@ -21,6 +21,7 @@ import optax
 
 from jaxinv import latents, losses, optimize
 from jaxinv.errors import JaxinvError
+from jaxinv.images import to_float
 from jaxinv.networks import lpips
 from jaxinv.placement import blocks
 from jaxinv.types import Generator
@@ -52,6 +53,9 @@ class Settings(NamedTuple):
         0  # shared only: identities an Adam step; 0 = all (equation 3), 1 = PTI's code
     )
     microbatch: int = 0  # identities a forward pass, gradients accumulated; 0 = the whole batch
+    # shared only: identities whose targets and features may lie on a device; with more each
+    # microbatch comes from the host and its targets' features are computed again. 0 = all
+    resident: int = 0
     stop_lpips: float | None = None  # LPIPS at which an identity is done; None = all steps
     locality: Locality = Locality()
     chunk_steps: int = 20
@@ -76,6 +80,7 @@ def check(settings: Settings) -> None:
         'tune.num_steps': (s.num_steps, 0),  # 0 = keep the generator
         'tune.batch_size': (s.batch_size, 0),
         'tune.microbatch': (s.microbatch, 0),
+        'tune.resident': (s.resident, 0),
         'tune.chunk_steps': (s.chunk_steps, 1),
         'locality.num_samples': (s.locality.num_samples, 1),
         'locality.interval': (s.locality.interval, 1),
@@ -91,6 +96,9 @@ class Tuner(NamedTuple):
     prepare: Callable  # (weights, lpips_weights, targets, pivots, ids, w_avg) -> (state, args)
     members: list  # [shares] of the identities that each share holds
     weights: Callable  # (weights before, params) -> weights after
+    # (targets, pivots, ids, share, part) -> {'examples': ...}, for Placement.feed; None = all
+    # examples are among the args. Targets can be anything that gives arrays for row numbers.
+    examples: Callable | None
 
 
 @functools.lru_cache(maxsize=8)
@@ -117,12 +125,18 @@ def make_tuner(
         stopping = optimize.StoppingRule(f'lpips_{s.lpips_net}', s.stop_lpips, not s.shared)
     layout = _layout(num_identities, s.batch_size, s.microbatch, shares)
 
+    each = [_share(layout, num_identities, shares, i) for i in range(shares)]
+    fed = s.shared and 0 < s.resident < max(len(own.members) for own in each)
+
     if s.shared:
-        rows = optimize.Rows(variables=False, args={'examples': 1})
+        rows = optimize.Rows(variables=False, args={'examples': 0 if fed else 1})
 
         def gradient(params, args, step, part, key):
             """Of one microbatch."""
-            examples = jax.tree.map(lambda x: x[part], args['examples'])
+            if fed:
+                examples = _with_features(args['lpips'], args['examples'])
+            else:
+                examples = jax.tree.map(lambda x: x[part], args['examples'])
 
             def objective(params):
                 metrics = terms(params, args, examples, step, key)
@@ -159,18 +173,11 @@ def make_tuner(
         chunk_steps=s.chunk_steps,
         stopping=stopping,
     )
-    target_features = jax.jit(lpips.features)
-    each = [_share(layout, num_identities, shares, i) for i in range(shares)]
+    with_features = jax.jit(_with_features)
     members = [own.members for own in each] if s.shared else blocks(num_identities, shares)
 
     def prepare(weights, lpips_weights, targets, pivots, ids, w_avg, share=0):
         """Start state and arguments for targets [b, h, w, 3] and pivots [b, k, w_dim]."""
-        examples = {
-            'pivots': jnp.asarray(pivots),
-            'targets': jnp.asarray(targets),
-            'target_features': target_features(lpips_weights, targets),  # once, not every step
-            'ids': jnp.asarray(ids),
-        }
         params = weights['params']
         args = {
             'frozen': params,
@@ -178,6 +185,10 @@ def make_tuner(
             'lpips': lpips_weights,
             'w_avg': w_avg,
         }
+        if fed:
+            return loop.init(params, num_identities), args
+        examples = {'pivots': pivots, 'targets': _float(targets), 'ids': ids}
+        examples = with_features(lpips_weights, jax.tree.map(jnp.asarray, examples))  # once
         if s.shared:
             own = each[share]
             args['examples'] = jax.tree.map(lambda x: x[own.index], examples)
@@ -190,7 +201,23 @@ def make_tuner(
     def tuned(weights, params):
         return {'params': params, 'buffers': weights['buffers']}
 
-    return Tuner(s, loop, prepare, members, tuned)
+    def examples(targets, pivots, ids, share, part):
+        own = each[share]
+        which = own.members[own.index[part]]
+        found = {'targets': targets[which], 'pivots': np.asarray(pivots)[which], 'ids': ids[which]}
+        return {'examples': found | {'weight': own.weight[part], 'place': own.place[part]}}
+
+    return Tuner(s, loop, prepare, members, tuned, examples if fed else None)
+
+
+def _float(targets):
+    return to_float(targets) if targets.dtype == np.uint8 else targets
+
+
+def _with_features(lpips_weights, examples):
+    targets = _float(examples['targets'])
+    features = lpips.features(lpips_weights, targets)
+    return examples | {'targets': targets, 'target_features': features}
 
 
 def _terms(generator, s: Settings, draw, params, args, examples, step, key) -> dict[str, Any]:
