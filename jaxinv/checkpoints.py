@@ -33,19 +33,35 @@ class LoopCheckpoints:
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
-    def save(self, state: LoopState, traces: dict[str, np.ndarray]) -> None:
+    def save(
+        self, state: LoopState, traces: dict[str, np.ndarray], seats: dict | None = None
+    ) -> None:
+        """seats: arrays kept beside them (slots.py)."""
         tree = {'state': state._asdict(), 'traces': self._padded(traces)}
+        if seats is not None:
+            tree['seats'] = seats
         self._manager.save(int(state.step), args=ocp.args.StandardSave(tree))
         self._manager.wait_until_finished()
 
-    def restore(self, state: LoopState, metric_names, log=print, count: int | None = None):
+    def restore(
+        self,
+        state: LoopState,
+        metric_names,
+        log=print,
+        count: int | None = None,
+        seats: dict | None = None,
+    ):
         """(state, traces) of the newest readable checkpoint, or None.
 
         `state` says which shapes, and where they lie; count: examples without padding, None = all.
+        With `seats`, arrays like those that were saved, it is (state, traces, seats), and examples
+        may be more than rows, whose padding is left as it is.
         """
         count = len(state.done) if count is None else count
         rows = np.zeros((self._num_steps, count), np.float32)
         like = {'state': state._asdict(), 'traces': dict.fromkeys(metric_names, rows)}
+        if seats is not None:
+            like['seats'] = seats
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -61,9 +77,12 @@ class LoopCheckpoints:
                 continue
             # A fresh process places restored arrays anew, so that they may be donated.
             restored = LoopState(**jax.tree.map(jax.numpy.asarray, tree['state']))
+            traces = {name: np.asarray(x)[:step] for name, x in tree['traces'].items()}
+            if seats is not None:
+                return restored, traces, tree['seats']
             if count < len(state.done):
                 restored = restored._replace(done=_with_padding_done(restored.done, count))
-            return restored, {k: np.asarray(v)[:step] for k, v in tree['traces'].items()}
+            return restored, traces
         return None
 
     def close(self) -> None:

@@ -26,6 +26,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.data = ml_collections.ConfigDict()
     config.data.images = 'demo'  # a folder, or files separated by commas; 'demo' = two portraits
+    # Instead: NAME:SPLIT or FOLDER:SPLIT of a prepared TensorFlow Datasets set (docs/devices.md).
+    config.data.tfds = ''
     config.data.faces = 'largest'  # or 'all': every face of a photograph is an identity
     config.data.aligned = False  # True = the images are FFHQ crops already; no face detection
     config.data.align = 'auto'  # 'face' = as FFHQ, 'none'; auto = by what the generator makes
@@ -66,6 +68,8 @@ def get_config() -> ml_collections.ConfigDict:
     # LPIPS at which to stop (PTI's code 0.06, single identity only); None = all steps.
     config.tune.stop_lpips = config_dict.placeholder(float)
     config.tune.chunk_steps = 10
+    # Of generators for each identity, how many are tuned at a time; 0 = all (docs/devices.md).
+    config.tune.slots = 0
     # Of generators for each identity: 'full', or differences from config.generator, which must stay
     # where it is: 'bfloat16', or 'low_rank' of this rank (docs/deltas.md).
     config.tune.save = 'full'

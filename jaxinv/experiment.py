@@ -19,7 +19,6 @@ from jaxinv import (
     checkpoints,
     data,
     defaults,
-    delta_table,
     deltas,
     distributed,
     faces,
@@ -30,15 +29,16 @@ from jaxinv import (
     placement,
     report,
     results,
+    saving,
+    slots,
 )
 from jaxinv import edits as edits_lib
 from jaxinv import workdir as workdirs
 from jaxinv.inversion import project, pti
 from jaxinv.networks import lpips
 from jaxinv.optimize import run as run_loop
-from jaxinv.progress import Progress, Stopwatch, duration
-
-RENDER_BATCH = 4  # pictures a forward pass outside the loops; bounds memory
+from jaxinv.progress import Progress, SlotProgress, Stopwatch, duration
+from jaxinv.rendering import render
 
 
 def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> None:
@@ -48,7 +48,8 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     projection, tuning = settings_of(config)
     project.check(projection)
     pti.check(tuning)
-    deltas.check(saving_of(config), tuning.shared)
+    deltas.check(saving.saving_of(config), tuning.shared)
+    slots.check(config.tune.slots, tuning.shared)
     generator, weights, about = open_generator(config, log)
     edits = edits_lib.with_steps(parse_edits(config.edits, generator.spec, log))
     with begin(config, path, (generator, weights, about), overwrite, start, log) as job:
@@ -124,13 +125,10 @@ def begin(config, path, opened, overwrite, start, log, nouns=('identity', 'ident
 def settings_of(config) -> tuple[project.Settings, pti.Settings]:
     """The settings of both steps, as the methods take them."""
     locality = pti.Locality(**config.locality.to_dict())
-    given = {k: v for k, v in config.tune.to_dict().items() if k not in deltas.Settings._fields}
+    others = (*deltas.Settings._fields, 'slots')
+    given = {key: value for key, value in config.tune.to_dict().items() if key not in others}
     tuning = pti.Settings(**given, locality=locality)
     return project.Settings(**config.pivot.to_dict()), tuning
-
-
-def saving_of(config) -> deltas.Settings:
-    return deltas.Settings(config.tune.save, config.tune.rank)
 
 
 def open_generator(config, log=print):
@@ -210,11 +208,12 @@ def w_statistics(job: Job) -> latents.WStatistics:
 
 def tune(job: Job, pivots):
     """Weights for each identity (one object for all if shared), and the traces."""
-    config = job.config
+    config, count = job.config, len(pivots)
     if config.tune.num_steps == 0:
-        return [job.weights] * len(pivots), {}
+        return [job.weights] * count, {}
     _, settings = settings_of(config)
-    tuner = pti.make_tuner(job.generator, settings, len(pivots), shares=job.place.shares)
+    rows = min(config.tune.slots or count, count)
+    tuner = pti.make_tuner(job.generator, settings, rows, shares=job.place.shares)
     with job.watch.stage('tune'):
         targets, net = job.targets.images_uint8, job.nets[settings.lpips_net]
         ids = latents.identity_ids(targets)
@@ -230,6 +229,10 @@ def tune(job: Job, pivots):
             own = (targets if feed else targets[which]), pivots[which], ids[which]
             return tuner.prepare(job.weights, net, *own, w_avg, share)
 
+        if config.tune.slots:
+            save_one = saving.EachGenerator(job, pivots)
+            traces = tune_in_slots(job, tuner, prepare, key, rows, save_one)
+            return saving.Saved(job), traces
         params, traces = loop_with_checkpoints(
             job,
             'tune',
@@ -242,11 +245,54 @@ def tune(job: Job, pivots):
             feed=feed,
         )
     if settings.shared:
-        return [tuner.weights(job.weights, params)] * len(pivots), traces
+        return [tuner.weights(job.weights, params)] * count, traces
     return [
-        tuner.weights(job.weights, jax.tree.map(lambda x, i=i: x[i], params))
-        for i in range(len(pivots))
+        tuner.weights(job.weights, jax.tree.map(lambda x, i=i: x[i], params)) for i in range(count)
     ], traces
+
+
+def tune_in_slots(job: Job, tuner: pti.Tuner, prepare, key, rows: int, save_one):
+    """Tunes `rows` identities at a time. Each is saved as it is finished; returns the traces.
+
+    save_one(i, weights, facts) is called by the first process, for identity number i.
+    """
+    settings, names, start = tuner.settings, tuple(job.targets.names), time.perf_counter()
+    progress = SlotProgress('tune', len(names), job.log)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(distributed.sigterm_waits())
+        writer = None
+        if distributed.is_first():
+            writer = stack.enter_context(report.MetricsWriter(job.path))
+
+        def finish(one: slots.Finished):
+            if one.error is not None:
+                raise one.error
+            if writer is None:
+                return
+            writer.traces(f'tune/{names[one.identity]}', one.traces)
+            facts = {'steps': len(one.traces['loss']), 'seconds': {'tune': round(one.seconds, 3)}}
+            save_one(one.identity, tuner.weights(job.weights, one.variables), facts)
+
+        def on_chunk(step, seats, traces):
+            progress(step, seats, traces)
+            job.watch.lap('tune', start)
+            distributed.stop_if_asked()
+
+        return slots.run(
+            tuner.loop,
+            job.place,
+            prepare,
+            key,
+            settings.num_steps,
+            settings.metrics,
+            count=len(names),
+            slots=rows,
+            folder=job.path / 'state' / 'tune',
+            finish=finish,
+            on_chunk=on_chunk,
+            names=names,
+            log=job.log,
+        )
 
 
 def loop_with_checkpoints(
@@ -309,52 +355,17 @@ def loop_with_checkpoints(
 
 
 def save(job: Job, pivots, per_identity) -> list[report.Table]:
-    """pivots.npz, and generator/ or generators/NAME/ (Orbax and safetensors, or a delta).
-
-    Returns tables for the report.
-    """
-    names = list(job.targets.names)
-    np.savez(job.path / 'pivots.npz', names=np.array(names), w=np.asarray(pivots))
-    if job.config.tune.shared or job.config.tune.num_steps == 0:
+    """pivots.npz, and generator/ or generators/NAME/. Returns tables for the report."""
+    saving.save_pivots(job, pivots)
+    config = job.config.tune
+    if config.shared or config.num_steps == 0:
         checkpoints.save_generator(job.path / 'generator', job.generator, per_identity[0])
         return []
-    if job.config.tune.save != 'full':
-        return [save_deltas(job, pivots, per_identity)]
-    for name, weights in zip(names, per_identity, strict=True):
-        checkpoints.save_generator(job.path / 'generators' / name, job.generator, weights)
-    return []
-
-
-def save_deltas(job: Job, pivots, per_identity) -> report.Table:
-    """generators/NAME/delta.safetensors; what that saved, and what it lost of the pictures."""
-    settings, facts = saving_of(job.config), {}
-    base = deltas.Base.of(job.config.generator, job.config.resolution, job.weights)
-    for i, (name, weights) in enumerate(zip(job.targets.names, per_identity, strict=True)):
-        found, restored = deltas.write(job.path / 'generators' / name, base, weights, settings)
-        full, again = (render(job.generator, w, pivots[i : i + 1]) for w in (weights, restored))
-        target = images.to_float(job.targets.images_uint8[i : i + 1])
-        compared = metrics.evaluate(full, again, job.nets)
-        to_target = {
-            label: float(metrics.evaluate(target, picture, job.nets)['lpips_alex'][0])
-            for label, picture in (('full', full), ('restored', again))
-        }
-        loss = {name: float(compared[name][0]) for name in ('psnr', 'lpips_alex')}
-        facts[name] = {**found, **loss, 'to_target': to_target}
-    return delta_table.table(settings, facts)
-
-
-@functools.cache
-def _renderer(generator):
-    return jax.jit(lambda weights, w: generator.synthesize(weights, w)[0])
-
-
-def render(generator, weights, w) -> np.ndarray:
-    """Images [m, h, w, 3] of codes w [m, 1 or num_ws, w_dim], a few at a time, as one program."""
-    spec = generator.spec
-    w = np.asarray(jnp.broadcast_to(jnp.asarray(w), (len(w), spec.num_ws, spec.w_dim)))
-    padded = np.concatenate([w, np.repeat(w[-1:], -len(w) % RENDER_BATCH, axis=0)])
-    batches = np.split(padded, len(padded) // RENDER_BATCH)
-    return np.concatenate([np.asarray(_renderer(generator)(weights, b)) for b in batches])[: len(w)]
+    save_one = saving.EachGenerator(job, pivots)
+    if not config.slots:
+        for i, weights in enumerate(per_identity):
+            save_one(i, weights)
+    return save_one.tables()
 
 
 def score(job: Job, pivots, per_identity, edits) -> report.Run:
@@ -441,12 +452,15 @@ def measure_drift(job: Job, per_identity) -> report.Drift:
     before = render(job.generator, job.weights, w)
     # With a generator for each identity: the first one's pictures, the mean of all numbers.
     distinct = per_identity[:1] if job.config.tune.shared else per_identity
-    after = [render(job.generator, weights, w) for weights in distinct]
-    values = [metrics.evaluate(before, images_after, job.nets) for images_after in after]
+    first, values = None, []
+    for weights in distinct:
+        after = render(job.generator, weights, w)
+        values.append(metrics.evaluate(before, after, job.nets))
+        first = after if first is None else first
     samples = {k: np.mean([v[k] for v in values], axis=0) for k in ('lpips_alex', 'mse')}
     return report.Drift(
         {k: float(v.mean()) for k, v in samples.items()},
-        {'original': images.to_uint8(before), 'tuned': images.to_uint8(after[0])},
+        {'original': images.to_uint8(before), 'tuned': images.to_uint8(first)},
         {'tuned': samples},
         f'{settings.num_samples} latents z ~ N(0, 1), seed {settings.seed}, no truncation',
     )

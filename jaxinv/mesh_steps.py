@@ -66,12 +66,13 @@ def weight_axis(x, mesh: Mesh) -> int:
 def specs(mesh: Mesh, rows: Rows, optimizer: optax.GradientTransformation, state, args):
     """(state, args) of a loop as PartitionSpecs."""
     if rows.variables:
-        example, moving = row_spec(0), lambda x: row_spec(0)
+        example, moving = row_spec(0), lambda x: row_spec(0) if x.ndim else P()
+        moments = jax.tree.map(moving, state.opt_state)
     else:
         example, moving = P(), functools.partial(weight_spec, mesh=mesh)
-    moments = optax.tree_utils.tree_map_params(
-        optimizer, moving, state.opt_state, transform_non_params=lambda x: P()
-    )
+        moments = optax.tree_utils.tree_map_params(
+            optimizer, moving, state.opt_state, transform_non_params=lambda x: P()
+        )
     variables = jax.tree.map(moving, state.variables)
     axes = {name: rows.args.get(name, -1) for name in args}
     args = {

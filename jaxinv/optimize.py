@@ -42,6 +42,17 @@ from jaxinv.mesh_steps import Rows, fetch
 _CPU_OPTIONS = {'xla_cpu_enable_concurrency_optimized_scheduler': False}
 
 
+class NotFinite(JaxinvError):
+    """A metric of some examples became nan or infinite."""
+
+    def __init__(self, metric: str, start: int, stop: int, examples: list[int], labels: list[str]):
+        super().__init__(
+            f'{metric} became nan or infinite within steps [{start}, {stop}) for '
+            f'{", ".join(labels)}: check the weights and the image, or lower the learning rate.'
+        )
+        self.examples = examples  # their numbers
+
+
 class LoopState(NamedTuple):
     step: Any  # int32 []: updates evaluated so far
     done: Any  # bool [b]: examples that have met the stopping rule
@@ -277,9 +288,14 @@ def make_loop(
     )
 
 
+def each_row(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The optimiser of every row by itself, with a count of steps of its own."""
+    return optax.GradientTransformation(jax.vmap(optimizer.init), jax.vmap(optimizer.update))
+
+
 def _keep_done(done, old, new):
     if old.shape[:1] != done.shape:
-        return new  # the optimiser's step counter, shared by all examples
+        return new  # a step counter that all examples share
     return jnp.where(done.reshape(done.shape + (1,) * (old.ndim - 1)), old, new)
 
 
@@ -299,7 +315,7 @@ def run(
     """Runs up to `num_steps` steps in all and returns the state and traces {name: [steps, b]}.
 
     Rows of an example after it stopped are NaN. `on_chunk(state, traces so far)` runs between
-    chunks. Raises JaxinvError naming steps and examples when a metric is not finite.
+    chunks. Raises NotFinite naming steps and examples when a metric is not finite.
     """
     traces = dict(traces or {})
     while int(state.step) < num_steps and not np.all(fetch(state.done)):
@@ -315,18 +331,16 @@ def run(
 
 
 def append_traces(traces, rows, active, start: int, stop: int, names=()) -> dict[str, np.ndarray]:
-    """Adds a chunk's steps [start, stop) to the traces; JaxinvError if one is not finite."""
+    """Adds a chunk's steps [start, stop) to the traces; NotFinite if one is not finite."""
     active = np.asarray(active)[: stop - start]
     joined = {}
     for metric, values in rows.items():
         values = np.array(values)[: stop - start]
         bad = (active & ~np.isfinite(values)).any(axis=0)
         if bad.any():
-            labels = [str(names[i]) if names else str(i) for i in np.flatnonzero(bad)]
-            raise JaxinvError(
-                f'{metric} became nan or infinite within steps [{start}, {stop}) for '
-                f'{", ".join(labels)}: check the weights and the image, or lower the learning rate.'
-            )
+            examples = np.flatnonzero(bad).tolist()
+            labels = [str(names[i]) if names else str(i) for i in examples]
+            raise NotFinite(metric, start, stop, examples, labels)
         values[~active] = np.nan
         joined[metric] = np.concatenate([traces[metric], values]) if metric in traces else values
     return joined

@@ -33,6 +33,29 @@ class Progress:
         self._log('  '.join(parts), flush=True)
 
 
+class SlotProgress:
+    """Prints `tune  12/128 finished, 4 at work  loss 0.2113  l2 0.0412 ...  2.31 s/step`."""
+
+    def __init__(self, stage: str, count: int, log=print):
+        self._stage, self._count, self._log = stage, count, log
+        self._before = None  # (time, step) after the chunk before; the first one compiles
+
+    def __call__(self, step: int, seats, traces: Mapping[str, np.ndarray]) -> None:
+        """seats: of slots.Seats; traces {name: [steps, count]}."""
+        now, seated = time.perf_counter(), seats.who[seats.taken()]
+        parts = [f'{self._stage:<8}{seats.finished.sum():>4}/{self._count} finished']
+        parts.append(f'{len(seated)} at work')
+        for name, values in traces.items():
+            known = [own[np.isfinite(own)] for own in values[:, seated].T]
+            last = [own[-1] for own in known if len(own)]
+            if last:
+                parts.append(f'{name} {np.mean(last):.4f}')
+        if self._before is not None and step > self._before[1]:
+            parts.append(f'{(now - self._before[0]) / (step - self._before[1]):.2f} s/step')
+        self._before = (now, step)
+        self._log('  '.join(parts), flush=True)
+
+
 def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -28,6 +28,8 @@ from jaxinv import (
     sam_files,
     sam_metrics,
     sam_regions,
+    saving,
+    slots,
 )
 from jaxinv import edits as edits_lib
 from jaxinv.errors import JaxinvError
@@ -87,7 +89,8 @@ def check(config) -> None:
     projection, tuning = experiment.settings_of(config)
     project.check(projection)
     pti.check(tuning)
-    deltas.check(experiment.saving_of(config), shared=True)
+    deltas.check(saving.saving_of(config), shared=True)
+    slots.check(config.tune.slots, shared=True)
     if config.method.startswith('pti') and not tuning.shared:
         raise JaxinvError(
             f'method {config.method} tunes one generator for all pictures (tune.shared=True); '

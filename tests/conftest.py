@@ -46,6 +46,7 @@ EXHAUSTIVE = (
     'test_any_size[256]',
     'test_placement.py',
     'test_distributed.py',
+    'test_slots.py::test_tuning_in_slots',
     'test_launchers.py',
     'test_deltas.py',
     'test_biggan',

@@ -23,7 +23,16 @@ import numpy as np
 import toy
 
 from converters import tables
-from jaxinv import assets, checkpoints, distributed, generators, latents, optimize, placement
+from jaxinv import (
+    assets,
+    checkpoints,
+    distributed,
+    generators,
+    latents,
+    optimize,
+    placement,
+    slots,
+)
 from jaxinv.inversion import project, pti, sam, sam_prior
 from jaxinv.networks import lpips
 
@@ -123,9 +132,57 @@ METHODS = {
 }
 
 
+def run_in_slots(mesh, dtype, folder) -> dict:
+    """'each' with room for two at a time; 'A>B' is interrupted on mesh A and goes on on B."""
+    weights, nets, targets, pivots, ids, statistics = problem(toy.GENERATOR, dtype)
+    settings = pti.Settings(
+        STEPS, 3e-3, locality=LOCALITY, chunk_steps=1, shared=False, stop_lpips=0.0021
+    )
+    results, first = {}, mesh.partition('>')[0]
+    for part in mesh.split('>'):
+        place = placement.make(part)
+        tuner = pti.make_tuner(toy.GENERATOR, settings, 2, shares=place.shares)
+
+        def prepare(which, share, tuner=tuner):
+            own = targets[which], pivots[which], ids[which]
+            return tuner.prepare(weights, nets['alex'], *own, statistics.mean)
+
+        def finish(one):
+            results[one.identity] = jax.tree.map(np.asarray, one.variables)
+
+        def on_chunk(step, seats, traces, part=part):
+            if '>' in mesh and part == first and step == 2:
+                raise KeyboardInterrupt
+
+        try:
+            traces = slots.run(
+                tuner.loop,
+                place,
+                prepare,
+                key_of_run(),
+                STEPS,
+                settings.metrics,
+                count=N,
+                slots=2,
+                folder=folder / f'slots_{mesh}',
+                finish=finish,
+                on_chunk=on_chunk,
+            )
+        except KeyboardInterrupt:
+            continue
+    ran = np.isfinite(traces['loss']).any(axis=1)
+    found = {f'trace/{name}': rows[ran] for name, rows in traces.items()}
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(results[i] for i in range(N)))
+    for name, leaf in tables.flatten(stacked).items():
+        found[f'result/{name}'] = leaf
+    return {f'slots:{mesh}/{name}': value for name, value in found.items()}
+
+
 def run(method, mesh, dtype, folder) -> dict:
     """mesh: '4', '2,2', ...; 'A>B' saves half-way on mesh A and goes on on B, 'A>' only saves in
     the folder, and '>B' only goes on."""
+    if method == 'slots':
+        return run_in_slots(mesh, dtype, folder)
     first, arrow, second = mesh.partition('>')
     traces = None
     if first:

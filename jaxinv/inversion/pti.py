@@ -8,6 +8,9 @@ with x_r = G(w_r; theta of the original) and x_r* = G(w_r; theta) at codes w_r a
 (equation 4, losses.locality_codes). Two ways to spend parameters on identities:
   shared      one generator for all, equation 3: params {..}
   one each    equation 2 for every identity at once, vmapped: params {.. [b, ...]}
+
+With one each, an identity counts its own steps, from args['examples']['begun'], and its optimiser
+does too: its numbers are the same whenever and beside whomever it is tuned (slots.py).
 """
 
 import functools
@@ -120,6 +123,8 @@ def make_tuner(
     check(s)
     terms = functools.partial(_terms, generator, s, draw)
     optimizer = optax.adam(s.learning_rate)
+    if not s.shared:
+        optimizer = optimize.each_row(optimizer)
     stopping = None
     if s.stop_lpips is not None:
         stopping = optimize.StoppingRule(f'lpips_{s.lpips_net}', s.stop_lpips, not s.shared)
@@ -139,7 +144,7 @@ def make_tuner(
                 examples = jax.tree.map(lambda x: x[part], args['examples'])
 
             def objective(params):
-                metrics = terms(params, args, examples, step, key)
+                metrics = terms(params, args, examples, step, key, _is_due(s.locality, step))
                 return jnp.sum(examples['weight'] * metrics['loss']), metrics
 
             return *jax.grad(objective, has_aux=True)(params), examples['place']
@@ -154,11 +159,16 @@ def make_tuner(
         rows = optimize.Rows(variables=True, args={'examples': 0})
 
         def objective(params, args, step, key):
-            def alone(params, example):
-                one = jax.tree.map(lambda x: x[None], example)
-                return jax.tree.map(lambda x: x[0], terms(params, args, one, step, key))
+            steps = step - args['examples']['begun']
+            # Under vmap a condition of each identity would compute both of its sides.
+            anybody_due = jnp.any(_is_due(s.locality, steps))
 
-            metrics = jax.vmap(alone)(params, args['examples'])
+            def alone(params, example, step):
+                one = jax.tree.map(lambda x: x[None], example)
+                found = terms(params, args, one, step, key, anybody_due)
+                return jax.tree.map(lambda x: x[0], found)
+
+            metrics = jax.vmap(alone)(params, args['examples'], steps)
             return metrics['loss'].sum(), metrics  # Adam is elementwise: identities stay apart
 
         update = optimize.gradient_update(objective, optimizer)
@@ -194,7 +204,7 @@ def make_tuner(
             args['examples'] = jax.tree.map(lambda x: x[own.index], examples)
             args['examples'] |= {'weight': own.weight, 'place': own.place}
             return loop.init(params, num_identities), args
-        args['examples'] = examples
+        args['examples'] = examples | {'begun': jnp.zeros(len(targets), jnp.int32)}
         params = jax.tree.map(lambda x: jnp.tile(x, (len(targets),) + (1,) * x.ndim), params)
         return loop.init(params, len(targets)), args
 
@@ -220,8 +230,18 @@ def _with_features(lpips_weights, examples):
     return examples | {'targets': targets, 'target_features': features}
 
 
-def _terms(generator, s: Settings, draw, params, args, examples, step, key) -> dict[str, Any]:
-    """The objective of each example, {name: [b]}, at generator parameters `params`."""
+def _is_due(s: Locality, step):
+    """Whether the regulariser counts in this step."""
+    return step % s.interval == 0
+
+
+def _terms(
+    generator, s: Settings, draw, params, args, examples, step, key, anybody_due
+) -> dict[str, Any]:
+    """The objective of each example, {name: [b]}, at generator parameters `params`.
+
+    anybody_due: whether the regulariser counts in this step for these or other examples.
+    """
     weights = {'params': params, 'buffers': args['buffers']}
     pivots, b = examples['pivots'], len(examples['pivots'])
     codes = functools.partial(_codes, generator, s.locality, draw, weights, args, examples)
@@ -245,8 +265,11 @@ def _terms(generator, s: Settings, draw, params, args, examples, step, key) -> d
     elif every_step:
         locality = drift(codes(step, key))
     elif s.locality.weight:
+        due = _is_due(s.locality, step)
         locality = jax.lax.cond(
-            step % s.locality.interval == 0, lambda: drift(codes(step, key)), lambda: 0.0 * l2
+            anybody_due,
+            lambda: jnp.where(due, drift(codes(step, key)), 0.0),
+            lambda: jnp.zeros_like(l2),
         )
     if s.locality.weight:
         loss = loss + s.locality.weight * locality
