@@ -48,7 +48,7 @@ setuptools.setup(
     ],
     extras_require={
         # Only for --config.data.tfds; 220 MB, so not forced on everybody.
-        'tfds': ['tensorflow-datasets>=4.9.7'],
+        'tfds': ['tensorflow-datasets>=4.9.7', 'array_record>=0.5'],
         # Only for --config.segments.how=torchvision or transformers; torch alone is gigabytes.
         'torchvision': ['torch>=2.6', 'torchvision>=0.21'],
         'transformers': ['torch>=2.6', 'transformers>=4.50'],

@@ -10,13 +10,14 @@ import importlib.util
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
 
 from jaxinv import align as alignment
 from jaxinv import faces as face_finder
-from jaxinv import files
+from jaxinv import files, tfds_source
 from jaxinv import fit as fitting
 from jaxinv import images as pictures
 from jaxinv.errors import JaxinvError
@@ -54,6 +55,16 @@ class Targets:
     # [n, resolution, resolution, 1], 1 on the picture and 0 on bars; None = no bars anywhere
     valid: np.ndarray | None = None
 
+    def rows(self, which, names=None) -> 'Targets':
+        """Those of these numbers; names: what they are called instead."""
+        return Targets(
+            [self.names[i] for i in which] if names is None else names,
+            self.images_uint8[which],
+            [self.sources[i] for i in which],
+            self.skipped,
+            None if self.valid is None else self.valid[which],
+        )
+
 
 def load_targets(
     images: str | os.PathLike | Sequence[str | os.PathLike],
@@ -76,46 +87,108 @@ def load_targets(
 
     Raises NoImages if nothing usable is left, DataError for an unknown `faces` or `align`.
     """
-    if align not in ALIGN:
-        raise DataError(f"data.align is {align!r}; it can be 'auto', 'face' or 'none'.")
-    fitting.check(fit)
-    if faces not in FACES:
-        raise DataError(f"data.faces is {faces!r}; it can be 'largest' or 'all'.")
-    if resolution < 1:
-        raise DataError(f'resolution is {resolution}; it must be at least 1.')
-    found = _demo() if images == 'demo' else files.find(images)
+    way = Way(resolution, faces, aligned, align, fit)
+    check(way)
+    return load(find(images), way, files.describe(images))
+
+
+class Way(NamedTuple):
+    """How pictures become targets; see load_targets."""
+
+    resolution: int
+    faces: str = 'largest'
+    aligned: bool = False
+    align: str = 'face'
+    fit: str = 'crop'
+
+
+def check(way: Way) -> None:
+    if way.align not in ALIGN:
+        raise DataError(f"data.align is {way.align!r}; it can be 'auto', 'face' or 'none'.")
+    fitting.check(way.fit)
+    if way.faces not in FACES:
+        raise DataError(f"data.faces is {way.faces!r}; it can be 'largest' or 'all'.")
+    if way.resolution < 1:
+        raise DataError(f'resolution is {way.resolution}; it must be at least 1.')
+
+
+def find(images) -> files.Found:
+    """What `images` of load_targets means, not yet opened."""
+    return _demo() if images == 'demo' else files.find(images)
+
+
+def load(found: files.Found, way: Way, asked: str) -> Targets:
+    """The targets of pictures that were found; asked: for them, in words. Raises NoImages."""
     skipped = list(found.skipped)
-    stems, crops, sources, valid = [], [], [], []
-    for stem, path in found.files:
-        try:
-            picture = pictures.read(path)
-            if aligned:
-                results = [_take_aligned(picture, path, resolution)]
-            elif align == 'none':
-                results = [_take_whole(picture, path, resolution, fit)]
-            else:
-                results = _take_faces(picture, path, resolution, faces, skipped)
-        except (pictures.ImageError, _Skip) as error:
-            skipped.append({'file': str(path), 'reason': str(error)})
-            continue
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        for suffix, crop, mask, face, warning in results:
-            stems.append(stem + suffix)
-            crops.append(crop)
-            valid.append(mask[..., None].astype(np.float32))
-            sources.append({'file': str(path), 'sha256': digest, 'face': face, 'warning': warning})
-    if not crops:
-        wanted = 'square picture' if aligned else {'face': 'face', 'none': 'picture'}[align]
-        raise NoImages(_nothing_left(images, found.files, skipped, wanted))
-    valid = None if all(mask.all() for mask in valid) else np.stack(valid)
-    return Targets(files.unique_names(stems), np.stack(crops), sources, skipped, valid)
+    rows = [row for stem, file in found.files for row in read(stem, file, way, skipped)]
+    if not rows:
+        wanted = {'face': 'face', 'none': 'picture'}[way.align]
+        wanted = 'square picture' if way.aligned else wanted
+        raise NoImages(_nothing_left(asked, found.files, skipped, wanted))
+    return collect(rows, skipped)
+
+
+class Row(NamedTuple):
+    """A target to be; see Targets."""
+
+    stem: str
+    image_uint8: np.ndarray
+    mask: np.ndarray  # [h, w]
+    source: dict
+
+
+def read(stem: str, file, way: Way, skipped: list[dict]) -> list[Row]:
+    """The targets in a picture; [], and one more in `skipped`, if there are none."""
+    try:
+        picture = file.open() if isinstance(file, tfds_source.Record) else pictures.read(file)
+        if way.aligned:
+            results = [_take_aligned(picture, file, way.resolution)]
+        elif way.align == 'none':
+            results = [_take_whole(picture, file, way.resolution, way.fit)]
+        else:
+            results = _take_faces(picture, file, way.resolution, way.faces, skipped)
+    except (pictures.ImageError, _Skip) as error:
+        skipped.append({'file': str(file), 'reason': str(error)})
+        return []
+    source = {'file': str(file), 'sha256': hashlib.sha256(file.read_bytes()).hexdigest()}
+    return [
+        Row(stem + suffix, crop, mask, source | {'face': face, 'warning': warning})
+        for suffix, crop, mask, face, warning in results
+    ]
+
+
+def collect(rows: Sequence[Row], skipped: list[dict]) -> Targets:
+    """One or more rows as targets."""
+    valid = np.stack([row.mask[..., None].astype(np.float32) for row in rows])
+    return Targets(
+        files.unique_names([row.stem for row in rows]),
+        np.stack([row.image_uint8 for row in rows]),
+        [row.source for row in rows],
+        skipped,
+        None if valid.all() else valid,
+    )
 
 
 def load_for(settings, spec, log=print) -> Targets:
-    """The targets that config.data asks for, as the generator of this spec expects them.
+    """The targets that config.data asks for, as the generator of this spec expects them."""
+    found, asked = find_for(settings)
+    return load(found, way_for(settings, spec, log), asked)
 
-    settings: images, faces, aligned, align and fit; 'auto' follows the generator's domain.
-    """
+
+def find_for(settings) -> tuple[files.Found, str]:
+    """What config.data asks for, not yet opened, and in words."""
+    if not settings.tfds:
+        return find(settings.images), files.describe(settings.images)
+    if settings.images != 'demo':
+        raise DataError(
+            f'data.images is {settings.images!r} and data.tfds is {settings.tfds!r}; give one of '
+            'them.'
+        )
+    return tfds_source.find(settings.tfds), settings.tfds
+
+
+def way_for(settings, spec, log=print) -> Way:
+    """How config.data has pictures become targets; 'auto' follows the generator's domain."""
     align, fit = settings.align, settings.fit
     if align == 'auto':
         align = 'face' if spec.domain in WITH_FACES else 'none'
@@ -126,14 +199,9 @@ def load_for(settings, spec, log=print) -> Targets:
             )
     if fit == 'auto':
         fit = '4:3' if spec.domain == 'cars' else 'crop'
-    return load_targets(
-        settings.images,
-        spec.resolution,
-        faces=settings.faces,
-        aligned=settings.aligned,
-        align=align,
-        fit=fit,
-    )
+    way = Way(spec.resolution, settings.faces, settings.aligned, align, fit)
+    check(way)
+    return way
 
 
 class _Skip(ValueError):
@@ -238,7 +306,7 @@ def _demo() -> files.Found:
     return found
 
 
-def _nothing_left(images, found, skipped: list[dict], wanted: str) -> str:
+def _nothing_left(asked: str, found, skipped: list[dict], wanted: str) -> str:
     reasons = []
     for entry in skipped[:3]:
         reason = entry['reason'].rstrip('.')
@@ -249,4 +317,4 @@ def _nothing_left(images, found, skipped: list[dict], wanted: str) -> str:
     why = '; '.join(reasons)
     if not found:
         return f'There are no images: {why or files.NOTHING_ASKED}.'
-    return f'No usable {wanted} was found in {files.describe(images)}: {why}.'
+    return f'No usable {wanted} was found in {asked}: {why}.'

@@ -54,7 +54,11 @@ def read(path: str | os.PathLike) -> PIL.Image.Image:
     format that is not read, damaged or cut short, or more than MAX_PIXELS pixels.
     """
     path = pathlib.Path(path)
-    data = _read_bytes(path)
+    return decode(_read_bytes(path), path)
+
+
+def decode(data: bytes, path: pathlib.Path) -> PIL.Image.Image:
+    """The same of a file's content; path: what error messages call it."""
     if _is_heif(data):
         _register_heif(path)
     try:

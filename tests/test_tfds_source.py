@@ -1,0 +1,105 @@
+"""Pictures of a TensorFlow Datasets set that is made here, and read without TensorFlow."""
+
+import hashlib
+import io
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+from test_experiment import load_config
+
+from jaxinv import data, tfds_source
+from jaxinv.errors import JaxinvError
+from jaxinv.types import GeneratorSpec
+
+SPEC = GeneratorSpec('any', resolution=32, z_dim=1, w_dim=1, num_ws=1)
+
+
+def png(shade, size=(48, 40)):
+    file = io.BytesIO()
+    PIL.Image.new('RGB', size, (shade, 0, 0)).save(file, 'PNG')
+    return file.getvalue()
+
+
+PICTURES = [png(50), png(100), b'not a picture', png(200)]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A set with four examples, one of them damaged."""
+    tfds = pytest.importorskip('tensorflow_datasets')
+    pytest.importorskip('array_record')
+
+    class Shades(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version('1.0.0')
+
+        def _info(self):
+            features = {'image': tfds.features.Image(), 'label': tfds.features.Scalar(np.int64)}
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                disable_shuffling=True,
+            )
+
+        def _split_generators(self, manager):
+            return {'train': self._generate_examples()}
+
+        def _generate_examples(self):
+            for i, content in enumerate(PICTURES):
+                yield i, {'image': io.BytesIO(content), 'label': i}
+
+    place = tmp_path_factory.mktemp('sets')
+    builder = Shades(data_dir=place, file_format='array_record')
+    builder.download_and_prepare()
+    return builder.data_path
+
+
+def config_of(asked):
+    config = load_config('pti_multi_id').data
+    config.tfds, config.align = asked, 'none'
+    return config
+
+
+def test_examples_become_targets_without_tensorflow(folder):
+    targets = data.load_for(config_of(f'{folder}:train'), SPEC)
+    assert targets.names == ['shades_train_0', 'shades_train_1', 'shades_train_3']
+    assert targets.images_uint8[:, 16, 16, 0].tolist() == [50, 100, 200]
+    digests = [hashlib.sha256(PICTURES[i]).hexdigest() for i in (0, 1, 3)]
+    assert [source['sha256'] for source in targets.sources] == digests
+    assert targets.sources[2]['file'] == f'{folder}:train[3]'
+    (skipped,) = targets.skipped
+    assert skipped['file'] == f'{folder}:train[2]' and 'not an image' in skipped['reason']
+    assert 'tensorflow' not in sys.modules
+
+
+def test_a_part_of_a_split(folder):
+    found = tfds_source.find(f'{folder}:train[3:]')
+    assert [stem for stem, _ in found.files] == ['shades_train_3_0']
+    picture = np.asarray(found.files[0][1].open())
+    assert picture.shape == (40, 48, 3) and (picture[..., 0] == 200).all()
+
+
+def test_sets_that_cannot_be_opened_get_a_sentence(folder, tmp_path, monkeypatch):
+    (tmp_path / 'empty').mkdir()
+    monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+    for asked, expected in (
+        (f'{folder}:tran', 'tran'),
+        (f'{tmp_path}/empty:train', 'dataset_info.json'),
+        ('no_such_set:train', 'no_such_set not found'),
+        ('mnist:train', 'is not supported'),
+        ('mnist', "'NAME:SPLIT'"),
+    ):
+        with pytest.raises(JaxinvError, match=expected) as error:
+            tfds_source.find(asked)
+        assert '\n' not in str(error.value) and len(str(error.value)) < 400
+    config = config_of(f'{folder}:train')
+    config.images = 'photos'
+    with pytest.raises(JaxinvError, match='one of them'):
+        data.load_for(config, SPEC)
+
+
+def test_without_the_packages_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
+    with pytest.raises(JaxinvError, match=r'jaxinv\[tfds\]'):
+        tfds_source.find('mnist:train')
