@@ -67,7 +67,7 @@ class LoopCheckpoints:
             try:
                 # Not strict: on other devices there was more or less padding.
                 args = ocp.args.StandardRestore(like, strict=False)
-                tree = self._manager.restore(step, args=args)
+                tree = self._read_alone(step, args)
                 reason = ''
             except Exception as error:  # whatever a damaged file makes the reader raise
                 reason = type(error).__name__
@@ -87,6 +87,19 @@ class LoopCheckpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+    def _read_alone(self, step, args):
+        """By this process alone: together with others it would wait at the end for those that have
+        failed on the way, and they wait elsewhere."""
+        if not distributed.several():
+            return self._manager.restore(step, args=args)
+        own = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+        options = ocp.CheckpointManagerOptions(
+            create=False, read_only=True, multiprocessing_options=alone
+        )
+        with ocp.CheckpointManager(self._manager.directory, options=options) as reader:
+            return reader.restore(step, args=args)
 
     def _padded(self, traces):
         def pad(rows):

@@ -13,6 +13,7 @@ The same command goes on where an interrupted run stopped, and changes nothing o
 SIGTERM saves and ends it with exit code 75. Several processes, one on each host: docs/devices.md.
 """
 
+import contextlib
 import difflib
 import importlib
 import os
@@ -130,7 +131,7 @@ def main(argv: list[str]) -> None:
     config = _CONFIG.value
     if config is None:
         _exit(f'--config is missing; known configs: {", ".join(config_names())}. See --help.', 2)
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)  # what Orbax logs it raises, too
     flags_given = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     process = _or_exit(distributed.asked_for, *flags_given)
     if process is not None:
@@ -160,6 +161,15 @@ def main(argv: list[str]) -> None:
         if distributed.lost_peer(error):
             print(' '.join(str(error).split())[:300], file=sys.stderr, flush=True)
             distributed.end_without_peers()
+        if workdirs.no_room(error):
+            message = (
+                f'nothing more can be written in {path}, whose disk, quota or limit of file size '
+                'is reached; make room and run the same command, which goes on from the last '
+                'checkpoint.'
+            )
+            with contextlib.suppress(SystemExit):
+                _exit(message)
+            os._exit(1)  # or writers that still have something to say would say it, at length
         traceback.print_exc()
         distributed.part(1)
         raise SystemExit(1) from None

@@ -6,6 +6,7 @@ metrics.json   written last: a folder that has it is finished
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -77,6 +78,21 @@ def claim(path: pathlib.Path, record: dict, overwrite: bool = False):
             partial.write_text(json.dumps(record, indent=1))
             partial.replace(path / RECORD)
         yield (path / FINISHED).exists()
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether an error, or one that it came from, says that nothing more can be written.
+
+    Orbax's writer raises a ValueError with the system's words in it.
+    """
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in codes:
+            return True
+        if any(f"os_error_code='{code}'" in str(error) for code in codes):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _first_difference(old, new, name: str = '') -> str:

@@ -5,8 +5,9 @@
   python launch/tpu.py run    --name=NAME --zone=ZONE -- --config=pti_multi_id --workdir=SHARED
   python launch/tpu.py delete --name=NAME --zone=ZONE
 
-Each is one or a few gcloud commands, which --dry-run prints. The processes find each other by
-themselves. --workdir must be on a file system that all hosts mount (--before='...' may mount it).
+Each is one or a few gcloud commands, which --dry-run prints. The processes find each other as jax
+knows the slice (--coordinator=cluster). --workdir must be on a file system that all hosts mount
+(--before='...' may mount it).
 When a spot slice was taken away: create, setup and run again, the same commands; the run goes on.
 """
 
@@ -84,6 +85,8 @@ def setup(options, rest):
 
 
 def run(options, rest):
+    if not any(arg.startswith('--coordinator') for arg in rest):
+        rest = [*rest, '--coordinator=cluster']
     command = f'cd jaxinv && {options.python} -m jaxinv.launch {shlex.join(rest)}'
     return [_on_every_host(options, _after(options.before, command))]
 

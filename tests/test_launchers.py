@@ -13,7 +13,7 @@ import time
 import pytest
 import yaml
 
-from jaxinv import launch
+from jaxinv import distributed, launch
 
 ROOT = pathlib.Path(__file__).parent.parent
 LAUNCH = ROOT / 'launch'
@@ -139,7 +139,7 @@ def test_tpu_prints_the_commands_of_each_action():
     assert '--worker=all' in run and run[4:6] == ['ssh', 'n']
     (command,) = [word.removeprefix('--command=') for word in run if '--command=' in word]
     assert command.startswith('mount -a && cd jaxinv && ')
-    assert shlex.split(command.split(' -m jaxinv.launch ')[1]) == RUN
+    assert shlex.split(command.split(' -m jaxinv.launch ')[1]) == [*RUN, '--coordinator=cluster']
     assert len(call('tpu', 'setup', *where).splitlines()) == 3
     delete = shlex.split(call('tpu', 'delete', *where))
     assert delete[4:] == ['delete', 'n', '--zone=z', '--quiet']
@@ -341,6 +341,37 @@ def test_sweep_of_real_runs_by_the_local_launcher(tmp_path):
     assert rows[0]['mean']['lpips_alex'] != rows[1]['mean']['lpips_alex']
     assert '[0] Work folder:' in out and '| 0 | pivot |' in out
     assert call('sweep', *given, '--', *fixed).startswith('| seed |')  # nothing ran again
+
+
+@pytest.mark.long
+def test_two_processes_are_one_run(tmp_path):
+    given = ['--config=pti_multi_id:test', '--config.data.align=none', '--config.tune.num_steps=2']
+    out = call('local', '--processes=2', '--', *given, f'--workdir={tmp_path / "two"}')
+    call('local', '--', *given, f'--workdir={tmp_path / "one"}')
+    assert {line[:3] for line in out.splitlines()} == {'[0]', '[1]'}
+    two, one = (
+        json.loads((tmp_path / name / 'metrics.json').read_text())['mean']['tuned']
+        for name in ('two', 'one')
+    )
+    assert two == pytest.approx(one, rel=1e-4)
+
+
+@pytest.mark.long
+def test_sigterm_to_the_launcher_saves_on_all_and_the_same_command_goes_on(tmp_path):
+    given = ['--processes=2', '--', '--config=pti_multi_id:test', '--config.data.align=none']
+    given += ['--config.pivot.num_steps=200', f'--workdir={tmp_path / "w"}']
+    process = start('local', *given)
+    for line in process.stdout:
+        if 'project' in line and '/200' in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == common.PREEMPTED
+    assert list((tmp_path / 'w' / 'state' / 'project').iterdir())
+
+
+def test_exit_codes_are_those_of_the_runs():
+    assert common.PREEMPTED == distributed.PREEMPTED  # launchers import nothing of jaxinv
 
 
 def test_configs_are_those_of_the_launcher():
