@@ -15,7 +15,8 @@ import PIL.ImageDraw
 import scipy.ndimage
 
 from jaxinv import align
-from jaxinv.segments import Segments, Superpixels, join, number, superpixels
+from jaxinv.label_maps import Segments, number
+from jaxinv.superpixels import Superpixels, join, superpixels
 
 CLASSES = ('face', 'hair or hat', 'neck and clothes', 'background')
 # Where classes other than the face usually are: Gaussians (u, v, deviations of u and v), mirrored.

@@ -280,5 +280,5 @@ def _check_sizes(maps, labels) -> None:
         if np.shape(values) != np.shape(labels):
             raise JaxinvError(
                 f'the map of {space} is {np.shape(values)} and the labels are {np.shape(labels)}; '
-                'bring the segments to the size of the map (segments.resize).'
+                'bring the segments to the size of the map (label_maps.resize).'
             )

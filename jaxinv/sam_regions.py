@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinv import experiment, invertibility, segments
+from jaxinv import experiment, invertibility, label_maps, segments
 from jaxinv import images as pictures
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import sam
@@ -26,7 +26,7 @@ class Single(NamedTuple):
 
 
 class Regions(NamedTuple):
-    segments: list[segments.Segments]  # of each image, at its full size
+    segments: list[label_maps.Segments]  # of each image, at its full size
     labels: np.ndarray  # int [n, size, size]
     maps: dict[str, Any]  # {space: [n, size, size]}, the most editable first
     singles: dict[str, Single]  # {} if a network made the maps
@@ -55,7 +55,7 @@ def check(config, spec) -> None:
         )
 
 
-def segment(job) -> list[segments.Segments]:
+def segment(job) -> list[label_maps.Segments]:
     """The segments of all targets."""
     settings = job.config.segments
     with job.watch.stage('segments'):
@@ -72,7 +72,7 @@ def find(job, found, weights, w_plus, prior, settings: sam.Settings) -> Regions:
     """
     config, spec = job.config, job.generator.spec
     size = min(invertibility.SIZE, spec.resolution)
-    small = [segments.resize(s, size) for s in found]
+    small = [label_maps.resize(s, size) for s in found]
     labels = np.stack([s.labels for s in small])
     spaces = invertibility.check_spaces(config.invertibility.spaces or sam.spaces(spec), spec)
     singles, traces = {}, []

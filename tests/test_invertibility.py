@@ -151,7 +151,7 @@ def test_spaces_and_sizes_that_do_not_fit_are_named():
         invertibility.check_spaces(('W+', 'F12'), SPEC)
     assert invertibility.check_spaces(('F10', 'W+'), SPEC) == ('W+', 'F10')
     maps, labels = random_maps()
-    with pytest.raises(JaxinvError, match='segments.resize'):
+    with pytest.raises(JaxinvError, match='label_maps.resize'):
         invertibility.select(maps, labels[:, ::2], 0.2)
     with pytest.raises(JaxinvError, match='bilinear, lanczos'):
         masks.soft_masks(labels, SPEC, resample='cubic')

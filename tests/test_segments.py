@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 import skimage.data
 
-from jaxinv import data, segments
+from jaxinv import data, label_maps, segments, superpixels
 from jaxinv.errors import JaxinvError
 
 
@@ -71,9 +71,9 @@ def test_borders_follow_the_picture():
 
 
 def test_joining_takes_the_cheapest_pair_first():
-    found = segments.superpixels(skimage.data.chelsea()[::3, ::3], 40)
+    found = superpixels.superpixels(skimage.data.chelsea()[::3, ::3], 40)
     members = np.arange(len(found.areas))
-    parts = segments.join(found, members, 6)
+    parts = superpixels.join(found, members, 6)
     expected = np.array(slow_join(found, 6))
     assert len(set(parts)) == 6
     pairs = [(a, b) for a in members for b in members]
@@ -153,7 +153,7 @@ def test_resized_segments_are_counted_anew():
     labels = np.zeros((40, 40), int)
     labels[20:] = 2
     labels[7, 7] = 1  # too small to survive
-    found = segments.resize(segments.number(labels, {0: 'a', 1: 'b', 2: 'c'}), 10)
+    found = label_maps.resize(label_maps.number(labels, {0: 'a', 1: 'b', 2: 'c'}), 10)
     assert_counted(found, (10, 10))
     assert found.names == ('a', 'c')
     assert segments.overlay(np.zeros((10, 10, 3), np.uint8), found).shape == (10, 10, 3)

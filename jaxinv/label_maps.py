@@ -1,0 +1,96 @@
+"""Label maps: which segment each pixel belongs to, and those of users, as PNG or npy files."""
+
+import os
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+
+from jaxinv.errors import JaxinvError
+
+MAX_SEGMENTS = 256  # of a user's map; more is a photograph or a map of depths
+
+
+class Segments(NamedTuple):
+    labels: np.ndarray  # int32 [h, w], each of 0 ... len(names) - 1 somewhere
+    names: tuple[str, ...]
+
+
+def number(labels, names=None) -> Segments:
+    """Labels of any integers [h, w] counted anew from 0, in order; `names` {label: name} or None.
+
+    Without a name a segment is called 'segment N' by its old label.
+    """
+    old, labels = np.unique(np.asarray(labels), return_inverse=True)
+    names = names or {}
+    return Segments(
+        labels.reshape(labels.shape).astype(np.int32),
+        tuple(names.get(int(v), f'segment {int(v)}') for v in old),
+    )
+
+
+def resize(segments: Segments, size: int | tuple[int, int]) -> Segments:
+    """Nearest-neighbour copy of [h, w]; segments too small to survive are left out."""
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    labels = _nearest(segments.labels, size)
+    return number(labels, dict(enumerate(segments.names)))
+
+
+def read_map(path: str | os.PathLike, size: tuple[int, int]) -> Segments:
+    """A user's label map, brought to `size` (h, w) by nearest neighbours.
+
+    PNG: palette indices, grey values (also of 16 bits) or colours are the labels; npy: integers or
+    booleans [h, w]. Raises JaxinvError: unreadable, of another shape than the picture, or with more
+    than MAX_SEGMENTS labels.
+    """
+    path = pathlib.Path(path)
+    labels = _read_npy(path) if path.suffix.lower() == '.npy' else _read_picture(path)
+    (height, width), (rows, columns) = size, labels.shape
+    if abs(rows * width - columns * height) > max(rows, columns, height, width):
+        raise JaxinvError(
+            f'{path} has {columns} x {rows} labels for a picture of {width} x {height} pixels; '
+            'a label map must have the shape of its (aligned) picture.'
+        )
+    segments = number(_nearest(labels, size))
+    if len(segments.names) > MAX_SEGMENTS:
+        raise JaxinvError(
+            f'{path} has {len(segments.names)} labels and at most {MAX_SEGMENTS} are allowed; '
+            'is it a label map, saved without smoothing?'
+        )
+    return segments
+
+
+def _read_npy(path: pathlib.Path) -> np.ndarray:
+    try:
+        labels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise JaxinvError(f'{path} is not a readable .npy file ({error}).') from None
+    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in 'biu':
+        found = getattr(labels, 'shape', type(labels).__name__)
+        raise JaxinvError(f'{path} holds {found}; a label map is whole numbers [h, w].')
+    if labels.size == 0:
+        raise JaxinvError(f'{path} is empty.')
+    return labels.astype(np.int64)
+
+
+def _read_picture(path: pathlib.Path) -> np.ndarray:
+    try:
+        with PIL.Image.open(path, formats=('PNG',)) as image:
+            if image.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B'):
+                # A colour a label, whatever order the file's channels have.
+                image = image.convert('RGB')
+            pixels = np.asarray(image).astype(np.int64)
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise JaxinvError(f'{path} is not a readable PNG ({error}).') from None
+    if pixels.ndim == 3:
+        pixels = pixels @ np.array([1 << 16, 1 << 8, 1])
+    return pixels
+
+
+def _nearest(labels, size) -> np.ndarray:
+    rows, columns = (
+        np.minimum(((np.arange(s) + 0.5) * n / s).astype(int), n - 1)
+        for n, s in zip(labels.shape, size, strict=True)
+    )
+    return labels[rows[:, None], columns]
