@@ -88,10 +88,11 @@ def projection(place, dtype):
     return *place.start(method.loop, N, prepare), None
 
 
-def tuning(place, dtype, **settings):
+def tuning(place, dtype, count=N, **settings):
     weights, nets, targets, pivots, ids, statistics = problem(toy.GENERATOR, dtype)
+    targets, pivots, ids = (x[np.arange(count) % N] for x in (targets, pivots, ids))
     settings = pti.Settings(STEPS, 3e-3, locality=LOCALITY, chunk_steps=1, **settings)
-    tuner = pti.make_tuner(toy.GENERATOR, settings, N, shares=place.shares)
+    tuner = pti.make_tuner(toy.GENERATOR, settings, count, shares=place.shares)
 
     def prepare(which, share):
         own = targets[which], pivots[which], ids[which]
@@ -100,7 +101,7 @@ def tuning(place, dtype, **settings):
     feed = None
     if tuner.examples is not None:
         feed = place.feed(functools.partial(tuner.examples, targets, pivots, ids))
-    return *place.start(tuner.loop, N, prepare, tuner.members), feed
+    return *place.start(tuner.loop, count, prepare, tuner.members), feed
 
 
 def search(place, dtype):
@@ -178,11 +179,21 @@ def run_in_slots(mesh, dtype, folder) -> dict:
     return {f'slots:{mesh}/{name}': value for name, value in found.items()}
 
 
+def compiled(mesh, dtype) -> dict:
+    """'weak:MESH': shared tuning of an identity a device, which is compiled and not run."""
+    place = placement.make(mesh)
+    loop, state, args, _ = tuning(place, dtype, place.shares, microbatch=1)
+    part = loop.part.lower(loop.begin(state), args, place.replicate(key_of_run()), None)
+    return {f'weak:{mesh}/text': np.array(part.compile().as_text())}
+
+
 def run(method, mesh, dtype, folder) -> dict:
     """mesh: '4', '2,2', ...; 'A>B' saves half-way on mesh A and goes on on B, 'A>' only saves in
     the folder, and '>B' only goes on."""
     if method == 'slots':
         return run_in_slots(mesh, dtype, folder)
+    if method == 'weak':
+        return compiled(mesh, dtype)
     first, arrow, second = mesh.partition('>')
     traces = None
     if first:

@@ -1,8 +1,8 @@
 """The numbers, what is sent and what is saved are the same on any number of devices."""
 
+import collections
 import os
 import pathlib
-import re
 import subprocess
 import sys
 
@@ -10,14 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxinv import errors, placement
+from jaxinv import collectives, errors, placement
 from jaxinv.inversion import pti
 
 TESTS = pathlib.Path(__file__).parent
 CASES_FILE = TESTS / 'placement_cases.py'
-COLLECTIVE = re.compile(
-    r'= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\('
-)
 
 
 def environment(devices, dtype):
@@ -66,21 +63,24 @@ def largest_difference(found, case, group='trace', plain=''):
 
 def messages(text):
     """[(kind, [shape, ...])] of what a compiled step sends."""
-    return [
-        (
-            kind,
-            [tuple(map(int, filter(None, s.split(',')))) for s in re.findall(r'\[(.*?)\]', type_)],
-        )
-        for type_, kind in COLLECTIVE.findall(text)
-    ]
+    return [(sent.kind, sent.shapes) for sent in collectives.read(text)]
+
+
+def bytes_sent(text, **sizes):
+    """{(kind, axis of the mesh): bytes} of what a compiled step sends."""
+    found = collections.Counter()
+    for sent in collectives.read(text):
+        found[sent.kind, collectives.axis(sent, sizes)] += sent.bytes
+    return found
 
 
 CASES = ('shared:1', 'shared:4', 'shared:2,2', 'shared:4>2,2', 'fed:2', 'each:1', 'each:4')
+WEAK = ('weak:2', 'weak:8', 'weak:4,2')
 
 
 @pytest.fixture(scope='module')
 def found(tmp_path_factory):
-    return run(tmp_path_factory.mktemp('cases'), 4, 'float64', CASES)
+    return run(tmp_path_factory.mktemp('cases'), 8, 'float64', (*CASES, *WEAK))
 
 
 @pytest.mark.parametrize('case', ['shared:4', 'shared:2,2', 'each:4'])
@@ -132,6 +132,21 @@ def test_divided_parameters_are_gathered_once_and_nothing_else(found):
     ]
     divisible = [shape for shape in params if any(size % 2 == 0 for size in shape)]
     assert sorted(gathered) == sorted(divisible)
+
+
+def test_more_devices_with_an_identity_each_send_no_more(found):
+    metrics = 4 * 8  # bytes an identity, four numbers
+    params = sum(x.nbytes for x in leaves(found, 'shared:1', 'result').values())
+    for devices in (2, 8):
+        sent = bytes_sent(str(found[f'weak:{devices}/text']), data=devices)
+        assert sent == {('all-reduce', 'data'): params + devices * metrics}
+    few = bytes_sent(str(found['shared:2,2/text']), data=2, fsdp=2)
+    many = bytes_sent(str(found['weak:4,2/text']), data=4, fsdp=2)
+    assert few.pop(('all-reduce', 'data, fsdp')) == 3 * metrics
+    assert many.pop(('all-reduce', 'data, fsdp')) == 8 * metrics
+    assert many == few
+    whole, part = many['all-gather', 'fsdp'], many['all-reduce', 'data']
+    assert whole == many['reduce-scatter', 'fsdp'] and params / 2 <= part < 0.6 * params < whole
 
 
 def test_a_generator_each_sends_nothing_but_whether_all_are_done(found):
