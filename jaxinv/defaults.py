@@ -108,6 +108,22 @@ def use_official_code(config: ml_collections.ConfigDict) -> None:
     config.locality.noise = 'none'
 
 
+def use_biggan(config: ml_collections.ConfigDict) -> None:
+    """BigGAN-deep: a folder with its weights, classes predicted, its own directions for edits."""
+    config.generator = 'biggan256'  # that `python -m converters FOLDER biggan256` wrote
+    # Of z and of the batch norms' statistics; None = as converted, 1.0.
+    config.truncation = config_dict.placeholder(float)
+    config.truncation_mode = config_dict.placeholder(str)  # 'correct' or 'official'
+    config.edits = ()  # e.g. 'class:207=0.5', half the way to class 207, or a file of a direction
+
+
+def use_tiny_biggan(config: ml_collections.ConfigDict) -> None:
+    """As use_tiny_generator, with classes."""
+    use_tiny_generator(config)
+    config.generator, config.resolution = 'tiny_biggan', None
+    config.data.align = 'none'
+
+
 def use_tiny_generator(config: ml_collections.ConfigDict) -> None:
     """A random tiny generator and four steps of each kind, for the tests only."""
     config.generator = 'tiny'

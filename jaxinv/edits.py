@@ -9,6 +9,7 @@ direction. An edit adds strength * d:
     pc3[0:8]=2               only the rows 0..7 of W+ (GANSpace's layer range)
     my.npy=1.5               your own direction
     my.npz:beard=1.5         one array of several in a file
+    class:207=0.5            half the way from a picture's class embedding to that of class 207
 
 The unit of strength. The directions that come with jaxinv have length 1 in every row, so a strength
 is the length moved in W; the typical ones of each are in its entry in `directions/NAME.json`, with
@@ -48,6 +49,9 @@ class Direction(NamedTuple):
     name: str  # 'smile', or the stem of a file
     array: np.ndarray  # float32 [1 or num_ws, w_dim]
     rows: tuple[int | None, int | None] | None = None  # None = all; else a slice of the W+ rows
+    # True = `array` is an embedding [1, e] of a class: the last e numbers of w go there, strength 1
+    # being the whole way.
+    is_class: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +68,10 @@ class Edit:
         return tuple((_direction_name(d), s) for d, s in self.steps)
 
 
-def parse(specs: str | Iterable[str], space: str = 'ffhq') -> list[Edit]:
+def parse(specs: str | Iterable[str], space: str = 'ffhq', classes=None) -> list[Edit]:
     """Edits from the spellings above; one string may hold several, separated by semicolons.
+
+    classes: the embeddings [n, e] of a class-conditional generator, for edits of the class.
 
     Raises EditError for a spelling, name or file that cannot be used.
     """
@@ -76,7 +82,7 @@ def parse(specs: str | Iterable[str], space: str = 'ffhq') -> list[Edit]:
     for spec in specs:
         if not str(spec).strip():
             continue
-        for edit in _parse_one(str(spec), space, cache):
+        for edit in _parse_one(str(spec), space, cache, classes):
             edits.setdefault(edit.name, edit)
     return list(edits.values())
 
@@ -109,7 +115,12 @@ def apply(w: Any, edit: Edit, num_ws: int) -> jnp.ndarray:
         d = _rows(direction, num_ws, w.shape[-1])
         if d.shape[0] > w.shape[1]:
             w = jnp.broadcast_to(w, (w.shape[0], num_ws, w.shape[2]))
-        w = w + jnp.asarray(np.float32(strength) * d)[None]
+        if direction.is_class:
+            size = direction.array.shape[1]
+            moved = w[..., -size:] + np.float32(strength) * d * (direction.array - w[..., -size:])
+            w = jnp.concatenate([w[..., :-size], moved], -1)
+        else:
+            w = w + jnp.asarray(np.float32(strength) * d)[None]
     return w
 
 
@@ -163,7 +174,7 @@ def load_direction(source: str, space: str = 'ffhq') -> np.ndarray:
     return _as_direction(_pick(arrays, key, path), source)
 
 
-def _parse_one(spec: str, space: str, cache: dict[str, np.ndarray]) -> list[Edit]:
+def _parse_one(spec: str, space: str, cache: dict[str, np.ndarray], classes) -> list[Edit]:
     steps, end = [], 0
     for match in _STEP.finditer(spec):
         if match.start() != end:
@@ -178,12 +189,13 @@ def _parse_one(spec: str, space: str, cache: dict[str, np.ndarray]) -> list[Edit
     alternatives: list[list[tuple[Direction, float]]] = []
     for match in steps:
         source = match['source']
+        is_class = source.startswith('class:')
         if source not in cache:
-            cache[source] = load_direction(source, space)
+            cache[source] = _class(source, classes) if is_class else load_direction(source, space)
         rows = None
         if match['start'] is not None:
             rows = tuple(int(match[g]) if match[g] else None for g in ('start', 'stop'))
-        direction = Direction(_source_name(source), cache[source], rows)
+        direction = Direction(_source_name(source), cache[source], rows, is_class)
         strengths = [_number(text, spec) for text in match['strengths'].split('/')]
         alternatives.append([(direction, strength) for strength in strengths])
     if len(alternatives) == 1:
@@ -228,6 +240,18 @@ def _split_key(source: str) -> tuple[pathlib.Path, str | None]:
     if colon and pathlib.PurePath(head).suffix.lower() in SUFFIXES:
         return pathlib.Path(head).expanduser(), key
     return pathlib.Path(source).expanduser(), None
+
+
+def _class(source: str, classes) -> np.ndarray:
+    number = source.removeprefix('class:').strip()
+    if classes is None:
+        raise EditError(f'{source} is a class, and the generator has no embeddings of classes')
+    if not number.isdecimal() or int(number) >= len(classes):
+        raise EditError(
+            f'{source} is none of the classes of this generator, class:0 ... class:'
+            f'{len(classes) - 1}'
+        )
+    return np.asarray(classes[int(number)], np.float32)[None]
 
 
 def _packaged(name: str, space: str) -> np.ndarray:
@@ -297,12 +321,19 @@ def _as_direction(value: Any, source: str) -> np.ndarray:
 
 def _rows(direction: Direction, num_ws: int, w_dim: int) -> np.ndarray:
     d, name = direction.array, direction.name
+    if direction.is_class:  # how far depends on w
+        return _mask(direction, num_ws)
     if d.shape[1] != w_dim:
         raise EditError(f'{name} has {d.shape[1]} values a row; this generator takes {w_dim}')
     if d.shape[0] not in (1, num_ws):
         raise EditError(f'{name} has {d.shape[0]} rows; this generator takes 1 or {num_ws}')
+    return _mask(direction, num_ws) * d
+
+
+def _mask(direction: Direction, num_ws: int) -> np.ndarray:
+    """1 in the rows that the direction moves, [1 or num_ws, 1]."""
     if direction.rows is None:
-        return d
+        return np.ones((1, 1), np.float32)
     start, stop = direction.rows
     if (stop is not None and stop > num_ws) or len(range(num_ws)[start:stop]) == 0:
         raise EditError(
@@ -310,4 +341,4 @@ def _rows(direction: Direction, num_ws: int, w_dim: int) -> np.ndarray:
         )
     mask = np.zeros((num_ws, 1), np.float32)
     mask[start:stop] = 1
-    return mask * d
+    return mask

@@ -17,6 +17,7 @@ import numpy as np
 from jaxinv import (
     attributes,
     checkpoints,
+    classes,
     data,
     defaults,
     deltas,
@@ -51,7 +52,7 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     deltas.check(saving.saving_of(config), tuning.shared)
     slots.check(config.tune.slots, tuning.shared)
     generator, weights, about = open_generator(config, log)
-    edits = edits_lib.with_steps(parse_edits(config.edits, generator.spec, log))
+    edits = edits_lib.with_steps(parse_edits(config.edits, generator, weights, log))
     with begin(config, path, (generator, weights, about), overwrite, start, log) as job:
         if job is None:
             return
@@ -61,7 +62,7 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
             return
         tables = save(job, pivots, per_identity)
         result = score(job, pivots, per_identity, edits)
-        result.tables = tables
+        result.tables = classes.tables(result.names, job.classes) + tables
         traces = [('project', projected), ('tune', tuned)]
         result.traces = [
             report.Trace(stage, name, rows) for stage, t in traces for name, rows in t.items()
@@ -87,6 +88,7 @@ def begin(config, path, opened, overwrite, start, log, nouns=('identity', 'ident
     log(f'{count} {nouns[count != 1]}: {", ".join(targets.names)}', flush=True)
     if place.shares > 1:
         log(f'On {place}.')
+    generator, chosen = classes.choose(generator, weights, targets, config.label, log)
     nets = {net: lpips.load(net, config.lpips) for net in ('alex', 'vgg')}
 
     record = {
@@ -119,6 +121,7 @@ def begin(config, path, opened, overwrite, start, log, nouns=('identity', 'ident
             looks,
             about,
             place,
+            chosen,
         )
 
 
@@ -138,19 +141,27 @@ def open_generator(config, log=print):
     )
     for note in about.get('notes', ()) if about.get('fresh') else ():
         log(f'{generator.spec.name}: {note}')
+    options = {key: config.get(key) for key in ('truncation', 'truncation_mode')}
+    options = {key: value for key, value in options.items() if value is not None}
+    if options:
+        generator = generators.with_options(generator, **options)
     generator = generators.with_compute_dtype(generator, config.compute_dtype)
-    return generators.with_label(generator, config.label), weights, about
+    if not classes.in_w(generator.spec):  # else each picture has its own (begin)
+        generator = generators.with_label(generator, config.label)
+    return generator, weights, about
 
 
-def parse_edits(asked, spec, log=print):
+def parse_edits(asked, generator, weights, log=print):
     """The edits of config.edits that this generator can make, checked against its sizes."""
+    spec = generator.spec
     if spec.domain != 'ffhq' and tuple(asked) == defaults.EDITS:
         log(
             f'No edits: smile, age and yaw are directions of FFHQ, which {spec.name} is not known '
             'to share; give your own, e.g. --config.edits="(\'my.npy=2\',)".'
         )
         return []
-    edits = edits_lib.parse(asked, 'ffhq' if spec.domain == 'ffhq' else '')
+    known = classes.embeddings(generator, weights)
+    edits = edits_lib.parse(asked, 'ffhq' if spec.domain == 'ffhq' else '', known)
     for edit in edits:
         edits_lib.apply(np.zeros([1, 1, spec.w_dim], np.float32), edit, spec.num_ws)
     return edits
@@ -171,6 +182,7 @@ class Job(NamedTuple):
     looks_for_faces: bool = True  # False = identity and attributes are not measured
     about: Any = None  # what is known of the generator's origin
     place: placement.Placement = placement.Placement()  # where things lie
+    classes: Any = None  # classes.Classes of the targets, where w holds a class
 
 
 # --- Pivots (PTI 3.1) ---
@@ -189,12 +201,18 @@ def find_pivots(job: Job):
 
         def prepare(which, share):
             own = images.to_float(targets[which]), ids[which]
-            return projector.prepare(job.weights, vgg, *own, statistics, key)
+            start = statistics._replace(mean=with_classes(job, statistics.mean, which))
+            return projector.prepare(job.weights, vgg, *own, start, key)
 
         variables, traces = loop_with_checkpoints(
             job, 'project', projector.loop, prepare, key, settings.num_steps, project.METRICS
         )
     return variables['w'], traces
+
+
+def with_classes(job: Job, w, which=slice(None)):
+    """Codes w, [w_dim] or [n, w_dim], of the targets `which`, with their classes in them."""
+    return w if job.classes is None else latents.with_rest(w, job.classes.embeddings[which])
 
 
 def w_statistics(job: Job) -> latents.WStatistics:
@@ -448,7 +466,9 @@ def measure_drift(job: Job, per_identity) -> report.Drift:
     """Images of random latents before and after tuning (PTI figures 14 and 15)."""
     settings, spec = job.config.drift, job.generator.spec
     z = latents.sample_z(settings.seed, settings.num_samples, spec.z_dim, spec.z_truncation)
-    w = job.generator.map(job.weights, jnp.asarray(z))[:, None]
+    w = job.generator.map(job.weights, jnp.asarray(z))
+    # Of the targets' classes in turn.
+    w = with_classes(job, w, np.arange(len(w)) % len(job.targets.names))[:, None]
     before = render(job.generator, job.weights, w)
     # With a generator for each identity: the first one's pictures, the mean of all numbers.
     distinct = per_identity[:1] if job.config.tune.shared else per_identity
@@ -458,11 +478,14 @@ def measure_drift(job: Job, per_identity) -> report.Drift:
         values.append(metrics.evaluate(before, after, job.nets))
         first = after if first is None else first
     samples = {k: np.mean([v[k] for v in values], axis=0) for k in ('lpips_alex', 'mse')}
+    normals = 'N(0, 1), no truncation'
+    if spec.z_truncation is not None:
+        normals = f'N(0, 1) cut at {latents.CUT:g}, times {spec.z_truncation:g}'
     return report.Drift(
         {k: float(v.mean()) for k, v in samples.items()},
         {'original': images.to_uint8(before), 'tuned': images.to_uint8(first)},
         {'tuned': samples},
-        f'{settings.num_samples} latents z ~ N(0, 1), seed {settings.seed}, no truncation',
+        f'{settings.num_samples} latents z ~ {normals}, seed {settings.seed}',
     )
 
 

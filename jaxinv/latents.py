@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from jaxinv.types import Generator, Weights
+from jaxinv.types import Generator, GeneratorSpec, Weights
 
 CUT = 2.0  # where BigGAN's normals are cut
 
@@ -51,6 +51,39 @@ def w_statistics(
     mean = w.mean(axis=0)
     std = jnp.sqrt(jnp.sum((w - mean) ** 2) / num_samples)
     return WStatistics(mean, std)
+
+
+def hold(w, spec: GeneratorSpec):
+    """w [..., w_dim] with gradients only for what an inversion may move.
+
+    Adam then leaves the rest exactly where it is.
+    """
+    if spec.moving_dims is None:
+        return w
+    moving, rest = w[..., : spec.moving_dims], w[..., spec.moving_dims :]
+    return jnp.concatenate([moving, jax.lax.stop_gradient(rest)], -1)
+
+
+def with_rest(w, rest):
+    """w [..., w_dim] whose last numbers are those of rest [..., d]; the other axes broadcast.
+
+    None = w itself.
+    """
+    if rest is None:
+        return w
+    moving = w[..., : w.shape[-1] - rest.shape[-1]]
+    axes = jnp.broadcast_shapes(moving.shape[:-1], rest.shape[:-1])
+    parts = [jnp.broadcast_to(x, (*axes, x.shape[-1])) for x in (moving, rest)]
+    return jnp.concatenate(parts, -1)
+
+
+def cut(z, truncation: float | None):
+    """Codes of BigGAN from unit normals z, in their order; None = z itself. See `sample_z`."""
+    if truncation is None:
+        return z
+    low, high = scipy.special.ndtr([-CUT, CUT]).tolist()
+    shares = low + (high - low) * jax.scipy.special.ndtr(z)
+    return truncation * jax.scipy.special.ndtri(shares)
 
 
 def w_probe(generator: Generator, weights: Weights) -> np.ndarray:

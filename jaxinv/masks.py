@@ -16,12 +16,12 @@ def soft_masks(chosen, spec: GeneratorSpec, spaces=None, resample: str = 'biline
 
     chosen [b, h, w]: place in `spaces` (None = sam.spaces(spec)). resample: 'bilinear' as the paper
     says, or 'lanczos' as the released code does, clipped to 0 ... 1; both widen their window when
-    they shrink, as Pillow does. W+ needs no mask.
+    they shrink, as Pillow does. W+ and Z+ need no mask.
     """
     spaces = sam.spaces(spec) if spaces is None else tuple(spaces)
     shapes, masks = dict(spec.feature_shapes), {}
     for i, space in enumerate(spaces):
-        if space != 'W+':
+        if space in shapes:
             binary = (jnp.asarray(chosen) == i).astype(jnp.float32)
             soft = resize_mask(binary, shapes[space][:2], resample)
             masks[space] = jnp.clip(soft, 0.0, binary.max((1, 2), keepdims=True))[..., None]

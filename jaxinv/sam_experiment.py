@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxinv import (
     checkpoints,
+    classes,
     data,
     deltas,
     distributed,
@@ -41,6 +42,7 @@ LABELS = {
     'w': 'W',
     'w_plus': 'W+',
     'gaussian_prior': 'W+ prior',
+    'f2': 'F2',
     'f4': 'F4',
     'f6': 'F6',
     'f8': 'F8',
@@ -49,7 +51,9 @@ LABELS = {
     'pti': 'PTI',
     'pti_sam': 'PTI+SAM',
 }
-SINGLE = {'w_plus': 'W+', 'gaussian_prior': 'W+', 'f4': 'F4', 'f6': 'F6', 'f8': 'F8', 'f10': 'F10'}
+SINGLE = {'gaussian_prior': 'W+'} | {
+    name: LABELS[name] for name in ('w_plus', 'f2', 'f4', 'f6', 'f8', 'f10')
+}
 CHOOSING = ('sam', 'pti_sam')  # the methods that choose a space for each region
 EDITS_A_PASS = 3  # with the unedited image a batch of 4; bounds memory
 
@@ -59,11 +63,11 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     start = time.perf_counter()
     check(config)
     generator, weights, about = experiment.open_generator(config, log)
-    edits = edits_lib.with_steps(experiment.parse_edits(config.edits, generator.spec, log))
+    edits = edits_lib.with_steps(experiment.parse_edits(config.edits, generator, weights, log))
     spaces = sam.spaces(generator.spec)
     if config.method in CHOOSING:
         sam_regions.check(config, generator.spec)
-    if SINGLE.get(config.method, 'W+') not in spaces:
+    if config.method in SINGLE and named(SINGLE[config.method], generator.spec) not in spaces:
         raise JaxinvError(
             f'{generator.spec.name} has no {SINGLE[config.method]}; it has {", ".join(spaces)}.'
         )
@@ -80,6 +84,11 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
             return
         report.write(path, result)
     log(experiment.summary(result, path))
+
+
+def named(label: str, spec) -> str:
+    """A label or space as it is called for the generator: W and W+ of BigGAN are Z and Z+."""
+    return label.replace('W', spec.latent)
 
 
 def check(config) -> None:
@@ -154,7 +163,7 @@ def invert(job: Job) -> Inverted:
         return Inverted(pivots, weights, codes, {}, prior, None, traces)
     regions = None
     if method in SINGLE:
-        masks = sam.full_masks(spec, [SINGLE[method]] * len(pivots))
+        masks = sam.full_masks(spec, [named(SINGLE[method], spec)] * len(pivots))
     else:
         settings = measuring_settings(config)
         regions = sam_regions.find(job, segments, weights, w_plus, prior, settings)
@@ -192,6 +201,8 @@ def find_start(job: Job):
         raise JaxinvError(f'start {path} has no code for {", ".join(missing)}.')
     w = np.stack([codes[name] for name in job.targets.names]).astype(np.float32)
     arguments.check_w(w, job.generator.spec)
+    if job.classes is not None:  # these are the run's, whatever the file's were
+        w = latents.with_rest(w, job.classes.embeddings[:, None])
     return jnp.asarray(w), {}
 
 
@@ -251,43 +262,42 @@ def _editor(generator, mixing):
 
 
 def render(job: Job, weights, codes: sam.Codes, masks, deltas) -> np.ndarray:
-    """Inversions and edits [1 + e, n, h, w, 3] by deltas [e, num_ws, w_dim], as one program."""
+    """Inversions and edits [1 + e, n, h, w, 3] by deltas [e, n, num_ws, w_dim], as one program."""
     editor = _editor(job.generator, job.config.edit_mixing)
     count = len(deltas)
-    spec = job.generator.spec
-    padded = np.zeros((max(-(-count // EDITS_A_PASS), 1) * EDITS_A_PASS, spec.num_ws, spec.w_dim))
+    padded = np.zeros((max(-(-count // EDITS_A_PASS), 1) * EDITS_A_PASS, *codes.w_plus.shape))
     padded[:count] = deltas
     columns = []
     for i in range(len(codes.w_plus)):
         own = jax.tree.map(lambda x, i=i: x[i : i + 1], (codes, dict(masks)))
         parts = []
         for part in np.split(padded.astype(np.float32), len(padded) // EDITS_A_PASS):
-            pictures = np.asarray(editor(weights, *own, part[:, None]))[:, 0]
+            pictures = np.asarray(editor(weights, *own, part[:, i : i + 1]))[:, 0]
             parts.append(pictures if not parts else pictures[1:])
         columns.append(np.concatenate(parts)[: 1 + count])
     return np.stack(columns, axis=1)
 
 
-def deltas_of(edits, spec) -> np.ndarray:
-    """What each edit adds to w_plus, [e, num_ws, w_dim]."""
-    zero = np.zeros((1, 1, spec.w_dim), np.float32)
-    rows = [edits_lib.apply(zero, edit, spec.num_ws) for edit in edits]
-    rows = [np.broadcast_to(row[0], (spec.num_ws, spec.w_dim)) for row in rows]
-    return np.stack(rows) if rows else np.zeros((0, spec.num_ws, spec.w_dim), np.float32)
+def deltas_of(edits, w_plus, spec) -> np.ndarray:
+    """What each edit adds to w_plus [n, num_ws, w_dim], [e, n, num_ws, w_dim]."""
+    start = np.array(w_plus)
+    start[..., : spec.moving_dims] = 0  # of w only the class has a say in what an edit adds
+    deltas = [np.asarray(edits_lib.apply(start, edit, spec.num_ws)) - start for edit in edits]
+    return np.stack(deltas) if deltas else np.zeros((0, *start.shape), np.float32)
 
 
 def score(job: Job, inverted: Inverted, edits) -> report.Run:
     """Everything the report shows: stages, edits, maps and curves, measured, with provenance."""
     config, spec, targets = job.config, job.generator.spec, job.targets
-    label = LABELS[config.method]
+    label = named(LABELS[config.method], spec)
     job.log('Rendering edits and measuring ...', flush=True)
     with job.watch.stage('score'):
-        deltas = deltas_of(edits, spec)
+        deltas = deltas_of(edits, inverted.codes.w_plus, spec)
         rendered = render(job, inverted.weights, inverted.codes, inverted.masks, deltas)
         stages = []
-        if label != 'W':
+        if config.method != 'w':
             pivot = experiment.render(job.generator, job.weights, inverted.pivots)
-            stages.append(measure_stage(job, 'W', pivot))
+            stages.append(measure_stage(job, spec.latent, pivot))
         if config.method == 'pti_sam':
             tuned = experiment.render(job.generator, inverted.weights, inverted.pivots)
             stages.append(measure_stage(job, 'PTI', tuned))
@@ -304,7 +314,7 @@ def score(job: Job, inverted: Inverted, edits) -> report.Run:
     traces = [
         report.Trace(stage, name, rows) for stage, t in inverted.traces for name, rows in t.items()
     ]
-    panels, tables = [], []
+    panels, tables = [], classes.tables(targets.names, job.classes)
     if inverted.regions is not None:
         panels = sam_figures.panels(job, inverted.regions)
         traces += sam_figures.threshold_curves(job, inverted.regions)
@@ -312,7 +322,7 @@ def score(job: Job, inverted: Inverted, edits) -> report.Run:
             traces += sweep(job, inverted)
         if config.edit_table and edits and job.looks_for_faces and inverted.regions.singles:
             with job.watch.stage('edit table'):
-                tables = [edit_table(job, inverted, edits, deltas)]
+                tables.append(edit_table(job, inverted, edits, deltas))
     return report.Run(
         title=f'{label} inversion',
         names=list(targets.names),
@@ -396,7 +406,7 @@ def sweep(job: Job, inverted: Inverted) -> list[report.Trace]:
         jnp.broadcast_to(inverted.pivots, (n, *inverted.codes.w_plus.shape[1:])), (count, 1, 1)
     )
     codes, _ = search(rows, 'sweep', inverted.weights, masks, w_plus, inverted.prior)
-    none = np.zeros((0, *inverted.codes.w_plus.shape[1:]))
+    none = np.zeros((0, *codes.w_plus.shape))
     pictures = render(job, inverted.weights, codes, masks, none)[0]
     targets = images.to_float(repeated.images_uint8)
     values = sam_metrics.evaluate(targets, pictures, job.nets, repeated.valid)

@@ -8,7 +8,10 @@ from jaxinv import invertibility, metrics, report, segments
 from jaxinv.report_text import ATTRIBUTES, number
 
 # From editable to faithful.
-COLORS = {'W+': '#1b9e77', 'F4': '#a6d854', 'F6': '#ffd92f', 'F8': '#fc8d62', 'F10': '#d53e4f'}
+COLORS = {
+    'W+': '#1b9e77', 'Z+': '#1b9e77', 'F2': '#66c2a5', 'F4': '#a6d854', 'F6': '#ffd92f',
+    'F8': '#fc8d62', 'F10': '#d53e4f',
+}  # fmt: skip
 HOTTEST = 0.6  # LPIPS of the brightest colour
 _HEAT = np.array(  # dark to bright, each step of about the same change in lightness
     [(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)],
@@ -90,7 +93,7 @@ def heat(values) -> np.ndarray:
 
 
 def threshold_curves(job, regions) -> list[report.Trace]:
-    """What a threshold would choose: the share of each picture in W+, and the error to expect.
+    """What a threshold would choose: the share of the first space, and the error to expect.
 
     The error is the mean of the chosen spaces' maps, that is, of inversions into them alone.
     """
@@ -107,7 +110,13 @@ def threshold_curves(job, regions) -> list[report.Trace]:
     step = taus[1] - taus[0] if len(taus) > 1 else 1.0
     stage = 'choices at thresholds τ'
     return [
-        report.Trace(stage, 'share in W+', np.asarray(found.areas)[..., 0], taus[0], step),
+        report.Trace(
+            stage,
+            f'share in {next(iter(regions.maps))}',
+            np.asarray(found.areas)[..., 0],
+            taus[0],
+            step,
+        ),
         report.Trace(stage, 'expected LPIPS vgg', expected, taus[0], step),
     ]
 

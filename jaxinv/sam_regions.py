@@ -40,7 +40,7 @@ def check(config, spec) -> None:
     s = config.invertibility
     segments.check(config.segments.how)
     invertibility.check_spaces(s.spaces or sam.spaces(spec), spec)
-    invertibility.check_spaces([space for _, space in s.assign] or ['W+'], spec)
+    invertibility.check_spaces([space for _, space in s.assign] or sam.spaces(spec), spec)
     if s.network:
         learned.load(s.network)
     if s.resample not in RESAMPLERS:

@@ -29,12 +29,20 @@ class GeneratorSpec:
     feature_shapes: tuple[tuple[str, Shape], ...] = ()  # SAM's names: ('F4', (16, 16, c)), ...
     # Codes are normals cut at 2 and scaled by this (BigGAN); None = plain normals.
     z_truncation: float | None = None
+    # An inversion moves the first so many numbers of every row of w; the rest, which is the class
+    # where w = [z, embedding of the class], stays. None = all of them.
+    moving_dims: int | None = None
     # For generators that come in any size: what makes them again (see generators.FAMILIES).
     family: str = ''
     arguments: tuple[tuple[str, Any], ...] = ()
     # What is known of its pictures: 'ffhq' = FFHQ's W and alignment, 'faces' = only aligned like
     # FFHQ, 'cars' = like LSUN's, 512 x 384 between black bars; '' = nothing.
     domain: str = ''
+
+    @property
+    def latent(self) -> str:
+        """What papers call the code: 'W', or 'Z' where z is in w without a mapping network."""
+        return 'W' if self.moving_dims is None else 'Z'
 
 
 Tap = Callable[[Any], Any]  # a feature map [b, h, w, c] -> what takes its place, same shape

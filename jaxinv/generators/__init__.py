@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import biggan_deep, pretrained, stylegan2
+from jaxinv.generators.biggan_deep import F, T
 from jaxinv.generators.mobile_stylegan import mobile_stylegan
 from jaxinv.types import Generator, GeneratorSpec, Weights
 
@@ -40,6 +41,13 @@ def _make_tiny(resolution):
     )
 
 
+def _make_tiny_biggan(resolution):
+    """BigGAN-deep of 32 pixels with ImageNet's number of classes, for tests."""
+    layers = ((F, 16, 16), (T, 16, 8), (F, 8, 8), (T, 8, 4), (F, 4, 2), (T, 2, 1))
+    sizes = {'channel_width': 8, 'z_dim': 16, 'class_embed_dim': 16, 'attention_position': 4}
+    return biggan_deep.biggan_deep(resolution, layers=layers, **sizes, name='tiny_biggan')
+
+
 def _random_weights(generator):
     return jax.jit(generator.init)(jax.random.key(0))
 
@@ -47,6 +55,7 @@ def _random_weights(generator):
 GENERATORS = {
     'mobile_stylegan_ffhq': Entry(_make_ffhq, pretrained.mobile_stylegan_ffhq, 512),
     'tiny': Entry(_make_tiny, _random_weights, 32),
+    'tiny_biggan': Entry(_make_tiny_biggan, _random_weights, 32),
 }
 FAMILIES = {
     'stylegan2': Family(stylegan2.stylegan2, stylegan2.arguments_of),
@@ -65,7 +74,7 @@ def make(name: str, resolution: int | None = None) -> Generator:
 
 
 def load(name: str, resolution: int | None = None) -> tuple[Generator, Weights]:
-    """The generator and its trained weights ('tiny': seeded random ones)."""
+    """The generator and its trained weights ('tiny' and 'tiny_biggan': seeded random ones)."""
     generator = make(name, resolution)
     return generator, _entry(name).load(generator)
 

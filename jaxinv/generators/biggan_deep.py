@@ -90,6 +90,7 @@ def biggan_deep(
         label_dim=num_classes,
         feature_shapes=tuple(shapes.items()),
         z_truncation=truncation,
+        moving_dims=z_dim,
         family='biggan_deep',
         arguments=(
             ('resolution', resolution),

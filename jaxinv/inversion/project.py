@@ -63,12 +63,14 @@ def make_projector(generator: Generator, settings: Settings) -> Projector:
     noise_shapes = dict(spec.noise_shapes)
 
     def objective(variables, args, step, key):
-        w, noise = variables['w'], variables['noise']
+        w, noise = latents.hold(variables['w'], spec), variables['noise']
         t = schedules.fraction(step, s.num_steps)
         if s.initial_noise_factor:
             scale = args['w_std'] * s.initial_noise_factor
             scale = scale * schedules.latent_noise_ramp(t, s.noise_ramp)
-            w = w + scale * latents.identity_normals(key, args['ids'], step, w.shape[1:])
+            shape = (rows, spec.moving_dims or spec.w_dim)
+            normals = latents.identity_normals(key, args['ids'], step, shape)
+            w = w + scale * jnp.pad(normals, ((0, 0), (0, 0), (0, spec.w_dim - shape[1])))
         images, _ = generator.synthesize(args['weights'], w, noise=noise or 'none')
         size = min(s.loss_size, spec.resolution)
         features = lpips.features(args['lpips'], area_resize(images, size))
@@ -95,8 +97,12 @@ def make_projector(generator: Generator, settings: Settings) -> Projector:
         return lpips.features(lpips_weights, area_resize(targets, size))
 
     def prepare(weights, lpips_weights, targets, ids, statistics, key, *, noise=None):
-        """Start state and arguments for targets [b, h, w, 3]; noise overrides the random start."""
-        w = jnp.tile(statistics.mean, (len(targets), rows, 1))
+        """Start state and arguments for targets [b, h, w, 3]; noise overrides the random start.
+
+        The mean of the statistics, [w_dim] or [b, w_dim], is where w starts.
+        """
+        mean = jnp.atleast_2d(statistics.mean)[:, None]
+        w = jnp.broadcast_to(mean, (len(targets), rows, spec.w_dim))
         if noise is None:
             noise = {
                 name: latents.identity_normals(jax.random.fold_in(key, i), ids, START, shape)

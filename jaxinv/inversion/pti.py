@@ -280,8 +280,11 @@ def _codes(generator, s: Locality, draw, weights, args, examples, step, key):
     """Codes around the pivots, [b * num_samples, k, w_dim] (equation 4)."""
     spec = generator.spec
     z = draw(key, examples['ids'], step, (s.num_samples, spec.z_dim))
+    z = latents.cut(z, spec.z_truncation)
     w = generator.map(weights, z.reshape(-1, spec.z_dim))
     w = latents.truncate(w, args['w_avg'], s.truncation_psi).reshape(*z.shape[:2], spec.w_dim)
+    if spec.moving_dims is not None:  # other codes of the pivot's own class
+        w = latents.with_rest(w, examples['pivots'][:, :1, spec.moving_dims :])
     return losses.locality_codes(examples['pivots'], w, s.alpha, s.norm, spec.num_ws)
 
 

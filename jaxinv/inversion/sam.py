@@ -6,6 +6,8 @@
     (7)     L_F = sum_l ||delta_f_l||^2
     (8)     argmin L_rec + lambda_W L_W + lambda_F L_F     over w_plus and all delta_f
 
+BigGAN-deep: z_plus for w_plus, F2 and F4, and equations 9 and 10 for 6 and 8 (appendix 6.3).
+
 (Parmar et al. 2022, arXiv:2206.08357.) Feature offsets delta_f start at 0, w_plus where the caller
 says. A batch is images, candidate spaces or thresholds: its examples share nothing but the program.
 """
@@ -29,7 +31,8 @@ ROWS = optimize.Rows(
     variables=True,
     args=dict.fromkeys(('targets', 'target_features', 'masks', 'ids', 'valid'), 0),
 )
-SPACES = ('W+', 'F4', 'F6', 'F8', 'F10')  # the most editable first
+# By GeneratorSpec.latent, the most editable first; the first needs no mask (6.3: of BigGAN-deep).
+SPACES = {'W': ('W+', 'F4', 'F6', 'F8', 'F10'), 'Z': ('Z+', 'F2', 'F4')}
 
 
 class Codes(NamedTuple):
@@ -39,8 +42,9 @@ class Codes(NamedTuple):
 
 def spaces(spec: GeneratorSpec) -> tuple[str, ...]:
     """The latent spaces that a generator has, the most editable first."""
+    first, *others = SPACES[spec.latent]
     features = dict(spec.feature_shapes)
-    return tuple(space for space in SPACES if space == 'W+' or space in features)
+    return (first, *(space for space in others if space in features))
 
 
 # --- Image formation and editing (equations 3 and 4, section 3.4) ---
@@ -106,7 +110,7 @@ def synthesize_edits(
 
 
 def full_masks(spec: GeneratorSpec, chosen) -> dict[str, Any]:
-    """Masks of images that lie whole in one space each: `chosen` [b] names, 'W+' has no mask."""
+    """Masks of images that lie whole in one space each: `chosen` [b] names, W+ has no mask."""
     shapes = dict(spec.feature_shapes)
     return {
         space: jnp.stack([jnp.full((*shapes[space][:2], 1), float(c == space)) for c in chosen])
@@ -207,7 +211,7 @@ def make_inverter(generator: Generator, settings: Settings) -> Inverter:
     def prepare(weights, lpips_weights, targets, masks, w_plus_init, ids, prior, valid=None):
         b = len(targets)
         w_plus = jnp.broadcast_to(jnp.asarray(w_plus_init), (b, spec.num_ws, spec.w_dim))
-        masks = {space: mask for space, mask in masks.items() if space != 'W+'}
+        masks = {space: mask for space, mask in masks.items() if space in shapes}
         offsets = {space: jnp.zeros((b, *shapes[space]), w_plus.dtype) for space in masks}
         targets = area_resize(jnp.asarray(targets), size)
         args = {
@@ -238,9 +242,10 @@ def _make_loop(generator: Generator, s: Settings) -> optimize.Loop:
     """The compiled steps; of `s` only what is not a number in _NUMBERS counts."""
     spec = generator.spec
     size = min(s.loss_size, spec.resolution)
+    slope = sam_prior.slope_of(spec)
 
     def objective(variables, args, step, key):
-        w_plus, offsets = variables['w_plus'], variables['offsets']
+        w_plus, offsets = latents.hold(variables['w_plus'], spec), variables['offsets']
         noise = s.noise
         if noise == 'random':
             noise = {
@@ -259,7 +264,7 @@ def _make_loop(generator: Generator, s: Settings) -> optimize.Loop:
         terms = {
             'l2': l2,
             f'lpips_{s.lpips_net}': distance,
-            'prior': sam_prior.distance(w_plus, args['prior']),
+            'prior': sam_prior.distance(w_plus[..., : spec.moving_dims], args['prior'], slope),
             'spread': sam_prior.spread(w_plus, s.spread),
             'offsets': sum(squares, jnp.zeros_like(l2)),
         }

@@ -3,7 +3,8 @@
     L_W = sum_n (v_n - mu)^T Sigma^-1 (v_n - mu)  +  sum_n ||w_n - w_0||^2,   v = LeakyReLU(w, 5)
 
 The mapping network ends in a leaky ReLU of slope 1/5; slope 5 undoes it, and what it undoes is
-close to Gaussian (Wulff and Torralba 2020, arXiv:2009.06529).
+close to Gaussian (Wulff and Torralba 2020, arXiv:2009.06529). Where z is in w without a mapping
+network, the same of z, v = z (equation 9).
 
 Equation 6 prints Sigma where a Gaussian's exponent, its source and the released code have the
 inverse. matrix='inverse' is therefore the default and matrix='covariance' the printed letter.
@@ -19,7 +20,7 @@ import numpy as np
 from jaxinv import latents
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import ops
-from jaxinv.types import Generator, Weights
+from jaxinv.types import Generator, GeneratorSpec, Weights
 
 SLOPE = 5.0
 SMALLEST = 1e-8  # eigenvalue of a covariance; rounding can make them negative
@@ -55,8 +56,8 @@ def check(settings: Settings) -> None:
 class Prior(NamedTuple):
     """The prior as ||(v - mean) @ factor||^2, in which no covariance is inverted in float32."""
 
-    mean: jax.Array  # [w_dim]
-    factor: jax.Array  # [w_dim, w_dim]: whitens v - mean if matrix is 'inverse'
+    mean: jax.Array  # [d], of as many numbers as an inversion moves
+    factor: jax.Array  # [d, d]: whitens v - mean if matrix is 'inverse'
 
 
 def statistics(generator: Generator, weights: Weights, settings: Settings) -> Prior:
@@ -64,7 +65,13 @@ def statistics(generator: Generator, weights: Weights, settings: Settings) -> Pr
     check(settings)
     spec = generator.spec
     z = latents.sample_z(settings.seed, settings.num_samples, spec.z_dim, spec.z_truncation)
-    return from_samples(_mapping(generator)(weights, z), settings)
+    w = _mapping(generator)(weights, z)[:, : spec.moving_dims]
+    return from_samples(w, settings, slope_of(spec))
+
+
+def slope_of(spec: GeneratorSpec) -> float:
+    """Of the leaky ReLU that undoes the mapping network's; 1 where there is none."""
+    return SLOPE if spec.latent == 'W' else 1.0
 
 
 @functools.cache
@@ -72,32 +79,32 @@ def _mapping(generator):
     return jax.jit(generator.map)
 
 
-def from_samples(w, settings: Settings) -> Prior:
-    """The prior from samples w [n, w_dim].
+def from_samples(w, settings: Settings, slope: float = SLOPE) -> Prior:
+    """The prior from samples w [n, d].
 
     Covariance and eigenvalues are of float64: at 512 dimensions they span seven orders.
     """
     w = np.asarray(w, np.float64)
-    v = np.where(w >= 0, w, SLOPE * w)
+    v = np.where(w >= 0, w, slope * w)
     covariance = np.cov(v, rowvar=False) + settings.epsilon * np.eye(v.shape[1])
     mean = v.mean(axis=0)
     if settings.order == 'map_of_mean':
         mean = w.mean(axis=0)
-        mean = np.where(mean >= 0, mean, SLOPE * mean)
+        mean = np.where(mean >= 0, mean, slope * mean)
     return from_covariance(mean, covariance, settings.matrix)
 
 
 def from_covariance(mean, covariance, matrix: str = 'inverse') -> Prior:
-    """The prior of a mean [w_dim] and a covariance [w_dim, w_dim], of any floats."""
+    """The prior of a mean [d] and a covariance [d, d], of any floats."""
     values, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
     values = np.maximum(values, SMALLEST)
     factor = vectors * values ** (-0.5 if matrix == 'inverse' else 0.5)
     return Prior(jnp.asarray(mean), jnp.asarray(factor))
 
 
-def distance(w_plus, prior: Prior):
-    """First term of L_W: w_plus [b, k, w_dim] -> [b], summed over rows."""
-    v = ops.leaky_relu(w_plus, SLOPE)
+def distance(w_plus, prior: Prior, slope: float = SLOPE):
+    """First term of L_W: w_plus [b, k, d] -> [b], summed over rows."""
+    v = ops.leaky_relu(w_plus, slope)
     factor = prior.factor.astype(v.dtype)
     white = jnp.matmul(v - prior.mean.astype(v.dtype), factor, precision='highest')
     return jnp.sum(white**2, axis=(1, 2))

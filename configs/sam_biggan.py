@@ -1,0 +1,42 @@
+r"""SAM on BigGAN-deep: regions of a picture in Z+, F2 or F4, its class kept (appendix 6.3).
+
+    python -m jaxinv.launch --config=sam_biggan --config.data.images=FOLDER \
+        --config.generator=biggan256                        # the converted weights (docs/biggan.md)
+    python -m jaxinv.launch --config=sam_biggan ... --config.label=207       # a class for all
+    python -m jaxinv.launch --config=sam_biggan ... --config.edits="('class:208=0.5','my.npy=2')"
+    python -m jaxinv.launch --config=sam_biggan:paper ...                    # SAM's 1001 steps
+    python -m jaxinv.launch --config=sam_biggan:z_plus ...                   # a baseline
+
+Variants are joined by commas. Baselines: z, z_plus, f2, f4 (one space for all of a picture), pti,
+pti_sam. Ablations: no_offset_penalty, no_refinement, lpips_alex; sweep runs every threshold.
+"""
+
+from jaxinv import defaults, sam_defaults
+
+METHODS = {
+    'z': 'w', 'z_plus': 'w_plus', 'f2': 'f2', 'f4': 'f4', 'sam': 'sam', 'pti': 'pti',
+    'pti_sam': 'pti_sam',
+}  # fmt: skip
+
+
+def get_config(arg=''):
+    config = sam_defaults.get_config()
+    defaults.use_biggan(config)
+    # lambda_Z of both terms of equation 9 and lambda_F of equation 10: docs/biggan.md says why.
+    config.sam.prior_weight = 1e-5
+    config.sam.spread_weight = 1e-5
+    config.sam.offsets_weight = 1e-6
+    config.prior.epsilon = 0.0  # z's covariance is a multiple of the identity and needs no floor
+    return sam_defaults.finish(config, arg, VARIANTS)
+
+
+def _test(config):
+    """A random tiny generator and a few steps of each kind, for the tests only."""
+    defaults.use_tiny_biggan(config)
+    sam_defaults.few_steps(config)
+
+
+VARIANTS = sam_defaults.VARIANTS | {
+    'test': _test,
+    **{name: sam_defaults.method(method) for name, method in METHODS.items()},
+}
