@@ -8,13 +8,11 @@ round, a ratio the median over rounds; memory is the process's peak; compilation
 the cache. Needs `pip install torch`; all of it about an hour on two cores.
 """
 
-import json
 import os
-import subprocess
 import sys
-import time
 
 import numpy as np
+import sides
 from absl import app, flags
 
 _TASKS = ('tuning', 'tuning, regularised', 'projection')
@@ -152,44 +150,12 @@ def torch_side(task, resolution, batch):
         yield float(step(torch.from_numpy(rng.standard_normal((batch, 512)).astype(np.float32))))
 
 
-def child(task, resolution, batch):
-    """Runs one side and prints a line of JSON."""
-    from jaxinv.experiment import peak_memory_gb
-
-    losses = (jax_side if _SIDE.value == 'jax' else torch_side)(task, resolution, batch)
-    next(losses)
-    times, values = [], []
-    for _ in range(_STEPS.value + 2):
-        start = time.perf_counter()
-        values.append(next(losses))
-        times.append(time.perf_counter() - start)
-    best = min(times[2:])
-    print(
-        json.dumps(
-            {
-                'first': times[0] - best,
-                'step': best,
-                'gigabytes': peak_memory_gb(),
-                'losses': values[:3],
-            }
-        )
-    )
-
-
-def run_child(side, task, resolution, batch):
-    command = [sys.executable, __file__, f'--side={side}', f'--task={task}']
-    command += [f'--resolutions={resolution}', f'--batches={batch}', f'--steps={_STEPS.value}']
-    environment = os.environ | {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if result.returncode:
-        raise SystemExit(result.stderr)
-    return json.loads(result.stdout.splitlines()[-1])
-
-
 def main(argv):
     del argv
     if _SIDE.value:
-        child(_ONLY.value[0], int(_RESOLUTIONS.value[0]), int(_BATCHES.value[0]))
+        side = jax_side if _SIDE.value == 'jax' else torch_side
+        given = _ONLY.value[0], int(_RESOLUTIONS.value[0]), int(_BATCHES.value[0])
+        sides.report(side(*given), _STEPS.value)
         return
     print(
         f'{"":<22}{"pixels":>7}{"batch":>6}{"jax s":>8}{"torch s":>9}{"ratio":>7}'
@@ -198,24 +164,18 @@ def main(argv):
     for resolution in map(int, _RESOLUTIONS.value):
         for batch in map(int, _BATCHES.value):
             for task in _ONLY.value:
+                given = dict(resolutions=resolution, batches=batch, task=task, steps=_STEPS.value)
                 rounds = [
-                    [run_child(side, task, resolution, batch) for side in ('jax', 'torch')]
+                    [sides.run(__file__, side=side, **given) for side in ('jax', 'torch')]
                     for _ in range(_ROUNDS.value)
                 ]
-                ours, theirs = zip(*rounds, strict=True)
-
-                def both(key, sides=(ours, theirs)):
-                    return [float(np.median([run[key] for run in side])) for side in sides]
-
-                (step, twin), (memory, twin_memory) = both('step'), both('gigabytes')
-                # The second step's loss: after the first update, before codes drawn differently.
-                a, b = (side[0]['losses'] for side in (ours, theirs))
-                differ = max(abs(x / y - 1) for x, y in zip(a[:1], b[:1], strict=True))
+                found = sides.compare(*zip(*rounds, strict=True))
+                memory = found['gigabytes'] / found['their_gigabytes']
                 print(
-                    f'{task:<22}{resolution:>7}{batch:>6}{step:>8.2f}{twin:>9.2f}'
-                    f'{np.median([x["step"] / y["step"] for x, y in rounds]):>7.2f}'
-                    f'{memory:>8.2f}{twin_memory:>9.2f}{memory / twin_memory:>7.2f}'
-                    f'{both("first")[0]:>10.1f}{differ:>14.1e}',
+                    f'{task:<22}{resolution:>7}{batch:>6}'
+                    f'{found["step"]:>8.2f}{found["their_step"]:>9.2f}{found["ratio"]:>7.2f}'
+                    f'{found["gigabytes"]:>8.2f}{found["their_gigabytes"]:>9.2f}{memory:>7.2f}'
+                    f'{found["first"]:>10.1f}{found["differ"]:>14.1e}',
                     flush=True,
                 )
 

@@ -12,14 +12,12 @@ Needs `pip install torch pytorch-pretrained-biggan`; where that package's depend
 requests, which it imports to download, are missing, empty modules take their places.
 """
 
-import json
 import os
-import subprocess
 import sys
-import time
 import types
 
 import numpy as np
+import sides
 from absl import app, flags
 
 TASKS = ('forward', 'step')
@@ -85,8 +83,10 @@ def arguments_of(resolution):
 def jax_side(task, arguments, batch):
     import jax
     import jax.numpy as jnp
+    import optax
 
     from converters import biggan, tables
+    from jaxinv import optimize
     from jaxinv.generators.biggan_deep import biggan_deep
     from jaxinv.types import Affine
 
@@ -98,24 +98,31 @@ def jax_side(task, arguments, batch):
     w = jnp.concatenate([z, jnp.broadcast_to(embedded, z.shape)], -1)
     offset = jnp.zeros([batch, *dict(generator.spec.feature_shapes)['F4']])
 
-    def loss(variables, weights, target):
+    def objective(variables, args, step, key):
         w, offset = variables
         taps = {'F4': Affine(jnp.ones([]), offset)}
-        images, _ = generator.synthesize(weights, w, taps=taps)
-        return jnp.mean((images - target) ** 2)
+        images, _ = generator.synthesize(args['weights'], w, taps=taps)
+        loss = jnp.mean((images - args['target']) ** 2, axis=(1, 2, 3))
+        return loss.mean(), {'loss': loss}
 
     @jax.jit
     def forward(weights, w, target):
         images, _ = generator.synthesize(weights, w)
         return images, jnp.mean((images - target) ** 2)
 
-    step = jax.jit(jax.value_and_grad(loss))
+    # In the loop that inversions run in, at a rate of 0.
+    optimizer = optax.sgd(0.0)
+    update = optimize.gradient_update(objective, optimizer)
+    loop = optimize.make_loop(update, optimizer, ('loss',), chunk_steps=1)
+    state, key = loop.init((w, offset), batch), jax.random.key(0)
+    args = {'weights': weights, 'target': target}
     yield
     while True:
         if task == 'forward':
             yield float(jax.block_until_ready(forward(weights, w, target))[1])
         else:
-            yield float(jax.block_until_ready(step((w, offset), weights, target))[0])
+            state, traces, _ = loop.chunk(state, args, key, 1)
+            yield float(np.mean(traces['loss'][0]))
 
 
 def torch_side(task, arguments, batch):
@@ -171,65 +178,44 @@ def torch_side(task, arguments, batch):
             yield float(loss)
 
 
-def child(task, batch):
-    """Runs one side and prints a line of JSON."""
-    import resource
-
-    arguments = arguments_of(_RESOLUTION.value)
-    losses = (jax_side if _SIDE.value == 'jax' else torch_side)(task, arguments, batch)
-    next(losses)
-    times, values = [], []
-    for _ in range(_STEPS.value + 2):
-        start = time.perf_counter()
-        values.append(next(losses))
-        times.append(time.perf_counter() - start)
-    unit = 1 if sys.platform == 'darwin' else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-    best = min(times[2:])
-    print(json.dumps({'first': times[0], 'step': best, 'gigabytes': peak, 'loss': values[0]}))
-
-
-def run_child(side, task, batch):
-    python = _PYTHON.value if side == 'torch' else sys.executable
-    command = [python, __file__, f'--side={side}', f'--task={task}', f'--batches={batch}']
-    command += [f'--resolution={_RESOLUTION.value}', f'--steps={_STEPS.value}']
-    command += ['--folded'] if _FOLDED.value else []
-    environment = os.environ | {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if result.returncode:
-        raise SystemExit(result.stderr)
-    return json.loads(result.stdout.splitlines()[-1])
-
-
 def main(argv):
     del argv
     if _SIDE.value:
-        child(_ONLY.value[0], int(_BATCHES.value[0]))
+        side = jax_side if _SIDE.value == 'jax' else torch_side
+        given = _ONLY.value[0], arguments_of(_RESOLUTION.value), int(_BATCHES.value[0])
+        sides.report(side(*given), _STEPS.value)
         return
     print(
         f'{"":<9}{"batch":>5}{"jax s":>8}{"torch s":>9}{"ratio":>7}{"jax GB":>8}{"torch GB":>9}'
         f'{"compile s":>10}{"losses differ":>14}'
     )
+    pythons = ('jax', sys.executable), ('torch', _PYTHON.value)
     for batch in map(int, _BATCHES.value):
         for task in _ONLY.value:
+            given = dict(
+                task=task,
+                batches=batch,
+                resolution=_RESOLUTION.value,
+                steps=_STEPS.value,
+                folded=_FOLDED.value,
+            )
             rounds = [
-                [run_child(side, task, batch) for side in ('jax', 'torch')]
+                [sides.run(__file__, python, side=side, **given) for side, python in pythons]
                 for _ in range(_ROUNDS.value)
             ]
-            ours, theirs = zip(*rounds, strict=True)
-
-            def median(side, key):
-                return float(np.median([run[key] for run in side]))
-
-            ratio = np.median([a['step'] / b['step'] for a, b in rounds])
-            differ = abs(ours[0]['loss'] / theirs[0]['loss'] - 1)
+            found = sides.compare(*zip(*rounds, strict=True))
             print(
-                f'{task:<9}{batch:>5}{median(ours, "step"):>8.3f}{median(theirs, "step"):>9.3f}'
-                f'{ratio:>7.2f}{median(ours, "gigabytes"):>8.2f}{median(theirs, "gigabytes"):>9.2f}'
-                f'{median(ours, "first"):>10.1f}{differ:>14.1e}',
+                f'{task:<9}{batch:>5}'
+                f'{found["step"]:>8.3f}{found["their_step"]:>9.3f}{found["ratio"]:>7.2f}'
+                f'{found["gigabytes"]:>8.2f}{found["their_gigabytes"]:>9.2f}'
+                f'{found["first"]:>10.1f}{found["differ"]:>14.1e}',
                 flush=True,
             )
 
 
 if __name__ == '__main__':
+    if '--side=jax' in sys.argv:
+        from jaxinv import memory
+
+        memory.restart_with_large_pages()  # as the launcher does
     app.run(main)

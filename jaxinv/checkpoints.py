@@ -225,4 +225,5 @@ def _open_delta(file, resolution, log, base, depth):
     about = {'kind': f'jaxinv delta, {delta.header.get("save")}', 'file': str(file)}
     about |= {'sha256': assets.sha256(file), 'base': origin.get('kind', '')}
     about |= {key: origin[key] for key in ('fresh', 'notes') if key in origin}
+    generator = generators.with_options(generator, **delta.options)
     return generator, deltas.restore(delta, weights), about

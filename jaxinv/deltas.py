@@ -26,7 +26,7 @@ import safetensors.numpy
 from converters.tables import flatten, unflatten
 from jaxinv import assets
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import pretrained
+from jaxinv.generators import OPTIONS, pretrained
 from jaxinv.types import Weights
 
 DELTA_FILE = 'delta.safetensors'
@@ -65,11 +65,12 @@ class Base(NamedTuple):
     resolution: int | None
     flat: Flat
     sha256: str
+    options: Mapping[str, Any]  # of the generator, those in generators.OPTIONS
 
     @classmethod
-    def of(cls, source: str, resolution: int | None, weights: Weights) -> 'Base':
+    def of(cls, source, resolution: int | None, weights: Weights, options=None) -> 'Base':
         flat = {name: np.asarray(x) for name, x in flatten(weights).items()}
-        return cls(str(source), resolution, flat, _digest(flat))
+        return cls(str(source), resolution, flat, _digest(flat), dict(options or {}))
 
 
 class Delta(NamedTuple):
@@ -86,6 +87,10 @@ class Delta(NamedTuple):
     @property
     def resolution(self) -> int | None:
         return self.header['base']['resolution']
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self.header['base'].get('options', {})
 
 
 # --- Arrays ---------------------------------------------------------------------------------------
@@ -194,6 +199,7 @@ def write(
             'generator': base.source,
             'resolution': base.resolution,
             'sha256': base.sha256,
+            **({'options': base.options} if base.options else {}),
         },
         **errors,
     }
@@ -220,7 +226,10 @@ def read(file: pathlib.Path) -> Delta:
             raise TypeError('the base is not named by a text')
         if resolution is not None and type(resolution) is not int:
             raise TypeError('the resolution is not a number')
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        for name, value in dict(header['base'].get('options', {})).items():
+            if type(value) not in OPTIONS[name]:
+                raise TypeError(f'{name} is no {OPTIONS[name][-1].__name__}')
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise JaxinvError(f'{file} has a damaged header ({str(error)[:80]}).') from None
     arrays = {}
     for name, tensor in safetensors.deserialize(file.read_bytes()):

@@ -141,10 +141,9 @@ def open_generator(config, log=print):
     )
     for note in about.get('notes', ()) if about.get('fresh') else ():
         log(f'{generator.spec.name}: {note}')
-    options = {key: config.get(key) for key in ('truncation', 'truncation_mode')}
+    options = {key: config.get(key) for key in generators.OPTIONS}
     options = {key: value for key, value in options.items() if value is not None}
-    if options:
-        generator = generators.with_options(generator, **options)
+    generator = generators.with_options(generator, **options)
     generator = generators.with_compute_dtype(generator, config.compute_dtype)
     if not classes.in_w(generator.spec):  # else each picture has its own (begin)
         generator = generators.with_label(generator, config.label)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxinv import checkpoints, delta_table, deltas, images, manifest, metrics, rendering, results
-from jaxinv.generators import stored
+from jaxinv.generators import OPTIONS, stored
 
 
 def save_pivots(job, pivots) -> None:
@@ -24,7 +24,9 @@ class EachGenerator:
         self._settings = saving_of(job.config)
         self._base = None  # of deltas
         if self._settings.save != 'full':
-            self._base = deltas.Base.of(job.config.generator, job.config.resolution, job.weights)
+            config, arguments = job.config, dict(job.generator.spec.arguments)
+            options = {name: arguments[name] for name in OPTIONS if name in arguments}
+            self._base = deltas.Base.of(config.generator, config.resolution, job.weights, options)
         self._manifest = manifest.Manifest(job.path / manifest.FILE)
 
     def __call__(self, i: int, weights, facts: dict | None = None) -> None:

@@ -1,12 +1,17 @@
-"""A small BigGAN-deep of 1000 classes in the layout of pytorch-pretrained-biggan."""
+"""BigGAN-deep of seeded weights in the layout of pytorch-pretrained-biggan."""
 
+import json
+import pathlib
+
+import biggan_figures
 import numpy as np
 import official_files
 import recipe
 
 from converters import biggan
 
-# 32 pixels; F2 has 8 and F4 has 16, attention comes right after F4.
+FIGURES = pathlib.Path(__file__).parent / 'data' / 'biggan.npz'
+# 1000 classes and 32 pixels; F2 has 8 and F4 has 16, attention comes right after F4.
 LAYERS = ((False, 16, 16), (True, 16, 8), (False, 8, 8), (True, 8, 4), (False, 4, 2), (True, 2, 1))
 SIZES = {'channel_width': 8, 'num_classes': 1000, 'z_dim': 16, 'class_embed_dim': 16}
 CONFIG = SIZES | {
@@ -45,4 +50,13 @@ def weights():
 
 
 def write(folder):
+    """The small one of 1000 classes."""
     return official_files.biggan_folder(folder, weights(), CONFIG)
+
+
+def write_figures(folder):
+    """The one of the parity figures: 10 classes, 128 pixels, an eighth of the official width."""
+    with np.load(FIGURES) as file:
+        entries = json.loads(str(file[f'{biggan_figures.NAME}/entries']))
+    state = recipe.state_dict(entries)
+    return official_files.biggan_folder(folder, state, biggan_figures.CONFIG)

@@ -49,7 +49,9 @@ EXHAUSTIVE = (
     'test_failures.py',
     'test_launchers.py',
     'test_deltas.py',
-    'test_biggan',
+    'test_biggan_deep.py',
+    'test_biggan_converter.py',
+    'test_pivotal_tuning_from_the_official',
     'test_baselines_and_ablations',
     'test_from_measuring_to_a_network',
 )

@@ -12,9 +12,18 @@ import pytest
 from test_experiment import load_config
 
 import jaxinv
-from jaxinv import classes, edits, experiment, generators, latents, sam_experiment, sam_files
+from jaxinv import (
+    classes,
+    deltas,
+    edits,
+    experiment,
+    generators,
+    latents,
+    sam_experiment,
+    sam_files,
+)
 from jaxinv.errors import JaxinvError
-from jaxinv.inversion import sam, sam_prior
+from jaxinv.inversion import pti, sam, sam_prior
 
 long = pytest.mark.long
 SPEC = generators.make('tiny_biggan').spec
@@ -128,6 +137,34 @@ def test_every_picture_has_the_embedding_of_its_class(official):
     assert moved.shape == w.shape and (moved[..., 16:] == 1).all() and not moved[..., :16].any()
 
 
+def test_the_regulariser_keeps_the_class(official):
+    generator, weights = jaxinv.load_generator(official[0], log=lambda *_, **__: None)
+    labelled = generators.with_label(generator, 3)
+    w_avg = latents.w_statistics(labelled, weights, 100).mean
+    own = classes.embeddings(generator, weights, [4, 9])
+    pivots = latents.with_rest(np.ones((2, 7, 32), np.float32), own[:, None])
+    examples = {'pivots': pivots, 'ids': np.arange(2, dtype=np.uint32)}
+    args = weights, {'w_avg': w_avg}, examples
+    settings = pti.Locality(num_samples=3, norm='all_layers')
+    codes = pti.codes_around(
+        labelled, settings, latents.identity_normals, *args, 0, jax.random.key(1)
+    )
+    assert codes.shape == (6, 7, 32)
+    np.testing.assert_array_equal(codes[..., 16:], np.repeat(pivots, 3, 0)[..., 16:])
+    distance = jnp.sqrt(jnp.sum((codes - np.repeat(pivots, 3, 0)) ** 2, (1, 2)))
+    np.testing.assert_allclose(distance, 30, rtol=1e-5)
+
+
+def test_a_delta_keeps_the_truncation(official, tmp_path):
+    generator, weights = jaxinv.load_generator(official[0], log=lambda *_, **__: None)
+    options = {'truncation': 0.5, 'truncation_mode': 'official'}
+    base = deltas.Base.of(official[0], None, weights, options)
+    deltas.write(tmp_path, base, weights, deltas.Settings('bfloat16'))
+    restored, _ = jaxinv.load_generator(tmp_path)
+    assert restored.spec == generators.with_options(generator, **options).spec
+    assert restored.spec.z_truncation == 0.5
+
+
 def config_of(name, variant, official, **settings):
     config = load_config(name, variant)
     config.generator, config.data.images = map(str, official)
@@ -139,19 +176,22 @@ def config_of(name, variant, official, **settings):
 @long
 def test_sam_from_the_official_files(official, tmp_path):
     config = config_of('sam_biggan', 'test', official, edits=('class:7=0.5',))
+    config.start = str(tmp_path / 'start.npz')  # of no class in particular
+    np.savez(config.start, names=np.array(['one', 'two']), w=np.zeros([2, 1, 32], np.float32))
     config.sam.num_steps = 8
     lines = []
-    sam_experiment.run(config, tmp_path, log=lambda text, **_: lines.append(text))
-    result = json.loads((tmp_path / 'metrics.json').read_text())
+    folder = tmp_path / 'run'
+    sam_experiment.run(config, folder, log=lambda text, **_: lines.append(text))
+    result = json.loads((folder / 'metrics.json').read_text())
     for stages in result['identities'].values():
         assert set(stages) == {'Z', 'SAM'} and stages['SAM']['psnr'] > stages['Z']['psnr']
     found = {name: entry['label'] for name, entry in result['classes'].items()}
     assert set(found) == {'one', 'two'} and len(result['classes']['one']['candidates']) == 3
     assert any(line.startswith(f'one: {found["one"]} ') for line in lines)
-    page = (tmp_path / 'report.html').read_text()
+    page = (folder / 'report.html').read_text()
     assert 'likeliest classes' in page and 'share in Z+' in page and 'share in W+' not in page
     generator, weights = jaxinv.load_generator(official[0], log=lambda *_, **__: None)
-    codes, masks = sam_files.load_codes(tmp_path)
+    codes, masks = sam_files.load_codes(folder)
     own = classes.embeddings(generator, weights, list(found.values()))
     np.testing.assert_array_equal(codes.w_plus[..., 16:], np.repeat(own[:, None], 7, 1))
     assert set(masks) <= {'F2', 'F4'}
@@ -161,11 +201,12 @@ def test_sam_from_the_official_files(official, tmp_path):
 def test_pivotal_tuning_from_the_official_files(official, tmp_path):
     config = config_of('pti_biggan', 'test', official, label=3, truncation=0.5)
     config.edits = ('class:7=1',)
+    config.locality.weight = 0.0  # half the time to compile
     experiment.run(config, tmp_path, log=lambda *_, **__: None)
     result = json.loads((tmp_path / 'metrics.json').read_text())
     assert result['classes']['one'] == {'label': 3, 'candidates': []}
     for stages in result['identities'].values():
-        assert stages['tuned']['lpips_alex'] < stages['pivot']['lpips_alex']
+        assert stages['tuned']['psnr'] > stages['pivot']['psnr']
     with np.load(tmp_path / 'pivots.npz') as arrays:
         pivots = arrays['w']
     assert pivots.shape == (2, 7, 32) and np.ptp(pivots[..., :16], axis=1).max() > 0

@@ -151,6 +151,9 @@ def rewritten(file, change):
     [
         (lambda h, a: h.update(base='tiny'), 'damaged header'),
         (lambda h, a: h['base'].update(generator=3), 'damaged header'),
+        (lambda h, a: h['base'].update(options={'layers': []}), 'damaged header'),
+        (lambda h, a: h['base'].update(options={'truncation': 'x'}), 'damaged header'),
+        (lambda h, a: h['base'].update(options=[]), 'damaged header'),
         (lambda h, a: a.update(extra=np.zeros(3, jnp.bfloat16)), 'no array for extra'),
         (
             lambda h, a: a.update({k: np.zeros([7, 7], jnp.bfloat16) for k in a if ':' not in k}),

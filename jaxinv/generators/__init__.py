@@ -61,6 +61,8 @@ FAMILIES = {
     'stylegan2': Family(stylegan2.stylegan2, stylegan2.arguments_of),
     'biggan_deep': Family(biggan_deep.biggan_deep, biggan_deep.arguments_of),
 }
+# That a run may choose, with their types; the weights fit all of them.
+OPTIONS = {'truncation': (int, float), 'truncation_mode': (str,)}
 MAX_RESOLUTION = 8192  # of a family's member that a file asks for
 
 
@@ -161,6 +163,8 @@ def with_options(generator: Generator, **options) -> Generator:
 
     Raises JaxinvError for options it does not have.
     """
+    if not options:
+        return generator
     spec = generator.spec
     arguments = dict(spec.arguments)
     unknown = [name for name in options if name not in (*arguments, 'compute_dtype')]

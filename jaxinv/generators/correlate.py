@@ -68,6 +68,9 @@ def _over_bands(b, h, numbers_a_row, step, start):
     fits = [n for n in range(1, h + 1) if h % n == 0 and n * numbers_a_row <= BAND]
     rows = max(fits, default=1)
     bands = h // rows
-    return lax.fori_loop(
-        0, b * bands, lambda i, value: step(i // bands, i % bands * rows, rows, value), start
-    )
+
+    def body(i, value):
+        # Not //, which rounds down for negative numbers and is a dozen operations.
+        return step(lax.div(i, bands), lax.rem(i, bands) * rows, rows, value)
+
+    return lax.fori_loop(0, b * bands, body, start)

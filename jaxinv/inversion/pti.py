@@ -244,7 +244,7 @@ def _terms(
     """
     weights = {'params': params, 'buffers': args['buffers']}
     pivots, b = examples['pivots'], len(examples['pivots'])
-    codes = functools.partial(_codes, generator, s.locality, draw, weights, args, examples)
+    codes = functools.partial(codes_around, generator, s.locality, draw, weights, args, examples)
     drift = functools.partial(_drift, generator, s.locality, weights, args, b)
     every_step = s.locality.weight and s.locality.interval == 1
     if every_step and s.locality.noise == 'const':
@@ -276,7 +276,7 @@ def _terms(
     return {'loss': loss, 'l2': l2, f'lpips_{s.lpips_net}': distance, 'locality': locality}
 
 
-def _codes(generator, s: Locality, draw, weights, args, examples, step, key):
+def codes_around(generator, s: Locality, draw, weights, args, examples, step, key):
     """Codes around the pivots, [b * num_samples, k, w_dim] (equation 4)."""
     spec = generator.spec
     z = draw(key, examples['ids'], step, (s.num_samples, spec.z_dim))

@@ -112,10 +112,12 @@ def synthesize_edits(
 def full_masks(spec: GeneratorSpec, chosen) -> dict[str, Any]:
     """Masks of images that lie whole in one space each: `chosen` [b] names, W+ has no mask."""
     shapes = dict(spec.feature_shapes)
-    return {
-        space: jnp.stack([jnp.full((*shapes[space][:2], 1), float(c == space)) for c in chosen])
-        for space in spaces(spec)[1:]
-    }
+
+    def mask(space):
+        # As soft_masks' type to the letter, or the same search would be compiled again.
+        return [jnp.full((*shapes[space][:2], 1), c == space, jnp.float32) for c in chosen]
+
+    return {space: jnp.stack(mask(space)) for space in spaces(spec)[1:]}
 
 
 # --- The search (equations 5 to 8) ---
