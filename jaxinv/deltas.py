@@ -226,7 +226,7 @@ def read(file: pathlib.Path) -> Delta:
             raise TypeError('the base is not named by a text')
         if resolution is not None and type(resolution) is not int:
             raise TypeError('the resolution is not a number')
-        for name, value in dict(header['base'].get('options', {})).items():
+        for name, value in header['base'].get('options', {}).items():
             if type(value) not in OPTIONS[name]:
                 raise TypeError(f'{name} is no {OPTIONS[name][-1].__name__}')
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
