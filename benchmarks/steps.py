@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from jaxinv import data, experiment, generators, images, latents, memory
+from jaxinv import data, generators, images, latents, memory, provenance
 from jaxinv.inversion import project, pti, sam, sam_prior
 from jaxinv.networks import lpips
 
@@ -98,7 +98,7 @@ def main(argv):
         'tuning, one generator each': lambda: tuning(locality=off, shared=False),
         'SAM, all spaces': search,
     }
-    print(f'{_RESOLUTION.value} pixels, {len(targets)} identities, {experiment.devices()}')
+    print(f'{_RESOLUTION.value} pixels, {len(targets)} identities, {provenance.devices()}')
     print(f'{"":<28}{"compile s":>10}{"step s":>8}{"GFLOP":>8}{"GFLOP/s":>9}{"share":>7}')
     for name, make in programs.items():
         if not name.startswith(_ONLY.value):
@@ -115,7 +115,7 @@ def main(argv):
             flush=True,
         )
     print(
-        f'matrix product {rate / 1e9:.0f} GFLOP/s, peak memory {experiment.peak_memory_gb():.1f} GB'
+        f'matrix product {rate / 1e9:.0f} GFLOP/s, peak memory {provenance.peak_memory_gb():.1f} GB'
     )
 
 

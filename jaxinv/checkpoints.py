@@ -10,7 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from converters import biggan
-from jaxinv import assets, deltas, distributed, download, generators
+from jaxinv import assets, deltas, distributed, download, generators, state_files
 from jaxinv.deltas import DELTA_FILE
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import from_files, stored
@@ -30,6 +30,9 @@ class LoopCheckpoints:
 
     def __init__(self, folder: pathlib.Path, num_steps: int):
         self._num_steps = num_steps
+        if distributed.is_apart():
+            self._manager = state_files.StateFiles(folder)
+            return
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
@@ -40,6 +43,9 @@ class LoopCheckpoints:
         tree = {'state': state._asdict(), 'traces': self._padded(traces)}
         if seats is not None:
             tree['seats'] = seats
+        if isinstance(self._manager, state_files.StateFiles):
+            self._manager.save(int(state.step), tree)
+            return
         self._manager.save(int(state.step), args=ocp.args.StandardSave(tree))
         self._manager.wait_until_finished()
 
@@ -62,12 +68,9 @@ class LoopCheckpoints:
         like = {'state': state._asdict(), 'traces': dict.fromkeys(metric_names, rows)}
         if seats is not None:
             like['seats'] = seats
-        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                # Not strict: on other devices there was more or less padding.
-                args = ocp.args.StandardRestore(like, strict=False)
-                tree = self._read_alone(step, args)
+                tree = self._read_alone(step, like)
                 reason = ''
             except Exception as error:  # whatever a damaged file makes the reader raise
                 reason = type(error).__name__
@@ -88,9 +91,14 @@ class LoopCheckpoints:
     def close(self) -> None:
         self._manager.close()
 
-    def _read_alone(self, step, args):
+    def _read_alone(self, step, like):
         """By this process alone: together with others it would wait at the end for those that have
         failed on the way, and they wait elsewhere."""
+        if isinstance(self._manager, state_files.StateFiles):
+            return self._manager.restore(step, like)
+        # Not strict: on other devices there was more or less padding.
+        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        args = ocp.args.StandardRestore(like, strict=False)
         if not distributed.several():
             return self._manager.restore(step, args=args)
         own = jax.process_index()

@@ -20,6 +20,12 @@ class Classes(NamedTuple):
     choice: classify.Choice
     embeddings: np.ndarray  # [n, e], the last e numbers of their codes
 
+    def rows(self, which) -> 'Classes':
+        """Of the pictures of these numbers."""
+        labels, candidates = self.choice
+        own = tuple(candidates[i] for i in which) if candidates else ()
+        return Classes(classify.Choice(labels[which], own), self.embeddings[which])
+
 
 def in_w(spec: GeneratorSpec) -> bool:
     """Whether every code names a class of its own."""

@@ -124,7 +124,7 @@ def load(found: files.Found, way: Way, asked: str) -> Targets:
     if not rows:
         wanted = {'face': 'face', 'none': 'picture'}[way.align]
         wanted = 'square picture' if way.aligned else wanted
-        raise NoImages(_nothing_left(asked, found.files, skipped, wanted))
+        raise NoImages(nothing_left(asked, found.files, skipped, wanted))
     return collect(rows, skipped)
 
 
@@ -306,7 +306,8 @@ def _demo() -> files.Found:
     return found
 
 
-def _nothing_left(asked: str, found, skipped: list[dict], wanted: str) -> str:
+def nothing_left(asked: str, found, skipped: list[dict], wanted: str) -> str:
+    """The sentence of NoImages."""
     reasons = []
     for entry in skipped[:3]:
         reason = entry['reason'].rstrip('.')

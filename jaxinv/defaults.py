@@ -12,6 +12,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0
     # Devices: '' = all there are, 'D,F' or 'data=D,fsdp=F' (docs/devices.md). Results are the same.
     config.mesh = ''
+    # Thousands of pictures: so many at a time, each written as it is finished; 0 = all at once.
+    config.group = 0
 
     # The generator: a name (see jaxinv/generators), a folder or file that jaxinv wrote, or another
     # project's checkpoint or its address (docs/checkpoints.md).

@@ -26,6 +26,7 @@ TIMEOUT, HEARTBEAT = 300, 60  # seconds
 PARTING = 10  # seconds to wait for others that end too
 
 _met = False  # there are several processes, and they have met
+_apart = None  # while the processes work apart: the file that tells all to stop
 _news = None  # where the process that waits reads that they have
 
 
@@ -118,13 +119,30 @@ def _not_met(where, timeout) -> str:
 def is_first() -> bool:
     import jax
 
-    return jax.process_index() == 0
+    return _apart is not None or jax.process_index() == 0
 
 
 def several() -> bool:
     import jax
 
-    return jax.process_count() > 1
+    return _apart is None and jax.process_count() > 1
+
+
+def is_apart() -> bool:
+    return _apart is not None
+
+
+@contextlib.contextmanager
+def apart(stop):
+    """Within, each process works as if it were the only one: on its own devices, in folders of its
+    own, saying nothing to the others. stop: a file by which one that was told to stop tells all.
+    """
+    global _apart
+    _apart = stop
+    try:
+        yield
+    finally:
+        _apart = None
 
 
 def everybodys(value: int) -> list[int]:
@@ -258,8 +276,15 @@ def sigterm_waits():
 
 
 def stop_if_asked() -> None:
-    """Raises Preempted on all processes if SIGTERM came to any; all must call it."""
+    """Raises Preempted on all processes if SIGTERM came to any; all must call it.
+
+    Processes that work apart find out when they call it next.
+    """
     if any(everybodys(int(_asked))):
+        if _apart is not None:
+            _apart.touch()
+        raise Preempted
+    if _apart is not None and _apart.exists():
         raise Preempted
 
 

@@ -5,7 +5,7 @@ import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 # In a folder these are passed over in silence: surely not pictures, and often beside them.
@@ -116,9 +116,10 @@ def _natural(name: str) -> tuple:
     return ([(0, int(p), '') if p.isdigit() else (1, 0, p) for p in parts if p], name)
 
 
-def unique_names(stems: Sequence[str]) -> list[str]:
-    """Safe, distinct names: 'a', 'a_2', ... Letters of any script and dots stay as they are."""
-    names, taken = [], set()
+def unique_names(stems: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """Safe names, distinct and none of `taken`: 'a', 'a_2', ... Letters of any script and dots
+    stay as they are."""
+    names, taken = [], {name.casefold() for name in taken}
     for stem in stems:
         base = safe_name(stem)
         name, count = base, 1

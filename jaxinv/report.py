@@ -48,6 +48,16 @@ def write(workdir: str | os.PathLike, run: Run) -> None:
     assets.write_atomically(workdir / 'metrics.json', text.encode())
 
 
+def write_one(folder: pathlib.Path, run: Run) -> None:
+    """Writes the pictures and metrics.json of a run's only target into the folder."""
+    _write_pictures_of(folder, run, 0)
+    found = metrics(run)
+    for of_all in ('mean', 'seconds', 'skipped', 'generator', 'seeds', 'versions'):
+        del found[of_all]
+    text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
+    assets.write_atomically(folder / 'metrics.json', text.encode())
+
+
 def grid(run: Run) -> PIL.Image.Image:
     """The PIL picture of grid.png: a row per identity, target | stages | edits."""
     edits = [edit for edit in run.edits if edit.requested]
@@ -76,15 +86,18 @@ def slugs(names: Sequence[str]) -> list[str]:
 
 
 def _write_pictures(folder: pathlib.Path, run: Run) -> None:
-    edit_slugs = slugs([edit.name for edit in run.edits])
     for i, slug in enumerate(slugs(run.names)):
-        images.save(folder / slug / 'target.png', run.targets_uint8[i])
-        for stage in run.stages:
-            images.save(folder / slug / f'{stage.name}.png', stage.images_uint8[i])
-        for panel in run.panels:
-            labels = slugs(panel.images_uint8)
-            for label, pictures in zip(labels, panel.images_uint8.values(), strict=True):
-                name = f'{slugs([panel.title])[0]}_{label}.png'
-                images.save(folder / slug / name.lower(), pictures[i])
-        for edit_slug, edit in zip(edit_slugs, run.edits, strict=True):
-            images.save(folder / slug / f'edit_{edit_slug}.png', edit.images_uint8[i])
+        _write_pictures_of(folder / slug, run, i)
+
+
+def _write_pictures_of(folder: pathlib.Path, run: Run, i: int) -> None:
+    images.save(folder / 'target.png', run.targets_uint8[i])
+    for stage in run.stages:
+        images.save(folder / f'{stage.name}.png', stage.images_uint8[i])
+    for panel in run.panels:
+        labels = slugs(panel.images_uint8)
+        for label, pictures in zip(labels, panel.images_uint8.values(), strict=True):
+            name = f'{slugs([panel.title])[0]}_{label}.png'
+            images.save(folder / name.lower(), pictures[i])
+    for slug, edit in zip(slugs([edit.name for edit in run.edits]), run.edits, strict=True):
+        images.save(folder / f'edit_{slug}.png', edit.images_uint8[i])

@@ -27,6 +27,11 @@ PAGE_BYTES = 24e6  # what the pictures of a page may weigh, roughly
 
 def render(run: Run) -> str:
     """The page as text. Raises jinja2 errors only if the template itself is wrong."""
+    return fill('report.html.j2', view(run))
+
+
+def fill(template: str, content: Mapping[str, Any]) -> str:
+    """A page from a template of this package."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('jaxinv', 'templates'),
         autoescape=True,
@@ -34,7 +39,7 @@ def render(run: Run) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template('report.html.j2').render(**view(run))
+    return environment.get_template(template).render(**content)
 
 
 def view(run: Run) -> dict[str, Any]:
@@ -54,8 +59,8 @@ def view(run: Run) -> dict[str, Any]:
         'sources': [_source(source) for source in run.sources],
         'seconds': _seconds(run.seconds),
         'compare': bool(run.stages),
-        'settings': _flatten(run.config),
-        'generator': _flatten(run.generator),
+        'settings': flatten(run.config),
+        'generator': flatten(run.generator),
     }
 
 
@@ -73,14 +78,18 @@ class _Encoder:
 
     def __call__(self, image_uint8: Any, size: int | None = None) -> str:
         image = PIL.Image.fromarray(np.ascontiguousarray(np.asarray(image_uint8)))
-        size = min(size or self.size, self.size)
-        if max(image.size) > size:
-            scale = size / max(image.size)
-            shape = tuple(max(1, round(side * scale)) for side in image.size)
-            image = image.resize(shape, PIL.Image.Resampling.LANCZOS)
-        file = io.BytesIO()
-        image.save(file, 'JPEG', quality=88, optimize=True)
-        return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
+        return data_uri(image, min(size or self.size, self.size))
+
+
+def data_uri(image: PIL.Image.Image, size: int) -> str:
+    """The picture as JPEG, of at most `size` pixels a side."""
+    if max(image.size) > size:
+        scale = size / max(image.size)
+        shape = tuple(max(1, round(side * scale)) for side in image.size)
+        image = image.resize(shape, PIL.Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, 'JPEG', quality=88, optimize=True)
+    return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
 
 
 def _tiles(run: Run) -> list[dict[str, str]]:
@@ -320,12 +329,12 @@ def _seconds(seconds: Mapping[str, float]) -> list[dict[str, Any]]:
     ]
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = '') -> list[tuple[str, str]]:
+def flatten(tree: Mapping[str, Any], prefix: str = '') -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for key, value in tree.items():
         name = f'{prefix}{key}'
         if isinstance(value, Mapping) and value:
-            rows += _flatten(value, name + '.')
+            rows += flatten(value, name + '.')
         elif isinstance(value, (list, tuple)):
             rows.append((name, json.dumps(list(value), default=str, ensure_ascii=False)))
         else:

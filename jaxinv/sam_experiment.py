@@ -20,9 +20,14 @@ from jaxinv import (
     distributed,
     experiment,
     faces,
+    groups,
     images,
     invertibility,
+    jobs,
     latents,
+    loops,
+    provenance,
+    rendering,
     report,
     results,
     sam_figures,
@@ -30,13 +35,15 @@ from jaxinv import (
     sam_metrics,
     sam_regions,
     saving,
+    scoring,
     slots,
+    stream,
 )
 from jaxinv import edits as edits_lib
 from jaxinv.errors import JaxinvError
-from jaxinv.experiment import Job
 from jaxinv.generators import arguments
 from jaxinv.inversion import project, pti, sam, sam_prior
+from jaxinv.jobs import Job
 
 LABELS = {
     'w': 'W',
@@ -62,8 +69,8 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     """Runs one experiment into the folder `path`, or goes on with it. See configs/sam.py."""
     start = time.perf_counter()
     check(config)
-    generator, weights, about = experiment.open_generator(config, log)
-    edits = edits_lib.with_steps(experiment.parse_edits(config.edits, generator, weights, log))
+    generator, weights, about = jobs.open_generator(config, log)
+    edits = edits_lib.with_steps(jobs.parse_edits(config.edits, generator, weights, log))
     spaces = sam.spaces(generator.spec)
     if config.method in CHOOSING:
         sam_regions.check(config, generator.spec)
@@ -72,7 +79,13 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
             f'{generator.spec.name} has no {SINGLE[config.method]}; it has {", ".join(spaces)}.'
         )
     opened, nouns = (generator, weights, about), ('picture', 'pictures')
-    with experiment.begin(config, path, opened, overwrite, start, log, nouns) as job:
+    if config.group:
+        invert_own = functools.partial(invert_group, edits=edits)
+        stream.run(
+            config, path, opened, invert_own, title(config, generator.spec), overwrite, start, log
+        )
+        return
+    with jobs.begin(config, path, opened, overwrite, start, log, nouns) as job:
         if job is None:
             return
         inverted = invert(job)
@@ -83,7 +96,11 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         if not distributed.is_first():
             return
         report.write(path, result)
-    log(experiment.summary(result, path))
+    log(provenance.summary(result, path))
+
+
+def title(config, spec) -> str:
+    return f'{named(LABELS[config.method], spec)} inversion'
 
 
 def named(label: str, spec) -> str:
@@ -95,11 +112,17 @@ def check(config) -> None:
     """Raises JaxinvError for settings that cannot be used, before anything is computed."""
     if config.method not in LABELS:
         raise JaxinvError(f'method is {config.method!r}; it can be {", ".join(LABELS)}.')
-    projection, tuning = experiment.settings_of(config)
+    projection, tuning = jobs.settings_of(config)
     project.check(projection)
     pti.check(tuning)
     deltas.check(saving.saving_of(config), shared=True)
     slots.check(config.tune.slots, shared=True)
+    stream.check(config, config.method.startswith('pti'))
+    if config.group and config.sweep.num_steps:
+        raise JaxinvError(
+            f'group={config.group} and sweep.num_steps={config.sweep.num_steps} do not go '
+            'together; sweep a few pictures with group=0.'
+        )
     if config.method.startswith('pti') and not tuning.shared:
         raise JaxinvError(
             f'method {config.method} tunes one generator for all pictures (tune.shared=True); '
@@ -178,6 +201,43 @@ def invert(job: Job) -> Inverted:
     return Inverted(pivots, weights, codes, masks, prior, regions, traces)
 
 
+def invert_group(group: groups.Group, edits) -> None:
+    """The same for a group of many, each measured and written by itself (stream.py)."""
+    inverted = invert(group.job)
+    stages = tuple(group.job.watch.seconds)
+    for i in range(group.count):
+        one = group.one(i)
+        if one is not None:
+            own = only(inverted, i)
+            save(one, own, with_prior=False)
+            group.finish(i, score(one, own, edits), {}, stages)
+
+
+def only(inverted: Inverted, i: int) -> Inverted:
+    """Of picture i alone."""
+    n = len(inverted.pivots)
+
+    def own(tree):
+        return jax.tree.map(lambda x: x[i : i + 1], tree)
+
+    regions = inverted.regions
+    if regions is not None:
+        fields = ('labels', 'maps', 'singles', 'chosen', 'masks')
+        fields = {name: own(getattr(regions, name)) for name in fields}
+        regions = regions._replace(segments=regions.segments[i : i + 1], traces=[], **fields)
+    return inverted._replace(
+        pivots=own(inverted.pivots),
+        codes=own(inverted.codes),
+        masks=own(inverted.masks),
+        regions=regions,
+        # Rows are spaces, and in each of them the pictures.
+        traces=[
+            (stage, {name: rows[:, i::n] for name, rows in t.items()})
+            for stage, t in inverted.traces
+        ],
+    )
+
+
 def find_start(job: Job):
     """Where w_plus starts, [n, 1 or num_ws, w_dim], and the traces of the search for it.
 
@@ -229,7 +289,7 @@ def search(job: Job, stage, weights, masks, w_plus, prior):
 
         key = jax.random.key(config.seed + 3)
         num_steps, names = settings.num_steps, settings.metrics
-        variables, traces = experiment.loop_with_checkpoints(
+        variables, traces = loops.with_checkpoints(
             job, stage, inverter.loop, prepare, key, num_steps, names
         )
     return inverter.codes(variables), traces
@@ -238,12 +298,13 @@ def search(job: Job, stage, weights, masks, w_plus, prior):
 # --- Results ---
 
 
-def save(job: Job, inverted: Inverted) -> None:
+def save(job: Job, inverted: Inverted, with_prior: bool = True) -> None:
     """codes.npz, pivots.npz, prior.npz, regions.npz, and generator/ if it was tuned."""
     names = list(job.targets.names)
     np.savez(job.path / 'pivots.npz', names=np.array(names), w=np.asarray(inverted.pivots))
     sam_files.save_codes(job.path, names, inverted.codes, inverted.masks)
-    sam_files.save_prior(job.path, inverted.prior, prior_settings(job.config))
+    if with_prior:
+        sam_files.save_prior(job.path, inverted.prior, prior_settings(job.config))
     regions = inverted.regions
     if regions is not None:
         maps = {f'maps/{space}': np.asarray(values) for space, values in regions.maps.items()}
@@ -296,18 +357,18 @@ def score(job: Job, inverted: Inverted, edits) -> report.Run:
         rendered = render(job, inverted.weights, inverted.codes, inverted.masks, deltas)
         stages = []
         if config.method != 'w':
-            pivot = experiment.render(job.generator, job.weights, inverted.pivots)
+            pivot = rendering.render(job.generator, job.weights, inverted.pivots)
             stages.append(measure_stage(job, spec.latent, pivot))
         if config.method == 'pti_sam':
-            tuned = experiment.render(job.generator, inverted.weights, inverted.pivots)
+            tuned = rendering.render(job.generator, inverted.weights, inverted.pivots)
             stages.append(measure_stage(job, 'PTI', tuned))
         stages.append(measure_stage(job, label, rendered[0]))
-        embedding = experiment.embed(job, targets.images_uint8)
+        embedding = scoring.embed(job, targets.images_uint8)
         edited_results = []
         for edit, pictures in zip(edits, rendered[1:], strict=True):
             edited = images.to_uint8(pictures)
-            distance = faces.identity_distance(embedding, experiment.embed(job, edited))
-            measured = experiment.measure_attributes(job, edited)
+            distance = faces.identity_distance(embedding, scoring.embed(job, edited))
+            measured = scoring.measure_attributes(job, edited)
             edited_results.append(
                 report.EditResult(edit.name, edit.parts, edited, distance, measured, edit.requested)
             )
@@ -324,18 +385,18 @@ def score(job: Job, inverted: Inverted, edits) -> report.Run:
             with job.watch.stage('edit table'):
                 tables.append(edit_table(job, inverted, edits, deltas))
     return report.Run(
-        title=f'{label} inversion',
+        title=title(config, spec),
         names=list(targets.names),
         targets_uint8=targets.images_uint8,
         stages=stages,
-        target_attributes=experiment.measure_attributes(job, targets.images_uint8),
+        target_attributes=scoring.measure_attributes(job, targets.images_uint8),
         edits=edited_results,
         panels=panels,
         tables=tables,
         traces=traces,
         config=config.to_dict(),
-        generator=experiment.provenance(job),
-        versions=experiment.versions(),
+        generator=provenance.generator_of(job),
+        versions=provenance.versions(),
         seeds={
             'seed': config.seed,
             'w_statistics': config.w_statistics.seed,
@@ -344,8 +405,8 @@ def score(job: Job, inverted: Inverted, edits) -> report.Run:
         sources=targets.sources,
         skipped=targets.skipped,
         facts={
-            'peak memory': f'{experiment.peak_memory_gb():.1f} GB',
-            'devices': experiment.devices(),
+            'peak memory': f'{provenance.peak_memory_gb():.1f} GB',
+            'devices': provenance.devices(),
         },
         usage=usage(job, inverted),
     )
@@ -358,9 +419,9 @@ def measure_stage(job: Job, name: str, rendered) -> report.Stage:
     values = dict(sam_metrics.evaluate(targets, rendered, job.nets, job.targets.valid))
     if job.looks_for_faces:
         values['id_distance'] = faces.identity_distance(
-            experiment.embed(job, targets_uint8), experiment.embed(job, rendered_uint8)
+            scoring.embed(job, targets_uint8), scoring.embed(job, rendered_uint8)
         )
-    attributes = experiment.measure_attributes(job, rendered_uint8)
+    attributes = scoring.measure_attributes(job, rendered_uint8)
     return report.Stage(name, rendered_uint8, values, attributes)
 
 
@@ -370,7 +431,7 @@ def edit_table(job: Job, inverted: Inverted, edits, deltas) -> report.Table:
     changes = {}  # {space: [{attribute: mean change} for each edit]}
     for space, single in inverted.regions.singles.items():
         pictures = render(job, inverted.weights, single.codes, single.masks, deltas[kept])
-        measured = [experiment.measure_attributes(job, images.to_uint8(p)) for p in pictures]
+        measured = [scoring.measure_attributes(job, images.to_uint8(p)) for p in pictures]
         changes[space] = [
             {name: results.mean(after[name] - before) for name, before in measured[0].items()}
             for after in measured[1:]

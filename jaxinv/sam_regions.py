@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinv import experiment, invertibility, label_maps, segments
 from jaxinv import images as pictures
+from jaxinv import invertibility, label_maps, latents, loops, segments
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import sam
 from jaxinv.masks import RESAMPLERS, soft_masks
@@ -105,7 +105,7 @@ def measure(job, weights, w_plus, prior, settings, spaces):
     """Maps {space: [n, size, size]}, {space: Single} and traces, `spaces_at_once` in a program."""
     config, names = job.config, tuple(job.targets.names)
     targets = pictures.to_float(job.targets.images_uint8)
-    ids = experiment.latents.identity_ids(job.targets.images_uint8)
+    ids = latents.identity_ids(job.targets.images_uint8)
     at_once = config.invertibility.spaces_at_once or len(spaces)
     maps, singles, traces = {}, {}, []
     for start in range(0, len(spaces), at_once):
@@ -114,7 +114,7 @@ def measure(job, weights, w_plus, prior, settings, spaces):
 
         def run(loop, prepare, key, num_steps, group=group, stage=stage):
             rows = names if len(group) == 1 else [f'{n} {s}' for s in group for n in names]
-            variables, rows = experiment.loop_with_checkpoints(
+            variables, rows = loops.with_checkpoints(
                 job, stage, loop, prepare, key, num_steps, settings.metrics, tuple(rows)
             )
             traces.append((stage, rows))

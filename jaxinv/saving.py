@@ -1,5 +1,6 @@
 """What tuning leaves behind: pivots.npz, generator/, or generators/NAME/ with manifest.jsonl."""
 
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,59 +17,67 @@ def saving_of(config) -> deltas.Settings:
     return deltas.Settings(config.tune.save, config.tune.rank)
 
 
-class EachGenerator:
-    """Writes the generator of one identity after the other, and its line in manifest.jsonl."""
+class Writer:
+    """Writes the generators of a job's identities as config.tune.save says."""
 
     def __init__(self, job, pivots):
         self._job, self._pivots = job, pivots
-        self._settings = saving_of(job.config)
+        self.settings = saving_of(job.config)
         self._base = None  # of deltas
-        if self._settings.save != 'full':
+        if self.settings.save != 'full':
             config, arguments = job.config, dict(job.generator.spec.arguments)
             options = {name: arguments[name] for name in OPTIONS if name in arguments}
             self._base = deltas.Base.of(config.generator, config.resolution, job.weights, options)
+
+    def write(self, folder: pathlib.Path, i: int, weights, orbax: bool = True) -> dict:
+        """Writes that of identity number i; returns {'delta': what that saved, and what it lost
+        of the pivot's picture}, {} of one that is whole. orbax: whole ones as Orbax, too."""
+        if self._base is None:
+            if orbax:
+                checkpoints.save_generator(folder, self._job.generator, weights)
+            else:
+                stored.write(folder / stored.GENERATOR_FILE, self._job.generator, weights)
+            return {}
+        nets, pivot = self._job.nets, self._pivots[i : i + 1]
+        found, restored = deltas.write(folder, self._base, weights, self.settings)
+        full, again = (rendering.render(self._job.generator, w, pivot) for w in (weights, restored))
+        target = images.to_float(self._job.targets.images_uint8[i : i + 1])
+        compared = metrics.evaluate(full, again, nets)
+        to_target = {
+            label: float(metrics.evaluate(target, picture, nets)['lpips_alex'][0])
+            for label, picture in (('full', full), ('restored', again))
+        }
+        loss = {name: float(compared[name][0]) for name in ('psnr', 'lpips_alex')}
+        return {'delta': {**found, **loss, 'to_target': to_target}}
+
+
+class EachGenerator:
+    """Keeps each identity as it is finished: generators/NAME/, and its line in manifest.jsonl."""
+
+    def __init__(self, job, pivots):
+        self._job, self._writer = job, Writer(job, pivots)
         self._manifest = manifest.Manifest(job.path / manifest.FILE)
 
-    def __call__(self, i: int, weights, facts: dict | None = None) -> None:
+    def __call__(self, i: int, weights, facts: dict | None = None, error=None) -> None:
         """Identity number i has these weights; facts: more for its line, of JSON's types."""
-        job, name = self._job, self._job.targets.names[i]
-        source = job.targets.sources[i]
+        if error is not None:
+            raise error
+        job, name, source = self._job, self._job.targets.names[i], self._job.targets.sources[i]
         record = {'name': name, 'file': source['file'], 'sha256': source['sha256']}
         record |= {'folder': f'generators/{name}'} | (facts or {})
-        folder = job.path / 'generators' / name
-        if self._base is None:
-            checkpoints.save_generator(folder, job.generator, weights)
-        else:
-            record['delta'] = save_delta(
-                job, folder, self._base, self._settings, i, self._pivots[i : i + 1], weights
-            )
-        self._manifest.add(record)
+        self._manifest.add(record | self._writer.write(job.path / record['folder'], i, weights))
 
     def tables(self) -> list[results.Table]:
         """For the report: of deltas, what they cost."""
-        if self._base is None:
+        if self._writer.settings.save == 'full':
             return []
         records = self._manifest.records
         facts = {name: records[name]['delta'] for name in self._job.targets.names}
-        return [delta_table.table(self._settings, facts)]
-
-
-def save_delta(job, folder, base: deltas.Base, settings, i: int, pivot, weights) -> dict:
-    """folder/delta.safetensors; returns what that saved, and what it lost of the picture."""
-    found, restored = deltas.write(folder, base, weights, settings)
-    full, again = (rendering.render(job.generator, w, pivot) for w in (weights, restored))
-    target = images.to_float(job.targets.images_uint8[i : i + 1])
-    compared = metrics.evaluate(full, again, job.nets)
-    to_target = {
-        label: float(metrics.evaluate(target, picture, job.nets)['lpips_alex'][0])
-        for label, picture in (('full', full), ('restored', again))
-    }
-    loss = {name: float(compared[name][0]) for name in ('psnr', 'lpips_alex')}
-    return {**found, **loss, 'to_target': to_target}
+        return [delta_table.table(self._writer.settings, facts)]
 
 
 def load_tuned(folder, weights):
-    """Weights of what `checkpoints.save_generator` or `save_delta` left in a folder.
+    """Weights of what `Writer.write` left in a folder.
 
     weights: of the generator they were tuned from.
     """

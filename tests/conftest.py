@@ -54,6 +54,10 @@ EXHAUSTIVE = (
     'test_pivotal_tuning_from_the_official',
     'test_baselines_and_ablations',
     'test_from_measuring_to_a_network',
+    'test_groups_leave_the_codes',
+    'test_groups_end_as_all_at_once',
+    'test_an_interrupted_group',
+    'test_two_processes_share_the_groups',
 )
 
 

@@ -177,3 +177,31 @@ def test_settings_that_cannot_be_used_are_named(wide, tmp_path, settings, words)
     config.update_from_flattened_dict(settings)
     with pytest.raises(JaxinvError, match=words):
         sam_experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)
+
+
+@long
+def test_groups_leave_the_codes_and_numbers_of_each_picture(wide, tmp_path):
+    config = config_of(wide)
+    config.group = 3
+    work = tmp_path / 'work'
+    sam_experiment.run(config, work, log=lambda *_, **__: None)
+    records = [json.loads(line) for line in (work / 'manifest.jsonl').read_text().splitlines()]
+    assert [record['name'] for record in records] == ['letter', 'one', 'two']
+    assert 'not an image' in records[0]['skipped']
+    for record in records[1:]:
+        assert METRICS <= set(record['metrics']['SAM'])
+        own = work / record['folder']
+        codes, masks = sam_files.load_codes(own)
+        generator, weights = jaxinv.load_generator(config.generator)
+        images = sam.synthesize(generator, weights, codes, masks)
+        saved = np.asarray(PIL.Image.open(own / 'SAM.png'), np.float32)
+        np.testing.assert_allclose(np.clip((images[0] + 1) * 127.5, 0, 255), saved, atol=1)
+        assert (own / 'chosen_spaces_chosen.png').is_file()
+    assert (work / 'report.html').is_file()
+
+
+def test_groups_take_no_tuning_together(wide, tmp_path):
+    config = config_of(wide, 'pti')
+    config.group = 2
+    with pytest.raises(JaxinvError, match='group=2'):
+        sam_experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)

@@ -164,7 +164,9 @@ def test_a_run_in_slots_writes_each_generator_as_it_is_finished(tmp_path):
     assert [record['name'] for record in records] == ['grace_hopper', 'eileen_collins']
     pivots = np.load(tmp_path / 'pivots.npz')['w']
     for i, record in enumerate(records):
-        assert record['steps'] == 4 and record['seconds']['tune'] > 0 and len(record['sha256']) == 64
+        assert (
+            record['steps'] == 4 and record['seconds']['tune'] > 0 and len(record['sha256']) == 64
+        )
         generator, weights = jaxinv.load_generator(tmp_path / record['folder'])
         picture = generator.synthesize(weights, pivots[i : i + 1])[0]
         saved = PIL.Image.open(tmp_path / 'images' / record['name'] / 'tuned.png')

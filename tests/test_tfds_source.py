@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 from test_experiment import load_config
 
-from jaxinv import data, tfds_source
+from jaxinv import data, stream, tfds_source
 from jaxinv.errors import JaxinvError
 from jaxinv.types import GeneratorSpec
 
@@ -103,3 +103,17 @@ def test_without_the_packages_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
     with pytest.raises(JaxinvError, match=r'jaxinv\[tfds\]'):
         tfds_source.find('mnist:train')
+
+
+def test_groups_are_made_of_a_set_and_read(folder, tmp_path):
+    asked = f'{folder}:train'
+    found = tfds_source.find(asked)
+    with stream._planned(tmp_path / 'work', {'config': {}}, False, found, asked, 3) as numbers:
+        assert numbers == [0, 1]
+    sources = {str(record): record for _, record in found.files}
+    way = data.Way(32, align='none')
+    read = stream._read(tmp_path / 'work', 0, sources, way, lambda: False)
+    assert [row.stem for row in read.rows] == ['shades_train_0', 'shades_train_1']
+    (skipped,) = read.skipped
+    assert skipped['name'] == 'shades_train_2' and skipped['file'] == f'{asked}[2]'
+    assert skipped['sha256'] == hashlib.sha256(PICTURES[2]).hexdigest()

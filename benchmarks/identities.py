@@ -1,0 +1,145 @@
+"""Many identities with a generator each: pictures an hour, and memory against their number.
+
+    python benchmarks/identities.py rate [--at_once=1,2,4] [--steps=2]
+    python benchmarks/identities.py memory [--identities=8,32,128] [--all_at_once=8,16]
+
+rate: steps of projection and of tuning (pti_single_id, with its regulariser) with the embedded
+generator at 512 pixels, so many at once, in seconds and in seconds of processor time (all
+cores), which other work beside it lengthens less; pictures an hour from these and the default
+budget, 100 + 80 steps, without reading, compiling and measuring.
+
+memory: whole runs of pti_single_id on made-up pictures, a process each, with 32 pixels but
+config-f's widths (24 million parameters, so that generators are what counts), two steps of each
+kind, in groups of 8 with two slots, and without either.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+from absl import app, flags
+
+from jaxinv import data, defaults, experiment, generators, images, latents, memory, provenance
+from jaxinv.generators import stored
+from jaxinv.generators.stylegan2 import stylegan2
+from jaxinv.inversion import project, pti
+from jaxinv.networks import lpips
+
+_AT_ONCE = flags.DEFINE_list('at_once', '1,2,4', 'rate: identities in a program.')
+_STEPS = flags.DEFINE_integer('steps', 2, 'rate: steps timed, after the first one.')
+_IDENTITIES = flags.DEFINE_list('identities', '8,32,128', 'memory: in groups, with slots.')
+_ALL_AT_ONCE = flags.DEFINE_list('all_at_once', '8,16', 'memory: without groups and slots.')
+BUDGET = {'projection': 100, 'tuning': 80}
+
+
+def rate():
+    generator, weights = generators.load('mobile_stylegan_ffhq', 512)
+    demo = data.load_targets('demo', 512).images_uint8
+    nets = {net: lpips.load(net) for net in ('alex', 'vgg')}
+    statistics = latents.w_statistics(generator, weights, 1000)
+    key = jax.random.key(0)
+    print(provenance.devices())
+    print(f'{"":>8}{"projection, s":>18}{"tuning, s":>18}{"pictures an hour":>22}{"GB":>7}')
+    print(f'{"at once":>8}' + f'{"clock":>9}{"cores":>9}' * 2 + f'{"clock":>11}{"cores":>11}')
+    for n in map(int, _AT_ONCE.value):
+        targets = images.to_float(demo[np.arange(n) % len(demo)])
+        ids = np.arange(n, dtype=np.uint32)
+        settings = project.Settings(num_steps=100, learning_rate=0.1, chunk_steps=1)
+        projector = project.make_projector(generator, settings)
+        found = projector.prepare(weights, nets['vgg'], targets, ids, statistics, key)
+        seconds = {'projection': step_time(projector.loop, *found, key)}
+        del found
+        locality = pti.Locality(norm='all_layers')
+        settings = pti.Settings(num_steps=80, shared=False, locality=locality, chunk_steps=1)
+        tuner = pti.make_tuner(generator, settings, n)
+        pivots = jnp.tile(statistics.mean, (n, 1, 1))
+        found = tuner.prepare(weights, nets['alex'], targets, pivots, ids, statistics.mean)
+        seconds['tuning'] = step_time(tuner.loop, *found, key)
+        del found
+        clock, cores = sum(BUDGET[stage] * np.array(seconds[stage]) for stage in BUDGET)
+        rates = 3600 * n / clock, 3600 * n * os.cpu_count() / cores
+        shown = ''.join(f'{x:>9.2f}' for stage in BUDGET for x in seconds[stage])
+        shown += ''.join(f'{x:>11.1f}' for x in rates)
+        print(f'{n:>8}{shown}{provenance.peak_memory_gb():>7.1f}', flush=True)
+
+
+def step_time(loop, state, args, key) -> tuple[float, float]:
+    """Seconds, by the clock and of all cores, of the quickest step after the first."""
+    state, *_ = jax.block_until_ready(loop.chunk(state, args, key, 1))
+    times = []
+    for _ in range(_STEPS.value):
+        start = time.perf_counter(), time.process_time()
+        state, *_ = jax.block_until_ready(loop.chunk(state, args, key, 1))
+        times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    return min(clock for clock, _ in times), min(cores for _, cores in times)
+
+
+def measure_memory():
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = pathlib.Path(scratch)
+        generator = stylegan2(32)
+        weights = jax.jit(generator.init)(jax.random.key(0))
+        stored.write(scratch / 'generator.safetensors', generator, weights)
+        random = np.random.RandomState(0)
+        most = max(map(int, _IDENTITIES.value + _ALL_AT_ONCE.value))
+        for i in range(most):
+            blocks = PIL.Image.fromarray(random.randint(0, 255, (4, 4, 3)).astype(np.uint8))
+            folder = scratch / f'{i:04}'
+            folder.mkdir()
+            blocks.resize((64, 64), PIL.Image.Resampling.BICUBIC).save(folder / 'face.png')
+        print(f'{"identities":>10}{"group":>7}{"slots":>7}{"GB":>7}{"seconds":>9}')
+        cases = [(int(n), 8, 2) for n in _IDENTITIES.value]
+        cases += [(int(n), 0, 0) for n in _ALL_AT_ONCE.value]
+        for n, group, slots in cases:
+            command = [
+                sys.executable,
+                __file__,
+                'one',
+                str(scratch),
+                str(n),
+                str(group),
+                str(slots),
+            ]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise SystemExit(done.stderr[-2000:])
+            found = json.loads(done.stdout.splitlines()[-1])
+            print(
+                f'{n:>10}{group:>7}{slots:>7}{found["gb"]:>7.2f}{found["seconds"]:>9.0f}',
+                flush=True,
+            )
+
+
+def one(scratch, n, group, slots):
+    """A whole run; prints its peak memory."""
+    start = time.perf_counter()
+    config = defaults.get_config()
+    config.generator = f'{scratch}/generator.safetensors'
+    config.data.images = ','.join(f'{scratch}/{i:04}/face.png' for i in range(int(n)))
+    config.data.align = 'none'
+    config.w_statistics.num_samples = 100
+    config.pivot.num_steps = config.tune.num_steps = 2
+    config.tune.shared, config.edits, config.drift.num_samples = False, (), 1
+    config.tune.save = 'bfloat16'
+    config.group, config.tune.slots = int(group), int(slots)
+    with tempfile.TemporaryDirectory() as work:
+        experiment.run(config, pathlib.Path(work) / 'work', log=lambda *_, **__: None)
+    print(json.dumps({'gb': provenance.peak_memory_gb(), 'seconds': time.perf_counter() - start}))
+
+
+def main(argv):
+    what = {'rate': rate, 'memory': measure_memory, 'one': one}
+    what[argv[1]](*argv[2:])
+
+
+if __name__ == '__main__':
+    memory.restart_with_large_pages()  # as the launcher does
+    app.run(main)

@@ -1,0 +1,352 @@
+"""Groups of pictures: as all at once, each only once, whatever interrupts, comes or is bad."""
+
+import contextlib
+import json
+import signal
+import threading
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+from test_distributed import launched, said, wait_for
+from test_experiment import load_config
+
+import jaxinv
+from jaxinv import (
+    data,
+    distributed,
+    experiment,
+    files,
+    jobs,
+    manifest,
+    reading,
+    stream,
+    stream_report,
+)
+from jaxinv.errors import JaxinvError
+from jaxinv.generators import load as load_generator
+from jaxinv.inversion import project
+
+NAMES = ('ada', 'bob', 'cyd', 'dot', 'eve')
+
+
+def write_picture(folder, name, seed):
+    blocks = np.random.RandomState(seed).randint(0, 255, (3, 4, 3)).astype(np.uint8)
+    picture = PIL.Image.fromarray(blocks).resize((96, 96), PIL.Image.Resampling.BICUBIC)
+    picture.save(folder / f'{name}.png')
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five pictures and a file that is none."""
+    folder = tmp_path / 'inputs'
+    folder.mkdir()
+    for seed, name in enumerate(NAMES):
+        write_picture(folder, name, seed)
+    (folder / 'bad.png').write_text('not a picture')
+    return folder
+
+
+def config_of(folder, **settings):
+    config = load_config('pti_single_id')
+    config.data.images, config.data.align = str(folder), 'none'
+    config.tune.stop_lpips = 0.0
+    config.update_from_flattened_dict(settings)
+    return config
+
+
+def run(config, work):
+    """Its lines."""
+    lines = []
+    experiment.run(config, work, log=lambda text, **_: lines.append(text))
+    return lines
+
+
+def records_of(work):
+    lines = (work / manifest.FILE).read_text().splitlines()
+    return {record['name']: record for record in map(json.loads, lines)}
+
+
+def stamps(work):
+    files = [p for p in (work / 'identities').rglob('*') if p.is_file()]
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+# --- What is to be done ---
+
+
+def plan(work, folder, size=2):
+    found = files.find(folder)
+    with stream._planned(work, {'config': {}}, False, found, str(folder), size) as numbers:
+        return {
+            number: [name for name, _ in stream.groups.read_members(work, number)]
+            for number in numbers or ()
+        }
+
+
+def finish(work, number, names, folder, **more):
+    lines = manifest.Manifest(work / manifest.FILE)
+    for name in names:
+        file = folder / f'{name}.png'
+        lines.add({'name': name, 'file': str(file), 'sha256': stream._digest(file)} | more)
+    (stream.groups.folder_of(work, number) / stream.groups.MEMBERS).unlink()
+
+
+def test_only_what_is_new_or_changed_is_done(folder, tmp_path):
+    work = tmp_path / 'work'
+    assert plan(work, folder) == {0: ['ada', 'bad'], 1: ['bob', 'cyd'], 2: ['dot', 'eve']}
+    finish(work, 0, ['ada'], folder)
+    finish_bad = {'skipped': 'no picture'}
+    lines = manifest.Manifest(work / manifest.FILE)
+    bad = folder / 'bad.png'
+    lines.add({'name': 'bad', 'file': str(bad), 'sha256': stream._digest(bad)} | finish_bad)
+    # A group that was begun stays as it is; what comes later makes another.
+    write_picture(folder, 'aaa', 9)
+    assert plan(work, folder) == {1: ['bob', 'cyd'], 2: ['dot', 'eve'], 3: ['aaa']}
+    finish(work, 1, ['bob', 'cyd'], folder)
+    finish(work, 2, ['dot', 'eve'], folder)
+    finish(work, 3, ['aaa'], folder)
+    assert plan(work, folder) == {}
+    write_picture(folder, 'bob', 7)
+    write_picture(folder, 'bad', 8)
+    assert plan(work, folder) == {4: ['bad', 'bob']}
+    order = list(records_of(work))
+    assert order == ['aaa', 'ada', 'bad', 'bob', 'cyd', 'dot', 'eve']
+
+
+def test_names_of_finished_pictures_stay_when_their_like_come(folder, tmp_path):
+    work = tmp_path / 'work'
+    plan(work, folder, size=9)
+    (folder / 'a').mkdir()
+    write_picture(folder / 'a', 'ada', 5)
+    assert plan(work, folder, size=9)[1] == ['ada_2']
+
+
+def test_a_line_cut_off_by_a_kill_is_not_there(tmp_path):
+    lines = manifest.Manifest(tmp_path / 'm.jsonl')
+    lines.add({'name': 'ada', 'a': 1})
+    lines.add({'name': 'ada', 'a': 2})
+    with open(tmp_path / 'm.jsonl', 'a') as file:
+        file.write('{"name": "bob", "a"')
+    assert manifest.Manifest(tmp_path / 'm.jsonl').records == {'ada': {'name': 'ada', 'a': 2}}
+
+
+def test_one_is_read_ahead_and_no_more():
+    begun, go_on = [], threading.Semaphore(0)
+
+    def read(item, stopped):
+        begun.append(item)
+        if item > 1:
+            go_on.acquire(timeout=5)
+        if item == 4:
+            raise JaxinvError('four')
+        return item
+
+    with contextlib.closing(reading.ahead(read, range(1, 9))) as items:
+        assert next(items) == 1
+        assert begun in ([1], [1, 2])
+        go_on.release(3)
+        assert next(items) == 2 and max(begun) <= 3 and next(items) == 3
+        with pytest.raises(JaxinvError, match='four'):
+            next(items)
+    assert max(begun) <= 5
+
+
+@pytest.mark.parametrize(
+    'settings,expected',
+    [
+        ({'group': 2, 'tune.shared': True}, 'pti_single_id'),
+        ({'group': -1}, 'at least 0'),
+        ({'group': 2, 'data.faces': 'all'}, 'largest'),
+    ],
+)
+def test_groups_that_cannot_be_get_a_sentence(settings, expected, folder, tmp_path):
+    config = config_of(folder, **settings)
+    if config.tune.shared:
+        config.tune.stop_lpips = None
+    with pytest.raises(JaxinvError, match=expected):
+        run(config, tmp_path / 'work')
+
+
+def test_the_page_of_thousands_shows_few_pictures_and_a_line_each(tmp_path):
+    random, records = np.random.RandomState(0), []
+    for i in range(3000):
+        line = {'name': f'<b>{i}', 'file': f'{i}.png', 'sha256': ''}
+        values = {'lpips_alex': random.rand(), 'psnr': 20 + random.rand(), 'id_distance': None}
+        if i % 100 == 7:
+            records.append(line | {'skipped': 'It is <i>bad</i>.'})
+            continue
+        found = {'folder': f'identities/{i}', 'seconds': {'tune': 2.0}}
+        records.append(line | found | {'metrics': {'pivot': values, 'tuned': values}})
+        if i < 3:
+            (tmp_path / found['folder']).mkdir(parents=True)
+            write_picture(tmp_path / found['folder'], 'target', i)
+    job = jobs.Job(
+        *(load_config('pti_single_id'), tmp_path, load_generator('tiny', 32)[0]), *[None] * 5
+    )
+    stream_report.write(job, 'Title', records, 3.0)
+    page = (tmp_path / 'report.html').read_text()
+    assert page.count('data:image/jpeg') == 3 and len(page) < 2e6
+    assert page.count('<a href="identities/') >= 2970 and '<b>7' not in page
+    assert 'It is &lt;i&gt;bad' in page and page.count('class="bars"') == 2
+    found = json.loads((tmp_path / 'metrics.json').read_text())
+    assert found['count'] == 2970 and len(found['skipped']) == 30
+    assert found['seconds'] == {'tune': 5940.0} and found['mean']['tuned']['id_distance'] is None
+    assert 0.45 < found['percentiles']['tuned']['lpips_alex']['50'] < 0.55
+    assert '2970 finished, 30 skipped' in stream_report.summary(tmp_path, records, 3.0)
+
+
+# --- Whole runs ---
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """The pictures, the work folder of their groups with a slot, its config, and how many programs
+    its projections compiled."""
+    inputs, work = tmp_path_factory.mktemp('inputs'), tmp_path_factory.mktemp('run') / 'work'
+    for seed, name in enumerate(NAMES):
+        write_picture(inputs, name, seed)
+    (inputs / 'bad.png').write_text('not a picture')
+    config = config_of(inputs, **{'group': 2, 'tune.slots': 1})
+    settings, _ = jobs.settings_of(config)
+    loop = project.make_projector(load_generator('tiny', 32)[0], settings).loop
+    before = len(loop.compiled)
+    run(config, work)
+    return inputs, work, config, len(loop.compiled) - before
+
+
+@pytest.mark.long
+def test_each_picture_leaves_a_folder_and_a_line(finished):
+    _, work, _, programs = finished
+    records = records_of(work)
+    assert list(records) == ['ada', 'bad', 'bob', 'cyd', 'dot', 'eve']
+    assert 'not an image' in records['bad']['skipped']
+    for name in NAMES:
+        record, own = records[name], work / 'identities' / name
+        assert set(record['seconds']) == {'project', 'tune', 'score'}
+        generator, weights = jaxinv.load_generator(own)
+        picture = generator.synthesize(weights, np.load(own / 'pivots.npz')['w'])[0][0]
+        saved = np.asarray(PIL.Image.open(own / 'tuned.png'), np.float32)
+        np.testing.assert_allclose(np.clip((picture + 1) * 127.5, 0, 255), saved, atol=1)
+        stages = json.loads((own / 'metrics.json').read_text())['identities'][name]
+        assert stages == record['metrics'] and set(stages) == {'pivot', 'tuned'}
+    assert programs <= 1  # also for a group with a bad picture
+    assert not list((work / 'groups').glob('*/state'))
+    page = (work / 'report.html').read_text()
+    assert 'identities/ada/' in page and 'not an image' in page
+    result = json.loads((work / 'metrics.json').read_text())
+    assert result['count'] == 5 and len(result['skipped']) == 1
+    mean = np.mean([records[name]['metrics']['tuned']['psnr'] for name in NAMES])
+    np.testing.assert_allclose(result['mean']['tuned']['psnr'], mean)
+
+
+@pytest.mark.long
+def test_groups_end_as_all_at_once(finished, tmp_path):
+    inputs, work, _, _ = finished
+    run(config_of(inputs), tmp_path / 'once')
+    once = json.loads((tmp_path / 'once' / 'metrics.json').read_text())['identities']
+    pivots = dict(zip(NAMES, np.load(tmp_path / 'once' / 'pivots.npz')['w'], strict=True))
+    for name, record in records_of(work).items():
+        if name == 'bad':
+            continue
+        for stage in ('pivot', 'tuned'):
+            for metric, value in once[name][stage].items():
+                other = record['metrics'][stage][metric]
+                assert value is other is None or abs(value - other) < 1e-2 * abs(value), metric
+        own = np.load(work / record['folder'] / 'pivots.npz')['w'][0]
+        np.testing.assert_allclose(own, pivots[name], atol=1e-3)
+
+
+@pytest.mark.long
+def test_a_rerun_does_only_what_came_later(finished):
+    inputs, work, config, _ = finished
+    before = stamps(work)
+    assert any('Finished already' in line for line in run(config, work))
+    write_picture(inputs, 'abe', 11)
+    lines = run(config, work)
+    assert any('1 groups of 2 to do' in line for line in lines)
+    after = stamps(work)
+    assert {path: after[path] for path in before} == before
+    new = {path.parent.name for path in set(after) - set(before)}
+    assert new == {'abe'}
+    assert json.loads((work / 'metrics.json').read_text())['count'] == 6
+    (inputs / 'abe.png').unlink()
+
+
+@pytest.mark.long
+def test_an_interrupted_group_goes_on_to_the_same_numbers(finished, tmp_path, monkeypatch):
+    inputs, work, config, _ = finished
+    calls = []
+
+    def stop(after):
+        def stop_if_asked():
+            calls.append(1)
+            if len(calls) == after:
+                raise distributed.Preempted
+
+        return stop_if_asked
+
+    again = tmp_path / 'again'
+    # After a chunk of the projection; within the tuning of a group; between two identities.
+    for after in (1, 6, 9):
+        calls.clear()
+        monkeypatch.setattr(distributed, 'stop_if_asked', stop(after))
+        with pytest.raises(distributed.Preempted):
+            run(config, again)
+    monkeypatch.undo()
+    assert any('going on' in line for line in run(config, again))
+    straight, resumed = records_of(work), records_of(again)
+    for name in NAMES:
+        assert straight[name]['metrics'] == resumed[name]['metrics'], name
+        weights = [jaxinv.load_generator(w / 'identities' / name)[1] for w in (work, again)]
+        jax.tree.map(np.testing.assert_array_equal, *weights)
+    assert len((again / manifest.FILE).read_text().splitlines()) == 6
+
+
+@pytest.mark.long
+def test_whose_numbers_become_infinite_costs_a_line(finished, tmp_path, monkeypatch):
+    inputs, _, config, _ = finished
+    ids = experiment.latents.identity_ids(
+        data.load_targets(inputs / 'dot.png', 32, align='none').images_uint8
+    )
+    normal = experiment.images.to_float
+
+    def to_float(images_uint8):
+        targets = np.array(normal(images_uint8))
+        found = experiment.latents.identity_ids(images_uint8)
+        targets[found == ids[0]] = np.nan
+        return targets
+
+    monkeypatch.setattr(experiment.images, 'to_float', to_float)
+    run(config, tmp_path / 'work')
+    records = records_of(tmp_path / 'work')
+    assert 'nan or infinite' in records['dot']['skipped']
+    assert all('metrics' in records[name] for name in NAMES if name != 'dot')
+
+
+def test_nothing_usable_is_a_sentence(tmp_path):
+    (tmp_path / 'bad.png').write_text('not a picture')
+    config = config_of(tmp_path / 'bad.png', group=2)
+    with pytest.raises(data.NoImages, match='No usable picture'):
+        run(config, tmp_path / 'work')
+
+
+@pytest.mark.long
+def test_two_processes_share_the_groups_and_go_on_after_sigterm(finished, tmp_path):
+    inputs, alone, _, _ = finished
+    work = tmp_path / 'work'
+    options = [f'--config.data.images={inputs}', '--config.data.align=none', '--config.group=2']
+    options += ['--config.tune.slots=1', '--config.tune.stop_lpips=0.0']
+    with launched(2, work, *options, config='pti_single_id:test') as running:
+        wait_for(work, 'project    2/4', running)
+        running[1].send_signal(signal.SIGTERM)
+        assert [p.wait(timeout=300) for p in running] == [distributed.PREEMPTED] * 2, said(work)
+    with launched(2, work, *options, config='pti_single_id:test') as running:
+        assert [p.wait(timeout=400) for p in running] == [0, 0], said(work)
+    assert 'going on' in said(work)['log0'] and not list(work.glob('manifest.*.jsonl'))
+    straight, shared = records_of(alone), records_of(work)
+    assert list(shared) == list(straight)
+    assert {record['group'] for record in shared.values() if 'group' in record} == {0, 1, 2}
+    for name in NAMES:
+        assert straight[name]['metrics'] == shared[name]['metrics'], name
