@@ -17,7 +17,6 @@ def get_config(arg=''):
     defaults.use_biggan(config)
     config.pivot.space = 'w_plus'
     config.pivot.num_steps = 100
-    config.pivot.learning_rate = 0.1
     config.tune.num_steps = 80
     return defaults.variant(config, arg, {'paper': _paper, 'test': defaults.use_tiny_biggan})
 

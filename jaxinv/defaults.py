@@ -116,6 +116,8 @@ def use_biggan(config: ml_collections.ConfigDict) -> None:
     # Of z and of the batch norms' statistics; None = as converted, 1.0.
     config.truncation = config_dict.placeholder(float)
     config.truncation_mode = config_dict.placeholder(str)  # 'correct' or 'official'
+    config.pivot.learning_rate = 0.1
+    config.pivot.initial_noise_factor = 0.0  # noise on z only delays: docs/biggan.md
     config.edits = ()  # e.g. 'class:207=0.5', half the way to class 207, or a file of a direction
 
 

@@ -181,7 +181,8 @@ def _strip(run: Run, i: int, sweep: tuple, encode: _Encoder) -> dict[str, Any]:
             distance = stage.metrics.get('id_distance')
             values, signed, aims = stage.attributes, False, set()
         else:
-            label, picture, distance = edit_label(edit), edit.images_uint8[i], edit.id_distance
+            label, picture = edit_label(edit), edit.images_uint8[i]
+            distance = edit.id_distance if _with_faces(run) else None
             values, signed, aims = attribute_changes(run, edit), True, _aims(edit)
         lines = []
         if distance is not None:
@@ -199,6 +200,11 @@ def _strip(run: Run, i: int, sweep: tuple, encode: _Encoder) -> dict[str, Any]:
             }
         )
     return {'title': title, 'cells': cells}
+
+
+def _with_faces(run: Run) -> bool:
+    """Whether faces were looked for."""
+    return any('id_distance' in stage.metrics for stage in run.stages)
 
 
 def _aims(edit: EditResult) -> set[str]:
@@ -245,22 +251,21 @@ def _edit_table(run: Run) -> dict[str, Any]:
     """Means over identities of every edit."""
     edits = [edit for edit in run.edits if edit.requested]
     names = list(dict.fromkeys(n for edit in edits for n in attribute_changes(run, edit)))
-    rows = []
+    faces, rows = _with_faces(run), []
     for edit in edits:
         changes = attribute_changes(run, edit)
         aims = _aims(edit)
-        cells = [
-            {
-                'text': number(mean(edit.id_distance), METRICS['id_distance']),
-                'best': False,
-            }
-        ]
+        cells = []
+        if faces:
+            text = number(mean(edit.id_distance), METRICS['id_distance'])
+            cells.append({'text': text, 'best': False})
         for name in names:
             value = mean(changes[name]) if name in changes else None
             text = number(value, column_of(name, ATTRIBUTES), signed=True)
             cells.append({'text': text, 'best': name in aims})
         rows.append({'label': edit_label(edit), 'cells': cells})
-    return {'names': names, 'rows': rows}
+    columns = ['identity ↓', *names] if faces else names
+    return {'columns': columns, 'rows': rows}
 
 
 def _drift(run: Run, encode: _Encoder) -> dict[str, Any] | None:
@@ -290,6 +295,8 @@ def _charts(run: Run) -> list[dict[str, Any]]:
     charts = []
     for trace in run.traces:
         values = np.asarray(trace.values, np.float64)
+        if not np.nan_to_num(values).any():
+            continue  # a term that the run did without
         title = column_of(trace.metric, METRICS).title
         label = f'{title} during {trace.stage}'
         chart = curves.svg(

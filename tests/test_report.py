@@ -173,6 +173,24 @@ def test_page_says_no_face_and_never_nan(written):
     assert not re.search(r'\bnan\b', visible, re.IGNORECASE)
 
 
+def test_pictures_without_faces_say_nothing_of_identity(tmp_path):
+    run = make_run()
+    run.drift = None
+    for stage in run.stages:
+        del stage.metrics['id_distance']
+        stage.attributes.clear()
+    report.write(tmp_path, run)
+    visible = re.sub(r'[A-Za-z0-9+/=]{200,}', '', (tmp_path / 'report.html').read_text())
+    assert report_text.NO_FACE not in visible and '<dt>identity' not in visible
+    assert 'id="edits"' not in visible and 'age +4' in visible
+
+
+def test_terms_that_a_run_did_without_have_no_curve():
+    run = make_run()
+    run.traces = [report.Trace('project', 'noise_reg', np.zeros((20, 2)))]
+    assert report_page._charts(run) == []
+
+
 def test_stages_are_a_list_not_a_pair(tmp_path):
     for stages in (('inverted',), ('pivot', 'tuned', 'refined'), ()):
         run = make_run(names=('Ann',), stages=stages)
