@@ -92,7 +92,9 @@ def together():
     return np.array(state.variables['x']), traces
 
 
-@pytest.mark.parametrize('rows', [1, 3, 9])
+@pytest.mark.parametrize(
+    'rows', [3, pytest.param(1, marks=pytest.mark.long), pytest.param(9, marks=pytest.mark.long)]
+)
 def test_any_number_of_rows_gives_the_numbers_of_all_at_once(together, rows, tmp_path):
     before = len(make_loop().compiled)
     left, traces = run(tmp_path, rows=rows)
@@ -114,7 +116,10 @@ def straight(tmp_path_factory):
     return run(tmp_path_factory.mktemp('straight'))
 
 
-@pytest.mark.parametrize('stop_after', [1, 4, 6])
+@pytest.mark.parametrize(
+    'stop_after',
+    [4, pytest.param(1, marks=pytest.mark.long), pytest.param(6, marks=pytest.mark.long)],
+)
 def test_an_interrupted_run_goes_on_to_the_same_numbers(straight, stop_after, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, stop_after=stop_after)

@@ -146,7 +146,7 @@ def test_one_is_read_ahead_and_no_more():
     with contextlib.closing(reading.ahead(read, range(1, 9))) as items:
         assert next(items) == 1
         assert begun in ([1], [1, 2])
-        go_on.release(3)
+        go_on.release(9)
         assert next(items) == 2 and max(begun) <= 3 and next(items) == 3
         with pytest.raises(JaxinvError, match='four'):
             next(items)
@@ -325,6 +325,7 @@ def test_whose_numbers_become_infinite_costs_a_line(finished, tmp_path, monkeypa
     assert all('metrics' in records[name] for name in NAMES if name != 'dot')
 
 
+@pytest.mark.long
 def test_nothing_usable_is_a_sentence(tmp_path):
     (tmp_path / 'bad.png').write_text('not a picture')
     config = config_of(tmp_path / 'bad.png', group=2)
