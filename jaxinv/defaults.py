@@ -52,6 +52,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.pivot.lr_rampdown = 0.25  # fraction of the run
     config.pivot.lr_rampup = 0.05
     config.pivot.noise_ramp = 0.75
+    # Identities a device at a time, which bounds its memory; 0 = all.
+    config.pivot.at_once = 8
     config.pivot.chunk_steps = 10  # steps between progress lines and checkpoints
 
     # Step 2, the generator (PTI equations 2, 3 and 7).
@@ -64,7 +66,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.tune.lpips_net = 'alex'  # or 'vgg'
     config.tune.batch_size = 0  # identities an Adam step; 0 = all (equation 3), 1 = PTI's code
     config.tune.microbatch = 1  # identities a forward pass, gradients added up; 0 = the batch
-    # Shared only: identities whose targets and features may lie on a device (69 MB each at 1024
+    # Shared only: identities whose targets and features may lie on a device (56 MB each at 1024
     # pixels); with more each microbatch comes from the host, its features anew. 0 = all
     config.tune.resident = 64
     # LPIPS at which to stop (PTI's code 0.06, single identity only); None = all steps.

@@ -18,6 +18,7 @@ from jaxinv import (
     jobs,
     latents,
     loops,
+    optimize,
     provenance,
     report,
     saving,
@@ -98,25 +99,51 @@ def invert_group(group: groups.Group, edits) -> None:
 
 
 def find_pivots(job: Job):
-    """Pivots [n, k, w_dim] of all identities in one program, and the traces of their search."""
+    """Pivots [n, k, w_dim] of all identities, and the traces of their search.
+
+    `pivot.at_once` of a device in one program, since they share nothing but its memory.
+    """
     config = job.config
     settings, _ = jobs.settings_of(config)
     projector = project.make_projector(job.generator, settings)
     statistics = jobs.w_statistics(job)
     with job.watch.stage('project'):
         targets, vgg = job.targets.images_uint8, job.nets['vgg']
-        ids = latents.identity_ids(targets)
-        key = jax.random.key(config.seed)
+        ids, names = latents.identity_ids(targets), tuple(job.targets.names)
+        key, start = jax.random.key(config.seed), time.perf_counter()
+        size = settings.at_once * job.place.shares or len(names)
+        parts = [range(i, min(i + size, len(names))) for i in range(0, len(names), size)]
+        pivots, traces = [], []
+        for part in parts:
 
-        def prepare(which, share):
-            own = images.to_float(targets[which]), ids[which]
-            start = statistics._replace(mean=jobs.with_classes(job, statistics.mean, which))
-            return projector.prepare(job.weights, vgg, *own, start, key)
+            def prepare(which, share, part=part):
+                rows = np.array(part)[which]
+                own = images.to_float(targets[rows]), ids[rows]
+                mean = jobs.with_classes(job, statistics.mean, rows)
+                return projector.prepare(
+                    job.weights, vgg, *own, statistics._replace(mean=mean), key
+                )
 
-        variables, traces = loops.with_checkpoints(
-            job, 'project', projector.loop, prepare, key, settings.num_steps, project.METRICS
-        )
-    return variables['w'], traces
+            try:
+                variables, found = loops.with_checkpoints(
+                    job,
+                    'project' if len(parts) == 1 else f'project/{part.start}',
+                    projector.loop,
+                    prepare,
+                    key,
+                    settings.num_steps,
+                    project.METRICS,
+                    names=names[part.start : part.stop],
+                    start=start,
+                )
+            except optimize.NotFinite as error:
+                error.examples = [part[i] for i in error.examples]
+                raise
+            pivots.append(np.asarray(variables['w']))
+            traces.append(found)
+    return np.concatenate(pivots), {
+        name: np.concatenate([found[name] for found in traces], axis=1) for name in traces[0]
+    }
 
 
 # --- Tuning (PTI 3.2 and 3.3) ---

@@ -21,6 +21,7 @@ def with_checkpoints(
     names=None,  # of the batch's rows; None = the targets
     members=None,  # see Placement.start
     feed=None,  # see optimize.run
+    start=None,  # when the stage began, in perf_counter's seconds; None = now
 ):
     """Runs a loop from its last checkpoint, with a status line and a checkpoint every chunk.
 
@@ -31,7 +32,7 @@ def with_checkpoints(
     key = job.place.replicate(key)
     saved = checkpoints.LoopCheckpoints(job.path / 'state' / stage, num_steps)
     progress = Progress(stage, num_steps, job.log)
-    traces, start = None, time.perf_counter()
+    traces, start = None, start or time.perf_counter()
     restored = saved.restore(state, metric_names, job.log, len(names))
     if restored is not None:
         state, traces = restored
@@ -47,7 +48,7 @@ def with_checkpoints(
             if writer is not None:
                 writer.traces(stage, traces)
             saved.save(state, traces)
-            job.watch.lap(stage, start)
+            job.watch.lap(stage.partition('/')[0], start)
             distributed.stop_if_asked()
 
         state, traces = run_loop(

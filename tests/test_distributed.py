@@ -58,6 +58,15 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
 
 
 @pytest.mark.long
+def test_two_processes_are_fed_their_own_pictures(tmp_path):
+    together(2, tmp_path / 'two.npz', 'fed:2', devices=1)
+    together(1, tmp_path / 'one.npz', 'shared:1')
+    found = dict(np.load(tmp_path / 'one.npz')) | dict(np.load(tmp_path / 'two.npz'))
+    assert largest_difference(found, 'fed:2', plain='shared:1') < 1e-12
+    assert largest_difference(found, 'fed:2', 'result', plain='shared:1') < 1e-12
+
+
+@pytest.mark.long
 def test_any_number_of_processes_goes_on_with_what_others_saved(tmp_path):
     together(2, tmp_path / 'a.npz', 'each:4', 'shared:4>', 'sam:4')
     together(1, tmp_path / 'b.npz', 'shared:1', 'each:1', 'sam:1', 'shared:>1', 'each:2>')

@@ -127,6 +127,19 @@ def test_killed_run_goes_on_to_the_same_numbers(finished, tmp_path):
 
 
 @pytest.mark.long
+def test_pivots_found_one_after_the_other_are_the_same(finished, tmp_path):
+    _, path, _ = finished
+    config = load_config('pti_multi_id')
+    config.pivot.at_once, config.tune.num_steps = 1, 0
+    experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)
+    together, alone = (np.load(folder / 'pivots.npz')['w'] for folder in (path, tmp_path / 'work'))
+    np.testing.assert_allclose(alone, together, atol=1e-4)
+    records = [json.loads(line) for line in (tmp_path / 'work' / 'metrics.jsonl').open()]
+    steps = [(stage, i) for stage in ('project/0', 'project/1') for i in range(4)]
+    assert [(r['stage'], r['step']) for r in records] == steps
+
+
+@pytest.mark.long
 def test_single_identity_tuning_saves_a_generator_each(tmp_path):
     config = load_config('pti_single_id')
     experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)

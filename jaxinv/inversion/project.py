@@ -36,6 +36,7 @@ class Settings(NamedTuple):
     lr_rampdown: float = 0.25  # fraction of the run
     lr_rampup: float = 0.05
     noise_ramp: float = 0.75
+    at_once: int = 0  # identities a device in one program (experiment.find_pivots); 0 = all
     chunk_steps: int = 20
 
 
@@ -46,6 +47,8 @@ def check(settings: Settings) -> None:
     for name in ('num_steps', 'loss_size', 'chunk_steps'):
         if getattr(settings, name) < 1:
             raise JaxinvError(f'pivot.{name} is {getattr(settings, name)}; it must be at least 1.')
+    if settings.at_once < 0:
+        raise JaxinvError(f'pivot.at_once is {settings.at_once}; it must be at least 0, all.')
 
 
 class Projector(NamedTuple):
