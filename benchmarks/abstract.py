@@ -1,0 +1,156 @@
+"""Tuning steps compiled from shapes alone: no array of a generator's size is made, nothing is run.
+
+    compiled = abstract.tuning_step(generator, pti.Settings(20), mesh, identities=8).compile()
+
+The mesh may be of devices that are not there: virtual CPU devices, or those of a topology
+(jax.experimental.topologies), for which XLA compiles just as well.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.interpreters import partial_eval
+from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxinv import generators, latents, mesh_steps
+from jaxinv.generators import stylegan2
+from jaxinv.inversion import pti
+from jaxinv.networks import lpips
+
+GENERATORS = {
+    'config-f, 1024²': lambda: stylegan2.stylegan2(1024),
+    'embedded, 512²': lambda: generators.make('mobile_stylegan_ffhq', 512),
+}
+OFF = pti.Locality(weight=0.0)
+METHODS = {
+    'shared, regularised': dict(locality=pti.Locality(norm='all_layers')),
+    'shared': dict(locality=OFF),
+    'one each': dict(shared=False, locality=OFF),
+}
+
+
+def settings(method: str, **others) -> pti.Settings:
+    return pti.Settings(**dict(num_steps=10, microbatch=1) | METHODS[method] | others)
+
+
+class Step(NamedTuple):
+    """One part of a step, which is all of it where a device has one microbatch."""
+
+    function: Callable  # (carry, args, key, part) -> carry
+    arguments: tuple  # of jax.ShapeDtypeStruct with shardings
+    params: Any  # shapes of what moves
+    parts: int  # of a step
+
+    def compile(self, **options):
+        return jax.jit(self.function, donate_argnums=0).lower(*self.arguments).compile(options)
+
+
+def tuning_step(generator, settings: pti.Settings, mesh: Mesh, identities: int) -> Step:
+    """Of the loop that `experiment.tune` runs.
+
+    mesh: with the axes data and fsdp; of a single device makes the program for one device.
+    """
+    spec, shares = generator.spec, mesh.size
+    tuner = pti.make_tuner(generator, settings, identities, shares=shares)
+    own = len(tuner.members[0])
+    key = jax.eval_shape(jax.random.key, 0)
+    picture = spec.resolution, spec.resolution, 3
+    given = (
+        jax.eval_shape(generator.init, key),
+        {name: _shape(x) for name, x in lpips.shapes(settings.lpips_net).items()},
+        _shape((own, *picture)),
+        _shape((own, 1, spec.w_dim)),
+        _shape((own,), np.uint32),
+        _shape((spec.w_dim,)),
+    )
+    state, args = jax.eval_shape(tuner.prepare, *given)
+    if tuner.examples is not None:
+        targets = np.broadcast_to(np.uint8(0), (identities, *picture))
+        pivots = np.zeros((identities, 1, spec.w_dim), np.float32)
+        ids = np.zeros(identities, np.uint32)
+        args |= jax.eval_shape(lambda: tuner.examples(targets, pivots, ids, 0, 0))
+    part = _shape((), np.int32) if tuner.loop.parts > 1 else None
+    if shares == 1:
+        place = SingleDeviceSharding(mesh.devices.item())
+        arguments = jax.eval_shape(tuner.loop.begin, state), args, key, part
+        arguments = jax.tree.map(lambda x: _shape(x.shape, x.dtype, place), arguments)
+        return Step(tuner.loop.part.__wrapped__, arguments, state.variables, tuner.loop.parts)
+    loop = tuner.loop.on(mesh)
+    state_specs, args_specs = mesh_steps.specs(mesh, loop.rows, loop.optimizer, state, args)
+    state, args = (
+        _with_specs(lambda x, spec: _shape(_whole(x, spec, shares), x.dtype), *pair)
+        for pair in ((state, state_specs), (args, args_specs))
+    )
+    carry = jax.eval_shape(tuner.loop.begin, state)
+    count = mesh.shape[mesh_steps.DATA]
+    total = jax.tree.map(lambda x: _shape((count, *x.shape), x.dtype), carry.total)
+    carry = carry._replace(total=total)
+    carry_specs = mesh_steps.carry_specs(mesh, loop.rows, loop.optimizer, carry)
+    arguments = _with_specs(
+        lambda x, spec: _shape(x.shape, x.dtype, NamedSharding(mesh, spec)),
+        (carry, args, key, part),
+        (carry_specs, args_specs, P(), None if part is None else P()),
+    )
+    return Step(loop.part.__wrapped__, arguments, state.variables, loop.parts)
+
+
+def _shape(shape, dtype=np.float32, sharding=None):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+
+def _with_specs(function, tree, specs):
+    is_spec = lambda x: isinstance(x, P)  # noqa: E731
+    return jax.tree.map(lambda spec, x: function(x, spec), specs, tree, is_leaf=is_spec)
+
+
+def _whole(x, spec, shares):
+    """Of an array that leads with one share's rows, the shape with all rows."""
+    axis = mesh_steps.row_axis(spec)
+    return tuple(size * shares if i == axis else size for i, size in enumerate(x.shape))
+
+
+def one_device() -> Mesh:
+    return Mesh(np.array(jax.devices()[:1]).reshape(1, 1), mesh_steps.AXES)
+
+
+def argument_bytes(step: Step) -> int:
+    """Of the arguments that a step on one device uses."""
+    jaxpr = jax.make_jaxpr(step.function)(*step.arguments).jaxpr
+    wanted = [True] * len(jaxpr.outvars)
+    _, used = partial_eval.dce_jaxpr(jaxpr, wanted, instantiate=False)
+    leaves = jax.tree.leaves(step.arguments)
+    # A key is two numbers of 32 bits.
+    sizes = [
+        x.size * (8 if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize)
+        for x in leaves
+    ]
+    return sum(size for size, used in zip(sizes, used, strict=True) if used)
+
+
+def kept_bytes(generator, settings: pti.Settings) -> int:
+    """What the forward pass of one identity keeps for its gradient: a lower bound of the memory
+    that a step takes beside its arguments, whatever compiles it."""
+    step = tuning_step(generator, settings._replace(shared=True), one_device(), 1)
+    carry, args, key, _ = step.arguments
+    found = []
+
+    def trace(params, args, key):
+        own = {name: x[0] for name, x in args['examples'].items() if name != 'target_features'}
+        own['target_features'] = tuple(x[0] for x in args['examples']['target_features'])
+
+        def objective(params):
+            draw = latents.identity_normals
+            return pti._terms(generator, settings, draw, params, args, own, 0, key, True)[
+                'loss'
+            ].sum()
+
+        _, pull = jax.vjp(objective, params)
+        given = {id(x) for x in jax.tree.leaves((params, args, own))}
+        kept = {id(x): x for x in jax.tree.leaves(pull) if id(x) not in given}
+        found.append(sum(x.size * x.dtype.itemsize for x in kept.values()))
+
+    jax.eval_shape(trace, carry.state.variables, args, key)
+    return found[0]

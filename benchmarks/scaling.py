@@ -1,0 +1,119 @@
+r"""What tuning costs on many devices, from programs that are compiled and never run.
+
+    python benchmarks/scaling.py compile --out=docs/scaling.json [--devices=1,8] [--only=TEXT]
+    python benchmarks/scaling.py tables docs/scaling.json
+
+compile starts one process for each number of virtual CPU devices and leaves out what OUT has
+already. Each program is that of one microbatch of one identity a device. Its machine code is not
+optimised, which nobody needs and which takes most of the time; what XLA does before that is as
+usual. tables prints what docs/scaling.md shows.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import abstract
+import counts
+import jax
+import numpy as np
+import predictions
+from jax.sharding import Mesh
+
+from jaxinv import collectives
+
+# Nobody runs it, so its machine code may be bad; the scheduler is the one that steps are run with.
+OPTIONS = {
+    'xla_backend_optimization_level': 0,
+    'xla_llvm_disable_expensive_passes': True,
+    'xla_cpu_enable_concurrency_optimized_scheduler': False,
+}
+
+
+def cases(devices: int):
+    """To compile on so many: (generator, method, (data, fsdp), identities, tune.resident)."""
+    for generator in abstract.GENERATORS:
+        for method in abstract.METHODS:
+            yield generator, method, (devices, 1), devices, 0
+        if devices > 1:
+            yield generator, 'shared, regularised', (devices // 4, 4), devices, 0
+    if devices == 1:
+        yield 'config-f, 1024²', 'shared', (1, 1), 512, 1
+
+
+def compiled(generator, method, sizes, identities, resident) -> dict:
+    """What there is to know of a program."""
+    devices = np.array(jax.devices()[: sizes[0] * sizes[1]]).reshape(sizes)
+    mesh = Mesh(devices, ('data', 'fsdp'))
+    settings = abstract.settings(method, resident=resident)
+    start = time.perf_counter()
+    step = abstract.tuning_step(abstract.GENERATORS[generator](), settings, mesh, identities)
+    program = step.compile(**OPTIONS)
+    memory = program.memory_analysis()
+    sent, by_ring = collections.Counter(), collections.Counter()
+    for message in collectives.read(program.as_text()):
+        axis = collectives.axis(message, mesh.shape)
+        sent[f'{message.kind} {axis}'] += message.bytes
+        by_ring[axis] += message.sent(mesh.size)
+    return {
+        'params': sum(4 * int(np.prod(x.shape)) for x in jax.tree.leaves(step.params)),
+        'flops': counts.of_function(step.function, step.arguments),
+        'flops_xla': program.cost_analysis()['flops'],
+        'arguments': memory.argument_size_in_bytes,
+        'outputs': memory.output_size_in_bytes,
+        'in_place': memory.alias_size_in_bytes,
+        'temporary': memory.temp_size_in_bytes,
+        'collectives': dict(sent),
+        'ring': dict(by_ring),
+        'seconds': round(time.perf_counter() - start, 1),
+    }
+
+
+def name(generator, method, sizes, identities, resident) -> str:
+    return f'{generator}; {method}; {sizes[0]},{sizes[1]}; {identities}; {resident}'
+
+
+def compile_all(out: pathlib.Path, devices, only: str) -> None:
+    found = json.loads(out.read_text()) if out.exists() else {}
+    for count in devices:
+        wanted = [case for case in cases(count) if only in name(*case) and name(*case) not in found]
+        if not wanted:
+            continue
+        environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(count)}
+        command = [sys.executable, __file__, 'child', json.dumps(wanted)]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
+            for line in child.stdout:
+                found |= json.loads(line)
+                out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + '\n')
+                print(line[:70], flush=True)
+        if child.returncode:
+            sys.exit(child.returncode)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest='command', required=True)
+    command = commands.add_parser('compile')
+    command.add_argument('--out', type=pathlib.Path, required=True)
+    command.add_argument('--devices', default='1,8,64,256')
+    command.add_argument('--only', default='', help='Of the programs those whose name has this.')
+    commands.add_parser('tables').add_argument('file', type=pathlib.Path)
+    commands.add_parser('child').add_argument('cases')
+    given = parser.parse_args()
+    if given.command == 'compile':
+        compile_all(given.out, [int(n) for n in given.devices.split(',')], given.only)
+    elif given.command == 'child':
+        for case in json.loads(given.cases):
+            case[2] = tuple(case[2])
+            print(json.dumps({name(*case): compiled(*case)}), flush=True)
+    else:
+        print(predictions.tables(json.loads(given.file.read_text())))
+
+
+if __name__ == '__main__':
+    main()
