@@ -8,9 +8,9 @@ generator at 512 pixels, so many at once, in seconds and in seconds of processor
 cores), which other work beside it lengthens less; pictures an hour from these and the default
 budget, 100 + 80 steps, without reading, compiling and measuring.
 
-memory: whole runs of pti_single_id on made-up pictures, a process each, with 32 pixels but
-config-f's widths (24 million parameters, so that generators are what counts), two steps of each
-kind, in groups of 8 with two slots, and without either.
+memory: whole runs of pti_single_id on made-up pictures, a process each, with 32 pixels but 256
+channels and no regulariser, so that generators are what counts; two steps of each kind, in groups
+of 8 with two slots, and without either.
 """
 
 import json
@@ -27,7 +27,17 @@ import numpy as np
 import PIL.Image
 from absl import app, flags
 
-from jaxinv import data, defaults, experiment, generators, images, latents, memory, provenance
+from jaxinv import (
+    assets,
+    data,
+    defaults,
+    experiment,
+    generators,
+    images,
+    latents,
+    memory,
+    provenance,
+)
 from jaxinv.generators import stored
 from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.inversion import project, pti
@@ -85,7 +95,7 @@ def step_time(loop, state, args, key) -> tuple[float, float]:
 def measure_memory():
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
-        generator = stylegan2(32)
+        generator = stylegan2(32, channel_max=256)
         weights = jax.jit(generator.init)(jax.random.key(0))
         stored.write(scratch / 'generator.safetensors', generator, weights)
         random = np.random.RandomState(0)
@@ -121,6 +131,7 @@ def measure_memory():
 def one(scratch, n, group, slots):
     """A whole run; prints its peak memory."""
     start = time.perf_counter()
+    jax.config.update('jax_compilation_cache_dir', str(assets.cache_dir() / 'programs'))
     config = defaults.get_config()
     config.generator = f'{scratch}/generator.safetensors'
     config.data.images = ','.join(f'{scratch}/{i:04}/face.png' for i in range(int(n)))
@@ -128,7 +139,7 @@ def one(scratch, n, group, slots):
     config.w_statistics.num_samples = 100
     config.pivot.num_steps = config.tune.num_steps = 2
     config.tune.shared, config.edits, config.drift.num_samples = False, (), 1
-    config.tune.save = 'bfloat16'
+    config.tune.save, config.locality.weight = 'bfloat16', 0.0
     config.group, config.tune.slots = int(group), int(slots)
     with tempfile.TemporaryDirectory() as work:
         experiment.run(config, pathlib.Path(work) / 'work', log=lambda *_, **__: None)
