@@ -1,12 +1,16 @@
 """Many identities with a generator each: pictures an hour, and memory against their number.
 
     python benchmarks/identities.py rate [--at_once=1,2,4] [--steps=2]
+    python benchmarks/identities.py slots IDENTITIES SLOTS
     python benchmarks/identities.py memory [--identities=8,32,128] [--all_at_once=8,16]
 
 rate: steps of projection and of tuning (pti_single_id, with its regulariser) with the embedded
 generator at 512 pixels, so many at once, in seconds and in seconds of processor time (all
 cores), which other work beside it lengthens less; pictures an hour from these and the default
 budget, 100 + 80 steps, without reading, compiling and measuring.
+
+slots: peak memory of tuning in slots with checkpoints, of stand-ins for generators: 4 MB each and
+their moments, two steps.
 
 memory: whole runs of pti_single_id on made-up pictures, a process each, with 32 pixels but 256
 channels and no regulariser, so that generators are what counts; two steps of each kind, in groups
@@ -24,6 +28,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import PIL.Image
 from absl import app, flags
 
@@ -36,7 +41,10 @@ from jaxinv import (
     images,
     latents,
     memory,
+    optimize,
+    placement,
     provenance,
+    slots,
 )
 from jaxinv.generators import stored
 from jaxinv.generators.stylegan2 import stylegan2
@@ -90,6 +98,41 @@ def step_time(loop, state, args, key) -> tuple[float, float]:
         state, *_ = jax.block_until_ready(loop.chunk(state, args, key, 1))
         times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
     return min(clock for clock, _ in times), min(cores for _, cores in times)
+
+
+def measure_slots(count, rows):
+    size = 1_000_000
+
+    def objective(variables, args, step, key):
+        loss = jnp.mean((variables['x'] - args['examples']['target'][:, None]) ** 2, axis=1)
+        return loss.sum(), {'loss': loss}
+
+    optimizer = optimize.each_row(optax.adam(0.1))
+    update = optimize.gradient_update(objective, optimizer)
+    rows_of = optimize.Rows(variables=True, args={'examples': 0})
+    loop = optimize.make_loop(update, optimizer, ('loss',), chunk_steps=2, rows=rows_of)
+
+    def prepare(which, share):
+        target = jnp.asarray(which, jnp.float32)
+        examples = {'target': target, 'begun': jnp.zeros(len(which), jnp.int32)}
+        state = loop.init({'x': jnp.zeros([len(which), size])}, len(which))
+        return state, {'examples': examples}
+
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = pathlib.Path(scratch)
+        slots.run(
+            loop,
+            placement.Placement(),
+            prepare,
+            jax.random.key(0),
+            2,
+            ('loss',),
+            count=int(count),
+            slots=int(rows),
+            folder=scratch / 'state',
+            finish=lambda one: np.save(scratch / 'last.npy', np.asarray(one.variables['x'])),
+        )
+    print(f'{count} identities, {rows} slots: {provenance.peak_memory_gb():.2f} GB')
 
 
 def measure_memory():
@@ -147,7 +190,7 @@ def one(scratch, n, group, slots):
 
 
 def main(argv):
-    what = {'rate': rate, 'memory': measure_memory, 'one': one}
+    what = {'rate': rate, 'slots': measure_slots, 'memory': measure_memory, 'one': one}
     what[argv[1]](*argv[2:])
 
 
