@@ -4,10 +4,10 @@
     python benchmarks/identities.py slots IDENTITIES SLOTS
     python benchmarks/identities.py memory [--identities=8,32,128] [--all_at_once=8,16]
 
-rate: steps of projection and of tuning (pti_single_id, with its regulariser) with the embedded
-generator at 512 pixels, so many at once, in seconds and in seconds of processor time (all
-cores), which other work beside it lengthens less; pictures an hour from these and the default
-budget, 100 + 80 steps, without reading, compiling and measuring.
+rate: steps of projection and of tuning (pti_single_id, with its regulariser), so many at once, in
+seconds and in seconds of processor time (all cores), which other work beside it lengthens less;
+pictures an hour from these and the default budget, 100 + 80 steps, without reading, compiling and
+measuring.
 
 slots: peak memory of tuning in slots with checkpoints, of stand-ins for generators: 4 MB each and
 their moments, two steps.
@@ -51,6 +51,7 @@ from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.inversion import project, pti
 from jaxinv.networks import lpips
 
+_GENERATOR = flags.DEFINE_string('generator', 'mobile_stylegan_ffhq', 'rate: its name.')
 _AT_ONCE = flags.DEFINE_list('at_once', '1,2,4', 'rate: identities in a program.')
 _STEPS = flags.DEFINE_integer('steps', 2, 'rate: steps timed, after the first one.')
 _IDENTITIES = flags.DEFINE_list('identities', '8,32,128', 'memory: in groups, with slots.')
@@ -59,12 +60,12 @@ BUDGET = {'projection': 100, 'tuning': 80}
 
 
 def rate():
-    generator, weights = generators.load('mobile_stylegan_ffhq', 512)
-    demo = data.load_targets('demo', 512).images_uint8
+    generator, weights = generators.load(_GENERATOR.value)
+    demo = data.load_targets('demo', generator.spec.resolution).images_uint8
     nets = {net: lpips.load(net) for net in ('alex', 'vgg')}
     statistics = latents.w_statistics(generator, weights, 1000)
     key = jax.random.key(0)
-    print(provenance.devices())
+    print(f'{generator.spec.name}, {generator.spec.resolution} pixels, {provenance.devices()}')
     print(f'{"":>8}{"projection, s":>18}{"tuning, s":>18}{"pictures an hour":>22}{"GB":>7}')
     print(f'{"at once":>8}' + f'{"clock":>9}{"cores":>9}' * 2 + f'{"clock":>11}{"cores":>11}')
     for n in map(int, _AT_ONCE.value):
