@@ -25,7 +25,9 @@ def small(request, tiny):
     if request.param == 'mobile_stylegan':
         return tiny
     generator = stylegan2(16, z_dim=8, w_dim=8, mapping_layers=2, channels=(8, 8, 4))
-    return generator, jax.jit(generator.init)(KEY)
+    return generator, jax.jit(generator.init)(
+        jax.random.key(1, impl='unsafe_rbg')
+    )  # compiles sooner
 
 
 @pytest.fixture(scope='module')
