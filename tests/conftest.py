@@ -16,6 +16,8 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 LONGEST_FIRST = (
     'test_experiment',
+    'test_placement',
+    'test_distributed',
     'test_stylegan2_end_to_end',
     'test_sam_experiment',
     'test_inversion',
@@ -43,6 +45,9 @@ EXHAUSTIVE = (
     'test_single_identity_tuning_saves',
     'test_any_size',
     '[proj_wnoise]',
+    '[multi_reg]',
+    'test_rosinality_with_512_channels',
+    'test_random_weights_make_images_and_reach_every_gradient',
     'test_placement.py',
     'test_distributed.py',
     'test_slots.py::test_tuning_in_slots',
