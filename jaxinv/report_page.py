@@ -295,8 +295,9 @@ def _charts(run: Run) -> list[dict[str, Any]]:
     charts = []
     for trace in run.traces:
         values = np.asarray(trace.values, np.float64)
-        if not np.nan_to_num(values).any():
-            continue  # a term that the run did without
+        over_steps = (trace.first_step, trace.step) == (0, 1.0)
+        if over_steps and not np.nan_to_num(values).any():
+            continue  # a term that the run did without; over thresholds 0 is an answer
         title = column_of(trace.metric, METRICS).title
         label = f'{title} during {trace.stage}'
         chart = curves.svg(
