@@ -11,8 +11,8 @@ networks and compiled programs; its last rows are filled up, so that nothing com
 thread reads and aligns the next group meanwhile. What the manifest has is not done again, and
 pictures that came later make groups of their own.
 
-Of several processes each takes every so manieth group, on its own devices, and nothing is sent
-until all are finished.
+Of P processes each takes every P-th group, on its own devices, and nothing is sent until all are
+finished.
 """
 
 import contextlib
