@@ -117,17 +117,6 @@ def find(images) -> files.Found:
     return _demo() if images == 'demo' else files.find(images)
 
 
-def load(found: files.Found, way: Way, asked: str) -> Targets:
-    """The targets of pictures that were found; asked: for them, in words. Raises NoImages."""
-    skipped = list(found.skipped)
-    rows = [row for stem, file in found.files for row in read(stem, file, way, skipped)]
-    if not rows:
-        wanted = {'face': 'face', 'none': 'picture'}[way.align]
-        wanted = 'square picture' if way.aligned else wanted
-        raise NoImages(nothing_left(asked, found.files, skipped, wanted))
-    return collect(rows, skipped)
-
-
 class Row(NamedTuple):
     """A target to be; see Targets."""
 
@@ -135,6 +124,30 @@ class Row(NamedTuple):
     image_uint8: np.ndarray
     mask: np.ndarray  # [h, w]
     source: dict
+
+
+def read_all(members, way: Way, log=None) -> tuple[list[Row], list[dict]]:
+    """The targets in pictures [(name wanted, file), ...], and {'file', 'reason'} of others."""
+    rows, skipped = [], []
+    for count, (stem, file) in enumerate(members, start=1):
+        rows += read(stem, file, way, skipped)
+        if log and count % 50 == 0:
+            log(f'{count} of {len(members)} pictures read.', flush=True)
+    return rows, skipped
+
+
+def load(found: files.Found, way: Way, asked: str, log=None, reader=read_all) -> Targets:
+    """The targets of pictures that were found; asked: for them, in words. Raises NoImages.
+
+    reader: read_all, or reading.together where there are several processes.
+    """
+    rows, reasons = reader(found.files, way, log)
+    skipped = found.skipped + reasons
+    if not rows:
+        wanted = {'face': 'face', 'none': 'picture'}[way.align]
+        wanted = 'square picture' if way.aligned else wanted
+        raise NoImages(nothing_left(asked, found.files, skipped, wanted))
+    return collect(rows, skipped)
 
 
 def read(stem: str, file, way: Way, skipped: list[dict]) -> list[Row]:
@@ -169,10 +182,10 @@ def collect(rows: Sequence[Row], skipped: list[dict]) -> Targets:
     )
 
 
-def load_for(settings, spec, log=print) -> Targets:
+def load_for(settings, spec, log=print, reader=read_all) -> Targets:
     """The targets that config.data asks for, as the generator of this spec expects them."""
     found, asked = find_for(settings)
-    return load(found, way_for(settings, spec, log), asked)
+    return load(found, way_for(settings, spec, log), asked, log, reader)
 
 
 def find_for(settings) -> tuple[files.Found, str]:

@@ -155,6 +155,20 @@ def everybodys(value: int) -> list[int]:
     return multihost_utils.process_allgather(np.array([value])).reshape(-1).tolist()
 
 
+def everybodys_bytes(value: bytes) -> list[bytes]:
+    """The same for bytes. They lie on every device meanwhile."""
+    if not several():
+        return [value]
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    lengths = everybodys(len(value))
+    buffer = np.zeros(1 << max(lengths).bit_length(), np.uint8)  # few sizes, hence few programs
+    buffer[: len(value)] = np.frombuffer(value, np.uint8)
+    rows = np.asarray(multihost_utils.process_allgather(buffer))
+    return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
+
+
 def firsts(text: str) -> str:
     """The text that process 0 has. All must call it."""
     if not several():

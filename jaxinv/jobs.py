@@ -16,6 +16,7 @@ from jaxinv import (
     generators,
     latents,
     placement,
+    reading,
 )
 from jaxinv import edits as edits_lib
 from jaxinv import workdir as workdirs
@@ -51,7 +52,8 @@ def begin(config, path, opened, overwrite, start, log, nouns=('identity', 'ident
     """
     generator, weights, about = opened
     place = placement.make(config.get('mesh', ''))
-    targets = data.load_for(config.data, generator.spec, log)
+    reader = reading.together if distributed.several() else data.read_all
+    targets = data.load_for(config.data, generator.spec, log, reader)
     for item in targets.skipped:
         log(f'Skipped {item["file"]}: {item["reason"]}')
     count = len(targets.names)

@@ -25,8 +25,8 @@ def free_port():
         return s.getsockname()[1]
 
 
-def together(count, *arguments, devices=2, dtype='float64'):
-    """Starts so many processes of placement_cases.py and waits for them."""
+def together(count, *arguments, devices=2, dtype='float64', script=CASES_FILE):
+    """Starts so many processes of a script, placement_cases.py, and waits for them."""
     port, running = free_port(), []
     for index in range(count):
         own = environment(devices, dtype) | {
@@ -34,7 +34,7 @@ def together(count, *arguments, devices=2, dtype='float64'):
             'JAXINV_NUM_PROCESSES': str(count),
             'JAXINV_PROCESS_ID': str(index),
         }
-        command = [sys.executable, str(CASES_FILE), *map(str, arguments)]
+        command = [sys.executable, str(script), *map(str, arguments)]
         running.append(
             subprocess.Popen(
                 command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
