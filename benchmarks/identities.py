@@ -2,7 +2,7 @@
 
     python benchmarks/identities.py rate [--at_once=1,2,4] [--steps=2]
     python benchmarks/identities.py slots IDENTITIES SLOTS
-    python benchmarks/identities.py memory [--identities=8,32,128] [--all_at_once=8,16]
+    python benchmarks/identities.py memory [--identities=8,32,128] [--all_at_once=8,16,32]
 
 rate: steps of projection and of tuning (pti_single_id, with its regulariser), so many at once, in
 seconds and in seconds of processor time (all cores), which other work beside it lengthens less;
@@ -14,7 +14,7 @@ their moments, two steps.
 
 memory: whole runs of pti_single_id on made-up pictures, a process each, with 32 pixels but 256
 channels and no regulariser, so that generators are what counts; two steps of each kind, in groups
-of 8 with two slots, and without either.
+of 8 with two slots, in groups of one, and without either.
 """
 
 import json
@@ -55,7 +55,8 @@ _GENERATOR = flags.DEFINE_string('generator', 'mobile_stylegan_ffhq', 'rate: its
 _AT_ONCE = flags.DEFINE_list('at_once', '1,2,4', 'rate: identities in a program.')
 _STEPS = flags.DEFINE_integer('steps', 2, 'rate: steps timed, after the first one.')
 _IDENTITIES = flags.DEFINE_list('identities', '8,32,128', 'memory: in groups, with slots.')
-_ALL_AT_ONCE = flags.DEFINE_list('all_at_once', '8,16', 'memory: without groups and slots.')
+_ONE_BY_ONE = flags.DEFINE_list('one_by_one', '32', 'memory: in groups of one.')
+_ALL_AT_ONCE = flags.DEFINE_list('all_at_once', '8,16,32', 'memory: without groups and slots.')
 BUDGET = {'projection': 100, 'tuning': 80}
 
 
@@ -143,7 +144,7 @@ def measure_memory():
         weights = jax.jit(generator.init)(jax.random.key(0))
         stored.write(scratch / 'generator.safetensors', generator, weights)
         random = np.random.RandomState(0)
-        most = max(map(int, _IDENTITIES.value + _ALL_AT_ONCE.value))
+        most = max(map(int, _IDENTITIES.value + _ONE_BY_ONE.value + _ALL_AT_ONCE.value))
         for i in range(most):
             blocks = PIL.Image.fromarray(random.randint(0, 255, (4, 4, 3)).astype(np.uint8))
             folder = scratch / f'{i:04}'
@@ -151,6 +152,7 @@ def measure_memory():
             blocks.resize((64, 64), PIL.Image.Resampling.BICUBIC).save(folder / 'face.png')
         print(f'{"identities":>10}{"group":>7}{"slots":>7}{"GB":>7}{"seconds":>9}')
         cases = [(int(n), 8, 2) for n in _IDENTITIES.value]
+        cases += [(int(n), 1, 0) for n in _ONE_BY_ONE.value]
         cases += [(int(n), 0, 0) for n in _ALL_AT_ONCE.value]
         for n, group, slots in cases:
             command = [

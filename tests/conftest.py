@@ -70,6 +70,7 @@ EXHAUSTIVE = (
     'test_groups_end_as_all_at_once',
     'test_an_interrupted_group',
     'test_two_processes_share_the_groups',
+    'test_processes_share_what_one_would_read[3]',
 )
 
 
