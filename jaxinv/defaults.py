@@ -52,7 +52,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.pivot.lr_rampdown = 0.25  # fraction of the run
     config.pivot.lr_rampup = 0.05
     config.pivot.noise_ramp = 0.75
-    # Identities a device at a time, which bounds its memory; 0 = all.
+    # Identities a device at a time, which bounds its memory; 0 = all. Results are the same.
     config.pivot.at_once = 8
     config.pivot.chunk_steps = 10  # steps between progress lines and checkpoints
 

@@ -18,7 +18,6 @@ from jaxinv import (
     jobs,
     latents,
     loops,
-    optimize,
     provenance,
     report,
     saving,
@@ -99,51 +98,31 @@ def invert_group(group: groups.Group, edits) -> None:
 
 
 def find_pivots(job: Job):
-    """Pivots [n, k, w_dim] of all identities, and the traces of their search.
-
-    `pivot.at_once` of a device in one program, since they share nothing but its memory.
-    """
+    """Pivots [n, k, w_dim] of all identities, and the traces of their search."""
     config = job.config
     settings, _ = jobs.settings_of(config)
     projector = project.make_projector(job.generator, settings)
     statistics = jobs.w_statistics(job)
     with job.watch.stage('project'):
         targets, vgg = job.targets.images_uint8, job.nets['vgg']
-        ids, names = latents.identity_ids(targets), tuple(job.targets.names)
-        key, start = jax.random.key(config.seed), time.perf_counter()
-        size = settings.at_once * job.place.shares or len(names)
-        parts = [range(i, min(i + size, len(names))) for i in range(0, len(names), size)]
-        pivots, traces = [], []
-        for part in parts:
+        ids, key = latents.identity_ids(targets), jax.random.key(config.seed)
 
-            def prepare(which, share, part=part):
-                rows = np.array(part)[which]
-                own = images.to_float(targets[rows]), ids[rows]
-                mean = jobs.with_classes(job, statistics.mean, rows)
+        def find(rows, run):
+            def prepare(which, share):
+                own = rows[which]
+                mean = jobs.with_classes(job, statistics.mean, own)
                 return projector.prepare(
-                    job.weights, vgg, *own, statistics._replace(mean=mean), key
+                    job.weights,
+                    vgg,
+                    images.to_float(targets[own]),
+                    ids[own],
+                    statistics._replace(mean=mean),
+                    key,
                 )
 
-            try:
-                variables, found = loops.with_checkpoints(
-                    job,
-                    'project' if len(parts) == 1 else f'project/{part.start}',
-                    projector.loop,
-                    prepare,
-                    key,
-                    settings.num_steps,
-                    project.METRICS,
-                    names=names[part.start : part.stop],
-                    start=start,
-                )
-            except optimize.NotFinite as error:
-                error.examples = [part[i] for i in error.examples]
-                raise
-            pivots.append(np.asarray(variables['w']))
-            traces.append(found)
-    return np.concatenate(pivots), {
-        name: np.concatenate([found[name] for found in traces], axis=1) for name in traces[0]
-    }
+            return run(projector.loop, prepare, key, settings.num_steps, project.METRICS)['w']
+
+        return loops.in_parts(job, 'project', settings.at_once, find)
 
 
 # --- Tuning (PTI 3.2 and 3.3) ---

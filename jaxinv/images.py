@@ -207,9 +207,9 @@ def _unidentified(path: pathlib.Path, data: bytes) -> str:
     return f'{path.name} is not an image but {kind}, whatever its name says.'
 
 
-def to_float(images_uint8) -> jax.Array:
-    """uint8 [0, 255] -> float32 [-1, 1], any shape."""
-    return jnp.asarray(images_uint8, jnp.float32) / 127.5 - 1.0
+def to_float(images_uint8, numpy=jnp):
+    """uint8 [0, 255] -> float32 [-1, 1], any shape; numpy=np: on the host."""
+    return numpy.asarray(images_uint8, numpy.float32) / 127.5 - 1.0
 
 
 def to_uint8(images) -> np.ndarray:

@@ -88,7 +88,7 @@ def measure(
     spaces=None,  # None = all that the generator has
     valid=None,
     key=None,
-    run=None,  # (loop, prepare, key, num_steps) -> (variables, traces); None = without checkpoints
+    run=None,  # (loop, prepare, key, num_steps) -> variables; None = without checkpoints
 ) -> Measured:
     """Inverts into each space alone, all images and spaces as one batch, and compares (equation 1).
 
@@ -109,7 +109,7 @@ def measure(
         state, _ = optimize.run(inverter.loop, state, args, key, settings.num_steps)
         variables = state.variables
     else:
-        variables, _ = run(inverter.loop, prepare, key, settings.num_steps)
+        variables = run(inverter.loop, prepare, key, settings.num_steps)
     codes, b = inverter.codes(variables), len(targets)
     maps, images = {}, {}
     for i, space in enumerate(spaces):
@@ -245,9 +245,16 @@ class Sweep(NamedTuple):
 
 
 def sweep(
-    maps: dict, labels, taus, spec: GeneratorSpec, *, valid=None, resample: str = 'bilinear'
+    maps: dict,
+    labels,
+    taus,
+    spec: GeneratorSpec,
+    *,
+    valid=None,
+    resample: str = 'bilinear',
+    at_once: int = 0,  # pictures in the program, which bounds its memory; 0 = all
 ) -> Sweep:
-    """Selections, masks and areas for all thresholds taus [t] in one program.
+    """Selections, masks and areas for all thresholds taus [t] in one program, on the host.
 
     With t * b rows for the inverter (`rows_of`) the curve of reconstruction against editability
     takes one inversion.
@@ -266,8 +273,19 @@ def sweep(
 
         return jax.vmap(one)(taus)
 
-    valid = _weight(np.shape(labels), valid)[..., None]
-    return compute(_stack(maps), jnp.asarray(labels), jnp.asarray(taus, jnp.float32), valid)
+    valid = None if valid is None else np.broadcast_to(valid, (*np.shape(labels), 1))
+    taus, parts = jnp.asarray(taus, jnp.float32), []
+    for rows in batches(len(labels), at_once):
+        own = None if valid is None else valid[rows]
+        own = compute(_stack({s: m[rows] for s, m in maps.items()}), labels[rows], taus, own)
+        parts.append(jax.device_get(own))
+    return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
+
+
+def batches(count: int, size: int) -> list[slice]:
+    """0 ... count - 1, `size` at a time; 0 = all."""
+    size = size or count
+    return [slice(i, min(i + size, count)) for i in range(0, count, size)]
 
 
 def rows_of(masks: dict) -> dict:

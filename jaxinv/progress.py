@@ -12,14 +12,15 @@ import numpy as np
 class Progress:
     """Prints `tune    40/80  loss 0.2113  l2 0.0412 ...  2.31 s/step  1m32s left`."""
 
-    def __init__(self, stage: str, num_steps: int, log=print):
-        self._stage, self._num_steps, self._log = stage, num_steps, log
+    def __init__(self, stage: str, num_steps: int, log=print, later: int = 0):
+        """later: steps that follow these in the same stage, which the time left is for, too."""
+        self._stage, self._num_steps, self._log, self._later = stage, num_steps, log, later
         self._start = time.perf_counter()
         self._first = None  # (time, step) after the first chunk, whose pace includes compiling
 
     def __call__(self, step: int, traces: Mapping[str, np.ndarray]) -> None:
         now = time.perf_counter()
-        parts = [f'{self._stage:<8}{step:>4}/{self._num_steps}']
+        parts = [f'{self._stage:<7} {step:>4}/{self._num_steps}']
         for name, rows in traces.items():
             if len(rows) and np.isfinite(rows[-1]).any():
                 parts.append(f'{name} {np.nanmean(rows[-1]):.4f}')
@@ -29,7 +30,7 @@ class Progress:
         elif step > self._first[1]:
             pace = (now - self._first[0]) / (step - self._first[1])
             parts.append(f'{pace:.2f} s/step')
-            parts.append(f'{duration(pace * (self._num_steps - step))} left')
+            parts.append(f'{duration(pace * (self._num_steps - step + self._later))} left')
         self._log('  '.join(parts), flush=True)
 
 

@@ -20,7 +20,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.locality.weight = 0.0
 
     # The joint search (SAM, equations 5 to 8); comments in jaxinv/inversion/sam.py.
-    config.sam = ml_collections.ConfigDict(sam.Settings(num_steps=100, chunk_steps=25)._asdict())
+    settings = sam.Settings(num_steps=100, chunk_steps=25)
+    config.sam = ml_collections.ConfigDict(settings._asdict())
+    # Pictures a device at a time, to measure and to search, which bounds its memory; 0 = all. When
+    # measured each takes that of spaces_at_once, and in a sweep each threshold is a picture.
+    config.sam.at_once = 8
     config.prior = ml_collections.ConfigDict(sam_prior.Settings()._asdict())
     config.gaussian_prior_weight = 1e-6  # prior_weight of the method gaussian_prior
 

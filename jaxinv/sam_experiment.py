@@ -9,7 +9,6 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxinv import (
@@ -158,10 +157,12 @@ def prior_settings(config) -> sam_prior.Settings:
 
 
 class Inverted(NamedTuple):
-    pivots: Any  # [n, 1 or num_ws, w_dim]
+    """On the host, but for weights and prior."""
+
+    pivots: np.ndarray  # [n, 1 or num_ws, w_dim]
     weights: Any  # of the generator, tuned or not
     codes: sam.Codes
-    masks: dict[str, Any]
+    masks: dict[str, np.ndarray]
     prior: sam_prior.Prior
     regions: sam_regions.Regions | None  # of the methods that choose
     traces: list  # [(stage, traces)]
@@ -180,13 +181,14 @@ def invert(job: Job) -> Inverted:
         traces.append(('tune', tuned))
     settings = prior_settings(config)
     prior = sam_files.prior_of(job.generator, job.weights, settings, config.generator)
-    w_plus = jnp.broadcast_to(pivots, (len(pivots), spec.num_ws, spec.w_dim))
+    w_plus = np.broadcast_to(pivots, (len(pivots), spec.num_ws, spec.w_dim))
     if method in ('w', 'pti'):
         codes = sam.Codes(w_plus, {})
         return Inverted(pivots, weights, codes, {}, prior, None, traces)
     regions = None
     if method in SINGLE:
         masks = sam.full_masks(spec, [named(SINGLE[method], spec)] * len(pivots))
+        masks = jax.device_get(masks)
     else:
         settings = measuring_settings(config)
         regions = sam_regions.find(job, segments, weights, w_plus, prior, settings)
@@ -218,6 +220,8 @@ def only(inverted: Inverted, i: int) -> Inverted:
     n = len(inverted.pivots)
 
     def own(tree):
+        if isinstance(tree, dict):  # in its order, which jax's trees do not keep
+            return {name: own(values) for name, values in tree.items()}
         return jax.tree.map(lambda x: x[i : i + 1], tree)
 
     regions = inverted.regions
@@ -263,7 +267,7 @@ def find_start(job: Job):
     arguments.check_w(w, job.generator.spec)
     if job.classes is not None:  # these are the run's, whatever the file's were
         w = latents.with_rest(w, job.classes.embeddings[:, None])
-    return jnp.asarray(w), {}
+    return w, {}
 
 
 def search(job: Job, stage, weights, masks, w_plus, prior):
@@ -273,26 +277,27 @@ def search(job: Job, stage, weights, masks, w_plus, prior):
     inverter = sam.make_inverter(job.generator, settings)
     with job.watch.stage(stage):
         net, valid = job.nets[settings.lpips_net], job.targets.valid
-        ids = latents.identity_ids(job.targets.images_uint8)
+        targets, key = job.targets.images_uint8, jax.random.key(config.seed + 3)
+        ids = latents.identity_ids(targets)
 
-        def prepare(which, share):
-            return inverter.prepare(
-                weights,
-                net,
-                images.to_float(job.targets.images_uint8[which]),
-                {space: mask[which] for space, mask in masks.items()},
-                w_plus[which],
-                ids[which],
-                prior,
-                None if valid is None else valid[which],
-            )
+        def find(rows, run):
+            def prepare(which, share):
+                own = rows[which]
+                return inverter.prepare(
+                    weights,
+                    net,
+                    images.to_float(targets[own]),
+                    {space: mask[own] for space, mask in masks.items()},
+                    w_plus[own],
+                    ids[own],
+                    prior,
+                    None if valid is None else valid[own],
+                )
 
-        key = jax.random.key(config.seed + 3)
-        num_steps, names = settings.num_steps, settings.metrics
-        variables, traces = loops.with_checkpoints(
-            job, stage, inverter.loop, prepare, key, num_steps, names
-        )
-    return inverter.codes(variables), traces
+            variables = run(inverter.loop, prepare, key, settings.num_steps, settings.metrics)
+            return inverter.codes(variables)
+
+        return loops.in_parts(job, stage, settings.at_once, find)
 
 
 # --- Results ---
@@ -307,7 +312,7 @@ def save(job: Job, inverted: Inverted, with_prior: bool = True) -> None:
         sam_files.save_prior(job.path, inverted.prior, prior_settings(job.config))
     regions = inverted.regions
     if regions is not None:
-        maps = {f'maps/{space}': np.asarray(values) for space, values in regions.maps.items()}
+        maps = {f'maps/{space}': values for space, values in regions.maps.items()}
         np.savez(job.path / sam_files.REGIONS, labels=regions.labels, chosen=regions.chosen, **maps)
     if inverted.weights is not job.weights:
         checkpoints.save_generator(job.path / 'generator', job.generator, inverted.weights)
@@ -415,7 +420,7 @@ def score(job: Job, inverted: Inverted, edits) -> report.Run:
 def measure_stage(job: Job, name: str, rendered) -> report.Stage:
     targets_uint8 = job.targets.images_uint8
     rendered_uint8 = images.to_uint8(rendered)
-    targets = images.to_float(targets_uint8)
+    targets = images.to_float(targets_uint8, np)
     values = dict(sam_metrics.evaluate(targets, rendered, job.nets, job.targets.valid))
     if job.looks_for_faces:
         values['id_distance'] = faces.identity_distance(
@@ -440,7 +445,7 @@ def edit_table(job: Job, inverted: Inverted, edits, deltas) -> report.Table:
 
 
 def sweep(job: Job, inverted: Inverted) -> list[report.Trace]:
-    """An inversion at every threshold, all in one program, and how well each reproduces."""
+    """An inversion at every threshold, and how well each reproduces."""
     config, regions, n = job.config, inverted.regions, len(job.targets.names)
     taus = config.sweep.taus
     found = invertibility.sweep(
@@ -448,8 +453,9 @@ def sweep(job: Job, inverted: Inverted) -> list[report.Trace]:
         regions.labels,
         taus,
         job.generator.spec,
-        valid=sam_figures.valid_of(job, regions.labels.shape[1:]),
+        valid=sam_regions.valid_of(job, regions.labels.shape[1:]),
         resample=config.invertibility.resample,
+        at_once=config.sam.at_once,
     )
     count = len(taus)
     valid = job.targets.valid
@@ -463,13 +469,13 @@ def sweep(job: Job, inverted: Inverted) -> list[report.Trace]:
     rows = job._replace(targets=repeated, config=config.copy_and_resolve_references())
     rows.config.sam.num_steps = config.sweep.num_steps
     masks = invertibility.rows_of(found.masks)
-    w_plus = jnp.tile(
-        jnp.broadcast_to(inverted.pivots, (n, *inverted.codes.w_plus.shape[1:])), (count, 1, 1)
+    w_plus = np.tile(
+        np.broadcast_to(inverted.pivots, (n, *inverted.codes.w_plus.shape[1:])), (count, 1, 1)
     )
     codes, _ = search(rows, 'sweep', inverted.weights, masks, w_plus, inverted.prior)
     none = np.zeros((0, *codes.w_plus.shape))
     pictures = render(job, inverted.weights, codes, masks, none)[0]
-    targets = images.to_float(repeated.images_uint8)
+    targets = images.to_float(repeated.images_uint8, np)
     values = sam_metrics.evaluate(targets, pictures, job.nets, repeated.valid)
     step = taus[1] - taus[0] if count > 1 else 1.0
     return [

@@ -1,10 +1,9 @@
 """Pictures, curves and tables that explain what SAM chose and why."""
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxinv import images as pictures
-from jaxinv import invertibility, metrics, report, segments
+from jaxinv import invertibility, metrics, report, sam_regions, segments
 from jaxinv.report_text import ATTRIBUTES, number
 
 # From editable to faithful.
@@ -22,7 +21,6 @@ _HEAT = np.array(  # dark to bright, each step of about the same change in light
 def panels(job, regions) -> list[report.Panel]:
     """Segments, what each space alone makes of the picture, its error map, the chosen spaces."""
     targets_uint8 = job.targets.images_uint8
-    targets = pictures.to_float(targets_uint8)
     spaces = tuple(regions.maps)
     found = []
     overlays = np.stack(
@@ -30,13 +28,16 @@ def panels(job, regions) -> list[report.Panel]:
     )
     colored = np.stack(
         [
-            choice_overlay(target, np.asarray(chosen), spaces)
+            choice_overlay(target, chosen, spaces)
             for target, chosen in zip(targets_uint8, regions.chosen, strict=True)
         ]
     )
-    shares = np.asarray(
-        invertibility.areas(regions.chosen, len(spaces), valid_of(job, regions.labels.shape[1:]))
-    )
+    valid = sam_regions.valid_of(job, regions.labels.shape[1:])
+    shares = [
+        invertibility.areas(chosen[None], len(spaces), None if valid is None else valid[i : i + 1])
+        for i, chosen in enumerate(regions.chosen)
+    ]
+    shares = np.concatenate(shares)
     share_notes = [
         ', '.join(f'{space} {share:.0%}' for space, share in zip(spaces, row, strict=True) if share)
         for row in shares
@@ -53,8 +54,8 @@ def panels(job, regions) -> list[report.Panel]:
     )
     maps, map_notes = {}, {}
     for space, values in regions.maps.items():
-        maps[space] = np.stack([heat(v) for v in np.asarray(values)])
-        map_notes[space] = [f'mean {np.mean(v):.3f}' for v in np.asarray(values)]
+        maps[space] = np.stack([heat(v) for v in values])
+        map_notes[space] = [f'mean {np.mean(v):.3f}' for v in values]
     found.append(
         report.Panel(
             'Invertibility maps',
@@ -68,7 +69,12 @@ def panels(job, regions) -> list[report.Panel]:
         alone, notes = {}, {}
         for space, single in regions.singles.items():
             alone[space] = pictures.to_uint8(single.images)
-            psnr = np.asarray(metrics.psnr(single.images, targets))
+            psnr = [
+                float(metrics.psnr(image, pictures.to_float(target))[0])
+                for image, target in zip(
+                    single.images[:, None], targets_uint8[:, None], strict=True
+                )
+            ]
             notes[space] = [f'PSNR {value:.1f} dB' for value in psnr]
         found.append(report.Panel('Inverted into one space alone', alone, notes))
     return found
@@ -100,12 +106,18 @@ def threshold_curves(job, regions) -> list[report.Trace]:
     taus = job.config.sweep.taus
     if not taus:
         return []
-    valid = valid_of(job, regions.labels.shape[1:])
-    found = invertibility.sweep(regions.maps, regions.labels, taus, job.generator.spec, valid=valid)
-    stacked = np.stack([np.asarray(v) for v in regions.maps.values()])  # [spaces, n, h, w]
-    chosen = np.asarray(found.chosen)
-    errors = np.take_along_axis(stacked[None], chosen[:, None], axis=1)[:, 0]
-    weight = np.ones(errors.shape[1:]) if valid is None else np.asarray(valid)[..., 0]
+    valid = sam_regions.valid_of(job, regions.labels.shape[1:])
+    found = invertibility.sweep(
+        regions.maps,
+        regions.labels,
+        taus,
+        job.generator.spec,
+        valid=valid,
+        at_once=job.config.sam.at_once,
+    )
+    stacked = np.stack(list(regions.maps.values()))  # [spaces, n, h, w]
+    errors = np.take_along_axis(stacked[None], found.chosen[:, None], axis=1)[:, 0]
+    weight = np.ones(errors.shape[1:]) if valid is None else valid[..., 0]
     expected = (errors * weight).sum((2, 3)) / weight.sum((1, 2))
     step = taus[1] - taus[0] if len(taus) > 1 else 1.0
     stage = 'choices at thresholds τ'
@@ -113,7 +125,7 @@ def threshold_curves(job, regions) -> list[report.Trace]:
         report.Trace(
             stage,
             f'share in {next(iter(regions.maps))}',
-            np.asarray(found.areas)[..., 0],
+            found.areas[..., 0],
             taus[0],
             step,
         ),
@@ -143,12 +155,6 @@ def edit_table(edits, changes) -> report.Table:
         'that the edit aims at. Later spaces leave less of the generator after them to edit with.',
         values,
     )
-
-
-def valid_of(job, size):
-    """The targets' mask [n, h, w, 1] at the size of maps, or None."""
-    valid = job.targets.valid
-    return None if valid is None else pictures.area_resize(jnp.asarray(valid), tuple(size))
 
 
 def _rgb(color: str) -> tuple[int, int, int]:

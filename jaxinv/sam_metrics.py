@@ -19,15 +19,15 @@ def evaluate(targets, images, nets, valid=None) -> dict[str, np.ndarray]:
     valid [b, h, w, 1]: where it is 0 the target stands in for the image, and means are over the
     rest. MS-SSIM, which is no mean over pixels, then counts the padding as reproduced.
     """
-    targets, images = (jnp.asarray(x, jnp.float32) for x in (targets, images))
+    targets, images = (np.asarray(x, np.float32) for x in (targets, images))
     share = np.ones(len(targets), np.float32)
     if valid is not None:
-        valid = jnp.asarray(valid)
-        share = np.asarray(jnp.mean(valid, axis=(1, 2, 3)))
+        valid = np.asarray(valid)
+        share = np.mean(valid, axis=(1, 2, 3))
         images = valid * images + (1 - valid) * targets
     values = dict(metrics.evaluate(targets, images, nets))
     size = min(metrics.VGG_SIZE, targets.shape[1])
-    small = metrics.evaluate(area_resize(targets, size), area_resize(images, size), {})
+    small = metrics.evaluate(_reduced(targets, size), _reduced(images, size), {})
     values['psnr_256'] = small['psnr']
     with jax.default_matmul_precision('highest'):
         full = [_vgg(nets['vgg'], i[None], t[None]) for i, t in zip(images, targets, strict=True)]
@@ -41,6 +41,11 @@ def evaluate(targets, images, nets, valid=None) -> dict[str, np.ndarray]:
         'psnr', 'psnr_256', 'lpips_vgg', 'lpips_vgg_full', 'lpips_alex', 'mse', 'ms_ssim'
     )  # fmt: skip
     return {name: values[name] for name in order}
+
+
+def _reduced(images, size: int) -> np.ndarray:
+    """One by one, so that a device holds only that."""
+    return np.concatenate([area_resize(jnp.asarray(image[None]), size) for image in images])
 
 
 @jax.jit

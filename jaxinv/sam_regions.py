@@ -1,8 +1,10 @@
 """Which region goes into which latent space: segments, invertibility maps, and the choice.
 
 The first half of SAM (section 3.1 and 3.2), from pictures to the masks of the image formation.
+Computed for sam.at_once pictures at a time; what is of all of them lies on the host.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -20,18 +22,18 @@ from jaxinv.networks import invertibility as learned
 class Single(NamedTuple):
     """All images inverted into one space alone."""
 
-    images: Any  # [n, h, w, 3]
+    images: np.ndarray  # [n, h, w, 3]
     codes: sam.Codes
-    masks: dict[str, Any]
+    masks: dict[str, np.ndarray]
 
 
 class Regions(NamedTuple):
     segments: list[label_maps.Segments]  # of each image, at its full size
     labels: np.ndarray  # int [n, size, size]
-    maps: dict[str, Any]  # {space: [n, size, size]}, the most editable first
+    maps: dict[str, np.ndarray]  # {space: [n, size, size]}, the most editable first
     singles: dict[str, Single]  # {} if a network made the maps
-    chosen: Any  # int [n, size, size]: place in maps
-    masks: dict[str, Any]  # {feature: [n, h, w, 1]}
+    chosen: np.ndarray  # int [n, size, size]: place in maps
+    masks: dict[str, np.ndarray]  # {feature: [n, h, w, 1]}
     traces: list  # [(stage, traces)]
 
 
@@ -81,11 +83,24 @@ def find(job, found, weights, w_plus, prior, settings: sam.Settings) -> Regions:
             maps = predict(job, spaces)
     else:
         maps, singles, traces = measure(job, weights, w_plus, prior, settings, spaces)
+    valid, names = valid_of(job, (size, size)), [s.names for s in small]
+    chosen, masks = [], []
+    for rows in invertibility.batches(len(labels), settings.at_once):
+        own = {space: values[rows] for space, values in maps.items()}
+        own_valid = None if valid is None else valid[rows]
+        own = choose(config, own, labels[rows], names[rows], own_valid)
+        chosen.append(np.asarray(own))
+        masks.append(soft_masks(own, spec, tuple(maps), config.invertibility.resample))
+    masks = {space: np.concatenate([own[space] for own in masks]) for space in masks[0]}
+    return Regions(found, labels, maps, singles, np.concatenate(chosen), masks, traces)
+
+
+def valid_of(job, size: tuple[int, int]):
+    """The targets' mask [n, h, w, 1] at the size of maps, or None."""
     valid = job.targets.valid
-    valid = None if valid is None else pictures.area_resize(jnp.asarray(valid), size)
-    chosen = choose(config, maps, labels, [s.names for s in small], valid)
-    masks = soft_masks(chosen, spec, tuple(maps), config.invertibility.resample)
-    return Regions(found, labels, maps, singles, chosen, masks, traces)
+    if valid is None:
+        return None
+    return np.concatenate([pictures.area_resize(jnp.asarray(v[None]), size) for v in valid])
 
 
 def predict(job, spaces) -> dict[str, Any]:
@@ -96,54 +111,61 @@ def predict(job, spaces) -> dict[str, Any]:
             f'the invertibility network reads pictures of {learned.SIZE} pixels or more; '
             'without invertibility.network the maps are measured.'
         )
-    targets = pictures.to_float(job.targets.images_uint8)
-    maps = learned.predict(network, variables, targets, job.nets['vgg'])
-    return {space: maps[space] for space in spaces if space in maps}
+    parts, targets = [], job.targets.images_uint8
+    for rows in invertibility.batches(len(targets), job.config.sam.at_once):
+        own = pictures.to_float(targets[rows])
+        maps = learned.predict(network, variables, own, job.nets['vgg'])
+        parts.append(jax.device_get(maps))
+    known = [space for space in spaces if space in parts[0]]
+    return {space: np.concatenate([maps[space] for maps in parts]) for space in known}
 
 
 def measure(job, weights, w_plus, prior, settings, spaces):
     """Maps {space: [n, size, size]}, {space: Single} and traces, `spaces_at_once` in a program."""
-    config, names = job.config, tuple(job.targets.names)
-    targets = pictures.to_float(job.targets.images_uint8)
-    ids = latents.identity_ids(job.targets.images_uint8)
+    config, targets = job.config, job.targets
+    ids = latents.identity_ids(targets.images_uint8)
     at_once = config.invertibility.spaces_at_once or len(spaces)
     maps, singles, traces = {}, {}, []
     for start in range(0, len(spaces), at_once):
         group = spaces[start : start + at_once]
         stage = f'measure_{"_".join(group)}'
 
-        def run(loop, prepare, key, num_steps, group=group, stage=stage):
-            rows = names if len(group) == 1 else [f'{n} {s}' for s in group for n in names]
-            variables, rows = loops.with_checkpoints(
-                job, stage, loop, prepare, key, num_steps, settings.metrics, tuple(rows)
-            )
-            traces.append((stage, rows))
-            return variables, rows
-
-        with job.watch.stage(stage):
+        def find_maps(rows, run, group=group):
+            kinds = group if len(group) > 1 else ('',)
             measured = invertibility.measure(
                 job.generator,
                 weights,
                 job.nets,
-                targets,
-                w_plus,
-                ids,
+                pictures.to_float(targets.images_uint8[rows]),
+                w_plus[rows],
+                ids[rows],
                 prior,
                 settings,
                 spaces=group,
-                valid=job.targets.valid,
+                valid=None if targets.valid is None else targets.valid[rows],
                 key=jax.random.key(config.seed + 2),
-                run=run,
+                run=functools.partial(run, metric_names=settings.metrics, kinds=kinds),
             )
-        maps |= measured.maps
-        for i, space in enumerate(group):
-            part = slice(i * len(names), (i + 1) * len(names))
-            codes = jax.tree.map(lambda x, part=part: x[part], measured.codes)
-            offsets = {s: o for s, o in codes.offsets.items() if s == space}
-            masks = {s: jnp.ones((*o.shape[:3], 1)) for s, o in offsets.items()}
-            codes = sam.Codes(codes.w_plus, offsets)
-            singles[space] = Single(measured.images[space], codes, masks)
+            return measured.maps, singles_of(measured)
+
+        with job.watch.stage(stage):
+            (found, alone), rows = loops.in_parts(job, stage, settings.at_once, find_maps)
+        # In the order of the spaces, which jax's trees do not keep.
+        maps |= {space: found[space] for space in group}
+        singles |= {space: alone[space] for space in group}
+        traces.append((stage, rows))
     return maps, singles, traces
+
+
+def singles_of(measured: invertibility.Measured) -> dict[str, Single]:
+    singles = {}
+    for i, (space, images) in enumerate(measured.images.items()):
+        part = slice(i * len(images), (i + 1) * len(images))
+        codes = measured.codes
+        offsets = {s: offset[part] for s, offset in codes.offsets.items() if s == space}
+        masks = {s: np.ones((*x.shape[:3], 1), np.float32) for s, x in offsets.items()}
+        singles[space] = Single(images, sam.Codes(codes.w_plus[part], offsets), masks)
+    return singles
 
 
 def choose(config, maps, labels, names, valid):
@@ -157,7 +179,7 @@ def choose(config, maps, labels, names, valid):
             invertibility.assign(label, own, space_of, default, spaces)
             for label, own in zip(labels, names, strict=True)
         ]
-        return jnp.asarray(np.stack(rows))
+        return np.stack(rows)
     if not s.refine:
         return invertibility.select_pixels(maps, s.tau)
     return invertibility.select(maps, labels, s.tau, valid).chosen

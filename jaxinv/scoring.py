@@ -11,7 +11,8 @@ from jaxinv.rendering import render
 def measure_stage(job: Job, name: str, rendered) -> report.Stage:
     targets_uint8 = job.targets.images_uint8
     rendered_uint8 = images.to_uint8(rendered)
-    values = dict(metrics.evaluate(images.to_float(targets_uint8), rendered, job.nets))
+    targets = images.to_float(targets_uint8, np)
+    values = dict(metrics.evaluate(targets, rendered, job.nets))
     if job.looks_for_faces:
         values['id_distance'] = faces.identity_distance(
             embed(job, targets_uint8), embed(job, rendered_uint8)

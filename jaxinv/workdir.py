@@ -21,8 +21,18 @@ FINISHED = 'metrics.json'
 
 
 def settings_of(config) -> dict:
-    """The settings of a config that make it this run. Devices do not: results are the same."""
-    return {key: value for key, value in config.to_dict().items() if key != 'mesh'}
+    """The settings of a config that make it this run.
+
+    Devices do not, nor how much they are given at once: results are the same.
+    """
+
+    def without(settings, name):
+        return {key: value for key, value in settings.items() if key != name}
+
+    settings = without(config.to_dict(), 'mesh')
+    for name in settings.keys() & {'pivot', 'sam'}:
+        settings[name] = without(settings[name], 'at_once')
+    return settings
 
 
 def default_path(config_name: str, settings: dict) -> pathlib.Path:

@@ -312,8 +312,8 @@ def test_whose_numbers_become_infinite_costs_a_line(finished, tmp_path, monkeypa
     )
     normal = experiment.images.to_float
 
-    def to_float(images_uint8):
-        targets = np.array(normal(images_uint8))
+    def to_float(images_uint8, *numpy):
+        targets = np.array(normal(images_uint8, *numpy))
         found = experiment.latents.identity_ids(images_uint8)
         targets[found == ids[0]] = np.nan
         return targets

@@ -36,7 +36,7 @@ class Settings(NamedTuple):
     lr_rampdown: float = 0.25  # fraction of the run
     lr_rampup: float = 0.05
     noise_ramp: float = 0.75
-    at_once: int = 0  # identities a device in one program (experiment.find_pivots); 0 = all
+    at_once: int = 0  # identities a device in one program (loops.in_parts); 0 = all
     chunk_steps: int = 20
 
 

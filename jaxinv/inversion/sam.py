@@ -145,6 +145,7 @@ class Settings(NamedTuple):
     noise: str = 'const'  # 'none', or 'random' = new maps at every step
     lr_rampdown: float = 0.25  # fraction of the run
     lr_rampup: float = 0.05
+    at_once: int = 0  # pictures a device in one program (loops.in_parts); 0 = all
     chunk_steps: int = 20
 
     @property
@@ -177,6 +178,8 @@ def check(settings: Settings) -> None:
             )
     if s.num_steps < 0:
         raise JaxinvError(f'sam.num_steps is {s.num_steps}; it must be at least 0.')
+    if s.at_once < 0:
+        raise JaxinvError(f'sam.at_once is {s.at_once}; it must be at least 0, all.')
 
 
 class Inverter(NamedTuple):
@@ -208,12 +211,12 @@ def make_inverter(generator: Generator, settings: Settings) -> Inverter:
     check(s)
     size = min(s.loss_size, spec.resolution)
     shapes = dict(spec.feature_shapes)
-    loop = _make_loop(generator, s._replace(**dict.fromkeys(_NUMBERS, 0)))
+    loop = _make_loop(generator, s._replace(**dict.fromkeys((*_NUMBERS, 'at_once'), 0)))
 
     def prepare(weights, lpips_weights, targets, masks, w_plus_init, ids, prior, valid=None):
         b = len(targets)
         w_plus = jnp.broadcast_to(jnp.asarray(w_plus_init), (b, spec.num_ws, spec.w_dim))
-        masks = {space: mask for space, mask in masks.items() if space in shapes}
+        masks = {space: jnp.asarray(mask) for space, mask in masks.items() if space in shapes}
         offsets = {space: jnp.zeros((b, *shapes[space]), w_plus.dtype) for space in masks}
         targets = area_resize(jnp.asarray(targets), size)
         args = {

@@ -1,0 +1,137 @@
+"""Loops in parts: the numbers of all at once, on the host, and after any interruption."""
+
+import functools
+import json
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxinv import loops, optimize, placement, progress
+
+KEY, STEPS = jax.random.key(0), 6
+NAMES = ('ada', 'bob', 'cyd', 'dot', 'eve')
+TARGETS = np.random.RandomState(0).randn(len(NAMES), 2).astype(np.float32)
+KINDS = {'near': 1.0, 'far': 10.0}
+METRICS = ('loss',)
+
+
+def objective(variables, args, step, key):
+    def noise(identity):
+        return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, identity), step))
+
+    loss = jnp.sum((variables['x'] - args['target']) ** 2, axis=1)
+    loss = loss + 1e-2 * jax.vmap(noise)(args['ids']) * variables['x'].sum(axis=1)
+    return loss.sum(), {'loss': loss}
+
+
+@functools.cache
+def make_loop():
+    optimizer = optax.adam(0.1)
+    update = optimize.gradient_update(objective, optimizer)
+    rows = optimize.Rows(variables=True, args={'target': 0, 'ids': 0})
+    return optimize.make_loop(update, optimizer, METRICS, chunk_steps=2, rows=rows)
+
+
+def job_in(path, log):
+    """What the loops take of a job."""
+    return types.SimpleNamespace(
+        path=path,
+        targets=types.SimpleNamespace(names=list(NAMES)),
+        place=placement.Placement(),
+        watch=progress.Stopwatch(None),
+        log=log,
+    )
+
+
+def run(path, at_once, targets=TARGETS, stop_at=''):
+    """({kind: [n, 2]}, traces, lines), or up to where a line begins like `stop_at`."""
+    lines = []
+
+    def log(text, **_):
+        lines.append(text)
+        if stop_at and text.startswith(stop_at):
+            raise KeyboardInterrupt
+
+    def find(rows, run):
+        assert len(rows) <= (at_once or len(NAMES))
+        scales = np.repeat(list(KINDS.values()), len(rows))[:, None]
+        rows = np.tile(rows, len(KINDS))
+
+        def prepare(which, share):
+            args = {'target': jnp.asarray((targets[rows] * scales)[which], jnp.float32)}
+            x = jnp.zeros([len(rows), 2])[which]
+            return make_loop().init({'x': x}, len(x)), args | {'ids': jnp.asarray(rows[which])}
+
+        x = run(make_loop(), prepare, KEY, STEPS, METRICS, kinds=tuple(KINDS))['x']
+        return dict(zip(KINDS, jnp.split(x, len(KINDS)), strict=True))
+
+    found, traces = loops.in_parts(job_in(path, log), 'search', at_once, find)
+    assert all(type(x) is np.ndarray for x in found.values())
+    return found, traces['loss'], lines
+
+
+@pytest.fixture(scope='module')
+def together(tmp_path_factory):
+    return run(tmp_path_factory.mktemp('together'), 0)
+
+
+def test_parts_end_as_all_at_once(together, tmp_path):
+    before = len(make_loop().compiled)
+    found, losses, lines = run(tmp_path, 2)
+    assert len(make_loop().compiled) == before + 2  # of two rows and of the last one
+    for kind, expected in together[0].items():
+        np.testing.assert_allclose(found[kind], expected, rtol=1e-5)
+    np.testing.assert_allclose(losses, together[1], rtol=1e-5)
+    assert losses.shape == (STEPS, len(KINDS) * len(NAMES))
+    assert 'search/4    2/6' in lines[6] and lines[6].endswith('compilation')
+    # Each step of each part is there once, with the names of its own.
+    records = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').open()]
+    steps = [(f'search/{start}', step) for start in (0, 2, 4) for step in range(STEPS)]
+    assert [(r['stage'], r['step']) for r in records] == steps
+    assert {'loss/cyd near', 'loss/dot far'} <= set(records[STEPS]) and len(records[STEPS]) == 7
+    np.testing.assert_allclose(records[-1]['loss/eve far'], losses[-1, -1], rtol=1e-6)
+
+
+@pytest.mark.parametrize('stop_at', ['search/0    4/6', 'search/2    4/6'])
+def test_an_interrupted_part_goes_on_to_the_same_numbers(stop_at, tmp_path):
+    straight = run(tmp_path / 'straight', 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / 'work', 2, stop_at=stop_at)
+    found, losses, lines = run(tmp_path / 'work', 2)
+    assert f'{stop_at[:8]}: going on after step 2.' in lines
+    for kind, expected in straight[0].items():
+        np.testing.assert_array_equal(found[kind], expected)
+    np.testing.assert_array_equal(losses, straight[1])
+    records = [(tmp_path / work / 'metrics.jsonl').read_text() for work in ('straight', 'work')]
+    assert records[0] == records[1]
+
+
+@pytest.mark.parametrize('at_once', [0, 3, 1])
+def test_it_goes_on_with_larger_and_smaller_parts(together, at_once, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, 2, stop_at='search/2    6/6')
+    found, losses, lines = run(tmp_path, at_once)
+    # Larger parts would need rows that are not in the checkpoints, and so these keep their size.
+    assert ('search/2: going on after step 4.' in lines) == (at_once != 1)
+    for kind, expected in together[0].items():
+        np.testing.assert_allclose(found[kind], expected, rtol=1e-5)
+    np.testing.assert_allclose(losses, together[1], rtol=1e-5)
+
+
+def test_parts_that_are_begun_stay_where_they_are_no_larger():
+    assert loops.divided(5, 2) == [range(2), range(2, 4), range(4, 5)]
+    assert loops.divided(4, 9) == [range(4)]
+    assert loops.divided(9, 4, {0: 2, 2: 4}) == [range(2), range(2, 4), range(4, 8), range(8, 9)]
+    assert loops.divided(9, 4, {0: 8}) == [range(4), range(4, 8), range(8, 9)]
+
+
+def test_whose_numbers_become_infinite_is_named_by_the_number_of_all(tmp_path):
+    targets = TARGETS.copy()
+    targets[3] = np.nan
+    with pytest.raises(optimize.NotFinite, match='dot near, dot far') as caught:
+        run(tmp_path, 2, targets)
+    assert caught.value.examples == [3]
