@@ -147,9 +147,15 @@ def kept_bytes(generator, settings: pti.Settings) -> int:
                 'loss'
             ].sum()
 
-        _, pull = jax.vjp(objective, params)
+        loss, pull = jax.vjp(objective, params)
+        leaves, structure = jax.tree.flatten(pull)
+        backwards = jax.make_jaxpr(lambda leaves, g: structure.unflatten(leaves)(g))(leaves, loss)
+        # An operator keeps what gradients by its kernel need also where nobody wants them (LPIPS).
+        wanted = [True] * len(backwards.jaxpr.outvars)
+        _, used = partial_eval.dce_jaxpr(backwards.jaxpr, wanted, instantiate=False)
+        leaves = [leaf for leaf, used in zip(leaves, used[: len(leaves)], strict=True) if used]
         given = {id(x) for x in jax.tree.leaves((params, args, own))}
-        kept = {id(x): x for x in jax.tree.leaves(pull) if id(x) not in given}
+        kept = {id(x): x for x in leaves if id(x) not in given}
         found.append(sum(x.size * x.dtype.itemsize for x in kept.values()))
 
     jax.eval_shape(trace, carry.state.variables, args, key)

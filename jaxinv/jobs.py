@@ -128,7 +128,8 @@ def open_generator(config, log=print):
     options = {key: config.get(key) for key in generators.OPTIONS}
     options = {key: value for key, value in options.items() if value is not None}
     generator = generators.with_options(generator, **options)
-    generator = generators.with_compute_dtype(generator, config.compute_dtype)
+    how = config.compute_dtype, config.get('remat', False)
+    generator = generators.with_computing(generator, *how)
     if not classes.in_w(generator.spec):  # else each picture has its own (begin)
         generator = generators.with_label(generator, config.label)
     return generator, weights, about

@@ -23,13 +23,14 @@ FINISHED = 'metrics.json'
 def settings_of(config) -> dict:
     """The settings of a config that make it this run.
 
-    Devices do not, nor how much they are given at once: results are the same.
+    Devices do not, nor how much they are given at once or keep: results are the same, and a run
+    that was out of memory may go on with less.
     """
 
-    def without(settings, name):
-        return {key: value for key, value in settings.items() if key != name}
+    def without(settings, *names):
+        return {key: value for key, value in settings.items() if key not in names}
 
-    settings = without(config.to_dict(), 'mesh')
+    settings = without(config.to_dict(), 'mesh', 'remat')
     for name in settings.keys() & {'pivot', 'sam'}:
         settings[name] = without(settings[name], 'at_once')
     return settings

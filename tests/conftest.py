@@ -62,6 +62,7 @@ EXHAUSTIVE = (
     'test_launchers.py',
     'test_deltas.py',
     'test_biggan_deep.py',
+    'from_less_memory[biggan]',
     'test_biggan_converter.py',
     'test_pivotal_tuning_from_the_official',
     'test_baselines_and_ablations',

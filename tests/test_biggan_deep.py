@@ -305,7 +305,7 @@ def test_vmapped_weights_equal_one_by_one(small, w):
 
 def test_bfloat16_features_make_almost_the_same_float32_image(small, synthesize, w):
     generator, weights = small
-    half = generators.with_compute_dtype(generator, 'bfloat16')
+    half = generators.with_computing(generator, 'bfloat16')
     assert half.spec == generator.spec
     pictures, features = jax.jit(half.synthesize)(weights, w)
     assert pictures.dtype == jnp.float32 and features['F2'].dtype == jnp.bfloat16

@@ -145,7 +145,7 @@ def test_conv_gradients_of_a_scaled_input():
 
 def test_bfloat16_features_keep_float32_parameters_pixels_and_gradients():
     make = partial(stylegan2, 16, z_dim=8, w_dim=8, mapping_layers=1, channels=(8, 8, 4))
-    exact, coarse = make(), generators.with_compute_dtype(make(), 'bfloat16')
+    exact, coarse = make(), generators.with_computing(make(), 'bfloat16')
     weights = jax.jit(exact.init)(jax.random.key(0, impl='unsafe_rbg'))  # compiles sooner
     shapes = [jax.eval_shape(generator.init, jax.random.key(0)) for generator in (exact, coarse)]
     assert shapes[0] == shapes[1]
@@ -173,6 +173,6 @@ def test_bfloat16_features_keep_float32_parameters_pixels_and_gradients():
 
 def test_compute_dtype_is_checked():
     with pytest.raises(JaxinvError, match="compute_dtype is 'float16'"):
-        generators.with_compute_dtype(stylegan2(32), 'float16')
+        generators.with_computing(stylegan2(32), 'float16')
     with pytest.raises(JaxinvError, match='float32 only'):
-        generators.with_compute_dtype(generators.make('tiny'), 'bfloat16')
+        generators.with_computing(generators.make('tiny'), 'bfloat16')

@@ -20,25 +20,27 @@ from jaxinv.types import Generator, GeneratorSpec, Weights
 
 
 class Entry(NamedTuple):
-    make: Callable[..., Generator]  # (resolution) -> Generator
+    make: Callable[
+        ..., Generator
+    ]  # (resolution) -> Generator; those without a family take remat, too
     load: Callable[..., Weights]  # (generator) -> weights
     resolution: int  # the default
 
 
 class Family(NamedTuple):
-    make: Callable[..., Generator]  # (**arguments, name=..., compute_dtype=...) -> Generator
+    make: Callable[..., Generator]  # (**arguments, name=..., **HOW) -> Generator
     arguments_of: Callable[[dict], dict]  # of a record: in Python's types again
 
 
-def _make_ffhq(resolution):
-    return with_domain(mobile_stylegan(resolution, name='mobile_stylegan_ffhq'), 'ffhq')
+def _make_ffhq(resolution, remat=False):
+    generator = mobile_stylegan(resolution, remat=remat, name='mobile_stylegan_ffhq')
+    return with_domain(generator, 'ffhq')
 
 
-def _make_tiny(resolution):
+def _make_tiny(resolution, remat=False):
     """The same family, small enough for tests: 32 pixels, or 64 with all wavelet bands."""
-    return mobile_stylegan(
-        resolution, channels=(32, 32, 32, 16), z_dim=16, w_dim=16, mapping_layers=2, name='tiny'
-    )
+    sizes = {'channels': (32, 32, 32, 16), 'z_dim': 16, 'w_dim': 16, 'mapping_layers': 2}
+    return mobile_stylegan(resolution, **sizes, remat=remat, name='tiny')
 
 
 def _make_tiny_biggan(resolution):
@@ -63,6 +65,7 @@ FAMILIES = {
 }
 # That a run may choose, with their types; the weights fit all of them.
 OPTIONS = {'truncation': (int, float), 'truncation_mode': (str,)}
+HOW = ('compute_dtype', 'remat')  # it is computed, which is not what it is: never stored
 MAX_RESOLUTION = 8192  # of a family's member that a file asks for
 
 
@@ -142,18 +145,27 @@ def with_domain(generator: Generator, domain: str) -> Generator:
 
 
 @functools.lru_cache(maxsize=8)  # equal values, so that compiled programs are shared
-def with_compute_dtype(generator: Generator, dtype: str) -> Generator:
-    """The generator with feature maps of `dtype`, 'float32' or 'bfloat16'; parameters stay float32.
+def with_computing(generator: Generator, dtype: str = 'float32', remat: bool = False) -> Generator:
+    """The generator, computed in another way; its weights are the same ones.
 
-    Raises JaxinvError for another type, or where a generator has no such choice.
+    dtype: of feature maps, 'float32' or 'bfloat16'; parameters stay float32. remat: gradients
+    compute each block again and keep only what goes between blocks (rematerialise.py).
+    To be asked after `with_options`. Raises JaxinvError for other values, or where a generator has
+    no such choice.
     """
     if dtype not in ('float32', 'bfloat16'):
         raise JaxinvError(f"compute_dtype is {dtype!r}; it can be 'float32' or 'bfloat16'.")
-    if dtype == 'float32':
-        return generator
-    if not generator.spec.family:
-        raise JaxinvError(f'{generator.spec.name} computes in float32 only, not in {dtype}.')
-    return with_options(generator, compute_dtype=dtype)
+    if not isinstance(remat, bool):
+        raise JaxinvError(f'remat is {remat!r}; it can be True or False.')
+    spec = generator.spec
+    if dtype != 'float32' and not spec.family:
+        raise JaxinvError(f'{spec.name} computes in float32 only, not in {dtype}.')
+    if spec.family and (dtype, remat) != ('float32', False):
+        compute_dtype = None if dtype == 'float32' else dtype
+        return with_options(generator, compute_dtype=compute_dtype, remat=remat)
+    if remat:
+        return with_domain(_entry(spec.name).make(spec.resolution, remat=True), spec.domain)
+    return generator
 
 
 @functools.lru_cache(maxsize=8)  # equal values, so that compiled programs are shared
@@ -167,7 +179,7 @@ def with_options(generator: Generator, **options) -> Generator:
         return generator
     spec = generator.spec
     arguments = dict(spec.arguments)
-    unknown = [name for name in options if name not in (*arguments, 'compute_dtype')]
+    unknown = [name for name in options if name not in (*arguments, *HOW)]
     if unknown:
         raise JaxinvError(
             f'{spec.name} has no {unknown[0]}; it has {", ".join(arguments) or "no options"}.'

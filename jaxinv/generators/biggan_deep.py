@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import arguments, nearest, ops
+from jaxinv.generators import arguments, nearest, ops, rematerialise
 from jaxinv.types import Generator, GeneratorSpec
 
 F, T = False, True
@@ -53,6 +53,7 @@ def biggan_deep(
     truncation=1.0,
     truncation_mode='correct',
     compute_dtype=None,  # of feature maps and kernels, e.g. 'bfloat16'; None = the parameters'
+    remat=False,  # blocks in the backward pass: less memory (rematerialise.py)
     name='biggan_deep',
 ) -> Generator:
     """A class-conditional generator of square images.
@@ -106,7 +107,7 @@ def biggan_deep(
             ('truncation_mode', truncation_mode),
         ),
     )
-    synthesis = Synthesis(layers, channel_width, attention_position, epsilon, compute_dtype)
+    synthesis = Synthesis(layers, channel_width, attention_position, epsilon, compute_dtype, remat)
     shares = shares_of_rows(truncation, num_statistics, truncation_mode)
 
     def init(key):
@@ -222,6 +223,7 @@ class Synthesis(nn.Module):
     attention_position: int
     epsilon: float
     compute_dtype: str | None
+    remat: bool
 
     @nn.compact
     def __call__(self, w, statistics, taps):
@@ -234,9 +236,11 @@ class Synthesis(nn.Module):
             if i == self.attention_position:
                 x = Attention(name='attention')(x)
             block = Block(outputs * self.width, up, self.epsilon, name=f'block_{i}')
-            x = block(x, w[:, i + 1], statistics[f'block_{i}'])
+            given = w[:, i + 1], x, statistics[f'block_{i}']
+            last = i + 1 == len(self.layers)
+            x = rematerialise.call(block, *given, remat=self.remat and not last)
             feature = f'F{i + 1}'
-            if i % 2 and i + 1 < len(self.layers):
+            if i % 2 and not last:
                 if feature in taps:
                     x = taps[feature](x)
                 features[feature] = x
@@ -252,7 +256,7 @@ class Block(nn.Module):
     epsilon: float
 
     @nn.compact
-    def __call__(self, x, w, statistics):
+    def __call__(self, w, x, statistics):
         def norm(i, x):
             return nn.relu(ClassNorm(self.epsilon, name=f'bn_{i}')(x, w, statistics[f'bn_{i}']))
 

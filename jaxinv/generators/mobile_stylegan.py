@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import arguments, ops
+from jaxinv.generators import arguments, ops, rematerialise
 from jaxinv.types import Generator, GeneratorSpec
 
 CHANNELS = (512, 512, 512, 512, 512, 256, 128, 64)  # at 4, 8, ..., 512 pixels
@@ -32,6 +32,7 @@ def mobile_stylegan(
     z_dim=512,
     w_dim=512,
     mapping_layers=8,
+    remat=False,  # blocks in the backward pass: less memory (rematerialise.py)
     name='mobile_stylegan',
 ) -> Generator:
     """A generator of images of full size, 8 * 2^(len(channels) - 1) pixels, or of half that.
@@ -63,7 +64,7 @@ def mobile_stylegan(
         ),
     )
     mapping = Mapping(w_dim, mapping_layers)
-    synthesis = Synthesis(tuple(channels), full_size=resolution == 2 * sizes[-1])
+    synthesis = Synthesis(tuple(channels), resolution == 2 * sizes[-1], remat)
 
     def init(key):
         keys = jax.random.split(key, 4)
@@ -111,6 +112,7 @@ class Synthesis(nn.Module):
 
     channels: tuple[int, ...]
     full_size: bool
+    remat: bool
 
     @nn.compact
     def __call__(self, w, noise, taps):
@@ -121,11 +123,12 @@ class Synthesis(nn.Module):
             rows = w[:, 3 * i + 1 : 3 * i + 4]
             last = i == len(self.channels) - 2
             block = Block(channels, to_image=last, full_size=self.full_size, name=f'b{size}')
-            tap = taps.get(FEATURES.get(size))
-            x, tapped = block(x, rows, noise[f'b{size}_conv1'], noise[f'b{size}_conv2'], tap)
+            maps = noise[f'b{size}_conv1'], noise[f'b{size}_conv2']
+            x = rematerialise.call(block, rows, x, *maps, remat=self.remat and not last)
             if size in FEATURES:
-                features[FEATURES[size]] = tapped
-        return x, features
+                tap = taps.get(FEATURES[size])
+                x = features[FEATURES[size]] = x if tap is None else tap(x)
+        return block.image(rows, x), features
 
 
 class FirstBlock(nn.Module):
@@ -139,22 +142,25 @@ class FirstBlock(nn.Module):
 
 
 class Block(nn.Module):
-    """x [b, h, w, c] -> [b, 2h, 2w, channels], the tapped feature; or the image in x's place."""
+    """x [b, h, w, c] -> [b, 2h, 2w, channels]; `image` makes the image of that, in the last one."""
 
     channels: int
     to_image: bool
     full_size: bool
 
-    @nn.compact
-    def __call__(self, x, w, noise_1, noise_2, tap):
-        x = Upsample(name='up')(x, w[:, 0])
-        x = StyledConv(self.channels, dense=False, name='conv1')(x, w[:, 0], noise_1)
-        x = StyledConv(self.channels, dense=False, name='conv2')(x, w[:, 1], noise_2)
-        if tap is not None:
-            x = tap(x)
-        if not self.to_image:
-            return x, x
-        return ToImage(self.full_size, name='to_img')(x, w[:, 2]), x
+    def setup(self):
+        self.up = Upsample()
+        self.conv1 = StyledConv(self.channels, dense=False)
+        self.conv2 = StyledConv(self.channels, dense=False)
+        if self.to_image:
+            self.to_img = ToImage(self.full_size)
+
+    def __call__(self, w, x, noise_1, noise_2):
+        x = self.conv1(self.up(x, w[:, 0]), w[:, 0], noise_1)
+        return self.conv2(x, w[:, 1], noise_2)
+
+    def image(self, w, x):
+        return self.to_img(x, w[:, 2])
 
 
 class Upsample(nn.Module):

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import arguments, ops, resample
+from jaxinv.generators import arguments, ops, rematerialise, resample
 from jaxinv.generators.styled_conv import image_kernels, styled_conv
 from jaxinv.types import Generator, GeneratorSpec
 
@@ -45,6 +45,7 @@ def stylegan2(
     conv_clamp=None,  # limit of every layer's output; None = none
     scaled_epsilon=False,  # demodulation's epsilon as in rosinality's code, not NVIDIA's
     compute_dtype=None,  # of feature maps and kernels, e.g. 'bfloat16'; None = the parameters'
+    remat=False,  # blocks in the backward pass: less memory (rematerialise.py)
     name='stylegan2',
 ) -> Generator:
     """A generator of square images of `resolution` pixels, a power of two.
@@ -99,7 +100,9 @@ def stylegan2(
         ),
     )
     mapping = Mapping(w_dim, mapping_layers)
-    synthesis = Synthesis(tuple(channels), architecture, conv_clamp, scaled_epsilon, compute_dtype)
+    synthesis = Synthesis(
+        tuple(channels), architecture, conv_clamp, scaled_epsilon, compute_dtype, remat
+    )
 
     def init(key):
         keys = jax.random.split(key, 4)
@@ -165,6 +168,7 @@ class Synthesis(nn.Module):
     conv_clamp: float | None
     scaled_epsilon: bool
     compute_dtype: str | None
+    remat: bool
 
     @nn.compact
     def __call__(self, w, noise, taps):
@@ -182,7 +186,9 @@ class Synthesis(nn.Module):
                 name=f'b{size}',
             )
             rows = w[:, max(2 * i - 1, 0) : 2 * i + 2]
-            x, images = block(x, images, rows, noise.get(f'b{size}_conv0'), noise[f'b{size}_conv1'])
+            maps = noise.get(f'b{size}_conv0'), noise[f'b{size}_conv1']
+            remat = self.remat and not last
+            x, images = rematerialise.call(block, rows, x, images, *maps, remat=remat)
             if not last:
                 feature = feature_name(size)
                 if feature in taps:
@@ -202,7 +208,7 @@ class Block(nn.Module):
     compute_dtype: str | None
 
     @nn.compact
-    def __call__(self, x, images, w, noise_0, noise_1):
+    def __call__(self, w, x, images, noise_0, noise_1):
         def layer(name, gain=1.0, up=False):
             return StyledConv(
                 self.channels,
