@@ -9,7 +9,7 @@ from jaxinv.inversion import sam, sam_prior
 def get_config() -> ml_collections.ConfigDict:
     config = defaults.get_config()
     config.task = 'invert_sam'
-    config.method = 'sam'  # or one of sam_experiment.LABELS
+    config.method = 'sam'  # or one of sam_settings.LABELS
 
     # Start of w_plus: the W pivot, by the steps below, or a file of codes (a run's pivots.npz).
     config.start = ''

@@ -21,6 +21,7 @@ from jaxinv import (
     latents,
     sam_experiment,
     sam_files,
+    sam_results,
 )
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import pti, sam, sam_prior
@@ -105,7 +106,7 @@ def test_class_edits_go_a_share_of_the_way():
 
 def test_what_a_class_edit_adds_is_each_pictures_own():
     w_plus = np.random.RandomState(6).standard_normal((2, 7, 32)).astype(np.float32)
-    deltas = sam_experiment.deltas_of(edits.parse('class:1=0.5', '', EMBEDDINGS), w_plus, SPEC)
+    deltas = sam_results.deltas_of(edits.parse('class:1=0.5', '', EMBEDDINGS), w_plus, SPEC)
     assert deltas.shape == (1, 2, 7, 32) and not deltas[..., :16].any()
     np.testing.assert_allclose(
         deltas[0, ..., 16:], (EMBEDDINGS[1] - w_plus[..., 16:]) / 2, atol=1e-6

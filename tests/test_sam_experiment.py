@@ -10,7 +10,7 @@ import pytest
 from test_experiment import load_config
 
 import jaxinv
-from jaxinv import checkpoints, defaults, sam_experiment, sam_files
+from jaxinv import checkpoints, defaults, sam_experiment, sam_files, sam_settings
 from jaxinv.errors import JaxinvError
 from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.inversion import sam
@@ -129,7 +129,7 @@ def test_baselines_and_ablations_make_the_same_report(finished, wide, tmp_path, 
         config.sweep.num_steps = 2
     sam_experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)
     result = json.loads((tmp_path / 'work' / 'metrics.json').read_text())
-    last = sam_experiment.LABELS[config.method]
+    last = sam_settings.LABELS[config.method]
     assert METRICS <= set(result['mean'][last])
     assert (tmp_path / 'work' / 'report.html').stat().st_size > 0
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_experiment import load_config
 
-from jaxinv import data, distributed, jobs, latents, sam_experiment, sam_regions
+from jaxinv import data, distributed, jobs, latents, sam_regions, sam_search, sam_settings
 from jaxinv.inversion import sam, sam_prior
 from jaxinv.networks import lpips
 from jaxinv.progress import Stopwatch
@@ -39,11 +39,11 @@ def invert(start, path, at_once, log=lambda *_, **__: None):
     config.sam.at_once = at_once
     config.sam.lpips_net = 'alex'
     job = jobs.Job(config, path, generator, weights, targets, nets, Stopwatch(None), log)
-    settings = sam_experiment.measuring_settings(config)
+    settings = sam_settings.measuring_settings(config)
     maps, singles, _ = sam_regions.measure(job, weights, w_plus, prior, settings, SPACES)
     assert list(maps) == list(singles) == list(SPACES)
     masks = jax.device_get(sam.full_masks(generator.spec, ['F6', 'F4', 'W+', 'F6', 'F4']))
-    codes, traces = sam_experiment.search(job, 'invert', weights, masks, w_plus, prior)
+    codes, traces = sam_search.search(job, 'invert', weights, masks, w_plus, prior)
     found = maps, singles, codes
     assert all(isinstance(x, np.ndarray) and len(x) == 5 for x in jax.tree.leaves(found))
     return found, traces
