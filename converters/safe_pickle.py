@@ -77,6 +77,13 @@ def load_view(data: memoryview, name: str, max_bytes: int = MAX_BYTES):
             'trust it.'
         ) from None
     except DAMAGE as e:
+        # The oldest pickles look so, too; one that could be read has been.
+        start = bytes(data[:40])
+        if start and all(32 <= byte < 127 or byte in b'\t\r\n' for byte in start):
+            raise UnsafePickle(
+                f'{name} is no checkpoint: it begins like text, {start.decode()!r}; fetch or copy '
+                'it again, or name another file.'
+            ) from None
         raise UnsafePickle(
             f'{name} is not a pickle or torch file, or is damaged ({type(e).__name__}: '
             f'{" ".join(str(e).split())[:120]}).'

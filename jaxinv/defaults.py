@@ -118,6 +118,7 @@ def use_official_code(config: ml_collections.ConfigDict) -> None:
 def use_biggan(config: ml_collections.ConfigDict) -> None:
     """BigGAN-deep: a folder with its weights, classes predicted, its own directions for edits."""
     config.generator = 'biggan256'  # that `python -m converters FOLDER biggan256` wrote
+    config.latent = 'Z'  # what these settings are for; others than BigGAN-deep have a W
     # Of z and of the batch norms' statistics; None = as converted, 1.0.
     config.truncation = config_dict.placeholder(float)
     config.truncation_mode = config_dict.placeholder(str)  # 'correct' or 'official'

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxinv import assets, data, distributed, optimize, report, results
 from jaxinv.manifest import Manifest
-from jaxinv.progress import Stopwatch
+from jaxinv.progress import Stopwatch, silent
 
 FOLDER, IDENTITIES = 'groups', 'identities'
 MEMBERS, READ = 'members.json', 'read.json'
@@ -90,7 +90,7 @@ class Group:
             targets=self.job.targets.rows([i]),
             classes=self.job.classes and self.job.classes.rows([i]),
             watch=Stopwatch(None),
-            log=_silent,
+            log=silent,
         )
 
     def finish(self, i: int, result: results.Run, facts: dict, stages: tuple[str, ...]) -> None:
@@ -158,7 +158,3 @@ class Group:
             classes=chosen and chosen.rows(rows),
             watch=Stopwatch(self._folder / 'state' / 'seconds.json'),
         )
-
-
-def _silent(*args, **kwargs):
-    """What a single identity's job has to say."""

@@ -20,6 +20,7 @@ from jaxinv import (
 )
 from jaxinv import edits as edits_lib
 from jaxinv import workdir as workdirs
+from jaxinv.errors import JaxinvError
 from jaxinv.inversion import project, pti
 from jaxinv.networks import lpips
 from jaxinv.progress import Stopwatch
@@ -125,6 +126,12 @@ def open_generator(config, log=print):
     )
     for note in about.get('notes', ()) if about.get('fresh') else ():
         log(f'{generator.spec.name}: {note}')
+    if config.get('latent', generator.spec.latent) != generator.spec.latent:
+        name = 'sam' if config.task == 'invert_sam' else 'pti_multi_id'
+        raise JaxinvError(
+            f'the settings of this config are for BigGAN-deep, and {generator.spec.name} is none; '
+            f'use --config={name} for it.'
+        )
     options = {key: config.get(key) for key in generators.OPTIONS}
     options = {key: value for key, value in options.items() if value is not None}
     generator = generators.with_options(generator, **options)

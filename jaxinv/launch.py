@@ -28,6 +28,7 @@ from ml_collections import config_flags
 from jaxinv import distributed, memory
 from jaxinv import workdir as workdirs
 from jaxinv.errors import JaxinvError
+from jaxinv.progress import silent
 
 TASKS = {
     'invert': 'jaxinv.experiment',
@@ -145,7 +146,7 @@ def main(argv: list[str]) -> None:
     task = importlib.import_module(TASKS[config.task])
     settings = workdirs.settings_of(config)
     path = pathlib.Path(_WORKDIR.value or workdirs.default_path(_NAME.value, settings))
-    log = print if distributed.is_first() else _silent
+    log = print if distributed.is_first() else silent
     log(f'Work folder: {path}', flush=True)
     try:
         task.run(config, path, overwrite=_OVERWRITE.value, log=log)
@@ -173,10 +174,6 @@ def main(argv: list[str]) -> None:
         traceback.print_exc()
         distributed.part(1)
         raise SystemExit(1) from None
-
-
-def _silent(*args, **kwargs):
-    """What processes after the first have to say."""
 
 
 def setup_jax() -> None:

@@ -57,6 +57,10 @@ class SlotProgress:
         self._log('  '.join(parts), flush=True)
 
 
+def silent(*args, **kwargs) -> None:
+    """In place of print, for whoever has nothing to say."""
+
+
 def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -217,6 +217,15 @@ def test_pivotal_tuning_from_the_official_files(official, tmp_path):
     np.testing.assert_array_equal(pivots[..., 16:], np.repeat(own[:, None], 7, 1))
 
 
+@pytest.mark.parametrize('name,other', [('pti_biggan', 'pti_multi_id'), ('sam_biggan', 'sam')])
+def test_another_generator_is_sent_to_its_own_config(name, other, tmp_path):
+    config = load_config(name, 'test')
+    config.generator = 'tiny'
+    run = experiment.run if name.startswith('pti') else sam_experiment.run
+    with pytest.raises(JaxinvError, match=f'for BigGAN-deep, and tiny .* --config={other} '):
+        run(config, tmp_path, log=lambda *_, **__: None)
+
+
 def test_a_label_out_of_range_is_named(official, tmp_path):
     config = config_of('pti_biggan', 'test', official, label=1000)
     with pytest.raises(JaxinvError, match='--config.label=0 ... 999'):
