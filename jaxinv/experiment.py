@@ -140,6 +140,10 @@ def tune(job: Job, pivots, count=None, keep=None):
     _, settings = jobs.settings_of(config)
     rows = min(config.tune.slots or n, n)
     tuner = pti.make_tuner(job.generator, settings, rows, shares=job.place.shares)
+    if not settings.shared and not config.tune.slots:
+        advice = slots.advice(-(-n // job.place.shares), job.weights['params'])
+        if advice:
+            job.log(advice)
     with job.watch.stage('tune'):
         targets, net = job.targets.images_uint8, job.nets[settings.lpips_net]
         ids = latents.identity_ids(targets)

@@ -26,6 +26,7 @@ from jaxinv.mesh_steps import AXES, fetch
 from jaxinv.placement import Placement
 
 NOBODY = -1
+MANY = 8  # generators on a device without a word
 
 
 def check(slots: int, shared: bool) -> None:
@@ -37,6 +38,17 @@ def check(slots: int, shared: bool) -> None:
             f'tune.slots={slots} is for a generator for each identity, and one for all is asked '
             'for, which every identity moves in every step; use pti_single_id, or tune.slots=0.'
         )
+
+
+def advice(each: int, params) -> str | None:
+    """A sentence where so many generators with these parameters are too many for a device."""
+    if each <= MANY:
+        return None
+    size = 3 * each * sum(x.nbytes for x in jax.tree.leaves(params)) / 1e9  # Adam has two moments
+    return (
+        f'{each} generators at once on a device take {size:.1f} GB with their moments, feature '
+        'maps not counted; --config.tune.slots=S tunes S at a time, in the memory of S.'
+    )
 
 
 class Seats(NamedTuple):

@@ -193,3 +193,9 @@ def test_slots_that_cannot_be_get_a_sentence(tmp_path):
     ):
         with pytest.raises(JaxinvError, match=expected):
             invert(tmp_path / 'none', **settings)
+
+
+def test_many_generators_at_once_get_a_word():
+    params = {'x': np.zeros(10**6, np.float32)}
+    assert slots.advice(slots.MANY, params) is None
+    assert '50 generators' in slots.advice(50, params) and '0.6 GB' in slots.advice(50, params)
