@@ -115,7 +115,7 @@ def choose_labels(
             f'--config.label=0 ... {num_classes - 1}.'
         )
     candidates = tuple(
-        top(row, SHOWN) for row in classify(images.to_float(np.asarray(images_uint8)))
+        top(classify(images.to_float(picture[None]))[0], SHOWN) for picture in images_uint8
     )
     picture_names = picture_names or [f'picture {i}' for i in range(count)]
     for name, shown in zip(picture_names, candidates, strict=True):

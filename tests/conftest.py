@@ -71,6 +71,9 @@ EXHAUSTIVE = (
     'test_groups_end_as_all_at_once',
     'test_an_interrupted_group',
     'test_two_processes_share_the_groups',
+    'test_groups_on_two_devices',
+    'test_a_generator_each_keeps_the_class_too[7]',
+    'test_each_picture_of_a_group_keeps_its_class',
     'test_processes_share_what_one_would_read[3]',
 )
 
