@@ -128,8 +128,7 @@ class Group:
         self._manifest.add(record)
 
     def _leave_out(self, error: optimize.NotFinite) -> None:
-        size = self._base.config.group
-        bad = {min(example % size, self.count - 1) for example in error.examples}
+        bad = {min(example, self.count - 1) for example in error.examples}
         for i in bad:
             self.fail(i, str(error))
         self._rows = [row for i, row in enumerate(self._rows) if i not in bad]
