@@ -75,6 +75,8 @@ EXHAUSTIVE = (
     'test_a_generator_each_keeps_the_class_too[7]',
     'test_each_picture_of_a_group_keeps_its_class',
     'test_processes_share_what_one_would_read[3]',
+    'test_groups.py',
+    'test_sam_parts.py',
 )
 
 
