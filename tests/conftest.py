@@ -79,7 +79,6 @@ EXHAUSTIVE = (
     'test_gradients_equal_the_official_ones[ada32c]',
     'test_a_class_of_a_conditional_pickle_at_32_pixels',
     'test_measuring_moves_only_the_candidate_space',
-    'test_projection_lowers_the_distance_and_w_plus',
     'test_sam_parts.py',
 )
 
