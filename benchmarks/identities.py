@@ -3,6 +3,7 @@
     python benchmarks/identities.py rate [--at_once=1,2,4] [--steps=2]
     python benchmarks/identities.py slots IDENTITIES SLOTS
     python benchmarks/identities.py memory [--identities=8,32,128] [--all_at_once=8,16,32]
+    python benchmarks/identities.py sam [--identities=8,32,128] [--all_at_once=8,16,32]
 
 rate: steps of projection and of tuning (pti_single_id, with its regulariser), so many at once, in
 seconds and in seconds of processor time (all cores), which other work beside it lengthens less;
@@ -15,6 +16,8 @@ their moments, two steps.
 memory: whole runs of pti_single_id on made-up pictures, a process each, with 32 pixels but 256
 channels and no regulariser, so that generators are what counts; two steps of each kind, in groups
 of 8 with two slots, in groups of one, and without either.
+
+sam: the same of SAM, four pictures at a time and all at once.
 """
 
 import json
@@ -44,6 +47,8 @@ from jaxinv import (
     optimize,
     placement,
     provenance,
+    sam_defaults,
+    sam_experiment,
     slots,
 )
 from jaxinv.generators import stored
@@ -54,9 +59,11 @@ from jaxinv.networks import lpips
 _GENERATOR = flags.DEFINE_string('generator', 'mobile_stylegan_ffhq', 'rate: its name.')
 _AT_ONCE = flags.DEFINE_list('at_once', '1,2,4', 'rate: identities in a program.')
 _STEPS = flags.DEFINE_integer('steps', 2, 'rate: steps timed, after the first one.')
-_IDENTITIES = flags.DEFINE_list('identities', '8,32,128', 'memory: in groups, with slots.')
+_IDENTITIES = flags.DEFINE_list(
+    'identities', '8,32,128', 'memory and sam: so many, a few at a time.'
+)
 _ONE_BY_ONE = flags.DEFINE_list('one_by_one', '32', 'memory: in groups of one.')
-_ALL_AT_ONCE = flags.DEFINE_list('all_at_once', '8,16,32', 'memory: without groups and slots.')
+_ALL_AT_ONCE = flags.DEFINE_list('all_at_once', '8,16,32', 'memory and sam: all at once.')
 BUDGET = {'projection': 100, 'tuning': 80}
 
 
@@ -138,62 +145,80 @@ def measure_slots(count, rows):
 
 
 def measure_memory():
+    cases = [(int(n), 8, 2) for n in _IDENTITIES.value]
+    cases += [(int(n), 1, 0) for n in _ONE_BY_ONE.value]
+    cases += [(int(n), 0, 0) for n in _ALL_AT_ONCE.value]
+    whole_runs('one', ('group', 'slots'), cases)
+
+
+def measure_sam():
+    cases = [(int(n), 4) for n in _IDENTITIES.value] + [(int(n), 0) for n in _ALL_AT_ONCE.value]
+    whole_runs('one_of_sam', ('at once',), cases)
+
+
+def whole_runs(what, columns, cases):
+    """A line for each of the cases, (identities, ...), run by the function of this name."""
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         generator = stylegan2(32, channel_max=256)
         weights = jax.jit(generator.init)(jax.random.key(0))
         stored.write(scratch / 'generator.safetensors', generator, weights)
         random = np.random.RandomState(0)
-        most = max(map(int, _IDENTITIES.value + _ONE_BY_ONE.value + _ALL_AT_ONCE.value))
-        for i in range(most):
+        for i in range(max(n for n, *_ in cases)):
             blocks = PIL.Image.fromarray(random.randint(0, 255, (4, 4, 3)).astype(np.uint8))
             folder = scratch / f'{i:04}'
             folder.mkdir()
             blocks.resize((64, 64), PIL.Image.Resampling.BICUBIC).save(folder / 'face.png')
-        print(f'{"identities":>10}{"group":>7}{"slots":>7}{"GB":>7}{"seconds":>9}')
-        cases = [(int(n), 8, 2) for n in _IDENTITIES.value]
-        cases += [(int(n), 1, 0) for n in _ONE_BY_ONE.value]
-        cases += [(int(n), 0, 0) for n in _ALL_AT_ONCE.value]
-        for n, group, slots in cases:
-            command = [
-                sys.executable,
-                __file__,
-                'one',
-                str(scratch),
-                str(n),
-                str(group),
-                str(slots),
-            ]
+        print(''.join(f'{name:>10}' for name in ('identities', *columns, 'GB', 'seconds')))
+        for case in cases:
+            command = [sys.executable, __file__, what, str(scratch), *map(str, case)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise SystemExit(done.stderr[-2000:])
             found = json.loads(done.stdout.splitlines()[-1])
-            print(
-                f'{n:>10}{group:>7}{slots:>7}{found["gb"]:>7.2f}{found["seconds"]:>9.0f}',
-                flush=True,
-            )
+            shown = (*case, f'{found["gb"]:.2f}', f'{found["seconds"]:.0f}')
+            print(''.join(f'{value:>10}' for value in shown), flush=True)
 
 
 def one(scratch, n, group, slots):
     """A whole run; prints its peak memory."""
-    start = time.perf_counter()
-    jax.config.update('jax_compilation_cache_dir', str(assets.cache_dir() / 'programs'))
-    config = defaults.get_config()
+    config = made_up(defaults.get_config(), scratch, n)
+    config.tune.num_steps = 2
+    config.tune.shared, config.drift.num_samples = False, 1
+    config.tune.save, config.locality.weight = 'bfloat16', 0.0
+    config.group, config.tune.slots = int(group), int(slots)
+    measured(experiment, config)
+
+
+def one_of_sam(scratch, n, at_once):
+    config = made_up(sam_defaults.get_config(), scratch, n)
+    config.sam.num_steps = config.invertibility.num_steps = 2
+    config.segments.how, config.segments.parts = 'slic', 4
+    config.prior.num_samples, config.sweep.taus = 100, (0.1, 0.3)
+    config.pivot.at_once = config.sam.at_once = int(at_once)
+    measured(sam_experiment, config)
+
+
+def made_up(config, scratch, n):
     config.generator = f'{scratch}/generator.safetensors'
     config.data.images = ','.join(f'{scratch}/{i:04}/face.png' for i in range(int(n)))
     config.data.align = 'none'
-    config.w_statistics.num_samples = 100
-    config.pivot.num_steps = config.tune.num_steps = 2
-    config.tune.shared, config.edits, config.drift.num_samples = False, (), 1
-    config.tune.save, config.locality.weight = 'bfloat16', 0.0
-    config.group, config.tune.slots = int(group), int(slots)
+    config.w_statistics.num_samples, config.pivot.num_steps, config.edits = 100, 2, ()
+    return config
+
+
+def measured(module, config):
+    start = time.perf_counter()
+    jax.config.update('jax_compilation_cache_dir', str(assets.cache_dir() / 'programs'))
     with tempfile.TemporaryDirectory() as work:
-        experiment.run(config, pathlib.Path(work) / 'work', log=lambda *_, **__: None)
+        module.run(config, pathlib.Path(work) / 'work', log=lambda *_, **__: None)
     print(json.dumps({'gb': provenance.peak_memory_gb(), 'seconds': time.perf_counter() - start}))
 
 
 def main(argv):
-    what = {'rate': rate, 'slots': measure_slots, 'memory': measure_memory, 'one': one}
+    known = rate, one, one_of_sam
+    what = {function.__name__: function for function in known}
+    what |= {'slots': measure_slots, 'memory': measure_memory, 'sam': measure_sam}
     what[argv[1]](*argv[2:])
 
 

@@ -239,21 +239,10 @@ def score(job: Job, pivots, per_identity, edits) -> report.Run:
         drift = scoring.measure_drift(job, per_identity) if config.tune.num_steps else None
     return report.Run(
         title=title(config),
-        names=list(targets.names),
-        targets_uint8=targets.images_uint8,
         stages=stages,
         target_attributes=scoring.measure_attributes(job, targets.images_uint8),
         edits=edited_results,
         drift=drift,
-        config=config.to_dict(),
-        generator=provenance.generator_of(job),
-        versions=provenance.versions(),
-        seeds={'seed': config.seed, 'w_statistics': config.w_statistics.seed},
-        sources=targets.sources,
-        skipped=targets.skipped,
-        facts={
-            'peak memory': f'{provenance.peak_memory_gb():.1f} GB',
-            'devices': provenance.devices(),
-        },
         usage=provenance.usage(job),
+        **provenance.of_run(job),
     )

@@ -11,7 +11,24 @@ import jax
 
 from jaxinv import report, results
 from jaxinv.jobs import Job
+from jaxinv.placement import Placement
 from jaxinv.progress import duration
+
+
+def of_run(job: Job, **seeds: int) -> dict[str, Any]:
+    """What results.Run says of a run, whatever its method; seeds: more than all methods have."""
+    config, targets = job.config, job.targets
+    return {
+        'names': list(targets.names),
+        'targets_uint8': targets.images_uint8,
+        'config': config.to_dict(),
+        'generator': generator_of(job),
+        'versions': versions(),
+        'seeds': {'seed': config.seed, 'w_statistics': config.w_statistics.seed} | seeds,
+        'sources': targets.sources,
+        'skipped': targets.skipped,
+        'facts': {'peak memory': f'{peak_memory_gb():.1f} GB', 'devices': devices(job.place)},
+    }
 
 
 def generator_of(job: Job) -> dict[str, Any]:
@@ -39,9 +56,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def devices() -> str:
-    kinds = {f'{d.device_kind} ({d.platform})' for d in jax.devices()}
-    return f'{jax.device_count()} x {", ".join(sorted(kinds))}'
+def devices(place: Placement | None = None) -> str:
+    """The devices that a run used, or all there are."""
+    used = jax.devices()
+    if place is not None:
+        used = used[:1] if place.mesh is None else place.mesh.devices.flat
+    kinds = {f'{d.device_kind} ({d.platform})' for d in used}
+    return f'{len(used)} x {", ".join(sorted(kinds))}'
 
 
 def peak_memory_gb() -> float:

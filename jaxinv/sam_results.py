@@ -119,29 +119,14 @@ def score(job: Job, inverted: Inverted, edits) -> report.Run:
                 tables.append(edit_table(job, inverted, edits, deltas))
     return report.Run(
         title=title(config, spec),
-        names=list(targets.names),
-        targets_uint8=targets.images_uint8,
         stages=stages,
         target_attributes=scoring.measure_attributes(job, targets.images_uint8),
         edits=edited_results,
         panels=panels,
         tables=tables,
         traces=traces,
-        config=config.to_dict(),
-        generator=provenance.generator_of(job),
-        versions=provenance.versions(),
-        seeds={
-            'seed': config.seed,
-            'w_statistics': config.w_statistics.seed,
-            'prior': config.prior.seed,
-        },
-        sources=targets.sources,
-        skipped=targets.skipped,
-        facts={
-            'peak memory': f'{provenance.peak_memory_gb():.1f} GB',
-            'devices': provenance.devices(),
-        },
         usage=usage(job, inverted),
+        **provenance.of_run(job, prior=config.prior.seed),
     )
 
 
