@@ -48,7 +48,9 @@ def check(settings: Settings) -> None:
         if getattr(settings, name) < 1:
             raise JaxinvError(f'pivot.{name} is {getattr(settings, name)}; it must be at least 1.')
     if settings.at_once < 0:
-        raise JaxinvError(f'pivot.at_once is {settings.at_once}; it must be at least 0, all.')
+        raise JaxinvError(
+            f'pivot.at_once is {settings.at_once}; it must be at least 0, which is all at once.'
+        )
 
 
 class Projector(NamedTuple):

@@ -179,7 +179,9 @@ def check(settings: Settings) -> None:
     if s.num_steps < 0:
         raise JaxinvError(f'sam.num_steps is {s.num_steps}; it must be at least 0.')
     if s.at_once < 0:
-        raise JaxinvError(f'sam.at_once is {s.at_once}; it must be at least 0, all.')
+        raise JaxinvError(
+            f'sam.at_once is {s.at_once}; it must be at least 0, which is all at once.'
+        )
 
 
 class Inverter(NamedTuple):
