@@ -55,6 +55,7 @@ from jaxinv.generators import stored
 from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.inversion import project, pti
 from jaxinv.networks import lpips
+from jaxinv.progress import silent
 
 _GENERATOR = flags.DEFINE_string('generator', 'mobile_stylegan_ffhq', 'rate: its name.')
 _AT_ONCE = flags.DEFINE_list('at_once', '1,2,4', 'rate: identities in a program.')
@@ -211,7 +212,7 @@ def measured(module, config):
     start = time.perf_counter()
     jax.config.update('jax_compilation_cache_dir', str(assets.cache_dir() / 'programs'))
     with tempfile.TemporaryDirectory() as work:
-        module.run(config, pathlib.Path(work) / 'work', log=lambda *_, **__: None)
+        module.run(config, pathlib.Path(work) / 'work', log=silent)
     print(json.dumps({'gb': provenance.peak_memory_gb(), 'seconds': time.perf_counter() - start}))
 
 

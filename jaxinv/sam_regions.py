@@ -124,10 +124,9 @@ def measure(job, weights, w_plus, prior, settings, spaces):
     """Maps {space: [n, size, size]}, {space: Single} and traces, `spaces_at_once` in a program."""
     config, targets = job.config, job.targets
     ids = latents.identity_ids(targets.images_uint8)
-    at_once = config.invertibility.spaces_at_once or len(spaces)
     maps, singles, traces = {}, {}, []
-    for start in range(0, len(spaces), at_once):
-        group = spaces[start : start + at_once]
+    for places in invertibility.batches(len(spaces), config.invertibility.spaces_at_once):
+        group = spaces[places]
         stage = f'measure_{"_".join(group)}'
 
         def find_maps(rows, run, group=group):
