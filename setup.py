@@ -16,14 +16,16 @@ setuptools.setup(
     python_requires='>=3.11',
     packages=[
         'jaxinv',
+        *(f'jaxinv.{name}' for name in setuptools.find_packages('jaxinv')),
         'jaxinv.configs',
-        'jaxinv.generators',
-        'jaxinv.inversion',
-        'jaxinv.networks',
-        'converters',
+        'jaxinv.converters',
     ],
-    package_dir={'jaxinv.configs': 'configs'},
-    package_data={'jaxinv': ['directions/*', 'templates/*']},
+    # They stay plain folders in a checkout.
+    package_dir={'jaxinv.configs': 'configs', 'jaxinv.converters': 'converters'},
+    package_data={'jaxinv': ['directions/*', 'report/templates/*']},
+    entry_points={
+        'console_scripts': ['jaxinv = jaxinv.launch:run', 'jaxinv-convert = jaxinv.convert:run'],
+    },
     install_requires=[
         # The method.
         'jax>=0.10',

@@ -15,10 +15,11 @@ from jax.interpreters import partial_eval
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxinv import generators, latents, mesh_steps
+from jaxinv import generators, latents
 from jaxinv.generators import stylegan2
 from jaxinv.inversion import pti
 from jaxinv.networks import lpips
+from jaxinv.optimize import sharded_step
 
 GENERATORS = {
     'config-f, 1024²': lambda: stylegan2.stylegan2(1024),
@@ -79,16 +80,16 @@ def tuning_step(generator, settings: pti.Settings, mesh: Mesh, identities: int) 
         arguments = jax.tree.map(lambda x: _shape(x.shape, x.dtype, place), arguments)
         return Step(tuner.loop.part.__wrapped__, arguments, state.variables, tuner.loop.parts)
     loop = tuner.loop.on(mesh)
-    state_specs, args_specs = mesh_steps.specs(mesh, loop.rows, loop.optimizer, state, args)
+    state_specs, args_specs = sharded_step.specs(mesh, loop.rows, loop.optimizer, state, args)
     state, args = (
         _with_specs(lambda x, spec: _shape(_whole(x, spec, shares), x.dtype), *pair)
         for pair in ((state, state_specs), (args, args_specs))
     )
     carry = jax.eval_shape(tuner.loop.begin, state)
-    count = mesh.shape[mesh_steps.DATA]
+    count = mesh.shape[sharded_step.DATA]
     total = jax.tree.map(lambda x: _shape((count, *x.shape), x.dtype), carry.total)
     carry = carry._replace(total=total)
-    carry_specs = mesh_steps.carry_specs(mesh, loop.rows, loop.optimizer, carry)
+    carry_specs = sharded_step.carry_specs(mesh, loop.rows, loop.optimizer, carry)
     arguments = _with_specs(
         lambda x, spec: _shape(x.shape, x.dtype, NamedSharding(mesh, spec)),
         (carry, args, key, part),
@@ -108,12 +109,12 @@ def _with_specs(function, tree, specs):
 
 def _whole(x, spec, shares):
     """Of an array that leads with one share's rows, the shape with all rows."""
-    axis = mesh_steps.row_axis(spec)
+    axis = sharded_step.row_axis(spec)
     return tuple(size * shares if i == axis else size for i, size in enumerate(x.shape))
 
 
 def one_device() -> Mesh:
-    return Mesh(np.array(jax.devices()[:1]).reshape(1, 1), mesh_steps.AXES)
+    return Mesh(np.array(jax.devices()[:1]).reshape(1, 1), sharded_step.AXES)
 
 
 def argument_bytes(step: Step) -> int:

@@ -15,6 +15,8 @@ import numpy as np
 import sides
 from absl import app, flags
 
+from jaxinv.weights.networks import find_lpips
+
 _TASKS = ('tuning', 'tuning, regularised', 'projection')
 _RESOLUTIONS = flags.DEFINE_list('resolutions', ['256', '1024'], 'Pixels.')
 _BATCHES = flags.DEFINE_list('batches', ['1', '4'], 'Images a step.')
@@ -75,13 +77,12 @@ def jax_side(task, resolution, batch):
     """(step, ) as a generator of losses; everything before the first one is preparation."""
     import jax
     import jax.numpy as jnp
+    from jaxinv.converters import stylegan2 as converter
+    from jaxinv.converters import tables
 
-    from converters import stylegan2 as converter
-    from converters import tables
     from jaxinv import latents
     from jaxinv.generators.stylegan2 import stylegan2
     from jaxinv.inversion import project, pti
-    from jaxinv.networks import lpips
 
     state = nvidia_state(resolution)
     generator = stylegan2(**converter.nvidia_arguments(state))
@@ -102,7 +103,7 @@ def jax_side(task, resolution, batch):
             for name, maps in weights['buffers']['noise'].items()
         }
         state, args = method.prepare(
-            weights, lpips.load('vgg'), targets, ids, statistics, key, noise=noise
+            weights, find_lpips('vgg'), targets, ids, statistics, key, noise=noise
         )
         name = 'lpips_vgg'
     else:
@@ -112,7 +113,7 @@ def jax_side(task, resolution, batch):
         settings = pti.Settings(100, chunk_steps=1, locality=locality)
         method = pti.make_tuner(generator, settings, batch)
         w_avg = weights['buffers']['w_avg']
-        state, args = method.prepare(weights, lpips.load('alex'), targets, w, ids, w_avg)
+        state, args = method.prepare(weights, find_lpips('alex'), targets, w, ids, w_avg)
         name = 'loss'
     yield
     while True:
@@ -124,8 +125,6 @@ def torch_side(task, resolution, batch):
     import torch
     import torch_twin
 
-    from converters import lpips
-
     torch.set_num_threads(os.cpu_count())
     state = {k: torch.from_numpy(np.array(v)) for k, v in nvidia_state(resolution).items()}
     generator = torch_twin.Generator(state)
@@ -135,11 +134,11 @@ def torch_side(task, resolution, batch):
         w = generator.map(torch.from_numpy(z))
     rows = 2 * len(generator.sizes)
     if task == 'projection':
-        vgg = torch_twin.Lpips(lpips.load('vgg', 'auto'))
+        vgg = torch_twin.Lpips(find_lpips('vgg', 'auto'))
         start = w[:1, None].expand(batch, -1, -1).contiguous()
         step = torch_twin.make_projection(generator, vgg, targets, start)
     else:
-        alex = torch_twin.Lpips(lpips.load('alex', 'auto'))
+        alex = torch_twin.Lpips(find_lpips('alex', 'auto'))
         pivots = w[:, None].expand(-1, rows, -1).contiguous()
         w_avg = torch.zeros(w.shape[1])
         regularised = 'regularised' in task
@@ -170,11 +169,11 @@ def main(argv):
                     for _ in range(_ROUNDS.value)
                 ]
                 found = sides.compare(*zip(*rounds, strict=True))
-                memory = found['gigabytes'] / found['their_gigabytes']
+                malloc = found['gigabytes'] / found['their_gigabytes']
                 print(
                     f'{task:<22}{resolution:>7}{batch:>6}'
                     f'{found["step"]:>8.2f}{found["their_step"]:>9.2f}{found["ratio"]:>7.2f}'
-                    f'{found["gigabytes"]:>8.2f}{found["their_gigabytes"]:>9.2f}{memory:>7.2f}'
+                    f'{found["gigabytes"]:>8.2f}{found["their_gigabytes"]:>9.2f}{malloc:>7.2f}'
                     f'{found["first"]:>10.1f}{found["differ"]:>14.1e}',
                     flush=True,
                 )
@@ -182,7 +181,7 @@ def main(argv):
 
 if __name__ == '__main__':
     if '--side=jax' in sys.argv:
-        from jaxinv import memory
+        from jaxinv.runtime import malloc
 
-        memory.restart_with_large_pages()  # as the launcher does
+        malloc.restart_with_large_pages()  # as the launcher does
     app.run(main)

@@ -34,7 +34,7 @@ _SEED = 0
 
 def official_state(arguments):
     """A state dict with random numbers that keep features and images at about unit size."""
-    from converters import biggan
+    from jaxinv.converters import biggan
 
     rng, state = np.random.RandomState(_SEED), {}
     for name, shape in biggan.shapes(biggan.entries(arguments)).items():
@@ -84,8 +84,8 @@ def jax_side(task, arguments, batch):
     import jax
     import jax.numpy as jnp
     import optax
+    from jaxinv.converters import biggan, tables
 
-    from converters import biggan, tables
     from jaxinv import optimize
     from jaxinv.generators.biggan_deep import biggan_deep
     from jaxinv.types import Affine
@@ -215,7 +215,7 @@ def main(argv):
 
 if __name__ == '__main__':
     if '--side=jax' in sys.argv:
-        from jaxinv import memory
+        from jaxinv.runtime import malloc
 
-        memory.restart_with_large_pages()  # as the launcher does
+        malloc.restart_with_large_pages()  # as the launcher does
     app.run(main)

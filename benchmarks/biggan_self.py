@@ -22,20 +22,24 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 import biggan_folder  # noqa: E402
+from jaxinv.configs import sam_biggan  # noqa: E402
 
 import jaxinv  # noqa: E402
-from configs import sam_biggan  # noqa: E402
-from jaxinv import (  # noqa: E402
-    classes,
-    generators,
-    images,
-    invertibility,
-    latents,
-    metrics,
-    optimize,
+from jaxinv import (
+    generators,  # noqa: E402
+    latents,  # noqa: E402
+    metrics,  # noqa: E402
+    optimize,  # noqa: E402
+    pixels,  # noqa: E402
 )
-from jaxinv.inversion import project, sam, sam_prior  # noqa: E402
-from jaxinv.networks import lpips  # noqa: E402
+from jaxinv.inversion import (
+    classes,  # noqa: E402
+    invertibility,  # noqa: E402
+    project,  # noqa: E402
+    sam,  # noqa: E402
+    sam_prior,  # noqa: E402
+)
+from jaxinv.weights.networks import load_lpips  # noqa: E402
 
 
 def main():
@@ -61,7 +65,7 @@ def main():
     embeddings = classes.embeddings(conditional, weights, labels)
     generator = generators.with_label(conditional, int(labels[0]))
 
-    nets, ids, key = {'vgg': lpips.load('vgg')}, np.arange(options.count), jax.random.key(0)
+    nets, ids, key = {'vgg': load_lpips('vgg')}, np.arange(options.count), jax.random.key(0)
     statistics = latents.w_statistics(generator, weights)
     start = statistics._replace(mean=latents.with_rest(statistics.mean, embeddings))
     settings = project.Settings(**config.pivot.to_dict())._replace(num_steps=options.project)
@@ -97,7 +101,7 @@ def main():
             name = space if space == 'Z+' else f'Z+ with {space}'
             show(f'{weight:g}', name, found.images[space], found.codes.w_plus)
     if options.pictures:
-        rows = [np.concatenate(list(images.to_uint8(row)), 1) for row in pictures]
+        rows = [np.concatenate(list(pixels.to_uint8(row)), 1) for row in pictures]
         PIL.Image.fromarray(np.concatenate(rows)).save(options.pictures)
 
 

@@ -1,7 +1,7 @@
 """FLOPs of a step: of its jaxpr in the form that GPUs and TPUs take, and of config-f by hand.
 
 XLA's own count of a program for CPUs is too small: it counts the body of a loop once, and there
-gradients by kernels are loops over bands of rows (jaxinv/generators/correlate.py).
+gradients by kernels are loops over bands of rows (jaxinv/nn/conv_grads.py).
 """
 
 import math

@@ -14,8 +14,11 @@ import time
 import numpy as np
 from absl import app, flags
 
-from jaxinv import checkpoints, deltas, images, metrics, rendering
-from jaxinv.networks import lpips
+from jaxinv import metrics, pixels, render
+from jaxinv.data import images
+from jaxinv.weights import deltas
+from jaxinv.weights.load import load_generator
+from jaxinv.weights.networks import load_lpips
 
 _RANKS = flags.DEFINE_list('ranks', ['4', '16', '64'], 'Of low_rank.')
 COLUMNS = (
@@ -27,19 +30,19 @@ COLUMNS = (
 def main(argv):
     run = pathlib.Path(argv[1])
     config = json.loads((run / 'run.json').read_text())['config']
-    generator, weights = checkpoints.load_generator(config['generator'], config['resolution'])
+    generator, weights = load_generator(config['generator'], config['resolution'])
     base = deltas.Base.of(config['generator'], config['resolution'], weights)
-    nets = {'alex': lpips.load('alex')}
+    nets = {'alex': load_lpips('alex')}
     pivots = np.load(run / 'pivots.npz')
     ways = [deltas.Settings('bfloat16')]
     ways += [deltas.Settings('low_rank', int(rank)) for rank in _RANKS.value]
     print(COLUMNS + '\n' + '|---' * (COLUMNS.count('|') - 1) + '|')
     for name, w in zip(pivots['names'], pivots['w'], strict=True):
-        _, tuned = checkpoints.load_generator(run / 'generators' / str(name))
-        target = images.to_float(
+        _, tuned = load_generator(run / 'generators' / str(name))
+        target = pixels.to_float(
             np.asarray(images.read(run / 'images' / str(name) / 'target.png'))[None]
         )
-        full = rendering.render(generator, tuned, w[None])
+        full = render.render(generator, tuned, w[None])
         near = float(metrics.evaluate(target, full, nets)['lpips_alex'][0])
         for way in ways:
             label = way.save if way.save != 'low_rank' else f'rank {way.rank}'
@@ -47,7 +50,7 @@ def main(argv):
             with tempfile.TemporaryDirectory() as scratch:
                 facts, restored = deltas.write(pathlib.Path(scratch), base, tuned, way)
             seconds = time.perf_counter() - start
-            again = rendering.render(generator, restored, w[None])
+            again = render.render(generator, restored, w[None])
             loss = metrics.evaluate(full, again, nets)
             to_target = float(metrics.evaluate(target, again, nets)['lpips_alex'][0])
             errors = (facts[key] for key in ('largest_error', 'rms_error', 'rms_moved'))

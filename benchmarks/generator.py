@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from jaxinv import generators, memory
-from jaxinv.generators import ops
+from jaxinv.nn import ops
+from jaxinv.runtime import malloc
+from jaxinv.weights.zoo import load_named
 
 _RESOLUTION = flags.DEFINE_integer('resolution', 512, 'Pixels: 512 or 1024.')
 _BATCHES = flags.DEFINE_list('batches', ['1', '2', '4'], 'Batch sizes.')
@@ -83,7 +84,7 @@ def stock_operators():
 def main(argv):
     del argv
     jax.config.update('jax_enable_compilation_cache', False)
-    generator, weights = generators.load('mobile_stylegan_ffhq', _RESOLUTION.value)
+    generator, weights = load_named('mobile_stylegan_ffhq', _RESOLUTION.value)
     size = generator.spec.resolution
     matrix = jnp.ones((3072, 3072))
     product, _ = compiled(jnp.dot, (matrix, matrix))
@@ -119,5 +120,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    memory.restart_with_large_pages()
+    malloc.restart_with_large_pages()
     app.run(main)

@@ -35,27 +35,19 @@ import optax
 import PIL.Image
 from absl import app, flags
 
-from jaxinv import (
-    assets,
-    data,
-    defaults,
-    experiment,
-    generators,
-    images,
-    latents,
-    memory,
-    optimize,
-    placement,
-    provenance,
-    sam_defaults,
-    sam_experiment,
-    slots,
-)
-from jaxinv.generators import stored
+from jaxinv import data, defaults, latents, optimize, pixels
+from jaxinv.experiments import pti as experiment
+from jaxinv.experiments import sam
 from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.inversion import project, pti
-from jaxinv.networks import lpips
-from jaxinv.progress import silent
+from jaxinv.io import cache_dir
+from jaxinv.optimize import continuous_batching, sharding
+from jaxinv.report import provenance
+from jaxinv.runtime import malloc
+from jaxinv.runtime.progress import silent
+from jaxinv.weights import store
+from jaxinv.weights.networks import load_lpips
+from jaxinv.weights.zoo import load_named
 
 _GENERATOR = flags.DEFINE_string('generator', 'mobile_stylegan_ffhq', 'rate: its name.')
 _AT_ONCE = flags.DEFINE_list('at_once', '1,2,4', 'rate: identities in a program.')
@@ -69,16 +61,16 @@ BUDGET = {'projection': 100, 'tuning': 80}
 
 
 def rate():
-    generator, weights = generators.load(_GENERATOR.value)
+    generator, weights = load_named(_GENERATOR.value)
     demo = data.load_targets('demo', generator.spec.resolution).images_uint8
-    nets = {net: lpips.load(net) for net in ('alex', 'vgg')}
+    nets = {net: load_lpips(net) for net in ('alex', 'vgg')}
     statistics = latents.w_statistics(generator, weights, 1000)
     key = jax.random.key(0)
     print(f'{generator.spec.name}, {generator.spec.resolution} pixels, {provenance.devices()}')
     print(f'{"":>8}{"projection, s":>18}{"tuning, s":>18}{"pictures an hour":>22}{"GB":>7}')
     print(f'{"at once":>8}' + f'{"clock":>9}{"cores":>9}' * 2 + f'{"clock":>11}{"cores":>11}')
     for n in map(int, _AT_ONCE.value):
-        targets = images.to_float(demo[np.arange(n) % len(demo)])
+        targets = pixels.to_float(demo[np.arange(n) % len(demo)])
         ids = np.arange(n, dtype=np.uint32)
         settings = project.Settings(num_steps=100, learning_rate=0.1, chunk_steps=1)
         projector = project.make_projector(generator, settings)
@@ -130,9 +122,9 @@ def measure_slots(count, rows):
 
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
-        slots.run(
+        continuous_batching.run(
             loop,
-            placement.Placement(),
+            sharding.Placement(),
             prepare,
             jax.random.key(0),
             2,
@@ -163,7 +155,7 @@ def whole_runs(what, columns, cases):
         scratch = pathlib.Path(scratch)
         generator = stylegan2(32, channel_max=256)
         weights = jax.jit(generator.init)(jax.random.key(0))
-        stored.write(scratch / 'generator.safetensors', generator, weights)
+        store.write(scratch / 'generator.safetensors', generator, weights)
         random = np.random.RandomState(0)
         for i in range(max(n for n, *_ in cases)):
             blocks = PIL.Image.fromarray(random.randint(0, 255, (4, 4, 3)).astype(np.uint8))
@@ -192,12 +184,12 @@ def one(scratch, n, group, slots):
 
 
 def one_of_sam(scratch, n, at_once):
-    config = made_up(sam_defaults.get_config(), scratch, n)
+    config = made_up(defaults.sam_config(), scratch, n)
     config.sam.num_steps = config.invertibility.num_steps = 2
     config.segments.how, config.segments.parts = 'slic', 4
     config.prior.num_samples, config.sweep.taus = 100, (0.1, 0.3)
     config.pivot.at_once = config.sam.at_once = int(at_once)
-    measured(sam_experiment, config)
+    measured(sam, config)
 
 
 def made_up(config, scratch, n):
@@ -210,7 +202,7 @@ def made_up(config, scratch, n):
 
 def measured(module, config):
     start = time.perf_counter()
-    jax.config.update('jax_compilation_cache_dir', str(assets.cache_dir() / 'programs'))
+    jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'programs'))
     with tempfile.TemporaryDirectory() as work:
         module.run(config, pathlib.Path(work) / 'work', log=silent)
     print(json.dumps({'gb': provenance.peak_memory_gb(), 'seconds': time.perf_counter() - start}))
@@ -224,5 +216,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    memory.restart_with_large_pages()  # as the launcher does
+    malloc.restart_with_large_pages()  # as the launcher does
     app.run(main)

@@ -12,7 +12,10 @@ import sys
 import jax
 import numpy as np
 
-from jaxinv import generators, images, latents, losses
+from jaxinv import latents, pixels
+from jaxinv.inversion import losses
+from jaxinv.report import grid
+from jaxinv.weights.zoo import load_named
 
 COLUMNS = [
     (8, 'all_layers'),
@@ -24,7 +27,7 @@ COLUMNS = [
 
 
 def main(path):
-    generator, weights = generators.load('mobile_stylegan_ffhq')
+    generator, weights = load_named('mobile_stylegan_ffhq')
     num_ws = generator.spec.num_ws
     w = generator.map(weights, latents.sample_z(0, 6, generator.spec.z_dim))
     pivots, random = w[:3, None], w[3:, None]
@@ -32,10 +35,10 @@ def main(path):
     print('||w_z - w_p|| in W:', distance, ' over all layers:', distance * num_ws**0.5)
     codes = [losses.locality_codes(pivots, random, a, norm, num_ws) for a, norm in COLUMNS]
     render = jax.jit(lambda weights, w: generator.synthesize(weights, w)[0])
-    columns = [images.to_uint8(render(weights, c)) for c in (pivots, *codes, random)]
+    columns = [pixels.to_uint8(render(weights, c)) for c in (pivots, *codes, random)]
     labels = ['pivot w_p', *(f'alpha {a}, {norm}' for a, norm in COLUMNS), 'random w_z']
     rows = [[column[i] for column in columns] for i in range(3)]
-    images.grid(rows, ['', '', ''], labels, cell=160).convert('RGB').save(path, quality=88)
+    grid.grid(rows, ['', '', ''], labels, cell=160).convert('RGB').save(path, quality=88)
 
 
 if __name__ == '__main__':

@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from jaxinv.networks import cpu_ops, lpips
+from jaxinv.networks import lpips
+from jaxinv.nn import strided
+from jaxinv.weights.networks import load_lpips
 
 _BATCH = flags.DEFINE_integer('batch', 2, 'Images in the batch.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Runs; the fastest counts.')
@@ -32,8 +34,8 @@ def step(weights, images, targets):
 def stock_step(weights, images, targets):
     """The same step made of XLA's own convolution and pooling gradients."""
     with (
-        mock.patch.object(cpu_ops, 'conv', cpu_ops._stock_conv),
-        mock.patch.object(cpu_ops, 'max_pool', cpu_ops._stock_pool),
+        mock.patch.object(strided, 'conv', strided._stock_conv),
+        mock.patch.object(strided, 'max_pool', strided._stock_pool),
     ):
         return step(weights, images, targets)
 
@@ -68,7 +70,7 @@ def main(argv):
     rate = 2 * 2048**3 / min(seconds(product, square, square) for _ in range(10))
     print(f'{jax.devices()[0].device_kind}: matrix product {rate / 1e9:.0f} GFLOP/s')
     for net, size in CASES:
-        weights = lpips.load(net)
+        weights = load_lpips(net)
         key = jax.random.key(0)
         shape = (_BATCH.value, size, size, 3)
         images, others = (jax.random.uniform(k, shape, minval=-1) for k in jax.random.split(key))

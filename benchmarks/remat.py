@@ -19,9 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from scaling import OPTIONS
 
-from jaxinv import generators, memory, provenance
+from jaxinv import generators
 from jaxinv.inversion import pti
-from jaxinv.networks import lpips
+from jaxinv.report import provenance
+from jaxinv.runtime import malloc
+from jaxinv.weights.networks import load_lpips
 
 METHODS = ('shared', 'shared, regularised')
 MICROBATCHES = (1, 4)
@@ -65,7 +67,7 @@ def run_steps(name, method, microbatch, remat, steps) -> None:
     mean = weights['buffers']['w_avg']
     pivots = jnp.tile(mean, (microbatch, 1, 1))
     ids = np.arange(microbatch, dtype=np.uint32)
-    state, args = tuner.prepare(weights, lpips.load('alex'), targets, pivots, ids, mean)
+    state, args = tuner.prepare(weights, load_lpips('alex'), targets, pivots, ids, mean)
     del weights
     key, times = jax.random.key(0), []
     for i in range(steps + 1):
@@ -73,7 +75,7 @@ def run_steps(name, method, microbatch, remat, steps) -> None:
         state, *_ = jax.block_until_ready(tuner.loop.chunk(state, args, key, 1))
         times.append(time.perf_counter() - start)
         if i == 0:  # with compilation, which takes more memory than a small step
-            memory.return_freed()
+            malloc.return_freed()
             pathlib.Path('/proc/self/clear_refs').write_text('5')
     print(
         f'{name}, {method}, microbatch {microbatch}, remat {remat}: '
@@ -97,7 +99,7 @@ def main():
     if given.command == 'compile':
         compile_all(given.only)
         return
-    memory.restart_with_large_pages()  # as the launcher does
+    malloc.restart_with_large_pages()  # as the launcher does
     run_steps(given.generator, given.method, given.microbatch, bool(given.remat), given.steps)
 
 

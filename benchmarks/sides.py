@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from jaxinv.provenance import peak_memory_gb
+from jaxinv.report.provenance import peak_memory_gb
 
 FIRST = 2  # steps that are not timed: the first compiles, after the second memory is laid out
 

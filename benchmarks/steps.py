@@ -14,9 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from jaxinv import data, generators, images, latents, memory, provenance
+from jaxinv import data, latents, pixels
 from jaxinv.inversion import project, pti, sam, sam_prior
-from jaxinv.networks import lpips
+from jaxinv.report import provenance
+from jaxinv.runtime import malloc
+from jaxinv.weights.networks import load_lpips
+from jaxinv.weights.zoo import load_named
 
 _RESOLUTION = flags.DEFINE_integer('resolution', 512, 'Pixels: 512 or 1024.')
 _IDENTITIES = flags.DEFINE_integer('identities', 2, 'Identities in the batch.')
@@ -59,12 +62,12 @@ def step_time(loop, state, args, key):
 
 def main(argv):
     del argv
-    generator, weights = generators.load('mobile_stylegan_ffhq', _RESOLUTION.value)
+    generator, weights = load_named('mobile_stylegan_ffhq', _RESOLUTION.value)
     demo = data.load_targets('demo', _RESOLUTION.value).images_uint8
     targets_uint8 = demo[np.arange(_IDENTITIES.value) % len(demo)]
-    targets = images.to_float(targets_uint8)
+    targets = pixels.to_float(targets_uint8)
     ids = np.arange(len(targets), dtype=np.uint32)
-    nets = {net: lpips.load(net) for net in ('alex', 'vgg')}
+    nets = {net: load_lpips(net) for net in ('alex', 'vgg')}
     statistics = latents.w_statistics(generator, weights, 1000)
     key = jax.random.key(0)
     pivots = jnp.tile(statistics.mean, (len(targets), 1, 1))
@@ -120,5 +123,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    memory.restart_with_large_pages()  # as the launcher does
+    malloc.restart_with_large_pages()  # as the launcher does
     app.run(main)

@@ -4,7 +4,7 @@ r"""Directions in the generator's W for smile, age and yaw, found by rendering a
     python -m jaxinv.launch --config=pti_multi_id \
         --config.edits="('runs/.../directions.npz:smile=2',)"
 
-Samples w, renders, measures (jaxinv/attributes.py), fits linear directions that leave the other
+Samples w, renders, measures (jaxinv/faces/attributes.py), fits linear directions that leave the other
 attributes and the identity alone, chooses between a few kinds by trying them, and validates the
 choice on fresh faces. GANSpace's principal components come along. The result of the default
 settings is what `smile=2` means elsewhere: jaxinv/directions/ffhq.npz, its figures in ffhq.json.
@@ -21,8 +21,8 @@ def get_config(arg=''):
     config.seed = 0
     config.generator = 'mobile_stylegan_ffhq'
     config.resolution = 512  # pixels of the pictures that are measured
-    config.attributes = ('smile', 'age', 'yaw')  # of those that jaxinv/attributes.py measures
-    config.controls = ('gender', 'glasses')  # held fixed (jaxinv/controls.py); () = none
+    config.attributes = ('smile', 'age', 'yaw')  # of those that jaxinv/faces/attributes.py measures
+    config.controls = ('gender', 'glasses')  # held fixed (jaxinv/faces/controls.py); () = none
     config.truncation_psi = 0.8  # of all samples; 1 = off
 
     config.samples = ml_collections.ConfigDict()

@@ -3,7 +3,7 @@ r"""Pictures with measured invertibility maps, to train SAM's invertibility netw
     python -m jaxinv.launch --config=invertibility_data --workdir=DATA
     python -m jaxinv.launch --config=train_invertibility --config.data=DATA
 
-Takes pictures of the generator with occluders and crooked framing (jaxinv/distortions.py), and real
+Takes pictures of the generator with occluders and crooked framing (jaxinv/data/occluders.py), and real
 ones from config.images. The paper takes 10 000 real ones; there the inversions are most of the
 work, here too. `:compact` is what two CPU cores can bear: few steps, LPIPS at 128 pixels.
 To share the work: the same command with --config.shares=N and --config.share=0 ... N-1, each with

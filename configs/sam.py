@@ -14,14 +14,15 @@ no_offset_penalty, no_refinement, class_map, lpips_alex; sweep runs every thresh
 default budget is for two CPU cores. docs/sam.md says more.
 """
 
-from jaxinv import defaults, sam_defaults
+from jaxinv import defaults
+from jaxinv import defaults as sam_defaults
 
 METHODS = ('w', 'w_plus', 'gaussian_prior', 'f4', 'f6', 'f8', 'f10', 'sam', 'pti', 'pti_sam')
 FACE = ('face', 'eyes', 'brows', 'nose', 'mouth')
 
 
 def get_config(arg=''):
-    return sam_defaults.finish(sam_defaults.get_config(), arg, VARIANTS)
+    return sam_defaults.finish(defaults.sam_config(), arg, VARIANTS)
 
 
 def _official(config):

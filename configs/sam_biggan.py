@@ -11,7 +11,8 @@ Variants are joined by commas. Baselines: z, z_plus, f2, f4 (one space for all o
 pti_sam. Ablations: no_offset_penalty, no_refinement, lpips_alex; sweep runs every threshold.
 """
 
-from jaxinv import defaults, sam_defaults
+from jaxinv import defaults
+from jaxinv import defaults as sam_defaults
 
 METHODS = {
     'z': 'w', 'z_plus': 'w_plus', 'f2': 'f2', 'f4': 'f4', 'sam': 'sam', 'pti': 'pti',
@@ -20,7 +21,7 @@ METHODS = {
 
 
 def get_config(arg=''):
-    config = sam_defaults.get_config()
+    config = defaults.sam_config()
     defaults.use_biggan(config)
     # lambda_Z of both terms of equation 9 and lambda_F of equation 10: docs/biggan.md says why.
     config.sam.prior_weight = 1e-5

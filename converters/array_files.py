@@ -8,10 +8,9 @@ import math
 import struct
 
 import numpy as np
-
-from converters.file_view import Reader, Refused
-from converters.pickle_values import Budget
-from converters.zip_members import Members
+from jaxinv.converters.file_view import Reader, Refused
+from jaxinv.converters.pickle_values import Budget
+from jaxinv.converters.zip_members import Members
 
 _MAX_HEADER = 10**8  # bytes, as in the safetensors library
 _DTYPES = {

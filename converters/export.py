@@ -12,85 +12,18 @@ them with strict=True. They are written as .safetensors or .npz. No pickle is ev
 nobody has to trust one: docs/checkpoints.md has the lines that load them with PyTorch.
 """
 
-import io
-import pathlib
 import re
 
 import numpy as np
-import safetensors.numpy
+from jaxinv.converters import stylegan2, tables
+from jaxinv.converters.stylegan2 import FILTER
 
-from converters import stylegan2, tables
-from converters.stylegan2 import FILTER
-from jaxinv import assets
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import stored
-from jaxinv.types import Generator, GeneratorSpec, Weights
-
-FORMATS = ('safetensors', 'orbax', 'ada', 'rosinality')
-CONTAINERS = ('.safetensors', '.npz')  # of state dicts
+from jaxinv.types import GeneratorSpec, Weights
 
 
 class ExportError(JaxinvError):
     """A generator that cannot be written this way; the message says why and what to do."""
-
-
-def format_of(path: pathlib.Path, to: str | None = None) -> str:
-    """The format to write, from `to` or else the ending of the name; ExportError if they differ."""
-    ending = path.suffix.lower()
-    if to is None and ending in ('', '.safetensors'):
-        return 'safetensors' if ending else 'orbax'
-    if to is None and ending == '.npz':
-        raise ExportError(f'{path} can hold two sorts of names; say --to=ada or --to=rosinality.')
-    if to not in FORMATS and to is not None:
-        raise ExportError(f'--to={to} is unknown; it can be {", ".join(FORMATS)}.')
-    allowed = {'orbax': ('',), 'safetensors': ('.safetensors',)}.get(to, CONTAINERS)
-    if to is None or ending not in allowed:
-        wanted = ' or '.join(allowed if to else CONTAINERS) or 'no ending, as it is a folder'
-        pickles = ' Pickles (.pt, .pkl) are never written.' if ending in ('.pt', '.pkl') else ''
-        raise ExportError(
-            f'{path} should end in {wanted}{f" for --to={to}" if to else ""}.{pickles}'
-        )
-    return to
-
-
-def check_free(path: pathlib.Path, to: str, overwrite: bool) -> None:
-    """Raises ExportError if something is there already that may not be replaced."""
-    if to == 'orbax' and path.is_dir() and any(path.iterdir()):
-        names = {entry.name for entry in path.iterdir()}
-        if not overwrite or not names <= {stored.SIDECAR, stored.ORBAX_FOLDER}:
-            hint = '--overwrite replaces' if overwrite is False else 'that replaces'
-            raise ExportError(
-                f'{path} is not empty; {hint} a generator written by --to=orbax and nothing else.'
-            )
-    elif path.is_dir() and to != 'orbax':
-        raise ExportError(f'{path} is a folder; name a file.')
-    elif path.exists() and (to == 'orbax' or not overwrite):
-        hint = 'name a folder' if to == 'orbax' else '--overwrite replaces it'
-        raise ExportError(f'{path} exists already; {hint}.')
-
-
-def write(
-    path, generator: Generator, weights: Weights, to: str, about: dict | None = None
-) -> tuple[str, ...]:
-    """Writes the generator as `to` and returns sentences for its user. Raises ExportError."""
-    path = pathlib.Path(path)
-    if to == 'orbax':
-        stored.write_orbax(path, generator, weights, about)
-        return ()
-    if to == 'safetensors':
-        stored.write(path, generator, weights, about)
-        stored.write_sidecar(path.with_suffix('.json'), generator, about)
-        return ()
-    arrays = state_dict(generator.spec, weights, to)
-    if path.suffix.lower() == '.npz':
-        file = io.BytesIO()
-        np.savez(file, **arrays)
-        data = file.getvalue()
-    else:
-        # 'format' is what PyTorch's users of safetensors look for.
-        data = safetensors.numpy.save(arrays, {'format': 'pt', 'names': to, 'by': 'jaxinv'})
-    assets.write_atomically(path, data)
-    return notes(generator.spec, to)
 
 
 def state_dict(spec: GeneratorSpec, weights: Weights, names: str) -> dict[str, np.ndarray]:

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
+from jaxinv.converters import safe_pickle, tables
 
-from converters import safe_pickle, tables
 from jaxinv.networks import deeplab, invertibility
 
 BASE = 'sd_base'

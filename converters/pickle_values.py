@@ -1,8 +1,7 @@
 """The plain values that a pickle is made into, and the checks of what they are made from."""
 
 import numpy as np
-
-from converters.file_view import Refused
+from jaxinv.converters.file_view import Refused
 
 # In all pickles of a file: half a minute. Training checkpoints have some ten thousand.
 MAX_INSTRUCTIONS = 10**7

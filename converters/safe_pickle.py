@@ -12,10 +12,11 @@ import warnings
 import zipfile
 import zlib
 
-from converters import file_view, torch_files
-from converters.file_view import MAX_BYTES, Refused
-from converters.pickle_names import Name
-from converters.pickle_values import Budget, Dtype, Record, Storage
+from jaxinv.converters import file_view, torch_files
+from jaxinv.converters.file_view import MAX_BYTES, Refused
+from jaxinv.converters.pickle_names import Name
+from jaxinv.converters.pickle_values import Budget, Dtype, Record, Storage
+
 from jaxinv.errors import JaxinvError
 
 MAX_DEPTH = 64  # of containers in containers

@@ -4,8 +4,7 @@ import re
 from typing import NamedTuple
 
 import numpy as np
-
-from converters import tables
+from jaxinv.converters import tables
 
 _FIRST = {'nvidia': 'synthesis.b4.const', 'rosinality': 'input.input'}  # an array of each naming
 _AVERAGE = 'latent_avg'

@@ -9,8 +9,7 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
-
-from converters import tables
+from jaxinv.converters import tables
 
 FILTER = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
 NVIDIA_FILTERS = r'.*\.resample_filter'  # sum 1

@@ -9,9 +9,8 @@ the up-convolution is turned by 180 degrees, and a modulation's bias lacks the 1
 import re
 
 import numpy as np
-
-from converters import options, stylegan2, tables
-from converters.pickle_values import Record, brief
+from jaxinv.converters import options, stylegan2, tables
+from jaxinv.converters.pickle_values import Record, brief
 
 # Options that change the arithmetic, as jaxinv.generators.stylegan2 has them.
 _OPTIONS = {

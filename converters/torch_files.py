@@ -3,11 +3,10 @@
 import struct
 
 import numpy as np
-
-from converters.file_view import Reader
-from converters.pickle_machine import Machine
-from converters.pickle_values import Budget, Storage, brief, whole
-from converters.zip_members import Members
+from jaxinv.converters.file_view import Reader
+from jaxinv.converters.pickle_machine import Machine
+from jaxinv.converters.pickle_values import Budget, Storage, brief, whole
+from jaxinv.converters.zip_members import Members
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the older format begins with a pickle of this number
 

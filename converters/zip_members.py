@@ -5,7 +5,7 @@ import struct
 import zipfile
 import zlib
 
-from converters.file_view import Reader, Refused
+from jaxinv.converters.file_view import Reader, Refused
 
 MAX_RATIO = 100  # by which a large member may unpack; trained weights reach 1.1, zeros 1000
 _LARGE = 2**20

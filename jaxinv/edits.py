@@ -279,7 +279,7 @@ def _read(path: pathlib.Path) -> Any:
 
         return safetensors.numpy.load_file(path)
     if suffix in ('.pt', '.pth'):
-        from converters import safe_pickle
+        from jaxinv.converters import safe_pickle
 
         return safe_pickle.load(path)
     raise EditError(f'{path}: a direction is one of {", ".join(SUFFIXES)}')

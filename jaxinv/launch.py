@@ -25,17 +25,18 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxinv import distributed, memory
-from jaxinv import workdir as workdirs
 from jaxinv.errors import JaxinvError
-from jaxinv.progress import silent
+from jaxinv.io import cache_dir
+from jaxinv.runtime import distributed, malloc, supervisor
+from jaxinv.runtime import workdir as workdirs
+from jaxinv.runtime.progress import silent
 
 TASKS = {
-    'invert': 'jaxinv.experiment',
-    'invert_sam': 'jaxinv.sam_experiment',
-    'fit_directions': 'jaxinv.fit_directions',
-    'invertibility_data': 'jaxinv.invertibility_data',
-    'train_invertibility': 'jaxinv.train_invertibility',
+    'invert': 'jaxinv.experiments.pti',
+    'invert_sam': 'jaxinv.experiments.sam',
+    'fit_directions': 'jaxinv.experiments.fit_directions',
+    'invertibility_data': 'jaxinv.experiments.invertibility_data',
+    'train_invertibility': 'jaxinv.experiments.train_invertibility',
 }
 TASKS_OF_SEVERAL = ('invert', 'invert_sam')  # processes
 
@@ -138,7 +139,7 @@ def main(argv: list[str]) -> None:
     if process is not None:
         if config.task not in TASKS_OF_SEVERAL:
             _exit(f'{config.task} runs in one process; leave --coordinator out.', 2)
-        distributed.supervise(process, _TIMEOUT.value, _HEARTBEAT.value)
+        supervisor.supervise(process, _TIMEOUT.value, _HEARTBEAT.value)
     setup_jax()
     if process is not None:
         _or_exit(distributed.initialize, process, _TIMEOUT.value, _HEARTBEAT.value)
@@ -180,9 +181,7 @@ def setup_jax() -> None:
     """Keeps compiled programs between runs. Importing jax here keeps --help quick."""
     import jax
 
-    from jaxinv import assets
-
-    jax.config.update('jax_compilation_cache_dir', str(assets.cache_dir() / 'programs'))
+    jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'programs'))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
@@ -199,6 +198,11 @@ def _exit(message: str, code: int = 1):
     raise SystemExit(code)
 
 
-if __name__ == '__main__':
-    memory.restart_with_large_pages()
+def run() -> None:
+    """The command `jaxinv`."""
+    malloc.restart_with_large_pages()
     app.run(main, flags_parser=parse_flags)
+
+
+if __name__ == '__main__':
+    run()

@@ -12,7 +12,7 @@ Left out, since they would do nothing here:
   xla_gpu_enable_async_collectives          gone; collectives are asynchronous by default [xla]
   xla_gpu_enable_highest_priority_async_stream   the default already [xla]
   xla_gpu_enable_pipelined_*, while_loop_double_buffering   move collectives between the turns of a
-      loop on the device; a step of jaxinv is one program without such a loop (jaxinv/optimize.py)
+      loop on the device; a step of jaxinv is one program without such a loop (jaxinv/optimize/loop.py)
 """
 
 from typing import NamedTuple

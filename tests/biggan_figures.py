@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import recipe
+from jaxinv.converters import biggan as converter
+from jaxinv.converters import tables
 
-from converters import biggan as converter
-from converters import tables
 from jaxinv import latents
 from jaxinv.generators.biggan_deep import Attention, Block, PlainNorm, biggan_deep
 

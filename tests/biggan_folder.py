@@ -7,8 +7,7 @@ import biggan_figures
 import numpy as np
 import official_files
 import recipe
-
-from converters import biggan
+from jaxinv.converters import biggan
 
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'biggan.npz'
 # 1000 classes and 32 pixels; F2 has 8 and F4 has 16, attention comes right after F4.

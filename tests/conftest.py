@@ -6,11 +6,12 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from jaxinv.converters import checkpoint  # noqa: E402
 
-from converters import checkpoint  # noqa: E402
-from jaxinv import assets, generators  # noqa: E402
+from jaxinv.io import cache_dir  # noqa: E402
+from jaxinv.weights.zoo import load_named  # noqa: E402
 
-jax.config.update('jax_compilation_cache_dir', str(assets.cache_dir() / 'programs'))
+jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'programs'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
@@ -112,4 +113,4 @@ def read(tmp_path):
 @pytest.fixture(scope='session')
 def tiny():
     """A random generator of 32 pixels and its weights."""
-    return generators.load('tiny')
+    return load_named('tiny')

@@ -21,20 +21,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import toy
+from jaxinv.converters import tables
 
-from converters import tables
-from jaxinv import (
-    assets,
-    checkpoints,
-    distributed,
-    generators,
-    latents,
-    optimize,
-    placement,
-    slots,
-)
+from jaxinv import latents, optimize
 from jaxinv.inversion import project, pti, sam, sam_prior
-from jaxinv.networks import lpips
+from jaxinv.io import cache_dir
+from jaxinv.optimize import checkpoints, continuous_batching, sharding
+from jaxinv.runtime import distributed
+from jaxinv.weights.networks import load_lpips
+from jaxinv.weights.zoo import load_named
 
 N, STEPS = 3, 4
 LOCALITY = pti.Locality(weight=0.1, alpha=2.0)
@@ -48,7 +43,7 @@ def problem(generator, dtype):
     w = generator.map(weights, jnp.asarray(latents.sample_z(1, N, generator.spec.z_dim), dtype))
     targets = generator.synthesize(weights, w[:, None] + 0.3)[0]
     targets = np.array(jnp.clip(targets + 0.1, -1, 1), dtype)
-    nets = {net: cast(lpips.load(net), dtype) for net in ('alex', 'vgg')}
+    nets = {net: cast(load_lpips(net), dtype) for net in ('alex', 'vgg')}
     statistics = latents.WStatistics(w.mean(axis=0), jnp.asarray(1.0, dtype))
     return (
         weights,
@@ -71,7 +66,7 @@ def cast(tree, dtype):
 
 @functools.cache
 def tiny():
-    return generators.load('tiny')
+    return load_named('tiny')
 
 
 def projection(place, dtype):
@@ -141,7 +136,7 @@ def run_in_slots(mesh, dtype, folder) -> dict:
     )
     results, first = {}, mesh.partition('>')[0]
     for part in mesh.split('>'):
-        place = placement.make(part)
+        place = sharding.make(part)
         tuner = pti.make_tuner(toy.GENERATOR, settings, 2, shares=place.shares)
 
         def prepare(which, share, tuner=tuner):
@@ -156,7 +151,7 @@ def run_in_slots(mesh, dtype, folder) -> dict:
                 raise KeyboardInterrupt
 
         try:
-            traces = slots.run(
+            traces = continuous_batching.run(
                 tuner.loop,
                 place,
                 prepare,
@@ -181,7 +176,7 @@ def run_in_slots(mesh, dtype, folder) -> dict:
 
 def compiled(mesh, dtype) -> dict:
     """'weak:MESH': shared tuning of an identity a device, which is compiled and not run."""
-    place = placement.make(mesh)
+    place = sharding.make(mesh)
     loop, state, args, _ = tuning(place, dtype, place.shares, microbatch=1)
     part = loop.part.lower(loop.begin(state), args, place.replicate(key_of_run()), None)
     return {f'weak:{mesh}/text': np.array(part.compile().as_text())}
@@ -197,7 +192,7 @@ def run(method, mesh, dtype, folder) -> dict:
     first, arrow, second = mesh.partition('>')
     traces = None
     if first:
-        place = placement.make(first)
+        place = sharding.make(first)
         loop, state, args, feed = METHODS[method](place, dtype)
         key = place.replicate(key_of_run())
     if arrow:
@@ -206,7 +201,7 @@ def run(method, mesh, dtype, folder) -> dict:
             state, traces = optimize.run(loop, state, args, key, STEPS // 2, feed=feed, count=N)
             saved.save(state, traces)
         if second:
-            place = placement.make(second)
+            place = sharding.make(second)
             loop, state, args, feed = METHODS[method](place, dtype)
             key = place.replicate(key_of_run())
             state, traces = saved.restore(state, list(loop.begin(state).traces), count=N)
@@ -232,7 +227,7 @@ def main():
     if process is not None:
         distributed.initialize(process, timeout=60, heartbeat=10)
     dtype = np.float64 if jax.config.jax_enable_x64 else np.float32
-    jax.config.update('jax_compilation_cache_dir', str(assets.cache_dir() / 'programs'))
+    jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'programs'))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
     found = {}
     for case in cases:

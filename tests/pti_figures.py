@@ -13,14 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import recipe
+from jaxinv.converters import stylegan2 as converter
+from jaxinv.converters import tables
 from stylegan2_figures import mean_rms_maxabs, rows
 
-from converters import stylegan2 as converter
-from converters import tables
-from jaxinv import latents, losses, optimize, schedules
+from jaxinv import latents, optimize
 from jaxinv.generators.stylegan2 import stylegan2
-from jaxinv.inversion import project, pti
-from jaxinv.networks import lpips
+from jaxinv.inversion import losses, project, pti
+from jaxinv.optimize import schedules
+from jaxinv.weights.networks import load_lpips
 
 KEY = jax.random.key(0)
 OFF = pti.Locality(0.0)
@@ -72,7 +73,7 @@ def load(entries, dtype):
         generator=generator,
         weights=widen(tables.unflatten(flat)),
         entry_of={path: entry for path, (entry, _) in converter.nvidia_table(flat).items()},
-        lpips={net: widen(lpips.load(net)) for net in ('alex', 'vgg')},
+        lpips={net: widen(load_lpips(net)) for net in ('alex', 'vgg')},
         dtype=dtype,
     )
 

@@ -12,12 +12,14 @@ import sys
 import jax
 import numpy as np
 
-from jaxinv import data, distributed, reading
+from jaxinv import data
+from jaxinv.data import prefetch
+from jaxinv.runtime import distributed
 
 
 def main(folder, out):
     distributed.initialize(distributed.asked_for(None, None, None))
-    reading.READ_AT_ONCE = 2  # so that there are several rounds
+    prefetch.READ_AT_ONCE = 2  # so that there are several rounds
     opened, read = [], data.read
 
     def noted(stem, *args):
@@ -28,7 +30,7 @@ def main(folder, out):
     way, lines = data.Way(32, align='none', fit='pad'), []
 
     def reader(members, way, log):
-        return reading.together(members, way, lambda text, **_: lines.append(text))
+        return prefetch.together(members, way, lambda text, **_: lines.append(text))
 
     targets = data.load(data.find(folder), way, 'it', reader=reader)
     about = [targets.names, targets.sources, targets.skipped, lines]

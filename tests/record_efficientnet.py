@@ -14,8 +14,8 @@ import numpy as np
 import skimage.data
 import torch
 
-from converters import efficientnet
-from jaxinv import assets
+from jaxinv.weights import assets
+from jaxinv.weights.networks import EFFICIENTNET_ASSET
 
 OUTPUT = pathlib.Path(__file__).parent / 'data' / 'efficientnet_figures.npz'
 
@@ -23,7 +23,7 @@ OUTPUT = pathlib.Path(__file__).parent / 'data' / 'efficientnet_figures.npz'
 def main():
     images = np.stack([crop(skimage.data.chelsea()), crop(skimage.data.coffee())])
     model = efficientnet_lite_pytorch.EfficientNet.from_pretrained(
-        'efficientnet-lite0', weights_path=str(assets.get(*efficientnet.ASSET))
+        'efficientnet-lite0', weights_path=str(assets.get(*EFFICIENTNET_ASSET))
     )
     model = model.double().eval()
     moments = []

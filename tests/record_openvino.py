@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 import openvino
 
-from jaxinv import assets
+from jaxinv.weights import assets
 
 OUTPUT = pathlib.Path(__file__).parent / 'data' / 'openvino_mobile_stylegan.npz'
 IMAGES = 4

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import recipe
+from jaxinv.converters import stylegan2 as converter
+from jaxinv.converters import tables
 
-from converters import stylegan2 as converter
-from converters import tables
 from jaxinv import latents
 from jaxinv.generators.stylegan2 import Block, stylegan2
 

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 import skimage.data
 
-from jaxinv import align
+from jaxinv.faces import align
 
 GOLDENS = np.load(pathlib.Path(__file__).parent / 'data' / 'align.npz')
 CASES = ('inside', 'border_rotated', 'shrink')

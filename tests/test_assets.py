@@ -5,7 +5,8 @@ import zipfile
 
 import pytest
 
-from jaxinv import assets
+from jaxinv.io import sha256
+from jaxinv.weights import assets
 
 MEMBER = 'jaxinv_sample/weights.bin'
 DATA = bytes(range(256)) * 8
@@ -24,7 +25,7 @@ def package(tmp_path, monkeypatch):
         archive.writestr(information + 'WHEEL', 'Wheel-Version: 1.0\nTag: py3-none-any\n')
         archive.writestr(information + 'RECORD', '')
     members = {MEMBER: hashlib.sha256(DATA).hexdigest()}
-    entry = assets.Package('1.0', assets.sha256(wheel), 'none', members)
+    entry = assets.Package('1.0', sha256(wheel), 'none', members)
     monkeypatch.setitem(assets.PACKAGES, 'jaxinv-sample', entry)
     monkeypatch.setenv('JAXINV_CACHE', str(tmp_path / 'cache'))
     monkeypatch.setenv('PIP_NO_INDEX', '1')

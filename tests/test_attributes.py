@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxinv import attributes, data, faces
+from jaxinv import data, faces
+from jaxinv.faces import attributes
 
 
 @pytest.fixture(scope='module')

@@ -12,10 +12,10 @@ import official_files
 import pickle_writer
 import pytest
 import recipe
+from jaxinv.converters import __main__ as command
+from jaxinv.converters import biggan, tables
 
 import jaxinv
-from converters import __main__ as command
-from converters import biggan, tables
 from jaxinv.generators.biggan_deep import biggan_deep
 
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'biggan.npz'

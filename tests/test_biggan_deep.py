@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import recipe
 
-from jaxinv import generators, images, latents
+from jaxinv import generators, latents, pixels
 from jaxinv.generators import biggan_deep as biggan
 from jaxinv.generators.biggan_deep import biggan_deep
 from jaxinv.types import Affine
@@ -97,7 +97,7 @@ def test_spectral_norms_are_the_official_ones():
 def test_pixels_are_within_one_of_the_official_image_writers():
     """It multiplies (image + 1) / 2 by 256, jaxinv by 255."""
     image = gradients()['grad/img']
-    rows = images.to_uint8(image.transpose(0, 2, 3, 1))[0, :4].astype(int)
+    rows = pixels.to_uint8(image.transpose(0, 2, 3, 1))[0, :4].astype(int)
     assert np.abs(rows - figures()[f'{NAME}/uint8_first_rows']).max() <= 1
 
 

@@ -12,19 +12,13 @@ import pytest
 from test_experiment import load_config
 
 import jaxinv
-from jaxinv import (
-    classes,
-    deltas,
-    edits,
-    experiment,
-    generators,
-    latents,
-    sam_experiment,
-    sam_files,
-    sam_results,
-)
+from jaxinv import edits, generators, latents
 from jaxinv.errors import JaxinvError
-from jaxinv.inversion import pti, sam, sam_prior
+from jaxinv.experiments import artifacts, sam_score
+from jaxinv.experiments import pti as experiment
+from jaxinv.experiments import sam as sam_experiment
+from jaxinv.inversion import classes, pti, sam, sam_prior
+from jaxinv.weights import deltas
 
 long = pytest.mark.long
 SPEC = generators.make('tiny_biggan').spec
@@ -106,7 +100,7 @@ def test_class_edits_go_a_share_of_the_way():
 
 def test_what_a_class_edit_adds_is_each_pictures_own():
     w_plus = np.random.RandomState(6).standard_normal((2, 7, 32)).astype(np.float32)
-    deltas = sam_results.deltas_of(edits.parse('class:1=0.5', '', EMBEDDINGS), w_plus, SPEC)
+    deltas = sam_score.deltas_of(edits.parse('class:1=0.5', '', EMBEDDINGS), w_plus, SPEC)
     assert deltas.shape == (1, 2, 7, 32) and not deltas[..., :16].any()
     np.testing.assert_allclose(
         deltas[0, ..., 16:], (EMBEDDINGS[1] - w_plus[..., 16:]) / 2, atol=1e-6
@@ -192,7 +186,7 @@ def test_sam_from_the_official_files(official, tmp_path):
     page = (folder / 'report.html').read_text()
     assert 'likeliest classes' in page and 'share in Z+' in page and 'share in W+' not in page
     generator, weights = jaxinv.load_generator(official[0], log=lambda *_, **__: None)
-    codes, masks = sam_files.load_codes(folder)
+    codes, masks = artifacts.load_codes(folder)
     own = classes.embeddings(generator, weights, list(found.values()))
     np.testing.assert_array_equal(codes.w_plus[..., 16:], np.repeat(own[:, None], 7, 1))
     assert set(masks) <= {'F2', 'F4'}

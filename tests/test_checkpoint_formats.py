@@ -12,8 +12,8 @@ import official_weights
 import pickle_writer
 import pytest
 import recipe
+from jaxinv.converters import checkpoint, stylegan2, tables
 
-from converters import checkpoint, stylegan2, tables
 from jaxinv.generators.stylegan2 import stylegan2 as generator
 
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'stylegan2.npz'

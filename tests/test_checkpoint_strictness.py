@@ -5,9 +5,8 @@ import official_files as files
 import official_weights
 import pickle_writer
 import pytest
-
-from converters import checkpoint, tables
-from converters.safe_pickle import UnsafePickle
+from jaxinv.converters import checkpoint, tables
+from jaxinv.converters.safe_pickle import UnsafePickle
 
 
 def state_dict(arrays):

@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 import safetensors.numpy
+from jaxinv.converters import tables
 
-from converters import tables
-from jaxinv import checkpoints, generators
+from jaxinv import generators
 from jaxinv.errors import JaxinvError
-from jaxinv.optimize import LoopState
+from jaxinv.optimize import LoopState, checkpoints
+from jaxinv.weights.load import load_generator, save_generator
 
 
 def a_state(step):
@@ -57,12 +58,12 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
 
 @pytest.fixture
 def saved(tiny, tmp_path):
-    checkpoints.save_generator(tmp_path / 'generator', *tiny)
+    save_generator(tmp_path / 'generator', *tiny)
     return tmp_path / 'generator' / checkpoints.GENERATOR_FILE
 
 
 def test_generator_comes_back_exactly(tiny, saved):
-    generator, weights = checkpoints.load_generator(saved)
+    generator, weights = load_generator(saved)
     assert generator.spec == tiny[0].spec and equal(weights, tiny[1])
 
 
@@ -80,7 +81,7 @@ def test_every_key_that_does_not_fit_is_named(saved, damage):
     header = {'jaxinv': '{"generator": "tiny", "resolution": 32}'}
     safetensors.numpy.save_file(flat, saved, metadata=header)
     with pytest.raises(JaxinvError, match=damage) as error:
-        checkpoints.load_generator(saved)
+        load_generator(saved)
     assert key in str(error.value)
 
 
@@ -96,14 +97,14 @@ def test_files_that_are_no_generator_get_a_sentence(tmp_path, content, expected)
     path = tmp_path / 'g.safetensors'
     path.write_bytes(content)
     with pytest.raises(JaxinvError, match=expected):
-        checkpoints.load_generator(path)
+        load_generator(path)
 
 
 def test_safetensors_that_hold_no_generator_are_refused(tmp_path):
     path = tmp_path / 'g.safetensors'
     safetensors.numpy.save_file({'a': np.zeros(2, np.float32)}, path)
     with pytest.raises(JaxinvError, match='not a'):
-        checkpoints.load_generator(path)
+        load_generator(path)
 
 
 def test_changed_arrays_and_hostile_headers_are_refused(tiny, saved):
@@ -113,7 +114,7 @@ def test_changed_arrays_and_hostile_headers_are_refused(tiny, saved):
     flat['buffers/w_avg'] = flat['buffers/w_avg'] + 1
     safetensors.numpy.save_file(flat, saved, metadata=header)
     with pytest.raises(JaxinvError, match='damaged'):
-        checkpoints.load_generator(saved)
+        load_generator(saved)
     family = {'family': 'stylegan2', 'arguments': {'resolution': 32, 'channels': [1] * 4}}
     for record in (
         'null',
@@ -126,13 +127,13 @@ def test_changed_arrays_and_hostile_headers_are_refused(tiny, saved):
     ):
         safetensors.numpy.save_file(flat, saved, metadata={'jaxinv': record})
         with pytest.raises(JaxinvError) as error:
-            checkpoints.load_generator(saved)
+            load_generator(saved)
         assert '\n' not in str(error.value)
 
 
 def test_unknown_names_say_what_exists(tmp_path):
     with pytest.raises(JaxinvError, match='mobile_stylegan_ffhq'):
-        checkpoints.load_generator(str(tmp_path / 'nope'))
+        load_generator(str(tmp_path / 'nope'))
 
 
 def test_flatten_is_undone_by_unflatten(tiny):

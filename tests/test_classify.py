@@ -9,12 +9,16 @@ import PIL.Image
 import PIL.ImageOps
 import pytest
 import skimage
+from jaxinv.converters import efficientnet as converter
+from jaxinv.converters import safe_pickle, tables
 
-from converters import efficientnet as converter
-from converters import safe_pickle, tables
-from jaxinv import assets, classify, images
+from jaxinv import pixels
+from jaxinv.data import images
 from jaxinv.errors import JaxinvError
+from jaxinv.inversion import classes
 from jaxinv.networks import efficientnet
+from jaxinv.weights import assets
+from jaxinv.weights.networks import EFFICIENTNET_ASSET, find_efficientnet
 
 FIGURES = np.load(pathlib.Path(__file__).parent / 'data' / 'efficientnet_figures.npz')
 SKIMAGE = pathlib.Path(skimage.__file__).parent / 'data'
@@ -29,12 +33,12 @@ PICTURES = {  # what they show, and the classifier's probability to two digits
 
 @pytest.fixture(scope='module')
 def weights():
-    return converter.load()
+    return find_efficientnet()
 
 
 @pytest.fixture(scope='module')
 def state_dict():
-    return dict(safe_pickle.load(assets.get(*converter.ASSET)))
+    return dict(safe_pickle.load(assets.get(*EFFICIENTNET_ASSET)))
 
 
 def recorded():
@@ -61,10 +65,10 @@ def test_every_map_equals_the_torch_codes(state_dict):
 
 def test_says_what_the_packages_pictures_show():
     for path, (number, name, probability) in PICTURES.items():
-        picture = images.to_float(np.asarray(images.read(path)))
-        (row,) = classify.classify(picture[None])
+        picture = pixels.to_float(np.asarray(images.read(path)))
+        (row,) = classes.classify(picture[None])
         assert abs(row.sum() - 1) < 1e-5
-        (first, *rest) = classify.top(row, 3)
+        (first, *rest) = classes.top(row, 3)
         assert first[:2] == (number, name) and abs(first[2] - probability) < 0.01
         assert len(rest) == 2 and first[2] >= rest[0][2] >= rest[1][2]
 
@@ -73,15 +77,15 @@ def test_square_is_pillows_bicubic_of_the_middle():
     picture = np.asarray(images.read(SKIMAGE / 'chelsea.png'))  # 451 x 300
     for size in (224, 400):
         middle = PIL.Image.fromarray(picture[:, 75:375])
-        want = images.to_float(
+        want = pixels.to_float(
             np.asarray(middle.resize((size, size), PIL.Image.Resampling.BICUBIC))
         )
-        found = classify.square(images.to_float(picture)[None], size)[0]
+        found = classes.square(pixels.to_float(picture)[None], size)[0]
         assert np.abs(found - want).max() < 1.01 / 127.5 and np.abs(found - want).mean() < 1e-4
 
 
 def test_names_are_the_thousand_classes():
-    names = classify.names()
+    names = classes.names()
     assert len(names) == 1000 and all(names)
     assert (names[0], names[291], names[517], names[999]) == (
         'tench',
@@ -95,14 +99,14 @@ def test_labels_are_predicted_or_given():
     lines = []
     cup, cat = (images.read(SKIMAGE / name) for name in ('coffee.png', 'chelsea.png'))
     pictures = np.stack([PIL.ImageOps.fit(picture, (128, 128)) for picture in (cup, cat)])
-    choice = classify.choose_labels(pictures, None, 1000, lines.append, ['cup', 'cat'])
+    choice = classes.choose_labels(pictures, None, 1000, lines.append, ['cup', 'cat'])
     assert choice.labels.dtype == np.int32 and choice.labels.shape == (2,)
     assert [shown[0][0] for shown in choice.candidates] == choice.labels.tolist()
     assert all(len(shown) == 3 for shown in choice.candidates)
     assert choice.labels[0] == 967 and lines[0].startswith('cup: 967 espresso 0.')
     assert lines[1].startswith('cat: ') and '--config.label' in lines[2]
     for num_classes in (1000, 10):
-        choice = classify.choose_labels(pictures, 7, num_classes, lines.append)
+        choice = classes.choose_labels(pictures, 7, num_classes, lines.append)
         assert choice.labels.tolist() == [7, 7] and choice.candidates == () and len(lines) == 3
 
 
@@ -114,13 +118,13 @@ def test_labels_that_cannot_be_chosen_are_named():
         (None, 10, r'1000 of ImageNet only, and the generator makes 10; .*--config.label=0 ... 9'),
     ):
         with pytest.raises(JaxinvError, match=words):
-            classify.choose_labels(pictures, label, num_classes)
+            classes.choose_labels(pictures, label, num_classes)
     with pytest.raises(JaxinvError, match=r'pictures \[32, 32, 3\] are not'):
-        classify.classify(np.zeros((32, 32, 3), np.float32))
+        classes.classify(np.zeros((32, 32, 3), np.float32))
     with pytest.raises(JaxinvError, match='pictures are uint8'):
-        classify.classify(pictures)
+        classes.classify(pictures)
     with pytest.raises(JaxinvError, match=r'\[1, 1000\] are not \[1000\]'):
-        classify.top(np.zeros((1, 1000)))
+        classes.top(np.zeros((1, 1000)))
 
 
 def test_strictness_names_the_array(state_dict):
@@ -147,11 +151,11 @@ def test_strictness_names_the_array(state_dict):
 def test_wrong_files_give_one_sentence(tmp_path):
     path = tmp_path / 'weights.pth'
     with pytest.raises(JaxinvError, match='no file .*weights.pth'):
-        converter.load(path)
-    good = assets.get(*converter.ASSET).read_bytes()
+        find_efficientnet(path)
+    good = assets.get(*EFFICIENTNET_ASSET).read_bytes()
     evil = b"cos\nsystem\n(S'touch ran'\ntR."
     for data in (b'', b'<html>', good[:100_000], good[:-100], evil, b'\x80\x02]q\x00.'):
         path.write_bytes(data)
         with pytest.raises(JaxinvError, match='weights.pth') as error:
-            converter.load(path)
+            find_efficientnet(path)
         assert str(error.value).endswith('.') and '\n' not in str(error.value)

@@ -13,11 +13,11 @@ import numpy as np
 import official_files
 import pytest
 import recipe
+from jaxinv.converters import __main__ as command
+from jaxinv.converters import checkpoint
 
 import jaxinv
-from converters import __main__ as command
-from converters import checkpoint
-from jaxinv.generators import from_files
+from jaxinv.weights import import_checkpoint
 
 ROOT = pathlib.Path(__file__).parent.parent
 FIGURES = ROOT / 'tests' / 'data' / 'stylegan2.npz'
@@ -32,7 +32,7 @@ def official(name):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv('JAXINV_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(from_files, 'W_AVG_SAMPLES', 20_000)  # for the tests' time
+    monkeypatch.setattr(import_checkpoint, 'W_AVG_SAMPLES', 20_000)  # for the tests' time
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ import PIL.Image
 import pytest
 import skimage.data
 
-from jaxinv import data, files, images
+from jaxinv import data
+from jaxinv.data import discover, images
+from jaxinv.io import safe_name
 
 GRACE = pathlib.Path(matplotlib.get_data_path(), 'sample_data', 'grace_hopper.jpg')
 
@@ -116,12 +118,12 @@ def test_all_faces_of_a_group(tmp_path, portrait):
 def test_files_lists_patterns_and_comma_strings(folder):
     a, b = folder / 'img10.png', folder / 'img2.b.jpg'
     for asked in ([a, b], (str(a), str(b)), f'{a}, {b}', [f'{a},{b}']):
-        assert [path for _, path in files.find(asked).files] == [a, b]
-    assert [path for _, path in files.find(folder / 'img*').files] == [b, a]
-    assert len(files.find([a, a, folder / 'sub' / '..' / 'img10.png']).files) == 1
+        assert [path for _, path in discover.find(asked).files] == [a, b]
+    assert [path for _, path in discover.find(folder / 'img*').files] == [b, a]
+    assert len(discover.find([a, a, folder / 'sub' / '..' / 'img10.png']).files) == 1
     odd = folder / 'sub' / 'a, b.png'
     odd.write_bytes(a.read_bytes())
-    assert [path for _, path in files.find(str(odd)).files] == [odd]
+    assert [path for _, path in discover.find(str(odd)).files] == [odd]
     odd.unlink()
 
 
@@ -177,18 +179,18 @@ def test_unknown_options_say_what_is_known():
 
 def test_names_are_safe_and_distinct():
     stems = ['a', 'A', 'a_2', 'a', 'c:d/e', '...', 'nul', 'x' * 300, 'müller.portrait']
-    names = files.unique_names(stems)
+    names = discover.unique_names(stems)
     assert names[:6] == ['a', 'A_2', 'a_2_2', 'a_3', 'c_d_e', 'image']
     assert names[6] == '_nul' and len(names[7]) == 80 and names[8] == 'müller.portrait'
     assert len({name.casefold() for name in names}) == len(names)
-    assert files.safe_name('e\u0301') == files.safe_name('\u00e9')  # one name, however composed
-    assert files.safe_name(os.fsdecode(b'caf\xe9'))  # a name that is not UTF-8
+    assert safe_name('e\u0301') == safe_name('\u00e9')  # one name, however composed
+    assert safe_name(os.fsdecode(b'caf\xe9'))  # a name that is not UTF-8
 
 
 def test_order_does_not_depend_on_the_file_system(tmp_path):
     for name in ('b.png', 'a10.png', 'A2.png', 'a1.png'):
         (tmp_path / name).touch()
-    assert [p.name for _, p in files.find(tmp_path).files] == [
+    assert [p.name for _, p in discover.find(tmp_path).files] == [
         'a1.png',
         'A2.png',
         'a10.png',

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+from jaxinv.converters.tables import flatten
 from test_experiment import load_config
 
 import jaxinv
-from converters.tables import flatten
-from jaxinv import checkpoints, deltas, experiment
-from jaxinv.deltas import Base, Settings
 from jaxinv.errors import JaxinvError
+from jaxinv.experiments import pti
+from jaxinv.weights import deltas
+from jaxinv.weights.deltas import Base, Settings
+from jaxinv.weights.load import save_generator
 
 BFLOAT16 = Settings('bfloat16')
 
@@ -110,9 +112,9 @@ def test_arrays_that_did_not_move_take_no_room(tiny, saved):
 
 def test_another_base_is_refused_and_the_right_one_can_be_named(tiny, tmp_path, saved):
     other = tmp_path / 'base'
-    checkpoints.save_generator(other, *tiny)
+    save_generator(other, *tiny)
     tuned, facts, folder = saved(BFLOAT16, source=str(other))
-    checkpoints.save_generator(other, tiny[0], moved(tiny[1], seed=5))
+    save_generator(other, tiny[0], moved(tiny[1], seed=5))
     with pytest.raises(JaxinvError, match='another generator') as error:
         jaxinv.load_generator(folder)
     assert '\n' not in str(error.value) and 'base=' in str(error.value)
@@ -220,7 +222,7 @@ def test_a_run_keeps_deltas_and_says_what_they_cost(tmp_path):
     config = load_config('pti_single_id')
     config.tune.save, config.tune.rank = 'low_rank', 4
     path = tmp_path / 'work'
-    experiment.run(config, path, log=lambda *_, **__: None)
+    pti.run(config, path, log=lambda *_, **__: None)
     result = json.loads((path / 'metrics.json').read_text())
     assert set(result['deltas']) == set(result['identities'])
     pivots = np.load(path / 'pivots.npz')

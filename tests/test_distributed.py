@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from test_placement import CASES_FILE, environment, largest_difference
 
-from jaxinv import distributed
 from jaxinv.errors import JaxinvError
+from jaxinv.runtime import distributed
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -10,7 +10,8 @@ import threading
 import numpy as np
 import pytest
 
-from jaxinv import assets, download
+from jaxinv.io import cache_dir
+from jaxinv.weights import download
 
 DATA = np.random.RandomState(0).bytes(300_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -101,7 +102,7 @@ def refusal(address, **options):
 
 
 def leftovers():
-    return [p.name for p in assets.cache_dir().rglob('*') if p.is_file() and p.name != '.lock']
+    return [p.name for p in cache_dir().rglob('*') if p.is_file() and p.name != '.lock']
 
 
 def test_a_file_is_fetched_once_and_its_hash_shown(server):
@@ -125,7 +126,7 @@ def test_what_an_earlier_process_left_is_gone_on_with(server):
     message = refusal(f'{server.url}/hopeless/net.pkl')
     assert '0.1 MB are kept' in message and 'goes on from there' in message
     before = len(server.asked)
-    partial = next(assets.cache_dir().rglob('*.partial'))
+    partial = next(cache_dir().rglob('*.partial'))
     assert partial.stat().st_size == CUT
     refusal(f'{server.url}/hopeless/net.pkl')
     assert server.asked[before][1] == f'bytes={CUT}-'
@@ -236,7 +237,7 @@ def test_unreachable_hosts_get_a_sentence(server, monkeypatch):
 
 def test_damaged_notes_mean_a_fresh_start(server):
     refusal(f'{server.url}/hopeless/net.pkl')
-    notes = next(assets.cache_dir().rglob('*.json'))
+    notes = next(cache_dir().rglob('*.json'))
     assert json.loads(notes.read_text()) == '"v1"'
     notes.write_text('{')
     asked = len(server.asked)

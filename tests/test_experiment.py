@@ -15,7 +15,8 @@ import pytest
 import safetensors.numpy
 
 import jaxinv
-from jaxinv import data, experiment, launch
+from jaxinv import data, launch
+from jaxinv.experiments import pti
 
 ROOT = pathlib.Path(__file__).parent.parent
 STAGE_METRICS = {'lpips_alex', 'lpips_vgg', 'mse', 'psnr', 'ms_ssim', 'id_distance'}
@@ -39,7 +40,7 @@ def finished(tmp_path_factory):
     config.data.images = ','.join([*demo, str(folder)])
     path = tmp_path_factory.mktemp('run') / 'work'
     lines = []
-    experiment.run(config, path, log=lambda text, **_: lines.append(text))
+    pti.run(config, path, log=lambda text, **_: lines.append(text))
     return config, path, lines
 
 
@@ -88,7 +89,7 @@ def test_rerun_of_a_finished_run_changes_nothing(finished):
     config, path, _ = finished
     before = {p: p.stat().st_mtime_ns for p in path.rglob('*') if p.is_file() and p.name != '.lock'}
     lines = []
-    experiment.run(config, path, log=lambda text, **_: lines.append(text))
+    pti.run(config, path, log=lambda text, **_: lines.append(text))
     assert any('Finished already' in line for line in lines)
     after = {p: p.stat().st_mtime_ns for p in path.rglob('*') if p.is_file() and p.name != '.lock'}
     assert before == after
@@ -113,7 +114,7 @@ def test_killed_run_goes_on_to_the_same_numbers(finished, tmp_path):
         process.communicate()
     assert not (work / 'metrics.json').exists()
     lines = []
-    experiment.run(config, work, log=lambda text, **_: lines.append(text))
+    pti.run(config, work, log=lambda text, **_: lines.append(text))
     assert any('going on after step' in line for line in lines), lines
     straight = safetensors.numpy.load_file(path / 'generator' / 'generator.safetensors')
     resumed = safetensors.numpy.load_file(work / 'generator' / 'generator.safetensors')
@@ -131,7 +132,7 @@ def test_pivots_found_one_after_the_other_are_the_same(finished, tmp_path):
     _, path, _ = finished
     config = load_config('pti_multi_id')
     config.pivot.at_once, config.tune.num_steps = 1, 0
-    experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)
+    pti.run(config, tmp_path / 'work', log=lambda *_, **__: None)
     together, alone = (np.load(folder / 'pivots.npz')['w'] for folder in (path, tmp_path / 'work'))
     np.testing.assert_allclose(alone, together, atol=1e-4)
     records = [json.loads(line) for line in (tmp_path / 'work' / 'metrics.jsonl').open()]
@@ -142,7 +143,7 @@ def test_pivots_found_one_after_the_other_are_the_same(finished, tmp_path):
 @pytest.mark.long
 def test_single_identity_tuning_saves_a_generator_each(tmp_path):
     config = load_config('pti_single_id')
-    experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)
+    pti.run(config, tmp_path / 'work', log=lambda *_, **__: None)
     for name in ('grace_hopper', 'eileen_collins'):
         generator, weights = jaxinv.load_generator(tmp_path / 'work' / 'generators' / name)
         assert generator.spec.name == 'tiny'
@@ -159,7 +160,7 @@ def test_main_job_with_the_real_generator(tmp_path):
     config.w_statistics.num_samples = 1000
     config.edits = ('smile=2',)
     config.drift.num_samples = 2
-    experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)
+    pti.run(config, tmp_path / 'work', log=lambda *_, **__: None)
     result = json.loads((tmp_path / 'work' / 'metrics.json').read_text())
     mean = result['mean']
     assert mean['tuned']['lpips_alex'] < mean['pivot']['lpips_alex'] < 0.75

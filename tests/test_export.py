@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import recipe
 import safetensors
+from jaxinv.converters import checkpoint, export, stylegan2, tables
 
 import jaxinv
-from converters import checkpoint, export, stylegan2, tables
-from jaxinv import checkpoints, generators
+from jaxinv import generators
 from jaxinv.generators.stylegan2 import stylegan2 as make
+from jaxinv.weights import export as export_lib
+from jaxinv.weights.load import save_generator
 
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'stylegan2.npz'
 NVIDIA = ('ada32', 'ada32c', 'ada32res', 'ada32orig')
@@ -66,11 +68,11 @@ def test_rosinality_state_dicts_are_rosinalitys_entry_by_entry():
     assert_same(found, official('ros16') | {'latent_avg': average})
 
 
-@pytest.mark.parametrize('ending', export.CONTAINERS)
+@pytest.mark.parametrize('ending', export_lib.CONTAINERS)
 @pytest.mark.parametrize('name,to', [('ada32', 'ada'), ('ros16', 'rosinality')])
 def test_what_was_written_reads_back_to_equal_weights(name, to, ending, tmp_path):
     generator, weights = ours(name)
-    export.write(tmp_path / f'model{ending}', generator, weights, to)
+    export_lib.write(tmp_path / f'model{ending}', generator, weights, to)
     found = checkpoint.read(tmp_path / f'model{ending}')
     assert found.kind.startswith('stylegan2-ada' if to == 'ada' else 'rosinality')
     assert dict(generator.spec.arguments) == found.arguments
@@ -87,7 +89,7 @@ def test_our_own_formats_keep_every_argument(to, path, tmp_path):
         **dict(generator.spec.arguments) | {'conv_clamp': 0.75, 'scaled_epsilon': True}, name='odd'
     )
     clamped = generators.with_domain(clamped, 'cars')
-    export.write(tmp_path / path, clamped, weights, to, {'kind': 'a test'})
+    export_lib.write(tmp_path / path, clamped, weights, to, {'kind': 'a test'})
     again, read = jaxinv.load_generator(tmp_path / path)
     assert again.spec == clamped.spec
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), weights, read))
@@ -102,9 +104,9 @@ def test_a_tuned_generator_goes_to_rosinality_and_back_to_equal_images(tmp_path,
     generator, weights = ours('ros16')
     moved = jax.tree.map(lambda x: x + 0.01 * jnp.cos(jnp.arange(x.size).reshape(x.shape)), weights)
     tuned = {'params': moved['params'], 'buffers': weights['buffers']}
-    checkpoints.save_generator(tmp_path / 'run' / 'generator', generator, tuned)
+    save_generator(tmp_path / 'run' / 'generator', generator, tuned)
     generator, tuned = jaxinv.load_generator(tmp_path / 'run')
-    export.write(tmp_path / 'tuned.safetensors', generator, tuned, 'rosinality')
+    export_lib.write(tmp_path / 'tuned.safetensors', generator, tuned, 'rosinality')
     again, read = jaxinv.load_generator(tmp_path / 'tuned.safetensors')
     np.testing.assert_array_equal(image(again, read), image(generator, tuned))
     assert np.abs(image(generator, weights) - image(generator, tuned)).max() > 1e-3
@@ -117,7 +119,7 @@ def test_nvidias_generator_under_rosinalitys_names_differs_by_the_epsilon_only(
     monkeypatch.setenv('JAXINV_CACHE', str(tmp_path / 'cache'))
     plain = make(16, channels=(16, 16, 16), z_dim=16, w_dim=16, mapping_layers=2)
     weights = jax.jit(plain.init)(jax.random.key(0, impl='unsafe_rbg'))  # compiles sooner
-    sentences = export.write(tmp_path / 'a.npz', plain, weights, 'rosinality')
+    sentences = export_lib.write(tmp_path / 'a.npz', plain, weights, 'rosinality')
     assert any('1e-6' in sentence for sentence in sentences)
     again, read = jaxinv.load_generator(tmp_path / 'a.npz')
     assert dict(again.spec.arguments)['scaled_epsilon']

@@ -6,7 +6,9 @@ import PIL.Image
 import pytest
 import skimage.data
 
-from jaxinv import align, faces, images
+from jaxinv import faces
+from jaxinv.data import images
+from jaxinv.faces import align
 
 
 @pytest.fixture(scope='module')

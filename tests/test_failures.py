@@ -13,8 +13,8 @@ import optax
 import pytest
 from test_distributed import launched, said, wait_for
 
-from jaxinv import checkpoints, distributed, workdir
-from jaxinv.optimize import LoopState
+from jaxinv.optimize import LoopState, checkpoints
+from jaxinv.runtime import distributed, workdir
 
 SETTINGS = ('--config.data.align=none', '--config.pivot.num_steps=20', '--config.tune.num_steps=20')
 

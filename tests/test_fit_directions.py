@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinv import controls, direction_fit, edits, fit_directions
-from jaxinv import lab as labs
+from jaxinv import edits
 from jaxinv.errors import JaxinvError
+from jaxinv.experiments import direction_regression, fit_directions
+from jaxinv.experiments import sampling as labs
+from jaxinv.faces import controls
 from jaxinv.types import Generator, GeneratorSpec
 
 W_DIM = 12
@@ -62,7 +64,7 @@ def lab():
 
 
 def get_config(arg=''):
-    path = pathlib.Path(__file__).parents[1] / 'configs' / 'fit_directions.py'
+    path = pathlib.Path(__file__).parents[1] / 'configs' / 'experiments/fit_directions.py'
     spec = importlib.util.spec_from_file_location('fit_config', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -100,7 +102,7 @@ def test_fitted_directions_move_their_attribute_and_leave_the_others(finished):
         entry = record['directions'][name]
         assert entry['correlation'] > 0.95
         assert entry['per_unit'][name] == pytest.approx(moved[name], rel=0.25)
-    assert set(record['recipe']['price_of_each_kind']['age']) == set(direction_fit.COSTS)
+    assert set(record['recipe']['price_of_each_kind']['age']) == set(direction_regression.COSTS)
 
 
 def test_components_come_with_their_spread(finished):
@@ -180,10 +182,10 @@ def test_config_has_its_variants():
 def test_ridge_finds_coefficients_and_reports_unseen_fit():
     rng = np.random.default_rng(1)
     w, b = rng.normal(size=(400, 6)), rng.normal(size=(6, 2))
-    result = direction_fit.ridge(w, w @ b + 3 + 0.1 * rng.normal(size=(400, 2)))
+    result = direction_regression.ridge(w, w @ b + 3 + 0.1 * rng.normal(size=(400, 2)))
     np.testing.assert_allclose(result.coefficients, b, atol=0.03)
     assert (result.r2 > 0.98).all()
-    noise = direction_fit.ridge(w, rng.normal(size=(400, 1)))
+    noise = direction_regression.ridge(w, rng.normal(size=(400, 1)))
     assert abs(noise.r2[0]) < 0.2 and np.abs(noise.coefficients).max() < 0.15
 
 
@@ -191,20 +193,20 @@ def test_ridge_solves_the_normal_equations():
     rng = np.random.default_rng(2)
     w, a = rng.normal(size=(30, 4)), rng.normal(size=(30, 1))
     x, y = w - w.mean(0), a - a.mean(0)
-    fits = direction_fit._ridge_path(w, a, [0.1, 2.0])
+    fits = direction_regression._ridge_path(w, a, [0.1, 2.0])
     for penalty, got in zip((0.1, 2.0), fits, strict=True):
         unit = np.trace(x.T @ x) / 4
         expected = np.linalg.solve(x.T @ x + penalty * unit * np.eye(4), x.T @ y)
         np.testing.assert_allclose(got, expected, rtol=1e-8)
 
 
-@pytest.mark.parametrize('kind', direction_fit.COSTS)
+@pytest.mark.parametrize('kind', direction_regression.COSTS)
 def test_direction_moves_one_attribute_at_the_least_cost(kind):
     rng = np.random.default_rng(3)
     b, jacobian = rng.normal(size=(8, 3)), rng.normal(size=(5, 8))
     covariance = np.cov(rng.normal(size=(50, 8)) * np.arange(1, 9), rowvar=False)
-    cost = direction_fit.COSTS[kind](covariance, jacobian)
-    v = direction_fit.direction(b, 1, cost)
+    cost = direction_regression.COSTS[kind](covariance, jacobian)
+    v = direction_regression.direction(b, 1, cost)
     gains = b.T @ v
     assert gains[1] > 0 and np.abs(gains[[0, 2]]).max() < 1e-9
     v = v / gains[1]
@@ -220,12 +222,14 @@ def test_plain_direction_is_the_coefficient_with_the_others_projected_out():
     others = np.linalg.qr(b[:, 1:])[0]
     expected = b[:, 0] - others @ (others.T @ b[:, 0])
     expected /= np.linalg.norm(expected)
-    np.testing.assert_allclose(direction_fit.direction(b, 0, np.eye(8)), expected, atol=1e-12)
+    np.testing.assert_allclose(
+        direction_regression.direction(b, 0, np.eye(8)), expected, atol=1e-12
+    )
 
 
 def test_components_span_the_largest_variance():
     w = np.random.default_rng(5).normal(size=(3000, 4)) * [1.0, 5.0, 0.1, 2.0]
-    components, std = direction_fit.principal_components(w, 2)
+    components, std = direction_regression.principal_components(w, 2)
     np.testing.assert_allclose(components, np.eye(4)[[1, 3]], atol=0.05)
     np.testing.assert_allclose(std, [5, 2], rtol=0.05)
 
@@ -238,27 +242,28 @@ def test_effect_ignores_lost_faces_and_is_nan_when_all_are():
         'yaw': np.array([[0.0, 0.0], [1.0, 1.0]]),
     }
     distance = np.array([[0.1, 0.7], [0.3, np.nan]])
-    result = direction_fit.effect(strengths, base, edited, distance, 'age')
+    result = direction_regression.effect(strengths, base, edited, distance, 'age')
     assert result.per_unit == {'age': pytest.approx(3.0), 'yaw': 0.0}
     assert result.correlation == pytest.approx(1.0)
     assert result.identity_distance == {'-1': pytest.approx(0.2), '2': pytest.approx(0.7)}
     assert result.same_person == {'-1': 1.0, '2': 0.0}
     assert result.lost == 0.25
     nothing = {name: np.full((2, 2), np.nan) for name in base}
-    lost = direction_fit.effect(strengths, base, nothing, distance * np.nan, 'age')
+    lost = direction_regression.effect(strengths, base, nothing, distance * np.nan, 'age')
     assert lost.lost == 1.0 and np.isnan(lost.correlation)
 
 
 def test_price_is_infinite_for_a_direction_that_does_nothing():
     deviations = {'age': 10.0, 'yaw': 5.0}
     common = dict(correlation=1, correlation_raw=1, same_person={}, lost=0)
-    good = direction_fit.Effect(
+    good = direction_regression.Effect(
         per_unit={'age': 5, 'yaw': 0}, identity_distance={'1': 0.3}, **common
     )
     leaky = good._replace(per_unit={'age': 5, 'yaw': 2.5})
     dead = good._replace(per_unit={'age': 0, 'yaw': 0})
     price = [
-        direction_fit.price(e, 'age', np.array([-1, 1]), deviations) for e in (good, leaky, dead)
+        direction_regression.price(e, 'age', np.array([-1, 1]), deviations)
+        for e in (good, leaky, dead)
     ]
     assert price == [pytest.approx(0.5 * 0.5**-0.6), pytest.approx(0.5 * 0.5**-0.6 + 1), np.inf]
 

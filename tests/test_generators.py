@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinv import assets, generators
-from jaxinv.generators import arguments, pretrained
+from jaxinv import generators
+from jaxinv.generators import checks
 from jaxinv.generators.stylegan2 import stylegan2
+from jaxinv.io import cache_dir
 from jaxinv.types import Affine
+from jaxinv.weights import zoo
+from jaxinv.weights.zoo import load_named
 
 KEY = jax.random.key(1)
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'openvino_mobile_stylegan.npz'
@@ -86,7 +89,7 @@ def test_jit_equals_eager(small, synthesize, w):
 
 
 def test_half_size_is_the_2x2_mean_of_full_size():
-    full, weights = generators.load('tiny', 64)
+    full, weights = load_named('tiny', 64)
     w = full.map(weights, jax.random.normal(KEY, [2, full.spec.z_dim]))[:, None]
     images = jax.jit(full.synthesize)(weights, w)[0]
     half = jax.jit(generators.make('tiny', 32).synthesize)(weights, w)[0]
@@ -108,7 +111,7 @@ def test_const_noise_is_the_noise_of_the_buffers(small, synthesize, w):
 
 def test_a_key_draws_other_noise_for_every_layer_and_image(small, w):
     generator, weights = small
-    maps = arguments.noise_maps(KEY, weights, generator.spec, batch=2)
+    maps = checks.noise_maps(KEY, weights, generator.spec, batch=2)
     assert {k: v.shape for k, v in maps.items()} == {
         k: (2, *shape) for k, shape in generator.spec.noise_shapes
     }
@@ -230,13 +233,13 @@ def test_cached_weights_are_verified(tmp_path, monkeypatch):
     made = []
 
     def cached():
-        tree = pretrained._cached('some', {'file': 'hash'}, flat, lambda: made.append(1) or flat)
+        tree = zoo._cached('some', {'file': 'hash'}, flat, lambda: made.append(1) or flat)
         np.testing.assert_array_equal(tree['params']['a'], flat['params/a'])
 
     cached()
     cached()
     assert len(made) == 1  # the second came from the file
-    (path,) = (assets.cache_dir() / 'converted').iterdir()
+    (path,) = (cache_dir() / 'converted').iterdir()
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -256,7 +259,7 @@ def figures():
 
 @pytest.fixture(scope='module')
 def real():
-    return generators.load('mobile_stylegan_ffhq', 1024)
+    return load_named('mobile_stylegan_ffhq', 1024)
 
 
 def test_mapping_equals_openvino(real, figures):

@@ -15,7 +15,9 @@ from test_placement import environment
 from test_stream import NAMES, records_of, write_picture
 
 import jaxinv
-from jaxinv import classes, experiment, latents, sam_experiment, sam_files
+from jaxinv import latents
+from jaxinv.experiments import artifacts, pti, sam
+from jaxinv.inversion import classes
 
 pytestmark = pytest.mark.long
 
@@ -53,16 +55,16 @@ def in_groups(module, config, official, work, **settings):
 def test_each_picture_of_a_group_keeps_its_class(official, tmp_path):
     config = load_config('sam_biggan')
     settings = {'invertibility.spaces': ('Z+', 'F4'), 'sam.num_steps': 8}
-    records, labels, embeddings = in_groups(sam_experiment, config, official, tmp_path, **settings)
+    records, labels, embeddings = in_groups(sam, config, official, tmp_path, **settings)
     assert len(set(labels.values())) > 1, labels
     for name, record in records.items():
         stages = record['metrics']
         assert set(stages) == {'Z', 'SAM'} and stages['SAM']['psnr'] > stages['Z']['psnr']
-        codes, _ = sam_files.load_codes(tmp_path / record['folder'])
+        codes, _ = artifacts.load_codes(tmp_path / record['folder'])
         np.testing.assert_array_equal(
             codes.w_plus[0, :, 16:], np.repeat(embeddings[name], 7, axis=0)
         )
-        with np.load(tmp_path / record['folder'] / sam_files.REGIONS) as arrays:
+        with np.load(tmp_path / record['folder'] / artifacts.REGIONS) as arrays:
             maps = [key for key in arrays.files if key.startswith('maps/')]
         assert maps == ['maps/Z+', 'maps/F4']  # what `chosen` counts by
 
@@ -72,7 +74,7 @@ def test_a_generator_each_keeps_the_class_too(official, tmp_path, label):
     config = load_config('pti_biggan')
     config.tune.shared, config.tune.slots, config.label = False, 1, label
     config.locality.weight = 0.0  # half the time to compile
-    records, labels, embeddings = in_groups(experiment, config, official, tmp_path)
+    records, labels, embeddings = in_groups(pti, config, official, tmp_path)
     assert len(set(labels.values())) > 1 if label is None else set(labels.values()) == {7}
     for name, record in records.items():
         stages, own = record['metrics'], tmp_path / record['folder']

@@ -7,8 +7,8 @@ import numpy as np
 import official_files as files
 import pickle_writer
 import pytest
+from jaxinv.converters import checkpoint
 
-from converters import checkpoint
 from jaxinv.errors import JaxinvError
 
 

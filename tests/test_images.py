@@ -12,7 +12,9 @@ import PIL.Image
 import PIL.ImageCms
 import pytest
 
-from jaxinv import images
+from jaxinv import pixels as pixels_lib
+from jaxinv.data import images
+from jaxinv.report import grid
 
 
 def ramp(width=48, height=32):
@@ -265,12 +267,12 @@ def test_things_that_are_not_files(tmp_path):
 
 def test_values_round_trip_exactly():
     every = np.arange(256, dtype=np.uint8)
-    floats = images.to_float(every)
+    floats = pixels_lib.to_float(every)
     assert floats.dtype == jnp.float32 and floats.min() == -1 and floats.max() == 1
-    assert (images.to_uint8(floats) == every).all()
-    assert images.to_uint8(np.array([-9.0, 9.0])).tolist() == [0, 255]
+    assert (pixels_lib.to_uint8(floats) == every).all()
+    assert pixels_lib.to_uint8(np.array([-9.0, 9.0])).tolist() == [0, 255]
     with pytest.raises(ValueError, match='1 of 2 image values are not finite'):
-        images.to_uint8(np.array([0.0, np.nan]))
+        pixels_lib.to_uint8(np.array([0.0, np.nan]))
 
 
 def _area_reference(x, size):
@@ -289,31 +291,31 @@ def _area_reference(x, size):
 def test_area_resize_is_the_mean_of_each_window(size):
     x = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
     expected = _area_reference(x, (size, size) if isinstance(size, int) else size)
-    np.testing.assert_allclose(images.area_resize(jnp.asarray(x), size), expected, atol=1e-6)
+    np.testing.assert_allclose(pixels_lib.area_resize(jnp.asarray(x), size), expected, atol=1e-6)
 
 
 def test_area_resize_equals_torchs_area_interpolation():
     # torch 2.13: F.interpolate(torch.arange(25.).reshape(1, 1, 5, 5), size=3, mode='area')
     x = jnp.arange(25.0).reshape(1, 5, 5, 1)
     expected = [[3.0, 4.5, 6.0], [10.5, 12.0, 13.5], [18.0, 19.5, 21.0]]
-    np.testing.assert_allclose(images.area_resize(x, 3)[0, ..., 0], expected, atol=1e-6)
+    np.testing.assert_allclose(pixels_lib.area_resize(x, 3)[0, ..., 0], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize('size', [4, 5])
 def test_area_resize_has_the_transposed_gradient(size):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 8, 8, 2)), jnp.float32)
     weights = jnp.asarray(np.random.default_rng(1).normal(size=(1, size, size, 2)), jnp.float32)
-    grad = jax.jit(jax.grad(lambda x: (images.area_resize(x, size) * weights).sum()))(x)
+    grad = jax.jit(jax.grad(lambda x: (pixels_lib.area_resize(x, size) * weights).sum()))(x)
     # It is linear: <grad, x> is the value itself.
-    value = (images.area_resize(x, size) * weights).sum()
+    value = (pixels_lib.area_resize(x, size) * weights).sum()
     np.testing.assert_allclose((grad * x).sum(), value, rtol=1e-4)
 
 
 def test_area_resize_refuses_what_it_cannot_mean():
     with pytest.raises(ValueError, match='b, h, w, c'):
-        images.area_resize(jnp.zeros((8, 8, 3)), 4)
+        pixels_lib.area_resize(jnp.zeros((8, 8, 3)), 4)
     with pytest.raises(ValueError, match='sizes >= 1'):
-        images.area_resize(jnp.zeros((1, 8, 8, 3)), 0)
+        pixels_lib.area_resize(jnp.zeros((1, 8, 8, 3)), 0)
 
 
 def test_save_round_trips_and_leaves_no_scratch(tmp_path):
@@ -329,10 +331,10 @@ def test_save_round_trips_and_leaves_no_scratch(tmp_path):
 
 def test_grid_places_every_picture_and_label():
     red, blue = (np.full((64, 64, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
-    sheet = np.asarray(images.grid([[red, blue], [None, red]], ['one', 'two'], ['a', 'b']))
+    sheet = np.asarray(grid.grid([[red, blue], [None, red]], ['one', 'two'], ['a', 'b']))
     assert (sheet == (255, 0, 0)).all(-1).sum() == 2 * 64 * 64
     assert (sheet == (0, 0, 255)).all(-1).sum() == 64 * 64
-    bare = np.asarray(images.grid([[red]]))
+    bare = np.asarray(grid.grid([[red]]))
     assert bare.shape[0] < sheet.shape[0] and (bare[0] == 255).all()
     left = sheet[:, : np.argmax((sheet == (255, 0, 0)).all(-1).any(0))]
     assert (left < 128).any(), 'row labels are drawn'
@@ -341,9 +343,9 @@ def test_grid_places_every_picture_and_label():
 def test_grid_takes_ragged_rows_other_sizes_and_long_labels():
     small, wide = np.zeros((20, 20, 3), np.uint8), np.zeros((30, 60, 3), np.uint8)
     label = 'a_very_long_name_of_a_file_that_somebody_gave_' * 3
-    sheet = images.grid([[small], [wide, small]], [label, ''], [label, 'ü 漢'], cell=80)
+    sheet = grid.grid([[small], [wide, small]], [label, ''], [label, 'ü 漢'], cell=80)
     assert sheet.width < 450
     with pytest.raises(ValueError, match='at least one picture'):
-        images.grid([[None]])
+        grid.grid([[None]])
     with pytest.raises(ValueError, match='1 column labels for 2'):
-        images.grid([[small, small]], None, ['one'])
+        grid.grid([[small, small]], None, ['one'])

@@ -9,9 +9,11 @@ import optax
 import pytest
 import toy
 
-from jaxinv import latents, losses, optimize, schedules
-from jaxinv.inversion import project, pti
+from jaxinv import latents, optimize
+from jaxinv.inversion import losses, project, pti
 from jaxinv.networks import lpips
+from jaxinv.optimize import schedules
+from jaxinv.weights.networks import load_lpips
 
 KEY = jax.random.key(3)
 GENERATOR = toy.GENERATOR
@@ -20,7 +22,7 @@ LOCALITY = pti.Locality(weight=0.1, alpha=2.0, num_samples=2)
 
 @functools.cache
 def nets():
-    return {net: lpips.load(net) for net in ('alex', 'vgg')}
+    return {net: load_lpips(net) for net in ('alex', 'vgg')}
 
 
 @functools.cache

@@ -9,11 +9,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from jaxinv import invertibility, masks
 from jaxinv.errors import JaxinvError
-from jaxinv.inversion import sam, sam_prior
+from jaxinv.inversion import invertibility, masks, sam, sam_prior
 from jaxinv.networks import lpips
 from jaxinv.types import GeneratorSpec
+from jaxinv.weights.networks import load_lpips
 
 SPACES = ('W+', 'F4', 'F6', 'F8', 'F10')
 SIZES = (16, 32, 64, 128)
@@ -120,7 +120,7 @@ def test_measuring_moves_only_the_candidate_space(tiny):
     targets = jax.random.uniform(jax.random.key(1), (2, 32, 32, 3), minval=-1)
     valid = jnp.ones((2, 32, 32, 1)).at[1, :16].set(0)
     prior = sam_prior.statistics(generator, weights, sam_prior.Settings(100))
-    nets = {net: lpips.load(net) for net in ('alex', 'vgg')}
+    nets = {net: load_lpips(net) for net in ('alex', 'vgg')}
     measured = invertibility.measure(
         generator,
         weights,

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import recipe
+from jaxinv.converters import invertibility as converter
+from jaxinv.converters import tables
 
-from converters import invertibility as converter
-from converters import tables
 from jaxinv.errors import JaxinvError
 from jaxinv.networks import deeplab, invertibility
+from jaxinv.weights.networks import load_invertibility, save_invertibility
 
 BLOCKS = (1, 2, 1, 3)
 WIDTH, PYRAMID, SHORTCUT = 4, 6, 5
@@ -215,7 +216,7 @@ def test_files_that_are_something_else_are_refused(tmp_path):
         converter.convert(content)
     (tmp_path / 'x.safetensors').write_bytes(b'\0' * 40)
     with pytest.raises(JaxinvError, match='not an invertibility network'):
-        invertibility.load(tmp_path / 'x.safetensors')
+        load_invertibility(tmp_path / 'x.safetensors')
     with pytest.raises(JaxinvError, match='known: official, paper, small, vgg16'):
         invertibility.make(SPACES, 'large')
 
@@ -223,8 +224,8 @@ def test_files_that_are_something_else_are_refused(tmp_path):
 def test_a_saved_network_predicts_the_same(tmp_path):
     network = invertibility.make(SPACES, 'small')
     variables = invertibility.init(network, seed=0)
-    invertibility.save(tmp_path / 'network.safetensors', network, variables)
-    again, loaded = invertibility.load(tmp_path / 'network.safetensors')
+    save_invertibility(tmp_path / 'network.safetensors', network, variables)
+    again, loaded = load_invertibility(tmp_path / 'network.safetensors')
     assert again == network
     for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(loaded), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -13,7 +13,8 @@ import time
 import pytest
 import yaml
 
-from jaxinv import distributed, launch
+from jaxinv import launch
+from jaxinv.runtime import distributed
 
 ROOT = pathlib.Path(__file__).parent.parent
 LAUNCH = ROOT / 'launch'

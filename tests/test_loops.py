@@ -10,7 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxinv import loops, optimize, placement, progress
+from jaxinv import optimize
+from jaxinv.optimize import runner, sharding
+from jaxinv.runtime import progress
 
 KEY, STEPS = jax.random.key(0), 6
 NAMES = ('ada', 'bob', 'cyd', 'dot', 'eve')
@@ -41,7 +43,7 @@ def job_in(path, log):
     return types.SimpleNamespace(
         path=path,
         targets=types.SimpleNamespace(names=list(NAMES)),
-        place=placement.Placement(),
+        place=sharding.Placement(),
         watch=progress.Stopwatch(None),
         log=log,
     )
@@ -69,7 +71,7 @@ def run(path, at_once, targets=TARGETS, stop_at=''):
         x = run(make_loop(), prepare, KEY, STEPS, METRICS, kinds=tuple(KINDS))['x']
         return dict(zip(KINDS, jnp.split(x, len(KINDS)), strict=True))
 
-    found, traces = loops.in_parts(job_in(path, log), 'search', at_once, find)
+    found, traces = runner.in_parts(job_in(path, log), 'search', at_once, find)
     assert all(type(x) is np.ndarray for x in found.values())
     return found, traces['loss'], lines
 
@@ -123,10 +125,10 @@ def test_it_goes_on_with_larger_and_smaller_parts(together, at_once, tmp_path):
 
 
 def test_parts_that_are_begun_stay_where_they_are_no_larger():
-    assert loops.divided(5, 2) == [range(2), range(2, 4), range(4, 5)]
-    assert loops.divided(4, 9) == [range(4)]
-    assert loops.divided(9, 4, {0: 2, 2: 4}) == [range(2), range(2, 4), range(4, 8), range(8, 9)]
-    assert loops.divided(9, 4, {0: 8}) == [range(4), range(4, 8), range(8, 9)]
+    assert runner.divided(5, 2) == [range(2), range(2, 4), range(4, 5)]
+    assert runner.divided(4, 9) == [range(4)]
+    assert runner.divided(9, 4, {0: 2, 2: 4}) == [range(2), range(2, 4), range(4, 8), range(8, 9)]
+    assert runner.divided(9, 4, {0: 8}) == [range(4), range(4, 8), range(8, 9)]
 
 
 def test_whose_numbers_become_infinite_is_named_by_the_number_of_all(tmp_path):

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinv import errors, losses, schedules
+from jaxinv import errors
+from jaxinv.inversion import losses
+from jaxinv.optimize import schedules
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / 'data' / 'pti.npz')
 SIZES = (4, 8, 16, 32, 64, 128)

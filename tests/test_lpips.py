@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinv.networks import cpu_ops, lpips
+from jaxinv.networks import lpips
+from jaxinv.nn import strided
+from jaxinv.weights.networks import load_lpips
 
 GOLDENS = np.load(pathlib.Path(__file__).parent / 'data' / 'lpips.npz')
 PAIRS = [key.removeprefix('in/pair/') for key in GOLDENS.files if key.startswith('in/pair/')]
@@ -19,7 +21,7 @@ NETS = ('alex', 'vgg')
 
 @pytest.fixture(scope='module')
 def weights():
-    return {net: lpips.load(net) for net in NETS}
+    return {net: load_lpips(net) for net in NETS}
 
 
 def pair(name, dtype=np.float32):
@@ -172,11 +174,11 @@ def test_small_images_are_compared_with_every_pixel_repeated(weights):
 def test_pooling_gradient_equals_stock(window, size, levels):
     random = np.random.RandomState(0)
     x = random.randint(levels, size=(2, *size, 5)).astype(np.float32)
-    y, pull = jax.vjp(lambda x: cpu_ops._stock_pool(x, window), x)
+    y, pull = jax.vjp(lambda x: strided._stock_pool(x, window), x)
     gradient = random.randn(*y.shape).astype(np.float32)
-    fast = cpu_ops.pool_image_gradient(window, x, gradient)
+    fast = strided.pool_image_gradient(window, x, gradient)
     np.testing.assert_allclose(fast, pull(gradient)[0], atol=1e-5)
-    chosen = jax.vjp(lambda x: cpu_ops.max_pool(x, window), x)
+    chosen = jax.vjp(lambda x: strided.max_pool(x, window), x)
     np.testing.assert_array_equal(chosen[0], y)
     np.testing.assert_allclose(chosen[1](gradient)[0], fast, atol=1e-6)
 
@@ -187,11 +189,11 @@ def test_convolution_gradients_equal_stock(window, stride, padding, size):
     random = np.random.RandomState(0)
     x = random.randn(2, *size, 3).astype(np.float32)
     kernel = random.randn(window, window, 3, 4).astype(np.float32) / window
-    y, pull = jax.vjp(lambda x, k: cpu_ops._stock_conv(x, k, stride, padding), x, kernel)
+    y, pull = jax.vjp(lambda x, k: strided._stock_conv(x, k, stride, padding), x, kernel)
     gradient = random.randn(*y.shape).astype(np.float32)
-    fast = cpu_ops.strided_image_gradient(x.shape, stride, padding, gradient, kernel)
+    fast = strided.strided_image_gradient(x.shape, stride, padding, gradient, kernel)
     np.testing.assert_allclose(fast, pull(gradient)[0], atol=1e-4)
-    chosen = jax.vjp(lambda x, k: cpu_ops.conv(x, k, stride, padding), x, kernel)
+    chosen = jax.vjp(lambda x, k: strided.conv(x, k, stride, padding), x, kernel)
     np.testing.assert_array_equal(chosen[0], y)
     for ours, stock in zip(chosen[1](gradient), pull(gradient), strict=True):
         np.testing.assert_allclose(ours, stock, rtol=1e-4, atol=1e-4)

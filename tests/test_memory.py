@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from jaxinv import memory
+from jaxinv.runtime import malloc
 
 PROGRAM = """
 import os, sys
@@ -30,7 +30,7 @@ def run(**environment):
 def test_restarts_once_in_the_same_process_with_the_same_arguments(given):
     starts, last = run(GLIBC_TUNABLES=given)
     assert len(starts) == 2 and len(set(starts)) == 1
-    setting = ':'.join(filter(None, [given, f'{memory.SETTING}=1']))
+    setting = ':'.join(filter(None, [given, f'{malloc.SETTING}=1']))
     assert last == f"{setting} ['a b', '--c=d']"
 
 

@@ -7,9 +7,8 @@ import pytest
 import scipy.ndimage
 import skimage.metrics
 
-from jaxinv import images as images_lib
-from jaxinv import metrics
-from jaxinv.networks import lpips
+from jaxinv import metrics, pixels
+from jaxinv.weights.networks import load_lpips
 
 
 def smooth(seed, size=48, batch=3):
@@ -108,7 +107,7 @@ def test_mse_and_psnr(pair):
 
 @pytest.fixture(scope='module')
 def weights():
-    return {net: lpips.load(net) for net in ('alex', 'vgg')}
+    return {net: load_lpips(net) for net in ('alex', 'vgg')}
 
 
 def test_evaluate_does_not_depend_on_the_microbatch(pair, weights):
@@ -131,7 +130,7 @@ def test_evaluate_of_parts_and_of_nothing(pair, weights):
 def test_vgg_sees_at_most_256_pixels(weights, monkeypatch):
     monkeypatch.setattr(metrics, 'VGG_SIZE', 24)  # the rule, at a size that costs nothing
     x, y = smooth(6, 48, 1), smooth(7, 48, 1)
-    small = [images_lib.area_resize(jnp.asarray(v), 24) for v in (x, y)]
+    small = [pixels.area_resize(jnp.asarray(v), 24) for v in (x, y)]
     expected = jax.jit(metrics.lpips_vgg)(weights['vgg'], *small)
     large = jax.jit(metrics.lpips_vgg)(weights['vgg'], x, y)
     np.testing.assert_allclose(large, expected, rtol=1e-5)

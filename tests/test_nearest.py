@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinv.generators import nearest
+from jaxinv.nn import upsample_nearest
 
 KEYS = jax.random.split(jax.random.key(0), 3)
 X = jax.random.normal(KEYS[0], [2, 12, 8, 5])
@@ -25,23 +25,25 @@ def slow(x, kernel):
 
 
 def test_up_repeats_pixels():
-    np.testing.assert_array_equal(nearest.up(X), X.repeat(2, 1).repeat(2, 2))
+    np.testing.assert_array_equal(upsample_nearest.up(X), X.repeat(2, 1).repeat(2, 2))
 
 
-@pytest.mark.parametrize('form', [nearest.up_conv, nearest._up_conv_stock])
+@pytest.mark.parametrize('form', [upsample_nearest.up_conv, upsample_nearest._up_conv_stock])
 @pytest.mark.parametrize('x', [X, X[FEW]], ids=['many', 'few'])
 def test_every_form_is_a_convolution_of_repeated_pixels(form, x):
     np.testing.assert_allclose(form(x, KERNEL), slow(x, KERNEL), atol=1e-4)
 
 
-@pytest.mark.parametrize('form', [nearest._grads_cpu, nearest._grads_stock])
+@pytest.mark.parametrize('form', [upsample_nearest._grads_cpu, upsample_nearest._grads_stock])
 @pytest.mark.parametrize(('x', 'g'), [(X, G), (X[FEW], G[MORE])], ids=['many', 'few'])
 def test_gradients_are_the_adjoint(form, x, g):
     g_x, g_kernel = form(x, KERNEL, g)
     product = np.vdot(slow(x, KERNEL), g)  # linear in each of both
     np.testing.assert_allclose(np.vdot(g_x, x), product, rtol=1e-4)
     np.testing.assert_allclose(np.vdot(g_kernel, KERNEL), product, rtol=1e-4)
-    for mine, stock in zip((g_x, g_kernel), nearest._grads_stock(x, KERNEL, g), strict=True):
+    for mine, stock in zip(
+        (g_x, g_kernel), upsample_nearest._grads_stock(x, KERNEL, g), strict=True
+    ):
         np.testing.assert_allclose(mine, stock, atol=1e-3)
 
 
@@ -49,7 +51,7 @@ def test_vmap_over_kernels_equals_one_by_one_and_groups_nothing():
     kernels, g = jnp.stack([KERNEL, 2 * KERNEL[::-1]]), G[:1]
 
     def loss(kernel, x):
-        return jnp.vdot(nearest.up_conv(x[None], kernel), g)
+        return jnp.vdot(upsample_nearest.up_conv(x[None], kernel), g)
 
     gradients = jax.jit(jax.vmap(jax.grad(loss, (0, 1)))).lower(kernels, X).compile()
     assert 'feature_group_count=2' not in gradients.as_text()

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-from converters import mobile_stylegan, openvino_ir, tables
+from jaxinv.converters import mobile_stylegan, openvino_ir, tables
 
 VALUES = np.arange(6, dtype='<f4').reshape(2, 3)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinv.generators import ops
+from jaxinv.nn import ops
 
 close = partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-5)
 

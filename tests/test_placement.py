@@ -10,8 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxinv import collectives, errors, placement
+from jaxinv import collectives, errors
 from jaxinv.inversion import pti
+from jaxinv.optimize import sharding
 
 TESTS = pathlib.Path(__file__).parent
 CASES_FILE = TESTS / 'placement_cases.py'
@@ -185,18 +186,18 @@ def test_tuning_on_any_number_of_devices_in_float32(tmp_path):
 
 def test_meshes_are_read_and_wrong_ones_get_a_sentence():
     devices = jax.devices()
-    assert placement.make('', devices[:1]).mesh is None
-    assert placement.make('1,1').shares == 1
+    assert sharding.make('', devices[:1]).mesh is None
+    assert sharding.make('1,1').shares == 1
     for text in ('0', '2x2', '1,2,3', 'data=1,data=1', 'rows=2', '-1'):
         with pytest.raises(errors.JaxinvError, match="'D,F'"):
-            placement.make(text)
+            sharding.make(text)
     with pytest.raises(errors.JaxinvError, match=r'takes 900 devices and there are \d'):
-        placement.make('data=300,fsdp=3')
+        sharding.make('data=300,fsdp=3')
 
 
 def test_blocks_repeat_the_last_row():
-    np.testing.assert_array_equal(placement.blocks(3, 4), [[0], [1], [2], [2]])
-    np.testing.assert_array_equal(placement.blocks(5, 2), [[0, 1, 2], [3, 4, 4]])
+    np.testing.assert_array_equal(sharding.blocks(3, 4), [[0], [1], [2], [2]])
+    np.testing.assert_array_equal(sharding.blocks(5, 2), [[0, 1, 2], [3, 4, 4]])
 
 
 @pytest.mark.parametrize('n', [1, 3, 8, 9])

@@ -8,7 +8,8 @@ import PIL.Image
 import pytest
 from test_distributed import together
 
-from jaxinv import data, reading
+from jaxinv import data
+from jaxinv.data import prefetch
 
 SCRIPT = pathlib.Path(__file__).parent / 'reading_cases.py'
 
@@ -30,7 +31,7 @@ def folder(tmp_path):
 def test_what_is_sent_arrives(folder):
     members, way = data.find(folder).files, data.Way(32, align='none', fit='pad')
     rows, skipped = data.read_all(members, way)
-    same_rows, same_skipped = reading._unpacked(reading._packed(rows, skipped))
+    same_rows, same_skipped = prefetch._unpacked(prefetch._packed(rows, skipped))
     assert skipped == same_skipped and len(skipped) == 2
     for row, same in zip(rows, same_rows, strict=True):
         assert (row.stem, row.source) == (same.stem, same.source)

@@ -7,11 +7,12 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 from jax.interpreters import partial_eval
 
-from jaxinv import defaults, generators, workdir
+from jaxinv import defaults, generators
 from jaxinv.errors import JaxinvError
 from jaxinv.generators.biggan_deep import F, T, biggan_deep
 from jaxinv.generators.mobile_stylegan import mobile_stylegan
 from jaxinv.generators.stylegan2 import stylegan2
+from jaxinv.runtime import workdir
 from jaxinv.types import Affine
 
 # Machine code that takes little time to make; the scheduler is the one that steps are run with.

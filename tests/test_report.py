@@ -9,7 +9,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from jaxinv import curves, metrics_log, report, report_page, report_text, results
+from jaxinv import report
+from jaxinv.report import charts, schema
+from jaxinv.report import page as report_page
+from jaxinv.report import text as report_text
+from jaxinv.runtime import metrics_log
 
 HOSTILE = '../../<script>alert("x")</script> & a \'very\' ' + 'long ' * 40
 METRICS = ('lpips_alex', 'lpips_vgg', 'mse', 'psnr', 'ms_ssim', 'id_distance')
@@ -247,22 +251,22 @@ def test_slugs_are_distinct_without_case_and_never_empty():
 
 
 def test_mean_is_over_what_was_measured():
-    assert results.mean([1.0, np.nan, 3.0]) == 2.0
-    assert results.mean([np.nan]) is None
+    assert schema.mean([1.0, np.nan, 3.0]) == 2.0
+    assert schema.mean([np.nan]) is None
 
 
 def test_chart_has_a_curve_per_person_with_gaps_where_nothing_was_evaluated():
     values = np.array([[1.0, 2.0], [np.nan, 1.0], [0.1, 0.5], [0.05, np.nan]])
-    svg = str(curves.svg(values, ['<a>', 'b'], label='loss'))
+    svg = str(charts.svg(values, ['<a>', 'b'], label='loss'))
     first, second = re.findall(r' d="([^"]*)"', svg)
     assert first.count('M') == 2 and second.count('M') == 1 and second.count('L') == 2
     assert '<title>&lt;a&gt;</title>' in svg
-    assert curves.svg(np.full((3, 1), np.nan), ['a']) == ''
-    flat = str(curves.svg(np.r_[1e-15, np.full(99, 0.1)], ['a']))
+    assert charts.svg(np.full((3, 1), np.nan), ['a']) == ''
+    flat = str(charts.svg(np.r_[1e-15, np.full(99, 0.1)], ['a']))
     assert flat.count('class="rule"') < 8  # one tiny value does not make fifteen decades
-    assert [curves._short(t) for t in (0.05, 1e-5, 2e5, 3)] == ['0.05', '1e-5', '2e5', '3']
+    assert [charts._short(t) for t in (0.05, 1e-5, 2e5, 3)] == ['0.05', '1e-5', '2e5', '3']
     for odd in ([[5.0]], [[0.0], [0.0]], [[-1.0], [1e9]]):
-        assert 'nan' not in str(curves.svg(np.array(odd), ['a']))
+        assert 'nan' not in str(charts.svg(np.array(odd), ['a']))
 
 
 # --- metrics.jsonl --------------------------------------------------------------------------------

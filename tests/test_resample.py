@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import recipe
 
-from jaxinv.generators import ops, resample
+from jaxinv.nn import ops, upsample_fir
 
 
 def normal(i, *shape):
@@ -29,7 +29,7 @@ def test_up_conv_is_its_definition_pixel_by_pixel():
             for i in range(2 * 3)
         ]
     )
-    np.testing.assert_allclose(resample.up_conv(x, kernel)[0], slow, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(upsample_fir.up_conv(x, kernel)[0], slow, rtol=1e-4, atol=1e-4)
 
 
 def test_up_is_zeros_between_pixels_and_the_filter():
@@ -40,7 +40,7 @@ def test_up_is_zeros_between_pixels_and_the_filter():
         [np.tensordot(recipe.FIR / 16, y[i : i + 4, j : j + 4], 2) for j in range(8)]
         for i in range(6)
     ]
-    np.testing.assert_allclose(resample.up(x)[0], slow, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(upsample_fir.up(x)[0], slow, rtol=1e-4, atol=1e-5)
 
 
 def test_up_conv_on_cpus_equals_its_stock_form_with_gradients_also_vmapped():
@@ -53,13 +53,13 @@ def test_up_conv_on_cpus_equals_its_stock_form_with_gradients_also_vmapped():
 
         return jax.jit(jax.vmap(both))(x, kernel, g)
 
-    ours = value_and_gradients(resample.up_conv)
-    stock = value_and_gradients(resample._up_conv_stock)
+    ours = value_and_gradients(upsample_fir.up_conv)
+    stock = value_and_gradients(upsample_fir._up_conv_stock)
     for a, b in zip(ours, stock, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('operator', [resample.up_conv, ops.conv])
+@pytest.mark.parametrize('operator', [upsample_fir.up_conv, ops.conv])
 def test_on_cpus_no_convolution_is_dilated_or_grouped_even_if_vmapped_over_kernels(operator):
     x, kernels = normal(0, 1, 8, 8, 4), normal(1, 3, 3, 3, 4, 4)
     gradient = jax.jit(

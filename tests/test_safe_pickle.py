@@ -10,9 +10,8 @@ import zipfile
 
 import numpy as np
 import pytest
-
-from converters import pickle_values, safe_pickle
-from converters.safe_pickle import UnsafePickle
+from jaxinv.converters import pickle_values, safe_pickle
+from jaxinv.converters.safe_pickle import UnsafePickle
 
 VALUES = np.arange(24, dtype=np.float32) - 7.5
 TORCH = b'ctorch._utils\n_rebuild_tensor_v2\n('

@@ -12,6 +12,7 @@ from jaxinv.errors import JaxinvError
 from jaxinv.inversion import sam, sam_prior
 from jaxinv.networks import lpips
 from jaxinv.types import Affine
+from jaxinv.weights.networks import load_lpips
 
 KEY = jax.random.key(0)
 
@@ -121,7 +122,7 @@ def search(tiny):
     generator, weights = tiny
     inverter = sam.make_inverter(generator, SETTINGS)
     prior = sam_prior.statistics(generator, weights, sam_prior.Settings(200))
-    net = lpips.load('vgg')
+    net = load_lpips('vgg')
 
     def run(targets, masks, valid):
         start = weights['buffers']['w_avg'][None, None]
@@ -159,7 +160,7 @@ def test_search_comes_closer_and_moves_offsets_only_within_their_masks(search, c
 def test_pixels_that_are_not_valid_have_no_say(case):
     targets, _, valid = case
     images = targets.at[:, 8:].add(0.3 * jnp.sin(jnp.arange(32.0))[:, None])
-    net = lpips.load('vgg')
+    net = load_lpips('vgg')
     args = {'lpips': net, 'targets': targets, 'target_features': lpips.features(net, targets)}
     l2, distance = sam.reconstruction(images, {**args, 'valid': valid})
     expected = np.mean((images - targets)[:, 8:] ** 2, axis=(1, 2, 3))

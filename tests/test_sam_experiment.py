@@ -10,10 +10,14 @@ import pytest
 from test_experiment import load_config
 
 import jaxinv
-from jaxinv import checkpoints, defaults, sam_experiment, sam_files, sam_settings
+from jaxinv import defaults
+from jaxinv import settings as sam_settings
 from jaxinv.errors import JaxinvError
+from jaxinv.experiments import artifacts
+from jaxinv.experiments import sam as sam_experiment
 from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.inversion import sam
+from jaxinv.weights.load import save_generator
 
 long = pytest.mark.long  # half a minute for the run that the first tests look at
 METRICS = {'psnr', 'psnr_256', 'lpips_vgg', 'lpips_vgg_full', 'lpips_alex', 'mse', 'ms_ssim'}
@@ -67,7 +71,7 @@ def test_outputs_have_their_promised_names_and_numbers(finished):
 @long
 def test_codes_give_the_picture_of_the_report_again(finished):
     config, path, _ = finished
-    codes, masks = sam_files.load_codes(path)
+    codes, masks = artifacts.load_codes(path)
     assert codes.w_plus.shape[0] == 2 and set(codes.offsets) == set(masks) == {'F6'}
     generator, weights = jaxinv.load_generator(config.generator)
     images = jax.jit(functools.partial(sam.synthesize, generator))(weights, codes, masks)
@@ -79,7 +83,7 @@ def test_codes_give_the_picture_of_the_report_again(finished):
 def test_chosen_spaces_follow_the_maps_and_padding_has_no_say(finished):
     config, path, _ = finished
     tau = config.invertibility.tau
-    with np.load(path / sam_files.REGIONS) as regions:
+    with np.load(path / artifacts.REGIONS) as regions:
         labels, chosen = regions['labels'][0], regions['chosen'][0]
         error = regions['maps/W+'][0]
     picture = np.zeros((32, 32), bool)
@@ -109,7 +113,7 @@ def test_rerun_and_resumed_run_end_with_the_same_numbers(finished, tmp_path):
     resumed = []
     sam_experiment.run(config, tmp_path / 'work', log=lambda text, **_: resumed.append(text))
     assert any('measure_F6: going on' in line for line in resumed), resumed
-    first, second = (sam_files.load_codes(p)[0] for p in (path, tmp_path / 'work'))
+    first, second = (artifacts.load_codes(p)[0] for p in (path, tmp_path / 'work'))
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
@@ -138,7 +142,7 @@ def test_baselines_and_ablations_make_the_same_report(finished, wide, tmp_path, 
 def test_default_edits_are_left_out_where_nobody_knows_their_directions(wide, tmp_path):
     generator = stylegan2(32, channels=(8,) * 4, z_dim=16, w_dim=16, mapping_layers=2)
     weights = jax.jit(generator.init)(jax.random.key(0, impl='unsafe_rbg'))  # compiles sooner
-    checkpoints.save_generator(tmp_path / 'generator', generator, weights)
+    save_generator(tmp_path / 'generator', generator, weights)
     config = config_of(wide, 'w')
     config.data.images = str(wide / 'one.png')
     config.generator, config.resolution = str(tmp_path / 'generator'), None
@@ -191,7 +195,7 @@ def test_groups_leave_the_codes_and_numbers_of_each_picture(wide, tmp_path):
     for record in records[1:]:
         assert METRICS <= set(record['metrics']['SAM'])
         own = work / record['folder']
-        codes, masks = sam_files.load_codes(own)
+        codes, masks = artifacts.load_codes(own)
         generator, weights = jaxinv.load_generator(config.generator)
         images = sam.synthesize(generator, weights, codes, masks)
         saved = np.asarray(PIL.Image.open(own / 'SAM.png'), np.float32)

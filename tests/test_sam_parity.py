@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import recipe
+from jaxinv.converters import stylegan2 as converter
+from jaxinv.converters import tables
 
-from converters import stylegan2 as converter
-from converters import tables
 from jaxinv import optimize
 from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.inversion import sam, sam_prior
-from jaxinv.networks import lpips
+from jaxinv.weights.networks import load_lpips
 
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'sam.npz'
 KEY = jax.random.key(0)
@@ -137,7 +137,7 @@ def search(settings, dtype=jnp.float32):
     generator, weights = load(dtype)
     inverter = sam.make_inverter(generator, settings)
     target = jnp.asarray(figures()['in/target'][None].astype(np.float32) / 127.5 - 1, dtype)
-    net = jax.tree.map(lambda x: jnp.asarray(x, dtype), lpips.load('vgg'))
+    net = jax.tree.map(lambda x: jnp.asarray(x, dtype), load_lpips('vgg'))
     start = jnp.asarray(figures()['in/w_plus_init'], dtype)
     ids = np.zeros(1, np.uint32)
     prior = official_prior(dtype)

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from test_experiment import load_config
 
-from jaxinv import data, distributed, jobs, latents, sam_regions, sam_search, sam_settings
+from jaxinv import data, latents
+from jaxinv import settings as sam_settings
+from jaxinv.experiments import sam_stages, session
 from jaxinv.inversion import sam, sam_prior
-from jaxinv.networks import lpips
-from jaxinv.progress import Stopwatch
+from jaxinv.runtime import distributed
+from jaxinv.runtime.progress import Stopwatch
+from jaxinv.weights.networks import load_lpips
 
 NAMES = ['ada', 'bob', 'cyd', 'dot', 'eve']
 SPACES = ('W+', 'F6')
@@ -20,7 +23,7 @@ def start(tiny, monkeypatch):
     """Five pictures with bars, weights and codes to begin with, all of float64."""
     with jax.enable_x64(True):
         generator, weights = tiny
-        nets = {net: lpips.load(net) for net in ('alex', 'vgg')}
+        nets = {net: load_lpips(net) for net in ('alex', 'vgg')}
         weights, nets = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (weights, nets))
         w = generator.map(weights, latents.sample_z(1, 10, generator.spec.z_dim))
         w = np.asarray(w, np.float64)
@@ -38,12 +41,12 @@ def invert(start, path, at_once, log=lambda *_, **__: None):
     config = load_config('sam')
     config.sam.at_once = at_once
     config.sam.lpips_net = 'alex'
-    job = jobs.Job(config, path, generator, weights, targets, nets, Stopwatch(None), log)
+    job = session.Job(config, path, generator, weights, targets, nets, Stopwatch(None), log)
     settings = sam_settings.measuring_settings(config)
-    maps, singles, _ = sam_regions.measure(job, weights, w_plus, prior, settings, SPACES)
+    maps, singles, _ = sam_stages.measure(job, weights, w_plus, prior, settings, SPACES)
     assert list(maps) == list(singles) == list(SPACES)
     masks = jax.device_get(sam.full_masks(generator.spec, ['F6', 'F4', 'W+', 'F6', 'F4']))
-    codes, traces = sam_search.search(job, 'invert', weights, masks, w_plus, prior)
+    codes, traces = sam_stages.search(job, 'invert', weights, masks, w_plus, prior)
     found = maps, singles, codes
     assert all(isinstance(x, np.ndarray) and len(x) == 5 for x in jax.tree.leaves(found))
     return found, traces

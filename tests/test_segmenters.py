@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import skimage.data
 
-from jaxinv import segmenters, segments
 from jaxinv.errors import JaxinvError
+from jaxinv.segmentation import segment, torch_models
 
 WITH_TORCH = importlib.util.find_spec('torch') is not None
 
@@ -25,7 +25,7 @@ def cat():
 def test_named_regions_keep_their_pixels_and_the_rest_is_divided_by_colour(cat):
     one, two, speck = np.zeros((3, *cat.shape[:2]), bool)
     one[10:50, 10:60] = two[30:80, 40:90] = speck[0, 0] = True
-    found = segments.by_names(cat, [('cat', one), ('cat', two), ('fly', speck)], parts=8)
+    found = segment.by_names(cat, [('cat', one), ('cat', two), ('fly', speck)], parts=8)
     assert found.names[:2] == ('cat', 'cat 2')
     np.testing.assert_array_equal(found.labels == 1, two)  # the later one on top
     np.testing.assert_array_equal(found.labels == 0, one & ~two)
@@ -37,26 +37,26 @@ def test_named_regions_keep_their_pixels_and_the_rest_is_divided_by_colour(cat):
 
 
 def test_a_picture_without_anything_named_is_divided_by_colour(cat):
-    found, colors = segments.by_names(cat, [], parts=5), segments.segment(cat, 'slic', parts=5)
+    found, colors = segment.by_names(cat, [], parts=5), segment.segment(cat, 'slic', parts=5)
     np.testing.assert_array_equal(found.labels, colors.labels)
-    everything = segments.by_names(cat, [('cat', np.ones(cat.shape[:2], bool))], parts=5)
+    everything = segment.by_names(cat, [('cat', np.ones(cat.shape[:2], bool))], parts=5)
     assert everything.names == ('cat',)
 
 
 def test_an_unknown_way_is_found_before_any_work():
     for how in ('auto', 'slic', 'face', os.curdir):
-        segments.check(how)
+        segment.check(how)
     with pytest.raises(JaxinvError, match='neither one of auto, face, slic, torchvision, transf'):
-        segments.check('detectron')
+        segment.check('detectron')
 
 
 @pytest.mark.skipif(WITH_TORCH, reason='torch is installed')
 @pytest.mark.parametrize('package', ['torchvision', 'transformers'])
 def test_a_missing_package_is_named_with_its_remedy(cat, package):
     with pytest.raises(JaxinvError, match=rf"pip install 'jaxinv\[{package}\]'"):
-        segments.check(f'{package}:anything')
+        segment.check(f'{package}:anything')
     with pytest.raises(JaxinvError, match='not installed here'):
-        segments.segment(cat, package)
+        segment.segment(cat, package)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def torchvision_file(tmp_path):
     torch, models = pytest.importorskip('torch'), pytest.importorskip('torchvision').models
     before = torch.hub.get_dir()
     torch.hub.set_dir(tmp_path)
-    segmenters._torchvision_model.cache_clear()
+    torch_models._torchvision_model.cache_clear()
     url = models.get_model_weights('lraspp_mobilenet_v3_large').DEFAULT.url
     path = tmp_path / 'checkpoints' / url.rsplit('/', 1)[1]
     path.parent.mkdir()
@@ -80,7 +80,7 @@ def test_torchvision_segments_are_the_likeliest_kinds(cat, torchvision_file):
     torch.manual_seed(0)
     network = models.get_model('lraspp_mobilenet_v3_large', weights=None, weights_backbone=None)
     torch.save(network.state_dict(), torchvision_file)
-    found = segmenters.find(cat, 'torchvision:lraspp_mobilenet_v3_large')
+    found = torch_models.find(cat, 'torchvision:lraspp_mobilenet_v3_large')
     weights = models.get_model_weights('lraspp_mobilenet_v3_large').DEFAULT
     batch = weights.transforms()(torch.from_numpy(cat).permute(2, 0, 1))[None]
     with torch.no_grad():
@@ -91,7 +91,7 @@ def test_torchvision_segments_are_the_likeliest_kinds(cat, torchvision_file):
     for name, mask in found:
         np.testing.assert_array_equal(mask, kinds == weights.meta['categories'].index(name))
     with pytest.raises(JaxinvError, match='torchvision segments with deeplabv3'):
-        segments.check('torchvision:resnet50')
+        segment.check('torchvision:resnet50')
 
 
 class _Call:
@@ -108,7 +108,7 @@ def test_torchvision_weights_that_would_run_something_are_refused(cat, torchvisi
     trap = torchvision_file.parent / 'ran'
     torch.save({'backbone.weight': _Call(str(trap))}, torchvision_file)
     with pytest.raises(JaxinvError, match='could not be fetched or read'):
-        segmenters.find(cat, 'torchvision:lraspp_mobilenet_v3_large')
+        torch_models.find(cat, 'torchvision:lraspp_mobilenet_v3_large')
     assert not trap.exists()
 
 
@@ -126,7 +126,7 @@ def test_transformers_segments_are_the_likeliest_kinds(cat, tmp_path):
     network.save_pretrained(tmp_path)
     processor = transformers.SegformerImageProcessor(size={'height': 64, 'width': 64})
     processor.save_pretrained(tmp_path)
-    found = segmenters.find(cat, f'transformers:{tmp_path}')
+    found = torch_models.find(cat, f'transformers:{tmp_path}')
     with torch.no_grad():
         outputs = network(**processor(cat, return_tensors='pt'))
     kinds = processor.post_process_semantic_segmentation(outputs, [cat.shape[:2]])[0].numpy()
@@ -137,4 +137,4 @@ def test_transformers_segments_are_the_likeliest_kinds(cat, tmp_path):
     for (_, mask), (_, other) in zip(found, expected, strict=True):
         np.testing.assert_array_equal(mask, other)
     with pytest.raises(JaxinvError, match='could not be fetched or read'):
-        segmenters.find(cat, f'transformers:{tmp_path / "nowhere"}')
+        torch_models.find(cat, f'transformers:{tmp_path / "nowhere"}')

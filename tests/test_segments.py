@@ -5,8 +5,9 @@ import PIL.Image
 import pytest
 import skimage.data
 
-from jaxinv import data, label_maps, segments, superpixels
+from jaxinv import data
 from jaxinv.errors import JaxinvError
+from jaxinv.segmentation import label_maps, segment, superpixels
 
 
 def assert_counted(found, shape):
@@ -18,7 +19,7 @@ def assert_counted(found, shape):
 @pytest.fixture(scope='module')
 def portraits():
     images = data.load_targets('demo', 256).images_uint8
-    return images, [segments.segment(image) for image in images]
+    return images, [segment.segment(image) for image in images]
 
 
 def test_parts_of_portraits_are_where_people_see_them(portraits):
@@ -61,7 +62,7 @@ def test_borders_follow_the_picture():
     image[:, :50] = (200, 40, 40)
     image[:, 50:] = (40, 60, 200)
     image[60:, 30:90] = (240, 240, 60)
-    found = segments.segment(image, parts=3)  # 'auto': there is no face
+    found = segment.segment(image, parts=3)  # 'auto': there is no face
     assert_counted(found, (96, 120))
     assert found.names == ('part 1', 'part 2', 'part 3')
     for value in range(3):
@@ -115,13 +116,13 @@ def test_label_maps_of_every_kind(tmp_path):
     palette.save(tmp_path / 'palette.png')
     expected = np.kron(np.searchsorted([0, 7, 9], labels), np.ones((2, 2), int))
     for file in ('a.npy', 'grey.png', 'deep.png', 'palette.png'):
-        found = segments.segment(image, tmp_path / file)
+        found = segment.segment(image, tmp_path / file)
         assert_counted(found, (40, 60))
         np.testing.assert_array_equal(found.labels, expected)
-    assert segments.segment(image, tmp_path / 'a.npy').names[2] == 'segment 9'
-    found = segments.segment(image, tmp_path / 'colors.png')
+    assert segment.segment(image, tmp_path / 'a.npy').names[2] == 'segment 9'
+    found = segment.segment(image, tmp_path / 'colors.png')
     np.testing.assert_array_equal(found.labels, np.array([0, 2, 1])[expected])  # red after green
-    found = segments.segment(image, tmp_path, name='grey')
+    found = segment.segment(image, tmp_path, name='grey')
     np.testing.assert_array_equal(found.labels, expected)
 
 
@@ -142,11 +143,11 @@ def test_label_maps_that_cannot_be_used(tmp_path):
     }
     for file, message in wrong.items():
         with pytest.raises(JaxinvError, match=message):
-            segments.segment(image, tmp_path / file)
+            segment.segment(image, tmp_path / file)
     with pytest.raises(JaxinvError, match=r'neither someone.png nor someone.npy'):
-        segments.segment(image, tmp_path, name='someone')
+        segment.segment(image, tmp_path, name='someone')
     with pytest.raises(JaxinvError, match='no face stands'):
-        segments.segment(image, 'face')
+        segment.segment(image, 'face')
 
 
 def test_resized_segments_are_counted_anew():
@@ -156,4 +157,4 @@ def test_resized_segments_are_counted_anew():
     found = label_maps.resize(label_maps.number(labels, {0: 'a', 1: 'b', 2: 'c'}), 10)
     assert_counted(found, (10, 10))
     assert found.names == ('a', 'c')
-    assert segments.overlay(np.zeros((10, 10, 3), np.uint8), found).shape == (10, 10, 3)
+    assert segment.overlay(np.zeros((10, 10, 3), np.uint8), found).shape == (10, 10, 3)

@@ -15,9 +15,12 @@ from test_placement import largest_difference
 from test_placement import run as run_cases
 
 import jaxinv
-from jaxinv import experiment, manifest, optimize, slots
+from jaxinv import optimize
 from jaxinv.errors import JaxinvError
-from jaxinv.placement import Placement
+from jaxinv.experiments import pti
+from jaxinv.optimize import continuous_batching
+from jaxinv.optimize.sharding import Placement
+from jaxinv.runtime import metrics_log
 
 KEY, STEPS, COUNT = jax.random.key(0), 15, 7
 TARGETS = np.random.RandomState(0).randn(COUNT, 2).astype(np.float32)
@@ -68,7 +71,7 @@ def run(folder, rows=4, prepare=prepare, stop_after=None):
         if len(chunks) == stop_after:
             raise KeyboardInterrupt
 
-    traces = slots.run(
+    traces = continuous_batching.run(
         make_loop(),
         Placement(),
         prepare,
@@ -158,13 +161,13 @@ def invert(work, **tune):
     """pti_single_id of two portraits."""
     config = load_config('pti_single_id')
     config.tune.update(tune)
-    experiment.run(config, work, log=lambda *_, **__: None)
+    pti.run(config, work, log=lambda *_, **__: None)
 
 
 @pytest.mark.long
 def test_a_run_in_slots_writes_each_generator_as_it_is_finished(tmp_path):
     invert(tmp_path, slots=1, save='bfloat16')
-    lines = (tmp_path / manifest.FILE).read_text().splitlines()
+    lines = (tmp_path / metrics_log.FILE).read_text().splitlines()
     records = [json.loads(line) for line in lines]
     assert [record['name'] for record in records] == ['grace_hopper', 'eileen_collins']
     pivots = np.load(tmp_path / 'pivots.npz')['w']
@@ -197,5 +200,7 @@ def test_slots_that_cannot_be_get_a_sentence(tmp_path):
 
 def test_many_generators_at_once_get_a_word():
     params = {'x': np.zeros(10**6, np.float32)}
-    assert slots.advice(slots.MANY, params) is None
-    assert '50 generators' in slots.advice(50, params) and '0.6 GB' in slots.advice(50, params)
+    assert continuous_batching.advice(continuous_batching.MANY, params) is None
+    assert '50 generators' in continuous_batching.advice(
+        50, params
+    ) and '0.6 GB' in continuous_batching.advice(50, params)

@@ -13,20 +13,14 @@ from test_distributed import launched, said, wait_for
 from test_experiment import load_config
 
 import jaxinv
-from jaxinv import (
-    data,
-    distributed,
-    experiment,
-    files,
-    jobs,
-    manifest,
-    reading,
-    stream,
-    stream_report,
-)
+from jaxinv import data
+from jaxinv.data import discover, prefetch
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import load as load_generator
+from jaxinv.experiments import bulk, bulk_group, pti, session
 from jaxinv.inversion import project
+from jaxinv.report import bulk as bulk_report
+from jaxinv.runtime import distributed, manifest
+from jaxinv.weights.zoo import load_named as load_generator
 
 NAMES = ('ada', 'bob', 'cyd', 'dot', 'eve')
 
@@ -59,7 +53,7 @@ def config_of(folder, **settings):
 def run(config, work):
     """Its lines."""
     lines = []
-    experiment.run(config, work, log=lambda text, **_: lines.append(text))
+    pti.run(config, work, log=lambda text, **_: lines.append(text))
     return lines
 
 
@@ -77,10 +71,10 @@ def stamps(work):
 
 
 def plan(work, folder, size=2):
-    found = files.find(folder)
-    with stream._planned(work, {'config': {}}, False, found, str(folder), size) as numbers:
+    found = discover.find(folder)
+    with bulk._planned(work, {'config': {}}, False, found, str(folder), size) as numbers:
         return {
-            number: [name for name, _ in stream.groups.read_members(work, number)]
+            number: [name for name, _ in bulk_group.read_members(work, number)]
             for number in numbers or ()
         }
 
@@ -89,8 +83,8 @@ def finish(work, number, names, folder, **more):
     lines = manifest.Manifest(work / manifest.FILE)
     for name in names:
         file = folder / f'{name}.png'
-        lines.add({'name': name, 'file': str(file), 'sha256': stream._digest(file)} | more)
-    (stream.groups.folder_of(work, number) / stream.groups.MEMBERS).unlink()
+        lines.add({'name': name, 'file': str(file), 'sha256': bulk._digest(file)} | more)
+    (bulk_group.folder_of(work, number) / bulk_group.MEMBERS).unlink()
 
 
 def test_only_what_is_new_or_changed_is_done(folder, tmp_path):
@@ -100,7 +94,7 @@ def test_only_what_is_new_or_changed_is_done(folder, tmp_path):
     finish_bad = {'skipped': 'no picture'}
     lines = manifest.Manifest(work / manifest.FILE)
     bad = folder / 'bad.png'
-    lines.add({'name': 'bad', 'file': str(bad), 'sha256': stream._digest(bad)} | finish_bad)
+    lines.add({'name': 'bad', 'file': str(bad), 'sha256': bulk._digest(bad)} | finish_bad)
     # A group that was begun stays as it is; what comes later makes another.
     write_picture(folder, 'aaa', 9)
     assert plan(work, folder) == {1: ['bob', 'cyd'], 2: ['dot', 'eve'], 3: ['aaa']}
@@ -143,7 +137,7 @@ def test_one_is_read_ahead_and_no_more():
             raise JaxinvError('four')
         return item
 
-    with contextlib.closing(reading.ahead(read, range(1, 9))) as items:
+    with contextlib.closing(prefetch.ahead(read, range(1, 9))) as items:
         assert next(items) == 1
         assert begun in ([1], [1, 2])
         go_on.release(9)
@@ -182,10 +176,10 @@ def test_the_page_of_thousands_shows_few_pictures_and_a_line_each(tmp_path):
         if i < 3:
             (tmp_path / found['folder']).mkdir(parents=True)
             write_picture(tmp_path / found['folder'], 'target', i)
-    job = jobs.Job(
+    job = session.Job(
         *(load_config('pti_single_id'), tmp_path, load_generator('tiny', 32)[0]), *[None] * 5
     )
-    stream_report.write(job, 'Title', records, 3.0)
+    bulk_report.write(job, 'Title', records, 3.0)
     page = (tmp_path / 'report.html').read_text()
     assert page.count('data:image/jpeg') == 3 and len(page) < 2e6
     assert page.count('<a href="identities/') >= 2970 and '<b>7' not in page
@@ -194,7 +188,7 @@ def test_the_page_of_thousands_shows_few_pictures_and_a_line_each(tmp_path):
     assert found['count'] == 2970 and len(found['skipped']) == 30
     assert found['seconds'] == {'tune': 5940.0} and found['mean']['tuned']['id_distance'] is None
     assert 0.45 < found['percentiles']['tuned']['lpips_alex']['50'] < 0.55
-    assert '2970 finished, 30 skipped' in stream_report.summary(tmp_path, records, 3.0)
+    assert '2970 finished, 30 skipped' in bulk_report.summary(tmp_path, records, 3.0)
 
 
 # --- Whole runs ---
@@ -209,7 +203,7 @@ def finished(tmp_path_factory):
         write_picture(inputs, name, seed)
     (inputs / 'bad.png').write_text('not a picture')
     config = config_of(inputs, **{'group': 2, 'tune.slots': 1})
-    settings, _ = jobs.settings_of(config)
+    settings, _ = session.settings_of(config)
     loop = project.make_projector(load_generator('tiny', 32)[0], settings).loop
     before = len(loop.compiled)
     run(config, work)
@@ -307,18 +301,16 @@ def test_an_interrupted_group_goes_on_to_the_same_numbers(finished, tmp_path, mo
 @pytest.mark.long
 def test_whose_numbers_become_infinite_costs_a_line(finished, tmp_path, monkeypatch):
     inputs, _, config, _ = finished
-    ids = experiment.latents.identity_ids(
-        data.load_targets(inputs / 'dot.png', 32, align='none').images_uint8
-    )
-    normal = experiment.images.to_float
+    ids = latents.identity_ids(data.load_targets(inputs / 'dot.png', 32, align='none').images_uint8)
+    normal = pti.pixels.to_float
 
     def to_float(images_uint8, *numpy):
         targets = np.array(normal(images_uint8, *numpy))
-        found = experiment.latents.identity_ids(images_uint8)
+        found = latents.identity_ids(images_uint8)
         targets[found == ids[0]] = np.nan
         return targets
 
-    monkeypatch.setattr(experiment.images, 'to_float', to_float)
+    monkeypatch.setattr(pti.pixels, 'to_float', to_float)
     run(config, tmp_path / 'work')
     records = records_of(tmp_path / 'work')
     assert 'nan or infinite' in records['dot']['skipped']

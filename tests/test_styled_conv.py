@@ -9,10 +9,10 @@ import pytest
 
 from jaxinv import generators
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import ops, resample
-from jaxinv.generators.correlate import correlate
-from jaxinv.generators.styled_conv import image_kernels, styled_conv
 from jaxinv.generators.stylegan2 import stylegan2
+from jaxinv.nn import ops, upsample_fir
+from jaxinv.nn.conv_grads import correlate
+from jaxinv.nn.styled_conv import image_kernels, styled_conv
 
 GAIN = 1.3
 
@@ -29,7 +29,7 @@ def plain_up_conv(x, kernel):
         for j in range(3):
             y = y.at[:, i : i + 2 * h : 2, j : j + 2 * w : 2].add(x @ kernel[i, j])
     y = jnp.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    fir = np.outer(resample.FIR, resample.FIR)
+    fir = np.outer(upsample_fir.FIR, upsample_fir.FIR)
     return sum(fir[i, j] * y[:, i : i + 2 * h, j : j + 2 * w] for i in range(4) for j in range(4))
 
 
@@ -106,8 +106,8 @@ def test_styled_conv_vmapped_over_kernels_equals_one_by_one():
 @pytest.mark.parametrize('size', [(4, 4), (3, 5), (1, 2)])
 def test_up_conv_equals_its_definition_and_its_stock_form_with_gradients(size):
     args = normal(0, 2, *size, 3), normal(1, 3, 3, 3, 4)
-    assert_equal(resample.up_conv, plain_up_conv, *args)
-    assert_equal(resample._up_conv_stock, plain_up_conv, *args)
+    assert_equal(upsample_fir.up_conv, plain_up_conv, *args)
+    assert_equal(upsample_fir._up_conv_stock, plain_up_conv, *args)
 
 
 def test_image_kernels_equals_its_definition_with_gradients():
@@ -125,7 +125,7 @@ def test_correlate_is_the_sum_over_pixels_whatever_the_bands(rows, monkeypatch):
         for i, j in offsets
     ]
     for band in (1, 2 * 4 * 5 * 9, 10**6):
-        monkeypatch.setattr('jaxinv.generators.correlate.BAND', band)
+        monkeypatch.setattr('jaxinv.nn.conv_grads.BAND', band)
         with jax.enable_x64(True):
             ours = jax.jit(lambda x, s, p: correlate(x, [(p, o) for o in offsets], s))(
                 x, scale, padded

@@ -11,11 +11,12 @@ import official_files
 import PIL.Image
 import pytest
 import skimage
+from jaxinv.converters import export
 
 import jaxinv
-from converters import export
-from jaxinv import data, defaults, experiment, generators, launch
+from jaxinv import data, defaults, generators, launch
 from jaxinv.errors import JaxinvError
+from jaxinv.experiments import pti
 from jaxinv.generators.stylegan2 import stylegan2
 
 PICTURES = (
@@ -60,12 +61,12 @@ def config_for(path):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     # The LPIPS weights stay where they are.
-    monkeypatch.setattr('jaxinv.generators.from_files.W_AVG_SAMPLES', 10_000)
+    monkeypatch.setattr('jaxinv.weights.import_checkpoint.W_AVG_SAMPLES', 10_000)
 
 
 def run(config, path):
     lines = []
-    experiment.run(config, path, log=lambda text, **_: lines.append(text))
+    pti.run(config, path, log=lambda text, **_: lines.append(text))
     return json.loads((path / 'metrics.json').read_text()), lines
 
 
@@ -142,7 +143,7 @@ def test_settings_that_do_not_fit_the_generator_get_a_sentence(
     config = config_for(files[which])
     config.update_from_flattened_dict(changes)
     with pytest.raises(JaxinvError) as error:
-        experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)
+        pti.run(config, tmp_path / 'work', log=lambda *_, **__: None)
     assert words in str(error.value) and '\n' not in str(error.value)
     assert not (tmp_path / 'work').exists()
 

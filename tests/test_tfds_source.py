@@ -9,8 +9,10 @@ import PIL.Image
 import pytest
 from test_experiment import load_config
 
-from jaxinv import data, stream, tfds_source
+from jaxinv import data
+from jaxinv.data import tfds as tfds_source
 from jaxinv.errors import JaxinvError
+from jaxinv.experiments import bulk
 from jaxinv.types import GeneratorSpec
 
 SPEC = GeneratorSpec('any', resolution=32, z_dim=1, w_dim=1, num_ws=1)
@@ -108,11 +110,11 @@ def test_without_the_packages_it_says_what_to_install(monkeypatch):
 def test_groups_are_made_of_a_set_and_read(folder, tmp_path):
     asked = f'{folder}:train'
     found = tfds_source.find(asked)
-    with stream._planned(tmp_path / 'work', {'config': {}}, False, found, asked, 3) as numbers:
+    with bulk._planned(tmp_path / 'work', {'config': {}}, False, found, asked, 3) as numbers:
         assert numbers == [0, 1]
     sources = {str(record): record for _, record in found.files}
     way = data.Way(32, align='none')
-    read = stream._read(tmp_path / 'work', 0, sources, way, lambda: False)
+    read = bulk._read(tmp_path / 'work', 0, sources, way, lambda: False)
     assert [row.stem for row in read.rows] == ['shades_train_0', 'shades_train_1']
     (skipped,) = read.skipped
     assert skipped['name'] == 'shades_train_2' and skipped['file'] == f'{asked}[2]'

@@ -7,9 +7,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxinv import distortions, invertibility_data, train_invertibility
+from jaxinv.data import occluders
 from jaxinv.errors import JaxinvError
-from jaxinv.networks import invertibility
+from jaxinv.experiments import invertibility_data, train_invertibility
+from jaxinv.weights.networks import load_invertibility
 
 
 def config_of(name, variant):
@@ -59,7 +60,7 @@ def test_the_network_learns_what_the_pictures_tell(folder, tmp_path):
             figures = result[part][space]
             assert figures['correlation'] > 0.6 > figures['correlation_of_mean_map']
             assert figures['mse'] < 0.7 * figures['mse_of_mean_map']
-    network, variables = invertibility.load(tmp_path / 'run' / 'network.safetensors')
+    network, variables = load_invertibility(tmp_path / 'run' / 'network.safetensors')
     dataset = invertibility_data.load(folder)
     predicted = train_invertibility.predict_all(network, variables, None, dataset.images_uint8)
     place = dataset.names.index('p0')
@@ -88,14 +89,14 @@ def test_no_picture_is_on_both_sides_of_the_split(folder):
 def test_distorted_pictures_are_seeded_and_differ_in_places():
     picture = np.full((64, 64, 3), 128, np.uint8)
     picture[20:44, 20:44] = 30
-    first, again = (distortions.distort(picture, np.random.default_rng(4)) for _ in range(2))
+    first, again = (occluders.distort(picture, np.random.default_rng(4)) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     changed = [
-        (distortions.occlude(picture, np.random.default_rng(i)) != picture).any(-1).mean()
+        (occluders.occlude(picture, np.random.default_rng(i)) != picture).any(-1).mean()
         for i in range(20)
     ]
     assert all(0 < share < 0.7 for share in changed)
-    turned = distortions.crooked(picture, np.random.default_rng(0))
+    turned = occluders.crooked(picture, np.random.default_rng(0))
     assert turned.shape == picture.shape and turned.dtype == np.uint8
 
 
@@ -138,5 +139,5 @@ def test_from_measuring_to_a_network_with_interruptions(tmp_path):
     config = config_of('train_invertibility', 'quicktest')
     config.data = ','.join(shares)
     train_invertibility.run(config, tmp_path / 'net', log=silent)
-    network, _ = invertibility.load(tmp_path / 'net' / 'network.safetensors')
+    network, _ = load_invertibility(tmp_path / 'net' / 'network.safetensors')
     assert network.sizes.trunk == 'vgg16'

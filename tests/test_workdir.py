@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from jaxinv import workdir
 from jaxinv.errors import JaxinvError
+from jaxinv.runtime import workdir
 
 RECORD = {'config': {'seed': 0, 'tune': {'num_steps': 80}}, 'sources': ['aa']}
 

@@ -1,7 +1,8 @@
 """Generators by name, and families whose members differ in their arguments.
 
-To add one: a module with a factory that returns jaxinv.types.Generator, a function that reads its
-real weights, and a line in GENERATORS; or, for generators that only files name, in FAMILIES.
+To add one: a module with a factory that returns jaxinv.types.Generator, a line in GENERATORS, and
+the function that reads its weights in jaxinv/weights/zoo.py; or, for generators that only files
+name, a line in FAMILIES.
 """
 
 import dataclasses
@@ -13,17 +14,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import biggan_deep, pretrained, stylegan2
+from jaxinv.generators import biggan_deep, stylegan2
 from jaxinv.generators.biggan_deep import F, T
 from jaxinv.generators.mobile_stylegan import mobile_stylegan
-from jaxinv.types import Generator, GeneratorSpec, Weights
+from jaxinv.types import Generator, GeneratorSpec
 
 
 class Entry(NamedTuple):
     make: Callable[
         ..., Generator
     ]  # (resolution) -> Generator; those without a family take remat, too
-    load: Callable[..., Weights]  # (generator) -> weights
     resolution: int  # the default
 
 
@@ -50,14 +50,10 @@ def _make_tiny_biggan(resolution):
     return biggan_deep.biggan_deep(resolution, layers=layers, **sizes, name='tiny_biggan')
 
 
-def _random_weights(generator):
-    return jax.jit(generator.init)(jax.random.key(0))
-
-
 GENERATORS = {
-    'mobile_stylegan_ffhq': Entry(_make_ffhq, pretrained.mobile_stylegan_ffhq, 512),
-    'tiny': Entry(_make_tiny, _random_weights, 32),
-    'tiny_biggan': Entry(_make_tiny_biggan, _random_weights, 32),
+    'mobile_stylegan_ffhq': Entry(_make_ffhq, 512),
+    'tiny': Entry(_make_tiny, 32),
+    'tiny_biggan': Entry(_make_tiny_biggan, 32),
 }
 FAMILIES = {
     'stylegan2': Family(stylegan2.stylegan2, stylegan2.arguments_of),
@@ -76,12 +72,6 @@ def make(name: str, resolution: int | None = None) -> Generator:
     """
     entry = _entry(name)
     return entry.make(resolution or entry.resolution)
-
-
-def load(name: str, resolution: int | None = None) -> tuple[Generator, Weights]:
-    """The generator and its trained weights ('tiny' and 'tiny_biggan': seeded random ones)."""
-    generator = make(name, resolution)
-    return generator, _entry(name).load(generator)
 
 
 def _entry(name):
@@ -149,7 +139,7 @@ def with_computing(generator: Generator, dtype: str = 'float32', remat: bool = F
     """The generator, computed in another way; its weights are the same ones.
 
     dtype: of feature maps, 'float32' or 'bfloat16'; parameters stay float32. remat: gradients
-    compute each block again and keep only what goes between blocks (rematerialise.py).
+    compute each block again and keep only what goes between blocks (nn/remat.py).
     To be asked after `with_options`. Raises JaxinvError for other values, or where a generator has
     no such choice.
     """

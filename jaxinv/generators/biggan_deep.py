@@ -24,7 +24,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import arguments, nearest, ops, rematerialise
+from jaxinv.generators import checks
+from jaxinv.nn import ops, upsample_nearest
+from jaxinv.nn import remat as rematerialise
 from jaxinv.types import Generator, GeneratorSpec
 
 F, T = False, True
@@ -53,7 +55,7 @@ def biggan_deep(
     truncation=1.0,
     truncation_mode='correct',
     compute_dtype=None,  # of feature maps and kernels, e.g. 'bfloat16'; None = the parameters'
-    remat=False,  # blocks in the backward pass: less memory (rematerialise.py)
+    remat=False,  # blocks in the backward pass: less memory (nn/remat.py)
     name='biggan_deep',
 ) -> Generator:
     """A class-conditional generator of square images.
@@ -126,13 +128,13 @@ def biggan_deep(
         }
 
     def map_(weights, z, label=None):
-        arguments.check_z(z, spec)
-        arguments.check_label(label, len(z), spec)
+        checks.check_z(z, spec)
+        checks.check_label(label, len(z), spec)
         embeddings = weights['buffers']['mapping']['embeddings']
         return jnp.concatenate([z, jnp.asarray(label, embeddings.dtype) @ embeddings], -1)
 
     def synthesize(weights, w, noise='const', taps=None):
-        w, _, taps = arguments.of_synthesis(weights, w, noise, taps, spec)
+        w, _, taps = checks.of_synthesis(weights, w, noise, taps, spec)
         row = _interpolate(weights['buffers']['statistics'], shares)
         return synthesis.apply({'params': weights['params']['synthesis']}, w, row, taps)
 
@@ -266,10 +268,10 @@ class Block(nn.Module):
         inner = x.shape[-1] // REDUCTION
         short = x[..., : self.channels]
         x = conv(0, norm(0, x), inner, 1, ops.pointwise)
-        x = conv(1, norm(1, x), inner, 3, nearest.up_conv if self.up else ops.conv)
+        x = conv(1, norm(1, x), inner, 3, upsample_nearest.up_conv if self.up else ops.conv)
         x = conv(2, norm(2, x), inner, 3, ops.conv)
         x = conv(3, norm(3, x), self.channels, 1, ops.pointwise)
-        return x + (nearest.up(short) if self.up else short)
+        return x + (upsample_nearest.up(short) if self.up else short)
 
 
 class Conv(nn.Module):

@@ -18,7 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import arguments, ops, rematerialise
+from jaxinv.generators import checks
+from jaxinv.nn import ops
+from jaxinv.nn import remat as rematerialise
 from jaxinv.types import Generator, GeneratorSpec
 
 CHANNELS = (512, 512, 512, 512, 512, 256, 128, 64)  # at 4, 8, ..., 512 pixels
@@ -32,7 +34,7 @@ def mobile_stylegan(
     z_dim=512,
     w_dim=512,
     mapping_layers=8,
-    remat=False,  # blocks in the backward pass: less memory (rematerialise.py)
+    remat=False,  # blocks in the backward pass: less memory (nn/remat.py)
     name='mobile_stylegan',
 ) -> Generator:
     """A generator of images of full size, 8 * 2^(len(channels) - 1) pixels, or of half that.
@@ -68,7 +70,7 @@ def mobile_stylegan(
 
     def init(key):
         keys = jax.random.split(key, 4)
-        noise = arguments.normal_maps(keys[0], noise_shapes)
+        noise = checks.normal_maps(keys[0], noise_shapes)
         w = jnp.zeros([1, spec.num_ws, w_dim])
         mapper = mapping.init(keys[1], jnp.zeros([1, z_dim]))['params']
         z = jax.random.normal(keys[2], [1000, z_dim])
@@ -82,11 +84,11 @@ def mobile_stylegan(
         }
 
     def map_(weights, z):
-        arguments.check_z(z, spec)
+        checks.check_z(z, spec)
         return mapping.apply({'params': weights['buffers']['mapping']}, z)
 
     def synthesize(weights, w, noise='const', taps=None):
-        w, maps, taps = arguments.of_synthesis(weights, w, noise, taps, spec)
+        w, maps, taps = checks.of_synthesis(weights, w, noise, taps, spec)
         return synthesis.apply({'params': weights['params']['synthesis']}, w, maps, taps)
 
     return Generator(spec, init, map_, synthesize)

@@ -22,8 +22,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import arguments, ops, rematerialise, resample
-from jaxinv.generators.styled_conv import image_kernels, styled_conv
+from jaxinv.generators import checks
+from jaxinv.nn import ops, upsample_fir
+from jaxinv.nn import remat as rematerialise
+from jaxinv.nn.styled_conv import image_kernels, styled_conv
 from jaxinv.types import Generator, GeneratorSpec
 
 ARCHITECTURES = ('skip', 'resnet', 'orig')
@@ -45,7 +47,7 @@ def stylegan2(
     conv_clamp=None,  # limit of every layer's output; None = none
     scaled_epsilon=False,  # demodulation's epsilon as in rosinality's code, not NVIDIA's
     compute_dtype=None,  # of feature maps and kernels, e.g. 'bfloat16'; None = the parameters'
-    remat=False,  # blocks in the backward pass: less memory (rematerialise.py)
+    remat=False,  # blocks in the backward pass: less memory (nn/remat.py)
     name='stylegan2',
 ) -> Generator:
     """A generator of square images of `resolution` pixels, a power of two.
@@ -106,7 +108,7 @@ def stylegan2(
 
     def init(key):
         keys = jax.random.split(key, 4)
-        noise = arguments.normal_maps(keys[0], noise_shapes)
+        noise = checks.normal_maps(keys[0], noise_shapes)
         z = jax.random.normal(keys[2], [1000, z_dim])
         label = jax.nn.one_hot(jnp.arange(1000) % c_dim, c_dim) if c_dim else None
         mapper = mapping.init(keys[1], z, label)['params']
@@ -121,12 +123,12 @@ def stylegan2(
         }
 
     def map_(weights, z, label=None):
-        arguments.check_z(z, spec)
-        arguments.check_label(label, len(z), spec)
+        checks.check_z(z, spec)
+        checks.check_label(label, len(z), spec)
         return mapping.apply({'params': weights['buffers']['mapping']}, z, label)
 
     def synthesize(weights, w, noise='const', taps=None):
-        w, maps, taps = arguments.of_synthesis(weights, w, noise, taps, spec)
+        w, maps, taps = checks.of_synthesis(weights, w, noise, taps, spec)
         return synthesis.apply({'params': weights['params']['synthesis']}, w, maps, taps)
 
     return Generator(spec, init, map_, synthesize)
@@ -232,7 +234,7 @@ class Block(nn.Module):
             x = layer('conv0', up=True)(x, w[:, 0], noise_0)
             x = layer('conv1')(x, w[:, 1], noise_1)
         if images is not None:
-            images = resample.up(images)
+            images = upsample_fir.up(images)
         if self.to_image:
             new = ToImage(self.conv_clamp, name='torgb')(x, w[:, -1])
             images = new if images is None else images + new
@@ -279,7 +281,7 @@ class Shortcut(nn.Module):
     def __call__(self, x):
         c = x.shape[-1]
         kernel = self.param('kernel', nn.initializers.normal(1.0), (c, self.channels))
-        return resample.up(ops.pointwise(x, (kernel * math.sqrt(0.5 / c)).astype(x.dtype)))
+        return upsample_fir.up(ops.pointwise(x, (kernel * math.sqrt(0.5 / c)).astype(x.dtype)))
 
 
 class ToImage(nn.Module):

@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxinv import latents, losses, optimize, schedules
+from jaxinv import latents, optimize
 from jaxinv.errors import JaxinvError
-from jaxinv.images import area_resize
+from jaxinv.inversion import losses
 from jaxinv.networks import lpips
+from jaxinv.optimize import schedules
+from jaxinv.pixels import area_resize
 from jaxinv.types import Generator
 
 START = 2**32 - 1  # the step whose random numbers are the first noise maps; never reached

@@ -10,7 +10,7 @@ with x_r = G(w_r; theta of the original) and x_r* = G(w_r; theta) at codes w_r a
   one each    equation 2 for every identity at once, vmapped: params {.. [b, ...]}
 
 With one each, an identity counts its own steps, from args['examples']['begun'], and its optimiser
-does too: its numbers are the same whenever and beside whomever it is tuned (slots.py).
+does too: its numbers are the same whenever and beside whomever it is tuned (optimize/continuous_batching.py).
 """
 
 import functools
@@ -22,11 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxinv import latents, losses, optimize
+from jaxinv import latents, optimize
 from jaxinv.errors import JaxinvError
-from jaxinv.images import to_float
+from jaxinv.inversion import losses
 from jaxinv.networks import lpips
-from jaxinv.placement import blocks
+from jaxinv.optimize.sharding import blocks
+from jaxinv.pixels import to_float
 from jaxinv.types import Generator
 
 

@@ -20,11 +20,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxinv import latents, optimize, schedules
+from jaxinv import latents, optimize
 from jaxinv.errors import JaxinvError
-from jaxinv.images import area_resize
 from jaxinv.inversion import sam_prior
 from jaxinv.networks import lpips
+from jaxinv.optimize import schedules
+from jaxinv.pixels import area_resize
 from jaxinv.types import Generator, GeneratorSpec
 
 ROWS = optimize.Rows(

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxinv import latents
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import ops
+from jaxinv.nn import ops
 from jaxinv.types import Generator, GeneratorSpec, Weights
 
 SLOPE = 5.0

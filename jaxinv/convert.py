@@ -1,0 +1,161 @@
+"""Converts StyleGAN2 and BigGAN-deep checkpoints, and says what is in them.
+
+Nothing in a file is executed.
+
+  python -m converters SRC                                    # only says what is in SRC
+  python -m converters SRC DST                                # for jaxinv
+  python -m converters SRC DST.safetensors --to=rosinality    # for rosinality's PyTorch code
+  python -m converters SRC DST.npz --to=ada                   # for NVIDIA's PyTorch code
+
+SRC: a checkpoint (.pkl, .pt, .npz, .safetensors) of stylegan2-ada-pytorch, stylegan3's repository,
+TensorFlow's StyleGAN2, rosinality/stylegan2-pytorch, PTI, e4e or pSp; a folder with the
+pytorch_model.bin and config.json of pytorch-pretrained-biggan; a generator that jaxinv wrote
+(a work folder, its generator/ or generator.safetensors); an address https://... or
+hf://OWNER/NAME/FILE[@REVISION], both with #sha256=HASH if it shall be checked; or one of
+{names}.
+
+DST: a folder (Orbax), or a file that ends in .safetensors or .npz. Pickles are never written.
+docs/checkpoints.md has the details.
+"""
+
+import pathlib
+import re
+import sys
+
+from absl import flags, logging
+
+from jaxinv.errors import JaxinvError
+from jaxinv.weights import export as export_lib
+from jaxinv.weights.load import open_generator
+from jaxinv.weights.zoo import WELL_KNOWN
+
+__doc__ = __doc__.format(names=', '.join(WELL_KNOWN))
+
+FLAGS = flags.FlagValues()  # its own, apart from those of jaxinv.launch
+flags.DEFINE_string(
+    'to',
+    None,
+    'safetensors and orbax keep the generator for jaxinv; ada and rosinality write a state dict '
+    "for NVIDIA's or rosinality's PyTorch code. By default, by the ending of DST.",
+    FLAGS,
+)
+flags.DEFINE_string(
+    'which', 'G_ema', 'Of several generators in SRC: G_ema, the averaged weights, or G.', FLAGS
+)
+flags.DEFINE_bool('overwrite', False, 'Replace DST if it exists.', FLAGS)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command with the arguments argv[1:]. Raises SystemExit if that fails."""
+    rest = [arg for arg in argv if not re.fullmatch(r'--?(help(short|full)?|h)', arg)]
+    if len(rest) < len(argv):
+        print(f'{__doc__}\n{FLAGS.get_help()}')
+        return
+    try:
+        argv = FLAGS(argv)
+    except (flags.Error, ValueError) as error:
+        _exit(f'{str(error).strip().splitlines()[-1]} See python -m converters --help.')
+    if not 2 <= len(argv) <= 3:
+        _exit('give SRC, or SRC and DST; see python -m converters --help.')
+    logging.set_verbosity(logging.ERROR)
+    try:
+        convert(argv[1], pathlib.Path(argv[2]).expanduser() if len(argv) == 3 else None)
+    except JaxinvError as error:
+        _exit(str(error))
+    except OSError as error:
+        _exit(f'{error.filename or "a file"}: {error.strerror or error}.')
+    except MemoryError:
+        _exit('there is not enough memory.')
+    except KeyboardInterrupt:
+        _exit('stopped; a download goes on from where it was.', 130)
+
+
+def convert(source: str, path: pathlib.Path | None, log=print) -> None:
+    """Prints the summary of `source` and writes it to `path`, unless that is None."""
+    # Late: --help need not wait for JAX.
+
+    to = None
+    if path is not None:
+        to = export_lib.format_of(path, FLAGS.to)
+        export_lib.check_free(path, to, FLAGS.overwrite)
+    generator, weights, about = open_generator(source, which=FLAGS.which)
+    about.pop('fresh', None)
+    log(summary(generator.spec, weights, about))
+    if to is not None:
+        sentences = export_lib.write(path, generator, weights, to, about.get('origin', about))
+        log(f'Written: {path} ({to}).')
+        for sentence in sentences:
+            log(f'  {sentence}')
+
+
+def summary(spec, weights, about) -> str:
+    """The lines of the report on a generator."""
+    import jax
+
+    def count(tree):
+        return sum(leaf.size for leaf in jax.tree.leaves(tree)) / 1e6
+
+    buffers = weights['buffers']
+    rows = [(key, about[key]) for key in ('kind', 'address', 'file', 'sha256') if key in about]
+    for key, value in about.get('origin', {}).items():
+        if key in ('kind', 'address', 'sha256'):
+            rows.append((f'origin {key}', value))
+    rows.append(('resolution', f'{spec.resolution} pixels, {spec.num_ws} rows of W+'))
+    rows.append(('z, w', f'{spec.z_dim}, {spec.w_dim} numbers'))
+    if spec.family:
+        rows += _ROWS[spec.family](dict(spec.arguments))
+    rows.append(('classes', spec.label_dim or 'none'))
+    rows.append(
+        (
+            'parameters',
+            f'{count(weights["params"]):.2f} M in synthesis, '
+            f'{count(buffers.get("mapping", {})):.2f} M in mapping',
+        )
+    )
+    if spec.domain:
+        rows.append(('pictures', spec.domain))
+    rows += [('note', note) for note in about.get('notes', ())]
+    return '\n'.join(f'{name:<14} {value}' for name, value in rows)
+
+
+def _stylegan2_rows(a):
+    sizes = (4 * 2**i for i in range(len(a['channels'])))
+    pairs = zip(sizes, a['channels'], strict=True)
+    return [
+        ('channels', ', '.join(f'{c} at {size}' for size, c in pairs)),
+        ('mapping', f'{a["mapping_layers"]} layers'),
+        ('architecture', a['architecture']),
+        ('conv_clamp', 'none' if a['conv_clamp'] is None else f'{a["conv_clamp"]:g}'),
+        ('epsilon', "rosinality's" if a['scaled_epsilon'] else "NVIDIA's"),
+    ]
+
+
+def _biggan_rows(a):
+    size, blocks = 4, []
+    for up, _, channels in a['layers']:
+        size *= 2 if up else 1
+        blocks.append(f'{channels * a["channel_width"]} at {size}')
+    before = a['attention_position']
+    return [
+        ('channels', ', '.join(blocks)),
+        ('attention', f'before block {before}' if before < len(blocks) else 'none'),
+        ('statistics', f'{a["num_statistics"]} rows; truncation {a["truncation"]:g}'),
+        ('epsilon', f'{a["epsilon"]:g}'),
+    ]
+
+
+_ROWS = {'stylegan2': _stylegan2_rows, 'biggan_deep': _biggan_rows}
+
+
+def _exit(message: str, code: int = 1):
+    print(f'converters: {message}', file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def run() -> None:
+    """The command `jaxinv-convert`."""
+    main(sys.argv)
+
+
+if __name__ == '__main__':
+    run()

@@ -1,0 +1,1 @@
+"""Tasks of the launcher, top to bottom, one file each."""

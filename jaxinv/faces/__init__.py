@@ -1,0 +1,16 @@
+"""Faces in pictures: detection, landmarks, alignment, identity embeddings, attributes."""
+
+from jaxinv.faces.detect import (
+    MIN_PICTURE,
+    SAME_PERSON,
+    embed,
+    identity_distance,
+    landmarks_aligned,
+    mirror,
+    misalignment,
+)
+
+__all__ = [
+    'MIN_PICTURE', 'SAME_PERSON', 'embed', 'identity_distance', 'landmarks_aligned',
+    'mirror', 'misalignment',
+]  # fmt: skip

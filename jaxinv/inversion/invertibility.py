@@ -1,0 +1,302 @@
+"""Which latent space can invert which part of a picture (SAM sections 3.1 and 3.2).
+
+    maps = measure(...).maps                     # {'W+': [b, 256, 256], 'F4': ..., ...}
+    selection = select(maps, labels, tau=0.225)  # for every segment, one space
+    masks = soft_masks(selection.chosen, spec)   # {'F4': [b, 16, 16, 1], ...}, see masks.py
+
+A map is the spatial LPIPS-vgg distance of the picture and its inversion into that space alone
+(equation 1): 0 is perfect. Spaces are named 'W+' and by the generator's features, and stand in the
+order of editability: W+ first, then 'F4' to 'F10'.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinv import optimize
+from jaxinv.errors import JaxinvError
+from jaxinv.inversion import sam
+from jaxinv.inversion.masks import soft_masks
+from jaxinv.networks import lpips
+from jaxinv.pixels import area_resize
+from jaxinv.types import Generator, GeneratorSpec
+
+SIZE = 256  # pixels of a map
+TAU = 0.225  # the released code's default; the paper chooses it by eye
+
+
+def check_spaces(spaces: Sequence[str], spec: GeneratorSpec) -> tuple[str, ...]:
+    """`spaces` in the order of editability. JaxinvError for one that the generator lacks."""
+    known = sam.spaces(spec)
+    wrong = [space for space in spaces if space not in known]
+    if wrong or not spaces:
+        raise JaxinvError(
+            f'spaces {wrong} are not of {spec.name}; it has {", ".join(known)}.'
+            if wrong
+            else f'no latent space is named; {spec.name} has {", ".join(known)}.'
+        )
+    return tuple(space for space in known if space in spaces)
+
+
+# --- Measured maps --------------------------------------------------------------------------------
+
+
+class Candidates(NamedTuple):
+    """Every image inverted into every space alone: rows for sam.make_inverter, space by space."""
+
+    targets: Any  # [s * b, h, w, 3]
+    masks: dict[str, Any]  # {feature: [s * b, h, w, 1]}: ones in the rows of that space
+    w_plus: Any  # [s * b, k, w_dim], where the search starts
+    ids: Any  # [s * b]
+    valid: Any  # [s * b, h, w, 1] or None
+
+
+def candidates(spec: GeneratorSpec, spaces, targets, w_plus, ids, valid=None) -> Candidates:
+    """Rows for targets [b, h, w, 3] with starts w_plus [b or 1, k, w_dim] and ids [b]."""
+    count, b = len(spaces), len(targets)
+
+    def repeat(x):
+        return jnp.tile(jnp.asarray(x), (count,) + (1,) * (np.ndim(x) - 1))
+
+    rows = [space for space in spaces for _ in range(b)]
+    masks = sam.full_masks(spec, rows)  # of all features: any choice of spaces is one program
+    w_plus = jnp.broadcast_to(jnp.asarray(w_plus), (b, *np.shape(w_plus)[1:]))
+    valid = None if valid is None else repeat(valid)
+    return Candidates(repeat(targets), masks, repeat(w_plus), repeat(ids), valid)
+
+
+class Measured(NamedTuple):
+    maps: dict[str, Any]  # {space: [b, size, size]}
+    images: dict[str, Any]  # {space: [b, h, w, 3]}: the inversions into that space alone
+    codes: sam.Codes  # of the rows
+
+
+def measure(
+    generator: Generator,
+    weights,
+    nets: dict[str, Any],  # LPIPS weights {'vgg': ..., settings.lpips_net: ...}
+    targets,  # [b, h, w, 3]
+    w_plus,  # [b or 1, k, w_dim], where the search starts
+    ids,
+    prior,
+    settings: sam.Settings,
+    *,
+    spaces=None,  # None = all that the generator has
+    valid=None,
+    key=None,
+    run=None,  # (loop, prepare, key, num_steps) -> variables; None = without checkpoints
+) -> Measured:
+    """Inverts into each space alone, all images and spaces as one batch, and compares (equation 1).
+
+    As the released code's single-space inversion, w_plus moves along with the offsets of a space.
+    """
+    spaces = check_spaces(spaces or sam.spaces(generator.spec), generator.spec)
+    rows = candidates(generator.spec, spaces, targets, w_plus, ids, valid)
+    inverter = sam.make_inverter(generator, settings)
+
+    def prepare(which, share=0):
+        own = jax.tree.map(lambda x: x[which], rows)
+        start = own.w_plus, own.ids, prior, own.valid
+        return inverter.prepare(weights, nets[settings.lpips_net], own.targets, own.masks, *start)
+
+    key = jax.random.key(0) if key is None else key
+    if run is None:
+        state, args = prepare(slice(None))
+        state, _ = optimize.run(inverter.loop, state, args, key, settings.num_steps)
+        variables = state.variables
+    else:
+        variables = run(inverter.loop, prepare, key, settings.num_steps)
+    codes, b = inverter.codes(variables), len(targets)
+    maps, images = {}, {}
+    for i, space in enumerate(spaces):
+        part = slice(i * b, (i + 1) * b)
+        own = jax.tree.map(lambda x, part=part: x[part], (codes, rows.masks))
+        noise = 'none' if settings.noise == 'none' else 'const'
+        images[space] = _synthesize(generator, noise)(weights, *own)
+        maps[space] = error_map(nets['vgg'], images[space], targets, valid)
+    return Measured(maps, images, codes)
+
+
+@functools.cache
+def _synthesize(generator, noise):
+    return jax.jit(
+        lambda weights, codes, masks: sam.synthesize(generator, weights, codes, masks, noise)
+    )
+
+
+@jax.jit
+def error_map(lpips_weights, images, targets, valid=None):
+    """Equation 1: the spatial LPIPS-vgg [b, size, size] of images, at SIZE pixels or fewer.
+
+    valid [b, h, w, 1]: where it is 0 the target stands in for the image.
+    """
+    size = min(SIZE, *images.shape[1:3])
+    images, targets = (area_resize(jnp.asarray(x), size) for x in (images, targets))
+    images = jnp.clip(images, -1, 1)
+    if valid is not None:
+        valid = area_resize(jnp.asarray(valid, images.dtype), size)
+        images = valid * images + (1 - valid) * targets
+    features = lpips.features(lpips_weights, images)
+    return lpips.spatial(features, lpips.features(lpips_weights, targets), size)
+
+
+# --- Refinement and selection ---------------------------------------------------------------------
+
+
+class Selection(NamedTuple):
+    chosen: Any  # int32 [b, h, w]: place in `spaces`
+    choice: Any  # int32 [b, n]: the same for each segment
+    means: Any  # [b, spaces, n]: a segment's mean of each map
+
+
+def segment_means(values, labels, num_segments: int, valid=None):
+    """Mean [b, n] of values [b, h, w] over each segment; 0 for a segment without a valid pixel.
+
+    valid [b, h, w, 1]: 1 where the picture counts, 0 where it is padding; None = 1 everywhere.
+    """
+    # Row by row first: one long float32 sum would lose four digits.
+    sums = jax.vmap(jax.vmap(lambda v, row: jax.ops.segment_sum(v, row, num_segments)))
+    values = jnp.asarray(values)
+    labels = jnp.broadcast_to(labels, values.shape)
+    weight = _weight(values.shape, valid)
+    total, area = sums(values * weight, labels).sum(1), sums(weight, labels).sum(1)
+    return jnp.where(area > 0, total / jnp.where(area > 0, area, 1), 0.0)
+
+
+def _weight(shape, valid):
+    return jnp.ones(shape) if valid is None else jnp.broadcast_to(jnp.asarray(valid)[..., 0], shape)
+
+
+def refine(values, labels, valid=None):
+    """A map [b, h, w] with every pixel replaced by the mean of its segment (section 3.1)."""
+    means = segment_means(values, labels, int(np.max(labels)) + 1, valid)
+    return jax.vmap(lambda m, label: m[label])(means, jnp.broadcast_to(labels, np.shape(values)))
+
+
+def select(maps: dict, labels, tau=TAU, valid=None) -> Selection:
+    """For every segment the most editable space whose mean is at most tau (section 3.2).
+
+    maps: {space: [b, h, w]}, most editable first; labels [b, h, w] of the same size; tau a number
+    (may be traced). Where no space passes, the last one is taken. The released code walks from F10
+    to W+ and keeps the last that passes, which is the same: W+ wins even where F4 fails.
+    """
+    _check_sizes(maps, labels)
+    count = int(np.max(labels)) + 1
+    return _select(_means(_stack(maps), labels, count, valid), labels, tau)
+
+
+def _stack(maps):
+    return jnp.stack([jnp.asarray(values) for values in maps.values()], axis=1)
+
+
+def _means(stacked, labels, count: int, valid):
+    """[b, spaces, n] of stacked maps [b, spaces, h, w]."""
+    means = jax.vmap(lambda v: segment_means(v, labels, count, valid), in_axes=1, out_axes=1)
+    return means(stacked)
+
+
+def _select(means, labels, tau) -> Selection:
+    passes = means <= tau
+    choice = jnp.where(passes.any(1), passes.argmax(1), means.shape[1] - 1).astype(jnp.int32)
+    chosen = jax.vmap(lambda c, label: c[label])(choice, jnp.asarray(labels))
+    return Selection(chosen, choice, means)
+
+
+def select_pixels(maps: dict, tau):
+    """`chosen` without refinement: every pixel by itself (the ablation of appendix 6.5)."""
+    passes = _stack(maps) <= tau
+    return jnp.where(passes.any(1), passes.argmax(1), passes.shape[1] - 1).astype(jnp.int32)
+
+
+def assign(labels, names: Sequence[str], space_of: dict[str, str], default: str, spaces):
+    """`chosen` [h, w] from names alone (class segmentation as the map, appendix 6.5).
+
+    space_of: {beginning of a segment's name: space}; the longest that fits counts.
+    """
+    spaces = tuple(spaces)
+    for space in (*space_of.values(), default):
+        if space not in spaces:
+            raise JaxinvError(f'space {space!r} is not one of {", ".join(spaces)}.')
+    places = []
+    for name in names:
+        fitting = [beginning for beginning in space_of if name.startswith(beginning)]
+        places.append(spaces.index(space_of[max(fitting, key=len)] if fitting else default))
+    return np.asarray(places, np.int32)[labels]
+
+
+def areas(chosen, num_spaces: int, valid=None):
+    """Share of the (valid) pixels [b, spaces] that each space was chosen for."""
+    hot = jax.nn.one_hot(chosen, num_spaces, axis=-1)
+    weight = _weight(chosen.shape, valid)
+    return jnp.einsum('bhws,bhw->bs', hot, weight) / weight.sum((1, 2))[:, None]
+
+
+# --- Many thresholds at once ----------------------------------------------------------------------
+
+
+class Sweep(NamedTuple):
+    chosen: Any  # int32 [t, b, h, w]
+    masks: dict[str, Any]  # {feature space: [t, b, h, w, 1]}
+    areas: Any  # [t, b, spaces]
+
+
+def sweep(
+    maps: dict,
+    labels,
+    taus,
+    spec: GeneratorSpec,
+    *,
+    valid=None,
+    resample: str = 'bilinear',
+    at_once: int = 0,  # pictures in the program, which bounds its memory; 0 = all
+) -> Sweep:
+    """Selections, masks and areas for all thresholds taus [t] in one program, on the host.
+
+    With t * b rows for the inverter (`rows_of`) the curve of reconstruction against editability
+    takes one inversion.
+    """
+    _check_sizes(maps, labels)
+    spaces, count = tuple(maps), int(np.max(labels)) + 1
+
+    @jax.jit
+    def compute(stacked, labels, taus, valid):
+        means = _means(stacked, labels, count, valid)
+
+        def one(tau):
+            chosen = _select(means, labels, tau).chosen
+            masks = soft_masks(chosen, spec, spaces, resample)
+            return Sweep(chosen, masks, areas(chosen, len(spaces), valid))
+
+        return jax.vmap(one)(taus)
+
+    valid = None if valid is None else np.broadcast_to(valid, (*np.shape(labels), 1))
+    taus, parts = jnp.asarray(taus, jnp.float32), []
+    for rows in batches(len(labels), at_once):
+        own = None if valid is None else valid[rows]
+        own = compute(_stack({s: m[rows] for s, m in maps.items()}), labels[rows], taus, own)
+        parts.append(jax.device_get(own))
+    return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
+
+
+def batches(count: int, size: int) -> list[slice]:
+    """0 ... count - 1, `size` at a time; 0 = all."""
+    size = size or count
+    return [slice(i, min(i + size, count)) for i in range(0, count, size)]
+
+
+def rows_of(masks: dict) -> dict:
+    """Masks [t, b, h, w, 1] of a sweep as rows [t * b, h, w, 1] of the inverter, by threshold."""
+    return {space: mask.reshape(-1, *mask.shape[2:]) for space, mask in masks.items()}
+
+
+def _check_sizes(maps, labels) -> None:
+    for space, values in maps.items():
+        if np.shape(values) != np.shape(labels):
+            raise JaxinvError(
+                f'the map of {space} is {np.shape(values)} and the labels are {np.shape(labels)}; '
+                'bring the segments to the size of the map (label_maps.resize).'
+            )

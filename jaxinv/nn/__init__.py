@@ -1,0 +1,1 @@
+"""Operators with one definition and fast gradients on CPUs; they know no model."""

@@ -1,0 +1,1 @@
+"""Processes, signals, the work folder, logs and progress; no maths."""

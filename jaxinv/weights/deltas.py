@@ -1,0 +1,278 @@
+"""Tuned generators on disk as their differences from the generator they were tuned from.
+
+delta.safetensors   differences in bfloat16, of the arrays that tuning moved; header: how they are
+                    written, the base generator and the hash of its arrays, the errors
+delta.json          the header for people, beside it
+
+  bfloat16   every difference whole, under its array's name: off by 2^-8 of itself at most
+  low_rank   the difference of a kernel [..., outputs] as a matrix [inputs, outputs], cut after its
+             largest singular values (Eckart and Young 1936: no matrix of that rank is closer), as
+             NAME:left [inputs, rank] and NAME:right [rank, outputs]; whole where that is smaller
+
+A scale for each array would not help: bfloat16 has float32's range, and its error is relative.
+The stated errors are measured on the restored numbers, read back as `load_generator` will.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from jaxinv.converters.tables import flatten, unflatten
+from jaxinv.errors import JaxinvError
+from jaxinv.generators import OPTIONS
+from jaxinv.io import write_atomically
+from jaxinv.types import Weights
+from jaxinv.weights import zoo
+
+DELTA_FILE = 'delta.safetensors'
+SIDECAR = 'delta.json'
+HEADER = 'jaxinv_delta'
+WAYS = ('full', 'bfloat16', 'low_rank')
+LEFT, RIGHT = ':left', ':right'
+_COMPUTED = 'buffers/w_avg'  # its last bits may differ between machines
+_BFLOAT16 = jnp.bfloat16.dtype
+
+Flat = Mapping[str, np.ndarray]
+
+
+class Settings(NamedTuple):
+    save: str = 'full'  # one of WAYS
+    rank: int = 64  # of low_rank
+
+
+def check(settings: Settings, shared: bool) -> None:
+    """Raises JaxinvError for settings that cannot be used. shared: one generator for all."""
+    if settings.save not in WAYS:
+        raise JaxinvError(f'tune.save is {settings.save!r}; it can be {", ".join(WAYS)}.')
+    if settings.rank < 1:
+        raise JaxinvError(f'tune.rank is {settings.rank}; it must be at least 1.')
+    if settings.save != 'full' and shared:
+        raise JaxinvError(
+            f'tune.save={settings.save} is for a generator for each identity, and one for all is '
+            'asked for; use pti_single_id, or tune.save=full.'
+        )
+
+
+class Base(NamedTuple):
+    """What deltas of a run are taken from."""
+
+    source: str  # as load_generator takes it
+    resolution: int | None
+    flat: Flat
+    sha256: str
+    options: Mapping[str, Any]  # of the generator, those in generators.OPTIONS
+
+    @classmethod
+    def of(cls, source, resolution: int | None, weights: Weights, options=None) -> 'Base':
+        flat = {name: np.asarray(x) for name, x in flatten(weights).items()}
+        return cls(str(source), resolution, flat, _digest(flat), dict(options or {}))
+
+
+class Delta(NamedTuple):
+    """A delta file as it was read."""
+
+    file: pathlib.Path
+    header: dict[str, Any]
+    arrays: Flat
+
+    @property
+    def source(self) -> str:
+        return self.header['base']['generator']
+
+    @property
+    def resolution(self) -> int | None:
+        return self.header['base']['resolution']
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self.header['base'].get('options', {})
+
+
+# --- Arrays ---------------------------------------------------------------------------------------
+
+
+def encode(base: Flat, tuned: Flat, settings: Settings) -> dict[str, np.ndarray]:
+    """The bfloat16 arrays of a file; nothing for arrays that are the same in both."""
+    arrays = {}
+    for name, before in base.items():
+        difference = np.asarray(tuned[name], np.float32) - before
+        if not np.any(difference):
+            continue
+        factors = _factors(difference, settings.rank) if settings.save == 'low_rank' else None
+        if factors is None:
+            arrays[name] = difference
+        else:
+            arrays[name + LEFT], arrays[name + RIGHT] = factors
+    return {name: np.array(x, _BFLOAT16, order='C') for name, x in arrays.items()}
+
+
+def decode(base: Flat, arrays: Flat) -> dict[str, np.ndarray]:
+    """The tuned arrays, float32. Raises ValueError naming an array that does not fit the base."""
+    restored, used = {}, set()
+    for name, before in base.items():
+        restored[name] = before
+        if name in arrays:
+            difference = arrays[name].astype(np.float32)
+            used.add(name)
+        elif name + LEFT in arrays and name + RIGHT in arrays:
+            left, right = (arrays[name + end].astype(np.float32) for end in (LEFT, RIGHT))
+            matrix = before.reshape(-1, before.shape[-1]).shape if before.ndim else ()
+            if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[0]:
+                raise ValueError(f'the factors of {name} do not fit each other')
+            if (left.shape[0], right.shape[1]) != matrix:
+                raise ValueError(f'the factors of {name} do not fit {list(before.shape)}')
+            difference = _product(left, right).reshape(before.shape)
+            used |= {name + LEFT, name + RIGHT}
+        else:
+            continue
+        if difference.shape != before.shape:
+            raise ValueError(f'{name} is {list(difference.shape)} and not {list(before.shape)}')
+        restored[name] = before + difference
+    if unknown := sorted(set(arrays) - used):
+        raise ValueError(f'the base has no array for {unknown[0]}')
+    return restored
+
+
+def _factors(difference, rank):
+    """left [m, rank] and right [rank, n], whose product is nearest; None if whole is smaller."""
+    if difference.ndim < 2:
+        return None
+    matrix = difference.reshape(-1, difference.shape[-1]).astype(np.float64)
+    if rank * sum(matrix.shape) >= matrix.size:
+        return None
+    # By the smaller of the two Gram matrices, far quicker than a whole decomposition.
+    if matrix.shape[0] < matrix.shape[1]:
+        vectors = np.linalg.eigh(matrix @ matrix.T)[1][:, -rank:]
+        return vectors, vectors.T @ matrix
+    vectors = np.linalg.eigh(matrix.T @ matrix)[1][:, -rank:]
+    return matrix @ vectors, vectors.T
+
+
+def _product(left, right):
+    """Summed in float64: another order of sums on another machine does not show in float32."""
+    return (left.astype(np.float64) @ right.astype(np.float64)).astype(np.float32)
+
+
+def _errors(base: Flat, tuned: Flat, restored: Flat) -> dict[str, float]:
+    """Over all parameters that tuning moved: errors, and how far it moved them (RMS)."""
+    largest, squares, moved, count = 0.0, 0.0, 0.0, 0
+    for name, before in base.items():
+        step = np.asarray(tuned[name], np.float64) - before
+        if not np.any(step):
+            continue
+        error = np.asarray(tuned[name], np.float64) - restored[name]
+        largest = max(largest, float(np.abs(error).max()))
+        squares, moved = squares + float((error**2).sum()), moved + float((step**2).sum())
+        count += error.size
+    count = max(count, 1)
+    return {
+        'largest_error': largest,
+        'rms_error': (squares / count) ** 0.5,
+        'rms_moved': (moved / count) ** 0.5,
+    }
+
+
+# --- Files ----------------------------------------------------------------------------------------
+
+
+def write(
+    folder: pathlib.Path, base: Base, tuned: Weights, settings: Settings
+) -> tuple[dict[str, Any], Weights]:
+    """Writes the two files into `folder`.
+
+    Returns ({'bytes', 'share' of the full arrays' bytes, 'largest_error', 'rms_error',
+    'rms_moved'}, the weights as they will be restored).
+    """
+    flat = {name: np.asarray(x) for name, x in flatten(tuned).items()}
+    arrays = encode(base.flat, flat, settings)
+    restored = decode(base.flat, arrays)
+    errors = _errors(base.flat, flat, restored)
+    header = {
+        'save': settings.save,
+        **({'rank': settings.rank} if settings.save == 'low_rank' else {}),
+        'base': {
+            'generator': base.source,
+            'resolution': base.resolution,
+            'sha256': base.sha256,
+            **({'options': base.options} if base.options else {}),
+        },
+        **errors,
+    }
+    metadata = {HEADER: json.dumps(header), 'sha256': _digest(arrays)}
+    content = safetensors.numpy.save(arrays, metadata)
+    write_atomically(folder / DELTA_FILE, content)
+    write_atomically(folder / SIDECAR, (json.dumps(header, indent=1) + '\n').encode())
+    share = len(content) / sum(x.nbytes for x in flat.values())
+    return {'bytes': len(content), 'share': share, **errors}, _as_weights(restored)
+
+
+def is_ours(file: pathlib.Path) -> bool:
+    """Whether a .safetensors file holds a delta; JaxinvError if it cannot be read."""
+    return HEADER in _metadata(file)
+
+
+def read(file: pathlib.Path) -> Delta:
+    """Raises JaxinvError if the file is none, or damaged."""
+    metadata = _metadata(file)
+    try:
+        header = json.loads(metadata.get(HEADER, 'null'))
+        source, resolution = header['base']['generator'], header['base']['resolution']
+        if not isinstance(source, str) or not isinstance(header['base']['sha256'], str):
+            raise TypeError('the base is not named by a text')
+        if resolution is not None and type(resolution) is not int:
+            raise TypeError('the resolution is not a number')
+        for name, value in header['base'].get('options', {}).items():
+            if type(value) not in OPTIONS[name]:
+                raise TypeError(f'{name} is no {OPTIONS[name][-1].__name__}')
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise JaxinvError(f'{file} has a damaged header ({str(error)[:80]}).') from None
+    arrays = {}
+    for name, tensor in safetensors.deserialize(file.read_bytes()):
+        if tensor['dtype'] != 'BF16':
+            raise JaxinvError(f'{file} holds {name} as {tensor["dtype"]}; deltas are BF16.')
+        # Their NumPy reader does not know bfloat16.
+        arrays[name] = np.frombuffer(tensor['data'], _BFLOAT16).reshape(tensor['shape'])
+    if metadata.get('sha256') != _digest(arrays):
+        raise JaxinvError(f'{file} is damaged: its arrays are not those that were written.')
+    return Delta(file, header, arrays)
+
+
+def restore(delta: Delta, base: Weights) -> Weights:
+    """The tuned weights. Raises JaxinvError if `base` is not what the delta was taken from."""
+    flat = {name: np.asarray(x) for name, x in flatten(base).items()}
+    if _digest(flat) != delta.header['base']['sha256']:
+        raise JaxinvError(
+            f'{delta.file} holds differences from another generator than {delta.source!r} is now; '
+            'give the one it was tuned from, load_generator(..., base=FILE).'
+        )
+    try:
+        return _as_weights(decode(flat, delta.arrays))
+    except ValueError as error:
+        raise JaxinvError(f'{delta.file} does not fit its base: {error}.') from None
+
+
+def _metadata(file):
+    try:
+        with safetensors.safe_open(file, 'numpy') as reader:
+            return reader.metadata() or {}
+    except (OSError, safetensors.SafetensorError, ValueError) as error:
+        raise JaxinvError(f'{file} is not a readable safetensors file ({error}).') from None
+
+
+def _digest(flat: Flat) -> str:
+    bits = {
+        name: x.view(np.uint16) if x.dtype == _BFLOAT16 else x
+        for name, x in flat.items()
+        if name != _COMPUTED
+    }
+    return zoo.digest(bits)
+
+
+def _as_weights(flat):
+    return unflatten({name: jnp.asarray(x) for name, x in flat.items()})
