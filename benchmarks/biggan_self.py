@@ -67,7 +67,7 @@ def main():
 
     nets, ids, key = {'vgg': load_lpips('vgg')}, np.arange(options.count), jax.random.key(0)
     statistics = latents.w_statistics(generator, weights)
-    start = statistics._replace(mean=latents.with_rest(statistics.mean, embeddings))
+    start = statistics._replace(mean=latents.with_class(statistics.mean, embeddings))
     settings = project.Settings(**config.pivot.to_dict())._replace(num_steps=options.project)
     projector = project.make_projector(generator, settings)
     state, args = projector.prepare(weights, nets['vgg'], targets, ids, start, key)

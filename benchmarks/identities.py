@@ -1,6 +1,6 @@
 """Many identities with a generator each: pictures an hour, and memory against their number.
 
-    python benchmarks/identities.py rate [--at_once=1,2,4] [--steps=2]
+    python benchmarks/identities.py rate [--batch_per_device=1,2,4] [--steps=2]
     python benchmarks/identities.py slots IDENTITIES SLOTS
     python benchmarks/identities.py memory [--identities=8,32,128] [--all_at_once=8,16,32]
     python benchmarks/identities.py sam [--identities=8,32,128] [--all_at_once=8,16,32]
@@ -50,7 +50,7 @@ from jaxinv.weights.networks import load_lpips
 from jaxinv.weights.zoo import load_named
 
 _GENERATOR = flags.DEFINE_string('generator', 'mobile_stylegan_ffhq', 'rate: its name.')
-_AT_ONCE = flags.DEFINE_list('at_once', '1,2,4', 'rate: identities in a program.')
+_AT_ONCE = flags.DEFINE_list('batch_per_device', '1,2,4', 'rate: identities in a program.')
 _STEPS = flags.DEFINE_integer('steps', 2, 'rate: steps timed, after the first one.')
 _IDENTITIES = flags.DEFINE_list(
     'identities', '8,32,128', 'memory and sam: so many, a few at a time.'
@@ -124,7 +124,7 @@ def measure_slots(count, rows):
         scratch = pathlib.Path(scratch)
         continuous_batching.run(
             loop,
-            sharding.Placement(),
+            sharding.Sharding(),
             prepare,
             jax.random.key(0),
             2,
@@ -183,12 +183,12 @@ def one(scratch, n, group, slots):
     measured(experiment, config)
 
 
-def one_of_sam(scratch, n, at_once):
+def one_of_sam(scratch, n, batch_per_device):
     config = made_up(defaults.sam_config(), scratch, n)
     config.sam.num_steps = config.invertibility.num_steps = 2
     config.segments.how, config.segments.parts = 'slic', 4
     config.prior.num_samples, config.sweep.taus = 100, (0.1, 0.3)
-    config.pivot.at_once = config.sam.at_once = int(at_once)
+    config.pivot.batch_per_device = config.sam.batch_per_device = int(batch_per_device)
     measured(sam, config)
 
 

@@ -27,7 +27,7 @@ def get_config(arg=''):
     config.aligned = False  # True = they are FFHQ crops already
     config.samples = dict(num=1000, truncation_psi=0.9)  # generated pictures; psi 1 = off
     config.share, config.shares = 0, 1
-    config.at_once = 2  # pictures in a program, times the number of spaces
+    config.batch_per_device = 2  # pictures in a program, times the number of spaces
 
     # The single-space inversions, see sam.Settings; the released code takes 1001 steps.
     config.sam = dict(num_steps=300, learning_rate=0.05, loss_size=256, chunk_steps=20)
@@ -38,7 +38,7 @@ def get_config(arg=''):
 def _compact(config):
     config.images = 'demo'
     config.samples.num = 30
-    config.at_once = 1
+    config.batch_per_device = 1
     config.sam.num_steps = 30  # with 16 the later spaces are not yet better than F4
     config.sam.loss_size = 128
 

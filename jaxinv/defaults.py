@@ -63,7 +63,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.pivot.lr_rampup = 0.05
     config.pivot.noise_ramp = 0.75
     # Identities a device at a time, which bounds its memory; 0 = all. Results are the same.
-    config.pivot.at_once = 8
+    config.pivot.batch_per_device = 8
     config.pivot.chunk_steps = 10  # steps between progress lines and checkpoints
 
     # Step 2, the generator (PTI equations 2, 3 and 7).
@@ -180,7 +180,7 @@ def sam_config() -> ml_collections.ConfigDict:
     config.sam = ml_collections.ConfigDict(settings._asdict())
     # Pictures a device at a time, to measure and to search, which bounds its memory; 0 = all. When
     # measured each takes that of spaces_at_once, and in a sweep each threshold is a picture.
-    config.sam.at_once = 8
+    config.sam.batch_per_device = 8
     config.prior = ml_collections.ConfigDict(sam_prior.Settings()._asdict())
     config.gaussian_prior_weight = 1e-6  # prior_weight of the method gaussian_prior
 

@@ -148,7 +148,7 @@ def shares_w(generator: Any, weights: Any, space: str = 'ffhq') -> bool:
     spec, known = generator.spec, describe(space).get('w_probe')
     if known is None or spec.label_dim or (spec.z_dim, spec.w_dim) != (512, 512):
         return False
-    found = latents.w_probe(generator, weights)
+    found = latents.mapping_fingerprint(generator, weights)
     return float(np.linalg.norm(found - known) / np.linalg.norm(known)) < 0.1
 
 

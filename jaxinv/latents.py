@@ -53,7 +53,7 @@ def w_statistics(
     return WStatistics(mean, std)
 
 
-def hold(w, spec: GeneratorSpec):
+def freeze_class(w, spec: GeneratorSpec):
     """w [..., w_dim] with gradients only for what an inversion may move.
 
     Adam then leaves the rest exactly where it is.
@@ -64,7 +64,7 @@ def hold(w, spec: GeneratorSpec):
     return jnp.concatenate([moving, jax.lax.stop_gradient(rest)], -1)
 
 
-def with_rest(w, rest):
+def with_class(w, rest):
     """w [..., w_dim] whose last numbers are those of rest [..., d]; the other axes broadcast.
 
     None = w itself.
@@ -77,7 +77,7 @@ def with_rest(w, rest):
     return jnp.concatenate(parts, -1)
 
 
-def cut(z, truncation: float | None):
+def truncated_normal(z, truncation: float | None):
     """Codes of BigGAN from unit normals z, in their order; None = z itself. See `sample_z`."""
     if truncation is None:
         return z
@@ -86,7 +86,7 @@ def cut(z, truncation: float | None):
     return truncation * jax.scipy.special.ndtri(shares)
 
 
-def w_probe(generator: Generator, weights: Weights) -> np.ndarray:
+def mapping_fingerprint(generator: Generator, weights: Weights) -> np.ndarray:
     """Some numbers [4, 8] that tell one mapping network from another: w of seeded samples."""
     z = sample_z(0, 4, generator.spec.z_dim)
     return np.asarray(jax.jit(generator.map)(weights, z))[:, :8]

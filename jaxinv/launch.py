@@ -135,7 +135,7 @@ def main(argv: list[str]) -> None:
         _exit(f'--config is missing; known configs: {", ".join(config_names())}. See --help.', 2)
     logging.set_verbosity(logging.FATAL)  # what Orbax logs it raises, too
     flags_given = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-    process = _or_exit(distributed.asked_for, *flags_given)
+    process = _or_exit(distributed.process_from, *flags_given)
     if process is not None:
         if config.task not in TASKS_OF_SEVERAL:
             _exit(f'{config.task} runs in one process; leave --coordinator out.', 2)
@@ -143,11 +143,11 @@ def main(argv: list[str]) -> None:
     setup_jax()
     if process is not None:
         _or_exit(distributed.initialize, process, _TIMEOUT.value, _HEARTBEAT.value)
-    distributed.note_sigterm()
+    distributed.handle_sigterm()
     task = importlib.import_module(TASKS[config.task])
     settings = workdirs.settings_of(config)
     path = pathlib.Path(_WORKDIR.value or workdirs.default_path(_NAME.value, settings))
-    log = print if distributed.is_first() else silent
+    log = print if distributed.is_primary() else silent
     log(f'Work folder: {path}', flush=True)
     try:
         task.run(config, path, overwrite=_OVERWRITE.value, log=log)
@@ -162,7 +162,7 @@ def main(argv: list[str]) -> None:
     except Exception as error:
         if distributed.lost_peer(error):
             print(' '.join(str(error).split())[:300], file=sys.stderr, flush=True)
-            distributed.end_without_peers()
+            distributed.abort_without_peers()
         if workdirs.no_room(error):
             message = (
                 f'nothing more can be written in {path}, whose disk, quota or limit of file size '
@@ -173,7 +173,7 @@ def main(argv: list[str]) -> None:
                 _exit(message)
             os._exit(1)  # or writers that still have something to say would say it, at length
         traceback.print_exc()
-        distributed.part(1)
+        distributed.exit_together(1)
         raise SystemExit(1) from None
 
 
@@ -194,7 +194,7 @@ def _or_exit(function, *args):
 
 def _exit(message: str, code: int = 1):
     print(f'jaxinv: {message}', file=sys.stderr, flush=True)
-    distributed.part(code)
+    distributed.exit_together(code)
     raise SystemExit(code)
 
 

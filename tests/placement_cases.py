@@ -223,7 +223,7 @@ def run(method, mesh, dtype, folder) -> dict:
 
 def main():
     out, *cases = sys.argv[1:]
-    process = distributed.asked_for(None, None, None)
+    process = distributed.process_from(None, None, None)
     if process is not None:
         distributed.initialize(process, timeout=60, heartbeat=10)
     dtype = np.float64 if jax.config.jax_enable_x64 else np.float32
@@ -234,7 +234,7 @@ def main():
         start = time.perf_counter()
         found |= run(*case.split(':'), dtype, pathlib.Path(out).parent / 'state')
         print(f'{case}: {time.perf_counter() - start:.1f} s', flush=True)
-    if distributed.is_first():
+    if distributed.is_primary():
         np.savez(out, **found)
 
 

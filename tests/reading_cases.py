@@ -18,7 +18,7 @@ from jaxinv.runtime import distributed
 
 
 def main(folder, out):
-    distributed.initialize(distributed.asked_for(None, None, None))
+    distributed.initialize(distributed.process_from(None, None, None))
     prefetch.READ_AT_ONCE = 2  # so that there are several rounds
     opened, read = [], data.read
 
@@ -27,7 +27,7 @@ def main(folder, out):
         return read(stem, *args)
 
     data.read = noted
-    way, lines = data.Way(32, align='none', fit='pad'), []
+    way, lines = data.AlignOptions(32, align='none', fit='pad'), []
 
     def reader(members, way, log):
         return prefetch.together(members, way, lambda text, **_: lines.append(text))

@@ -54,7 +54,7 @@ def test_adam_leaves_the_class_exactly_where_it_is():
     optimizer = optax.adam(0.1)
     state, moved = optimizer.init(w), w
     for _ in range(3):
-        gradient = jax.grad(lambda w: jnp.sum(jnp.sin(3 * latents.hold(w, SPEC))))(moved)
+        gradient = jax.grad(lambda w: jnp.sum(jnp.sin(3 * latents.freeze_class(w, SPEC))))(moved)
         changes, state = optimizer.update(gradient, state, moved)
         moved = optax.apply_updates(moved, changes)
     np.testing.assert_array_equal(moved[..., 16:], w[..., 16:])
@@ -63,12 +63,12 @@ def test_adam_leaves_the_class_exactly_where_it_is():
 
 def test_normals_are_cut_in_their_order():
     z = np.random.RandomState(1).standard_normal((100_000,)).astype(np.float32)
-    found = np.asarray(latents.cut(z, 0.5))
+    found = np.asarray(latents.truncated_normal(z, 0.5))
     assert np.abs(found).max() <= 1 and np.diff(found[np.argsort(z)]).min() > -1e-6
     expected = latents.sample_z(2, 100_000, 1, 0.5)[:, 0]
     shares = np.linspace(0.01, 0.99, 20)
     np.testing.assert_allclose(np.quantile(found, shares), np.quantile(expected, shares), atol=0.02)
-    assert latents.cut(z, None) is z
+    assert latents.truncated_normal(z, None) is z
 
 
 def test_prior_is_of_z_alone_and_without_a_leaky_relu():
@@ -128,7 +128,7 @@ def test_every_picture_has_the_embedding_of_its_class(official):
     )
     assert classes.embeddings(generator, weights).shape == (1000, 16)
     w = np.zeros((3, 7, 32), np.float32)
-    moved = latents.with_rest(w, np.ones((3, 1, 16), np.float32))
+    moved = latents.with_class(w, np.ones((3, 1, 16), np.float32))
     assert moved.shape == w.shape and (moved[..., 16:] == 1).all() and not moved[..., :16].any()
 
 
@@ -137,7 +137,7 @@ def test_the_regulariser_keeps_the_class(official):
     labelled = generators.with_label(generator, 3)
     w_avg = latents.w_statistics(labelled, weights, 100).mean
     own = classes.embeddings(generator, weights, [4, 9])
-    pivots = latents.with_rest(np.ones((2, 7, 32), np.float32), own[:, None])
+    pivots = latents.with_class(np.ones((2, 7, 32), np.float32), own[:, None])
     examples = {'pivots': pivots, 'ids': np.arange(2, dtype=np.uint32)}
     args = weights, {'w_avg': w_avg}, examples
     settings = pti.Locality(num_samples=3, norm='all_layers')

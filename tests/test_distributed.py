@@ -180,14 +180,14 @@ def test_flags_come_first_then_variables_then_the_cluster():
         'JAXINV_PROCESS_ID': '3',
         'SLURM_STEP_NUM_TASKS': '8',
     }
-    assert distributed.asked_for('a:1', 2, 0, ours) == ('a:1', 2, 0)
-    assert distributed.asked_for(None, None, None, ours) == ('b:2', 4, 3)
+    assert distributed.process_from('a:1', 2, 0, ours) == ('a:1', 2, 0)
+    assert distributed.process_from(None, None, None, ours) == ('b:2', 4, 3)
     for cluster in ({'SLURM_STEP_NUM_TASKS': '8'}, {'TPU_WORKER_HOSTNAMES': 'a,b'}):
-        assert distributed.asked_for(None, None, None, cluster) == (None, None, None)
+        assert distributed.process_from(None, None, None, cluster) == (None, None, None)
     for alone in ({}, {'SLURM_STEP_NUM_TASKS': '1'}, {'TPU_WORKER_HOSTNAMES': 'localhost'}):
-        assert distributed.asked_for(None, None, None, alone) is None
-    assert distributed.asked_for('cluster', None, None, {}) == (None, None, None)
-    assert distributed.asked_for('a:1', 1, 0, {}) is None
+        assert distributed.process_from(None, None, None, alone) is None
+    assert distributed.process_from('cluster', None, None, {}) == (None, None, None)
+    assert distributed.process_from('a:1', 1, 0, {}) is None
 
 
 @pytest.mark.parametrize(
@@ -203,20 +203,20 @@ def test_flags_come_first_then_variables_then_the_cluster():
 )
 def test_half_a_wish_gets_a_sentence(given, expected):
     with pytest.raises(JaxinvError, match=expected) as error:
-        distributed.asked_for(*given, {})
+        distributed.process_from(*given, {})
     assert '\n' not in str(error.value)
     with pytest.raises(JaxinvError, match='whole numbers'):
-        distributed.asked_for(None, None, None, {'JAXINV_PROCESS_ID': 'two'})
+        distributed.process_from(None, None, None, {'JAXINV_PROCESS_ID': 'two'})
 
 
 def test_alone_one_agrees_with_oneself():
-    assert distributed.everybodys(3) == [3] and distributed.firsts('ä') == 'ä'
+    assert distributed.allgather_int(3) == [3] and distributed.broadcast_str('ä') == 'ä'
 
     @contextlib.contextmanager
     def manager():
         yield {'a': 1}
 
-    with distributed.entered_by_first(manager()) as value:
+    with distributed.entered_by_primary(manager()) as value:
         assert value == {'a': 1}
 
     @contextlib.contextmanager
@@ -225,19 +225,19 @@ def test_alone_one_agrees_with_oneself():
         yield
 
     with pytest.raises(JaxinvError, match='no'):
-        with distributed.entered_by_first(refusing()):
+        with distributed.entered_by_primary(refusing()):
             pass
 
 
 def test_sigterm_is_kept_until_it_may_stop():
     before = signal.getsignal(signal.SIGTERM)
     try:
-        distributed.note_sigterm()
-        with distributed.sigterm_waits():
-            distributed.stop_if_asked()
+        distributed.handle_sigterm()
+        with distributed.defer_sigterm():
+            distributed.raise_if_preempted()
             os.kill(os.getpid(), signal.SIGTERM)
             with pytest.raises(distributed.Preempted):
-                distributed.stop_if_asked()
+                distributed.raise_if_preempted()
         with pytest.raises(distributed.Preempted):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)

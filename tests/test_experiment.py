@@ -35,7 +35,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp('inputs')
     (folder / 'letter.png').write_text('not a picture')
     (folder / 'empty.jpg').write_bytes(b'')
-    demo = [str(p) for _, p in data._demo().files]
+    demo = [str(p) for _, p in data.targets._demo().files]
     config = load_config('pti_multi_id')
     config.data.images = ','.join([*demo, str(folder)])
     path = tmp_path_factory.mktemp('run') / 'work'
@@ -131,7 +131,7 @@ def test_killed_run_goes_on_to_the_same_numbers(finished, tmp_path):
 def test_pivots_found_one_after_the_other_are_the_same(finished, tmp_path):
     _, path, _ = finished
     config = load_config('pti_multi_id')
-    config.pivot.at_once, config.tune.num_steps = 1, 0
+    config.pivot.batch_per_device, config.tune.num_steps = 1, 0
     pti.run(config, tmp_path / 'work', log=lambda *_, **__: None)
     together, alone = (np.load(folder / 'pivots.npz')['w'] for folder in (path, tmp_path / 'work'))
     np.testing.assert_allclose(alone, together, atol=1e-4)

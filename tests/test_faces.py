@@ -23,26 +23,26 @@ def eileen():
 
 @pytest.fixture(scope='module')
 def aligned(grace, eileen):
-    crops = [align.align(p, faces.detect(p)[0].landmarks, 256) for p in (grace, eileen)]
+    crops = [align.align(p, faces.find_faces(p)[0].landmarks, 256) for p in (grace, eileen)]
     return np.stack(crops)
 
 
 def test_finds_the_one_face_and_not_the_false_alarm_in_the_suit(grace, eileen):
-    (face,) = faces.detect(grace)
+    (face,) = faces.find_faces(grace)
     left, top, right, bottom = face.box
     assert 150 < left < 200 and 340 < right < 400 and face.score > 1
     assert face.landmarks.shape == (68, 2)
     # dlib alone sees a second face on the space suit, at (175, 380).
     for angle in (0, -20, 10, 20):
-        found = faces.detect(eileen.rotate(angle), thorough=True)
+        found = faces.find_faces(eileen.rotate(angle), thorough=True)
         assert len(found) == 1, angle
-    assert faces.detect(eileen)[0].landmarks[30] == pytest.approx([222, 125], abs=8)
+    assert faces.find_faces(eileen)[0].landmarks[30] == pytest.approx([222, 125], abs=8)
 
 
 @pytest.mark.parametrize('turns', [1, 2, 3])
 def test_pictures_lying_on_their_side_give_the_same_aligned_face(eileen, aligned, turns):
     lying = PIL.Image.fromarray(np.ascontiguousarray(np.rot90(np.asarray(eileen), turns)))
-    crop = align.align(lying, faces.detect(lying)[0].landmarks, 256)
+    crop = align.align(lying, faces.find_faces(lying)[0].landmarks, 256)
     assert np.abs(np.asarray(crop, float) - aligned[1]).mean() < 12
 
 
@@ -50,23 +50,23 @@ def test_several_faces_come_largest_first(grace, eileen):
     group = PIL.Image.new('RGB', (1000, 620), (90, 110, 100))
     group.paste(eileen.resize((360, 360)), (20, 20))
     group.paste(grace, (450, 10))
-    found = faces.detect(group, thorough=True)
+    found = faces.find_faces(group, thorough=True)
     assert len(found) == 2
     assert found[0].box[0] > 450 > found[1].box[2]
 
 
 def test_a_face_cut_by_the_edge_is_found(grace):
-    assert len(faces.detect(grace.crop((170, 140, 380, 340)))) == 1
+    assert len(faces.find_faces(grace.crop((170, 140, 380, 340)))) == 1
 
 
 @pytest.mark.parametrize('size', [(1, 1), (5000, 1), (1, 5000), (31, 500), (33, 700)])
 def test_slivers_hold_no_face(size):
-    assert faces.detect(PIL.Image.new('RGB', size)) == []
+    assert faces.find_faces(PIL.Image.new('RGB', size)) == []
 
 
 def test_things_are_not_faces():
     for name in ('coffee', 'rocket'):
-        assert faces.detect(PIL.Image.fromarray(getattr(skimage.data, name)())) == []
+        assert faces.find_faces(PIL.Image.fromarray(getattr(skimage.data, name)())) == []
 
 
 def test_landmarks_of_an_aligned_face_lie_where_alignment_put_them(aligned):

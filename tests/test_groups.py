@@ -90,7 +90,7 @@ def test_a_generator_each_keeps_the_class_too(official, tmp_path, label):
 def launched_on(devices, config, pictures, work, *options):
     command = [sys.executable, '-m', 'jaxinv.launch', f'--config={config}:test']
     command += [f'--config.data.images={pictures}', f'--workdir={work}', '--config.group=4']
-    command += ['--config.data.align=none', '--config.pivot.at_once=1', *options]
+    command += ['--config.data.align=none', '--config.pivot.batch_per_device=1', *options]
     env = environment(devices, 'float32')
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
@@ -126,7 +126,7 @@ def losses_of(work):
         (
             'sam',
             [
-                'sam.at_once=1',
+                'sam.batch_per_device=1',
                 'sam.learning_rate=1e-3',
                 'invertibility.learning_rate=1e-3',
                 'invertibility.spaces=("W+","F6")',

@@ -43,13 +43,13 @@ def job_in(path, log):
     return types.SimpleNamespace(
         path=path,
         targets=types.SimpleNamespace(names=list(NAMES)),
-        place=sharding.Placement(),
+        place=sharding.Sharding(),
         watch=progress.Stopwatch(None),
         log=log,
     )
 
 
-def run(path, at_once, targets=TARGETS, stop_at=''):
+def run(path, batch_per_device, targets=TARGETS, stop_at=''):
     """({kind: [n, 2]}, traces, lines), or up to where a line begins like `stop_at`."""
     lines = []
 
@@ -59,7 +59,7 @@ def run(path, at_once, targets=TARGETS, stop_at=''):
             raise KeyboardInterrupt
 
     def find(rows, run):
-        assert len(rows) <= (at_once or len(NAMES))
+        assert len(rows) <= (batch_per_device or len(NAMES))
         scales = np.repeat(list(KINDS.values()), len(rows))[:, None]
         rows = np.tile(rows, len(KINDS))
 
@@ -71,7 +71,7 @@ def run(path, at_once, targets=TARGETS, stop_at=''):
         x = run(make_loop(), prepare, KEY, STEPS, METRICS, kinds=tuple(KINDS))['x']
         return dict(zip(KINDS, jnp.split(x, len(KINDS)), strict=True))
 
-    found, traces = runner.in_parts(job_in(path, log), 'search', at_once, find)
+    found, traces = runner.in_parts(job_in(path, log), 'search', batch_per_device, find)
     assert all(type(x) is np.ndarray for x in found.values())
     return found, traces['loss'], lines
 
@@ -112,13 +112,13 @@ def test_an_interrupted_part_goes_on_to_the_same_numbers(stop_at, tmp_path):
     assert records[0] == records[1]
 
 
-@pytest.mark.parametrize('at_once', [0, 3, 1])
-def test_it_goes_on_with_larger_and_smaller_parts(together, at_once, tmp_path):
+@pytest.mark.parametrize('batch_per_device', [0, 3, 1])
+def test_it_goes_on_with_larger_and_smaller_parts(together, batch_per_device, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, 2, stop_at='search/2    6/6')
-    found, losses, lines = run(tmp_path, at_once)
+    found, losses, lines = run(tmp_path, batch_per_device)
     # Larger parts would need rows that are not in the checkpoints, and so these keep their size.
-    assert ('search/2: going on after step 4.' in lines) == (at_once != 1)
+    assert ('search/2: going on after step 4.' in lines) == (batch_per_device != 1)
     for kind, expected in together[0].items():
         np.testing.assert_allclose(found[kind], expected, rtol=1e-5)
     np.testing.assert_allclose(losses, together[1], rtol=1e-5)

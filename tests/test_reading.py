@@ -29,7 +29,7 @@ def folder(tmp_path):
 
 
 def test_what_is_sent_arrives(folder):
-    members, way = data.find(folder).files, data.Way(32, align='none', fit='pad')
+    members, way = data.find(folder).files, data.AlignOptions(32, align='none', fit='pad')
     rows, skipped = data.read_all(members, way)
     same_rows, same_skipped = prefetch._unpacked(prefetch._packed(rows, skipped))
     assert skipped == same_skipped and len(skipped) == 2
@@ -43,7 +43,7 @@ def test_what_is_sent_arrives(folder):
 @pytest.mark.parametrize('count', [2, 3])
 def test_processes_share_what_one_would_read(folder, tmp_path, count):
     together(count, folder, tmp_path / 'out', devices=2, script=SCRIPT)
-    alone = data.load(data.find(folder), data.Way(32, align='none', fit='pad'), 'it')
+    alone = data.load(data.find(folder), data.AlignOptions(32, align='none', fit='pad'), 'it')
     opened = []
     for index in range(count):
         with np.load(tmp_path / f'out.{index}.npz') as found:

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from jaxinv import report
-from jaxinv.report import charts, schema
+from jaxinv.report import charts, schema, writer
 from jaxinv.report import page as report_page
 from jaxinv.report import text as report_text
 from jaxinv.runtime import metrics_log
@@ -138,11 +138,11 @@ def test_pictures_lie_inside_the_folder_whatever_the_names(written):
 
 def test_grid_has_a_row_per_person_and_no_column_for_steps_of_a_sequence():
     run = make_run()
-    size = report.grid(run).size
+    size = writer.grid(run).size
     assert size[0] > size[1]
     wider = make_run()
     wider.edits[2].requested = True
-    assert report.grid(wider).size[0] > size[0] and report.grid(wider).size[1] == size[1]
+    assert writer.grid(wider).size[0] > size[0] and writer.grid(wider).size[1] == size[1]
 
 
 def test_page_needs_nothing_from_outside(written):
@@ -289,17 +289,17 @@ def board(folder):
 
 def log_steps(writer, steps):
     for step in steps:
-        writer.scalars(step, 'tune', {'loss': 1 / (step + 1), 'lpips': np.array([0.5, step])})
+        log.scalars(step, 'tune', {'loss': 1 / (step + 1), 'lpips': np.array([0.5, step])})
 
 
 def test_resumed_log_equals_the_uninterrupted_one(tmp_path):
-    with report.MetricsWriter(tmp_path / 'a', ('x', 'y')) as writer:
+    with metrics_log.MetricsWriter(tmp_path / 'a', ('x', 'y')) as log:
         log_steps(writer, range(6))
-    with report.MetricsWriter(tmp_path / 'b', ('x', 'y')) as writer:
+    with metrics_log.MetricsWriter(tmp_path / 'b', ('x', 'y')) as log:
         log_steps(writer, range(4))
     with open(tmp_path / 'b' / 'metrics.jsonl', 'a') as file:
         file.write('{"stage": "tune", "step": 4, "lo')  # killed while writing
-    with report.MetricsWriter(tmp_path / 'b', ('x', 'y')) as writer:
+    with metrics_log.MetricsWriter(tmp_path / 'b', ('x', 'y')) as log:
         assert writer.last_step('tune') == 3 and writer.last_step('project') is None
         log_steps(writer, range(2, 6))  # from an older checkpoint
     texts = [(tmp_path / name / 'metrics.jsonl').read_text() for name in 'ab']
@@ -312,9 +312,9 @@ def test_resumed_log_equals_the_uninterrupted_one(tmp_path):
 def test_whole_traces_may_be_given_after_every_chunk(tmp_path):
     trace = {'loss': np.arange(10.0).reshape(5, 2)}
     trace['loss'][3:, 1] = np.nan
-    with report.MetricsWriter(tmp_path, ('x', 'y')) as writer:
-        writer.traces('tune', {'loss': trace['loss'][:2]})
-        writer.traces('tune', trace)
+    with metrics_log.MetricsWriter(tmp_path, ('x', 'y')) as log:
+        log.traces('tune', {'loss': trace['loss'][:2]})
+        log.traces('tune', trace)
     records = metrics_log.read(tmp_path)
     assert [r['step'] for r in records] == [0, 1, 2, 3, 4]
     assert records[1] == {'stage': 'tune', 'step': 1, 'loss': 2.5, 'loss/x': 2.0, 'loss/y': 3.0}
@@ -322,6 +322,6 @@ def test_whole_traces_may_be_given_after_every_chunk(tmp_path):
 
 
 def test_rows_after_everybody_stopped_are_not_logged(tmp_path):
-    with report.MetricsWriter(tmp_path) as writer:
-        writer.traces('tune', {'loss': [1.0, np.nan]})
+    with metrics_log.MetricsWriter(tmp_path) as log:
+        log.traces('tune', {'loss': [1.0, np.nan]})
     assert len(metrics_log.read(tmp_path)) == 1

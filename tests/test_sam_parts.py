@@ -35,13 +35,13 @@ def start(tiny, monkeypatch):
         yield generator, weights, targets, nets, np.repeat(w[:5, None], 11, 1), prior
 
 
-def invert(start, path, at_once, log=lambda *_, **__: None):
+def invert(start, path, batch_per_device, log=lambda *_, **__: None):
     """(maps, singles, codes) of all, and the traces of the search."""
     generator, weights, targets, nets, w_plus, prior = start
     config = load_config('sam')
-    config.sam.at_once = at_once
+    config.sam.batch_per_device = batch_per_device
     config.sam.lpips_net = 'alex'
-    job = session.Job(config, path, generator, weights, targets, nets, Stopwatch(None), log)
+    job = session.Session(config, path, generator, weights, targets, nets, Stopwatch(None), log)
     settings = sam_settings.measuring_settings(config)
     maps, singles, _ = sam_stages.measure(job, weights, w_plus, prior, settings, SPACES)
     assert list(maps) == list(singles) == list(SPACES)
@@ -79,5 +79,5 @@ def test_two_at_a_time_end_as_all_at_once_also_when_interrupted(start, tmp_path)
 
 
 def test_a_number_of_pictures_that_cannot_be_is_named():
-    with pytest.raises(sam.JaxinvError, match='sam.at_once is -1'):
-        sam.check(sam.Settings(4, at_once=-1))
+    with pytest.raises(sam.JaxinvError, match='sam.batch_per_device is -1'):
+        sam.check(sam.Settings(4, batch_per_device=-1))

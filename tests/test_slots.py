@@ -19,7 +19,7 @@ from jaxinv import optimize
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import pti
 from jaxinv.optimize import continuous_batching
-from jaxinv.optimize.sharding import Placement
+from jaxinv.optimize.sharding import Sharding
 from jaxinv.runtime import metrics_log
 
 KEY, STEPS, COUNT = jax.random.key(0), 15, 7
@@ -73,7 +73,7 @@ def run(folder, rows=4, prepare=prepare, stop_after=None):
 
     traces = continuous_batching.run(
         make_loop(),
-        Placement(),
+        Sharding(),
         prepare,
         KEY,
         STEPS,

@@ -13,7 +13,7 @@ from test_distributed import launched, said, wait_for
 from test_experiment import load_config
 
 import jaxinv
-from jaxinv import data
+from jaxinv import data, latents
 from jaxinv.data import discover, prefetch
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import bulk, bulk_group, pti, session
@@ -176,7 +176,7 @@ def test_the_page_of_thousands_shows_few_pictures_and_a_line_each(tmp_path):
         if i < 3:
             (tmp_path / found['folder']).mkdir(parents=True)
             write_picture(tmp_path / found['folder'], 'target', i)
-    job = session.Job(
+    job = session.Session(
         *(load_config('pti_single_id'), tmp_path, load_generator('tiny', 32)[0]), *[None] * 5
     )
     bulk_report.write(job, 'Title', records, 3.0)
@@ -285,7 +285,7 @@ def test_an_interrupted_group_goes_on_to_the_same_numbers(finished, tmp_path, mo
     # After a chunk of the projection; within the tuning of a group; between two identities.
     for after in (1, 6, 9):
         calls.clear()
-        monkeypatch.setattr(distributed, 'stop_if_asked', stop(after))
+        monkeypatch.setattr(distributed, 'raise_if_preempted', stop(after))
         with pytest.raises(distributed.Preempted):
             run(config, again)
     monkeypatch.undo()

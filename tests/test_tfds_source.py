@@ -113,7 +113,7 @@ def test_groups_are_made_of_a_set_and_read(folder, tmp_path):
     with bulk._planned(tmp_path / 'work', {'config': {}}, False, found, asked, 3) as numbers:
         assert numbers == [0, 1]
     sources = {str(record): record for _, record in found.files}
-    way = data.Way(32, align='none')
+    way = data.AlignOptions(32, align='none')
     read = bulk._read(tmp_path / 'work', 0, sources, way, lambda: False)
     assert [row.stem for row in read.rows] == ['shades_train_0', 'shades_train_1']
     (skipped,) = read.skipped

@@ -3,11 +3,12 @@
 from jaxinv.data.discover import find
 from jaxinv.data.targets import (
     WITH_FACES,
+    AlignOptions,
     DataError,
     NoImages,
-    Row,
+    Target,
     Targets,
-    Way,
+    align_options,
     collect,
     find_for,
     load,
@@ -16,10 +17,9 @@ from jaxinv.data.targets import (
     nothing_left,
     read,
     read_all,
-    way_for,
 )
 
 __all__ = [
-    'WITH_FACES', 'DataError', 'NoImages', 'Row', 'Targets', 'Way', 'collect', 'find', 'find_for', 'load',
-    'load_for', 'load_targets', 'nothing_left', 'read', 'read_all', 'way_for',
+    'WITH_FACES', 'DataError', 'NoImages', 'Target', 'Targets', 'AlignOptions', 'collect', 'find', 'find_for', 'load',
+    'load_for', 'load_targets', 'nothing_left', 'read', 'read_all', 'align_options',
 ]  # fmt: skip

@@ -41,7 +41,9 @@ def ahead(read: Callable[[Any, Callable[[], bool]], Any], items: Iterable) -> It
                 future.cancel()
 
 
-def together(files, way: targets.Way, log=print) -> tuple[list[targets.Row], list[dict]]:
+def together(
+    files, way: targets.AlignOptions, log=print
+) -> tuple[list[targets.Target], list[dict]]:
     """What data.read_all returns, with each process reading and aligning an equal part of it.
 
     All processes must call it, with the same files; each gets the rows of all.
@@ -52,7 +54,7 @@ def together(files, way: targets.Way, log=print) -> tuple[list[targets.Row], lis
     rows, skipped = [], []
     for start in range(0, len(files), each * count):
         own = files[start + each * index : start + each * (index + 1)]
-        for packed in distributed.everybodys_bytes(_packed(*targets.read_all(own, way))):
+        for packed in distributed.allgather_bytes(_packed(*targets.read_all(own, way))):
             more_rows, more_skipped = _unpacked(packed)
             rows += more_rows
             skipped += more_skipped
@@ -62,7 +64,7 @@ def together(files, way: targets.Way, log=print) -> tuple[list[targets.Row], lis
     return rows, skipped
 
 
-def _packed(rows: list[targets.Row], skipped: list[dict]) -> bytes:
+def _packed(rows: list[targets.Target], skipped: list[dict]) -> bytes:
     about = {'rows': [[row.stem, row.source] for row in rows], 'skipped': skipped}
     arrays = {'about': np.frombuffer(json.dumps(about).encode(), np.uint8)}
     for i, row in enumerate(rows):
@@ -72,11 +74,11 @@ def _packed(rows: list[targets.Row], skipped: list[dict]) -> bytes:
     return buffer.getvalue()
 
 
-def _unpacked(packed: bytes) -> tuple[list[targets.Row], list[dict]]:
+def _unpacked(packed: bytes) -> tuple[list[targets.Target], list[dict]]:
     with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
         about = json.loads(arrays['about'].tobytes())
         rows = [
-            targets.Row(stem, arrays[f'image_{i}'], arrays[f'mask_{i}'], source)
+            targets.Target(stem, arrays[f'image_{i}'], arrays[f'mask_{i}'], source)
             for i, (stem, source) in enumerate(about['rows'])
         ]
     return rows, about['skipped']

@@ -87,12 +87,12 @@ def load_targets(
 
     Raises NoImages if nothing usable is left, DataError for an unknown `faces` or `align`.
     """
-    way = Way(resolution, faces, aligned, align, fit)
+    way = AlignOptions(resolution, faces, aligned, align, fit)
     check(way)
     return load(find(images), way, discover.describe(images))
 
 
-class Way(NamedTuple):
+class AlignOptions(NamedTuple):
     """How pictures become targets; see load_targets."""
 
     resolution: int
@@ -102,7 +102,7 @@ class Way(NamedTuple):
     fit: str = 'crop'
 
 
-def check(way: Way) -> None:
+def check(way: AlignOptions) -> None:
     if way.align not in ALIGN:
         raise DataError(f"data.align is {way.align!r}; it can be 'auto', 'face' or 'none'.")
     fitting.check(way.fit)
@@ -117,7 +117,7 @@ def find(images) -> discover.Found:
     return _demo() if images == 'demo' else discover.find(images)
 
 
-class Row(NamedTuple):
+class Target(NamedTuple):
     """A target to be; see Targets."""
 
     stem: str
@@ -126,7 +126,7 @@ class Row(NamedTuple):
     source: dict
 
 
-def read_all(members, way: Way, log=None) -> tuple[list[Row], list[dict]]:
+def read_all(members, way: AlignOptions, log=None) -> tuple[list[Target], list[dict]]:
     """The targets in pictures [(name wanted, file), ...], and {'file', 'reason'} of others."""
     rows, skipped = [], []
     for count, (stem, file) in enumerate(members, start=1):
@@ -136,7 +136,9 @@ def read_all(members, way: Way, log=None) -> tuple[list[Row], list[dict]]:
     return rows, skipped
 
 
-def load(found: discover.Found, way: Way, asked: str, log=None, reader=read_all) -> Targets:
+def load(
+    found: discover.Found, way: AlignOptions, asked: str, log=None, reader=read_all
+) -> Targets:
     """The targets of pictures that were found; asked: for them, in words. Raises NoImages.
 
     reader: read_all, or reading.together where there are several processes.
@@ -150,7 +152,7 @@ def load(found: discover.Found, way: Way, asked: str, log=None, reader=read_all)
     return collect(rows, skipped)
 
 
-def read(stem: str, file, way: Way, skipped: list[dict]) -> list[Row]:
+def read(stem: str, file, way: AlignOptions, skipped: list[dict]) -> list[Target]:
     """The targets in a picture; [], and one more in `skipped`, if there are none."""
     try:
         picture = file.open() if isinstance(file, tfds.Record) else pictures.read(file)
@@ -165,12 +167,12 @@ def read(stem: str, file, way: Way, skipped: list[dict]) -> list[Row]:
         return []
     source = {'file': str(file), 'sha256': hashlib.sha256(file.read_bytes()).hexdigest()}
     return [
-        Row(stem + suffix, crop, mask, source | {'face': face, 'warning': warning})
+        Target(stem + suffix, crop, mask, source | {'face': face, 'warning': warning})
         for suffix, crop, mask, face, warning in results
     ]
 
 
-def collect(rows: Sequence[Row], skipped: list[dict]) -> Targets:
+def collect(rows: Sequence[Target], skipped: list[dict]) -> Targets:
     """One or more rows as targets."""
     valid = np.stack([row.mask[..., None].astype(np.float32) for row in rows])
     return Targets(
@@ -185,7 +187,7 @@ def collect(rows: Sequence[Row], skipped: list[dict]) -> Targets:
 def load_for(settings, spec, log=print, reader=read_all) -> Targets:
     """The targets that config.data asks for, as the generator of this spec expects them."""
     found, asked = find_for(settings)
-    return load(found, way_for(settings, spec, log), asked, log, reader)
+    return load(found, align_options(settings, spec, log), asked, log, reader)
 
 
 def find_for(settings) -> tuple[discover.Found, str]:
@@ -200,7 +202,7 @@ def find_for(settings) -> tuple[discover.Found, str]:
     return tfds.find(settings.tfds), settings.tfds
 
 
-def way_for(settings, spec, log=print) -> Way:
+def align_options(settings, spec, log=print) -> AlignOptions:
     """How config.data has pictures become targets; 'auto' follows the generator's domain."""
     align, fit = settings.align, settings.fit
     if align == 'auto':
@@ -212,7 +214,7 @@ def way_for(settings, spec, log=print) -> Way:
             )
     if fit == 'auto':
         fit = '4:3' if spec.domain == 'cars' else 'crop'
-    way = Way(spec.resolution, settings.faces, settings.aligned, align, fit)
+    way = AlignOptions(spec.resolution, settings.faces, settings.aligned, align, fit)
     check(way)
     return way
 
@@ -251,7 +253,7 @@ def _take_faces(picture, path: pathlib.Path, resolution: int, which: str, skippe
     width, height = picture.size
     if min(width, height) < face_finder.MIN_PICTURE:
         raise _Skip(f'{path.name} is too small to hold a face: {width} x {height} pixels.')
-    detected = face_finder.detect(picture, thorough=which == 'all')
+    detected = face_finder.find_faces(picture, thorough=which == 'all')
     if not detected:
         raise _Skip(f'No face was found in {path.name} ({width} x {height} pixels).')
     results = []

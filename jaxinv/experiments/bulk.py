@@ -66,7 +66,7 @@ def run(config, path, opened, invert: Callable, title: str, overwrite, start, lo
     generator, weights, about = opened
     place = sharding.make(config.mesh, jax.local_devices())
     found, asked = data.find_for(config.data)
-    way = data.way_for(config.data, generator.spec, log)
+    way = data.align_options(config.data, generator.spec, log)
     nets = session.load_nets(config)
     if classes.in_w(generator.spec):  # any one of its classes, so that all groups have the same
         opened = generators.with_label(generator, config.label or 0), weights, about
@@ -76,7 +76,7 @@ def run(config, path, opened, invert: Callable, title: str, overwrite, start, lo
         record['generator'] = about['sha256']
     distributed.check_same(record)
     plan = _planned(path, record, overwrite, found, asked, config.group)
-    with distributed.entered_by_first(plan) as numbers:
+    with distributed.entered_by_primary(plan) as numbers:
         if numbers is None:
             log(f'Finished already: {path / "report.html"} (--overwrite runs it again).')
             return
@@ -96,7 +96,7 @@ def run(config, path, opened, invert: Callable, title: str, overwrite, start, lo
         preempted = False
         try:
             with contextlib.closing(ahead(read, numbers[index::count])) as arriving:
-                with distributed.apart(path / STOP):
+                with distributed.independent_processes(path / STOP):
                     for group in arriving:
                         bulk_group.Group(base, manifest, choose, group).work(invert)
                         done = sum('skipped' not in r for r in manifest.records.values())
@@ -104,9 +104,9 @@ def run(config, path, opened, invert: Callable, title: str, overwrite, start, lo
         except distributed.Preempted:
             preempted = True
         distributed.wait_for_all('groups')
-        if any(distributed.everybodys(int(preempted))):
+        if any(distributed.allgather_int(int(preempted))):
             raise distributed.Preempted
-        if not distributed.is_first():
+        if not distributed.is_primary():
             return
         records = list(_joined(path, found).records.values())
         if all('skipped' in record for record in records):
@@ -167,7 +167,9 @@ def _digest(file) -> str:
         return type(error).__name__
 
 
-def _read(path, number: int, sources: dict, way: data.Way, stopped) -> bulk_group.Read | None:
+def _read(
+    path, number: int, sources: dict, way: data.AlignOptions, stopped
+) -> bulk_group.Read | None:
     rows, skipped = [], []
     for name, file in bulk_group.read_members(path, number):
         if stopped():

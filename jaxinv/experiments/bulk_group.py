@@ -24,7 +24,7 @@ class Read(NamedTuple):
     """A group's pictures as they were read."""
 
     number: int
-    rows: list[data.Row]  # of those that can be used
+    rows: list[data.Target]  # of those that can be used
     skipped: list[dict]  # lines for the manifest
 
 
@@ -81,7 +81,7 @@ class Group:
 
     def one(self, i: int) -> Any:
         """A Job of identity i alone, in its own folder; None if it is finished already."""
-        distributed.stop_if_asked()
+        distributed.raise_if_preempted()
         row = self._rows[i]
         if self._manifest.records.get(row.stem, {}).get('sha256') == row.source['sha256']:
             return None
@@ -121,7 +121,7 @@ class Group:
         """Leaves identity i out, for this reason."""
         self._skip(self._line(self._rows[i]) | {'skipped': reason})
 
-    def _line(self, row: data.Row) -> dict:
+    def _line(self, row: data.Target) -> dict:
         return {'name': row.stem, 'file': row.source['file'], 'sha256': row.source['sha256']}
 
     def _skip(self, record: dict) -> None:

@@ -4,12 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinv import faces, latents, metrics, pixels, report
-from jaxinv.experiments.session import Job, with_classes
+from jaxinv.experiments.session import Session, with_classes
 from jaxinv.faces import attributes
 from jaxinv.render import render
 
 
-def measure_stage(job: Job, name: str, rendered) -> report.Stage:
+def measure_stage(job: Session, name: str, rendered) -> report.Stage:
     targets_uint8 = job.targets.images_uint8
     rendered_uint8 = pixels.to_uint8(rendered)
     targets = pixels.to_float(targets_uint8, np)
@@ -21,18 +21,18 @@ def measure_stage(job: Job, name: str, rendered) -> report.Stage:
     return report.Stage(name, rendered_uint8, values, measure_attributes(job, rendered_uint8))
 
 
-def embed(job: Job, images_uint8) -> np.ndarray:
+def embed(job: Session, images_uint8) -> np.ndarray:
     """Identity embeddings [b, 128]; NaN where no face is, or none is looked for."""
     if job.looks_for_faces:
         return faces.embed(images_uint8)
     return np.full((len(images_uint8), 128), np.nan)
 
 
-def measure_attributes(job: Job, images_uint8) -> dict[str, np.ndarray]:
+def measure_attributes(job: Session, images_uint8) -> dict[str, np.ndarray]:
     return attributes.measure(images_uint8) if job.looks_for_faces else {}
 
 
-def measure_drift(job: Job, per_identity) -> report.Drift:
+def measure_drift(job: Session, per_identity) -> report.Drift:
     """Images of random latents before and after tuning (PTI figures 14 and 15)."""
     settings, spec = job.config.drift, job.generator.spec
     z = latents.sample_z(settings.seed, settings.num_samples, spec.z_dim, spec.z_truncation)

@@ -80,7 +80,10 @@ def run(config, path, *, overwrite: bool = False, log=print, lab: Lab | None = N
         record = {
             'unit': 'a strength is the length moved in W; every direction has length 1',
             'generator': lab.generator.spec.name,
-            'w_probe': latents.w_probe(lab.generator, lab.weights).astype(float).round(4).tolist(),
+            'w_probe': latents.mapping_fingerprint(lab.generator, lab.weights)
+            .astype(float)
+            .round(4)
+            .tolist(),
             'directions': entries,
             'recipe': {
                 'config': config.to_dict(),

@@ -71,8 +71,8 @@ def check(config) -> None:
         raise JaxinvError(
             f'share is {config.share} of {config.shares}; shares count from 0 to one less.'
         )
-    if config.at_once < 1:
-        raise JaxinvError(f'at_once is {config.at_once}; it must be at least 1.')
+    if config.batch_per_device < 1:
+        raise JaxinvError(f'batch_per_device is {config.batch_per_device}; it must be at least 1.')
     sam.check(sam.Settings(**config.sam.to_dict()))
 
 
@@ -110,21 +110,21 @@ def make_plan(config, generator, weights) -> tuple[Plan, list[str]]:
 
 
 def measure_all(config, generator, weights, spaces, plan: Plan, path, log) -> None:
-    """Writes the items that are not there yet, `at_once` pictures in a program."""
+    """Writes the items that are not there yet, `batch_per_device` pictures in a program."""
     folder = path / ITEMS
     folder.mkdir(exist_ok=True)
     settings = sam.Settings(**config.sam.to_dict())
     nets = {net: load_lpips(net, config.lpips) for net in {'vgg', settings.lpips_net}}
     prior = sam_prior.statistics(generator, weights, sam_prior.Settings(**config.prior.to_dict()))
     progress = Progress('measure', len(plan.names), log)
-    for start in range(0, len(plan.names), config.at_once):
-        names = plan.names[start : start + config.at_once]
+    for start in range(0, len(plan.names), config.batch_per_device):
+        names = plan.names[start : start + config.batch_per_device]
         if all((folder / f'{name}.npz').exists() for name in names):
             continue
         pictures = plan.images(start, start + len(names))
         # Always the same shape, hence one program.
         padded = np.concatenate(
-            [pictures, np.repeat(pictures[-1:], config.at_once - len(names), 0)]
+            [pictures, np.repeat(pictures[-1:], config.batch_per_device - len(names), 0)]
         )
         measured = invertibility.measure(
             generator,

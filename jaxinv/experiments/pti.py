@@ -10,7 +10,7 @@ import numpy as np
 from jaxinv import edits as edits_lib
 from jaxinv import faces, latents, pixels, report
 from jaxinv.experiments import artifacts, bulk, bulk_group, evaluate, session
-from jaxinv.experiments.session import Job
+from jaxinv.experiments.session import Session
 from jaxinv.inversion import project, pti
 from jaxinv.optimize import continuous_batching, runner
 from jaxinv.render import render
@@ -43,7 +43,7 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
             return
         pivots, projected = find_pivots(job)
         per_identity, tuned = tune(job, pivots)
-        if not distributed.is_first():
+        if not distributed.is_primary():
             return
         tables = save(job, pivots, per_identity)
         result = score(job, pivots, per_identity, edits)
@@ -87,7 +87,7 @@ def invert_group(group: bulk_group.Group, edits) -> None:
 # --- Pivots (PTI 3.1) ---
 
 
-def find_pivots(job: Job):
+def find_pivots(job: Session):
     """Pivots [n, k, w_dim] of all identities, and the traces of their search."""
     config = job.config
     settings, _ = session.settings_of(config)
@@ -112,13 +112,13 @@ def find_pivots(job: Job):
 
             return run(projector.loop, prepare, key, settings.num_steps, project.METRICS)['w']
 
-        return runner.in_parts(job, 'project', settings.at_once, find)
+        return runner.in_parts(job, 'project', settings.batch_per_device, find)
 
 
 # --- Tuning (PTI 3.2 and 3.3) ---
 
 
-def tune(job: Job, pivots, count=None, keep=None):
+def tune(job: Session, pivots, count=None, keep=None):
     """Weights for each identity (one object for all if shared), and the traces.
 
     In slots, of the first `count` identities, each is kept as it is finished: keep(i, weights,
@@ -180,7 +180,7 @@ def title(config) -> str:
     return 'Pivotal tuning, one generator per identity'
 
 
-def save(job: Job, pivots, per_identity) -> list[report.Table]:
+def save(job: Session, pivots, per_identity) -> list[report.Table]:
     """pivots.npz, and generator/ or generators/NAME/. Returns tables for the report."""
     artifacts.save_pivots(job, pivots)
     config = job.config.tune
@@ -194,7 +194,7 @@ def save(job: Job, pivots, per_identity) -> list[report.Table]:
     return keep.tables()
 
 
-def score(job: Job, pivots, per_identity, edits) -> report.Run:
+def score(job: Session, pivots, per_identity, edits) -> report.Run:
     """Everything the report shows: stages and edits rendered and measured, drift, provenance."""
     config, spec, targets = job.config, job.generator.spec, job.targets
     job.log('Rendering edits and measuring ...', flush=True)

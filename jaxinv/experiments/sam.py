@@ -15,7 +15,7 @@ from jaxinv import report
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import artifacts, bulk, bulk_group, pti, sam_score, sam_stages, session
 from jaxinv.experiments.sam_stages import Inverted, find_start, search
-from jaxinv.experiments.session import Job
+from jaxinv.experiments.session import Session
 from jaxinv.inversion import sam
 from jaxinv.report import provenance
 from jaxinv.runtime import distributed
@@ -54,11 +54,11 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         if job is None:
             return
         inverted = invert(job)
-        if distributed.is_first():
+        if distributed.is_primary():
             sam_score.save(job, inverted)
         result = sam_score.score(job, inverted, edits)  # by all: a sweep is a search of all
         result.seconds = job.watch.seconds
-        if not distributed.is_first():
+        if not distributed.is_primary():
             return
         report.write(path, result)
     log(provenance.summary(result, path))
@@ -67,7 +67,7 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
 # --- Inversion ---
 
 
-def invert(job: Job) -> Inverted:
+def invert(job: Session) -> Inverted:
     """Pivots, the generator's tuning, regions and the search, as far as the method has them."""
     config, spec, method = job.config, job.generator.spec, job.config.method
     # First what may go wrong: a label map that does not fit must not cost a projection.

@@ -10,7 +10,7 @@ from jaxinv import edits as edits_lib
 from jaxinv import render as rendering
 from jaxinv.experiments import artifacts, evaluate
 from jaxinv.experiments.sam_stages import Inverted, search
-from jaxinv.experiments.session import Job
+from jaxinv.experiments.session import Session
 from jaxinv.inversion import invertibility, sam
 from jaxinv.inversion import masks as masks_lib
 from jaxinv.report import provenance, schema
@@ -22,7 +22,7 @@ from jaxinv.weights.load import save_generator
 EDITS_A_PASS = 3  # with the unedited image a batch of 4; bounds memory
 
 
-def save(job: Job, inverted: Inverted, with_prior: bool = True) -> None:
+def save(job: Session, inverted: Inverted, with_prior: bool = True) -> None:
     """codes.npz, pivots.npz, prior.npz, regions.npz, and generator/ if it was tuned."""
     names = list(job.targets.names)
     np.savez(job.path / 'pivots.npz', names=np.array(names), w=np.asarray(inverted.pivots))
@@ -46,7 +46,7 @@ def _editor(generator, mixing):
     )
 
 
-def render(job: Job, weights, codes: sam.Codes, masks, deltas) -> np.ndarray:
+def render(job: Session, weights, codes: sam.Codes, masks, deltas) -> np.ndarray:
     """Inversions and edits [1 + e, n, h, w, 3] by deltas [e, n, num_ws, w_dim], as one program."""
     editor = _editor(job.generator, job.config.edit_mixing)
     count = len(deltas)
@@ -71,7 +71,7 @@ def deltas_of(edits, w_plus, spec) -> np.ndarray:
     return np.stack(deltas) if deltas else np.zeros((0, *start.shape), np.float32)
 
 
-def score(job: Job, inverted: Inverted, edits) -> report.Run:
+def score(job: Session, inverted: Inverted, edits) -> report.Run:
     """Everything the report shows: stages, edits, maps and curves, measured, with provenance."""
     config, spec, targets = job.config, job.generator.spec, job.targets
     label = named(LABELS[config.method], spec)
@@ -121,7 +121,7 @@ def score(job: Job, inverted: Inverted, edits) -> report.Run:
     )
 
 
-def measure_stage(job: Job, name: str, rendered) -> report.Stage:
+def measure_stage(job: Session, name: str, rendered) -> report.Stage:
     targets_uint8 = job.targets.images_uint8
     rendered_uint8 = pixels.to_uint8(rendered)
     targets = pixels.to_float(targets_uint8, np)
@@ -134,7 +134,7 @@ def measure_stage(job: Job, name: str, rendered) -> report.Stage:
     return report.Stage(name, rendered_uint8, values, attributes)
 
 
-def edit_table(job: Job, inverted: Inverted, edits, deltas) -> report.Table:
+def edit_table(job: Session, inverted: Inverted, edits, deltas) -> report.Table:
     """Which edit acts in which space: all images inverted into one space alone, then edited."""
     kept = [i for i, edit in enumerate(edits) if len(edit.parts) == 1]
     changes = {}  # {space: [{attribute: mean change} for each edit]}
@@ -148,7 +148,7 @@ def edit_table(job: Job, inverted: Inverted, edits, deltas) -> report.Table:
     return sam_figures.edit_table([edits[i] for i in kept], changes)
 
 
-def sweep(job: Job, inverted: Inverted) -> list[report.Trace]:
+def sweep(job: Session, inverted: Inverted) -> list[report.Trace]:
     """An inversion at every threshold, and how well each reproduces."""
     config, regions, n = job.config, inverted.regions, len(job.targets.names)
     taus = config.sweep.taus
@@ -159,7 +159,7 @@ def sweep(job: Job, inverted: Inverted) -> list[report.Trace]:
         job.generator.spec,
         valid=masks_lib.valid_of(job, regions.labels.shape[1:]),
         resample=config.invertibility.resample,
-        at_once=config.sam.at_once,
+        batch_per_device=config.sam.batch_per_device,
     )
     count = len(taus)
     valid = job.targets.valid
@@ -188,7 +188,7 @@ def sweep(job: Job, inverted: Inverted) -> list[report.Trace]:
     ]
 
 
-def usage(job: Job, inverted: Inverted) -> str:
+def usage(job: Session, inverted: Inverted) -> str:
     source = job.path if inverted.weights is not job.weights else job.config.generator
     return (
         'import jaxinv\n'

@@ -1,7 +1,7 @@
 """Which region goes into which latent space: segments, invertibility maps, and the choice.
 
 The first half of SAM (section 3.1 and 3.2), from pictures to the masks of the image formation.
-Computed for sam.at_once pictures at a time; what is of all of them lies on the host.
+Computed for sam.batch_per_device pictures at a time; what is of all of them lies on the host.
 
 The joint search of a SAM run: where it starts, and what there is when it has ended.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from jaxinv import latents, pixels
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import pti, sam_stages
-from jaxinv.experiments.session import Job
+from jaxinv.experiments.session import Session
 from jaxinv.generators import checks
 from jaxinv.inversion import invertibility, sam, sam_prior
 from jaxinv.inversion.masks import RESAMPLERS, soft_masks, valid_of
@@ -94,7 +94,7 @@ def find(job, found, weights, w_plus, prior, settings: sam.Settings) -> Regions:
         maps, singles, traces = measure(job, weights, w_plus, prior, settings, spaces)
     valid, names = valid_of(job, (size, size)), [s.names for s in small]
     chosen, masks = [], []
-    for rows in invertibility.batches(len(labels), settings.at_once):
+    for rows in invertibility.batches(len(labels), settings.batch_per_device):
         own = {space: values[rows] for space, values in maps.items()}
         own_valid = None if valid is None else valid[rows]
         own = choose(config, own, labels[rows], names[rows], own_valid)
@@ -113,7 +113,7 @@ def predict(job, spaces) -> dict[str, Any]:
             'without invertibility.network the maps are measured.'
         )
     parts, targets = [], job.targets.images_uint8
-    for rows in invertibility.batches(len(targets), job.config.sam.at_once):
+    for rows in invertibility.batches(len(targets), job.config.sam.batch_per_device):
         own = pixels.to_float(targets[rows])
         maps = learned.predict(network, variables, own, job.nets['vgg'])
         parts.append(jax.device_get(maps))
@@ -149,7 +149,7 @@ def measure(job, weights, w_plus, prior, settings, spaces):
             return measured.maps, singles_of(measured)
 
         with job.watch.stage(stage):
-            (found, alone), rows = runner.in_parts(job, stage, settings.at_once, find_maps)
+            (found, alone), rows = runner.in_parts(job, stage, settings.batch_per_device, find_maps)
         # In the order of the spaces, which jax's trees do not keep.
         maps |= {space: found[space] for space in group}
         singles |= {space: alone[space] for space in group}
@@ -197,7 +197,7 @@ class Inverted(NamedTuple):
     traces: list  # [(stage, traces)]
 
 
-def find_start(job: Job):
+def find_start(job: Session):
     """Where w_plus starts, [n, 1 or num_ws, w_dim], and the traces of the search for it.
 
     By projection into W, or read from config.start: another run's pivots.npz, or what an encoder
@@ -221,11 +221,11 @@ def find_start(job: Job):
     w = np.stack([codes[name] for name in job.targets.names]).astype(np.float32)
     checks.check_w(w, job.generator.spec)
     if job.classes is not None:  # these are the run's, whatever the file's were
-        w = latents.with_rest(w, job.classes.embeddings[:, None])
+        w = latents.with_class(w, job.classes.embeddings[:, None])
     return w, {}
 
 
-def search(job: Job, stage, weights, masks, w_plus, prior):
+def search(job: Session, stage, weights, masks, w_plus, prior):
     """Codes of all targets, and the traces of the search."""
     config = job.config
     settings = search_settings(config)
@@ -252,4 +252,4 @@ def search(job: Job, stage, weights, masks, w_plus, prior):
             variables = run(inverter.loop, prepare, key, settings.num_steps, settings.metrics)
             return inverter.codes(variables)
 
-        return runner.in_parts(job, stage, settings.at_once, find)
+        return runner.in_parts(job, stage, settings.batch_per_device, find)

@@ -20,7 +20,7 @@ from jaxinv.weights import load as weights_load
 from jaxinv.weights.networks import load_lpips
 
 
-class Job(NamedTuple):
+class Session(NamedTuple):
     """What every stage needs and none of them changes."""
 
     config: Any
@@ -34,7 +34,7 @@ class Job(NamedTuple):
     statistics: latents.WStatistics | None = None  # of W; None = computed where needed
     looks_for_faces: bool = True  # False = identity and attributes are not measured
     about: Any = None  # what is known of the generator's origin
-    place: sharding.Placement = sharding.Placement()  # where things lie
+    place: sharding.Sharding = sharding.Sharding()  # where things lie
     classes: Any = None  # classes.Classes of the targets, where w holds a class
 
 
@@ -47,7 +47,7 @@ def begin(config, path, opened, overwrite, start, log, nouns=('identity', 'ident
     """
     generator, weights, about = opened
     place = sharding.make(config.get('mesh', ''))
-    reader = prefetch.together if distributed.several() else data.read_all
+    reader = prefetch.together if distributed.is_multiprocess() else data.read_all
     targets = data.load_for(config.data, generator.spec, log, reader)
     for item in targets.skipped:
         log(f'Skipped {item["file"]}: {item["reason"]}')
@@ -65,24 +65,24 @@ def begin(config, path, opened, overwrite, start, log, nouns=('identity', 'ident
     if 'sha256' in about:
         record['generator'] = about['sha256']
     distributed.check_same(record)
-    with distributed.entered_by_first(workdirs.claim(path, record, overwrite)) as finished:
+    with distributed.entered_by_primary(workdirs.claim(path, record, overwrite)) as finished:
         if finished:
             log(f'Finished already: {path / "report.html"} (--overwrite runs it again).')
             yield None
             return
-        watch = Stopwatch(path / 'state' / 'seconds.json' if distributed.is_first() else None)
+        watch = Stopwatch(path / 'state' / 'seconds.json' if distributed.is_primary() else None)
         watch.lap('load', start)
         opened = generator, weights, about
         yield make(config, path, opened, targets, nets, place, watch, log, chosen)
 
 
-def make(config, path, opened, targets, nets, place, watch, log, chosen=None) -> Job:
+def make(config, path, opened, targets, nets, place, watch, log, chosen=None) -> Session:
     """The Job of a run whose folder is its own."""
     generator, weights, about = opened
     statistics = latents.w_statistics(generator, weights, **config.w_statistics)
     looks = config.data.aligned or config.data.align == 'face'
     looks = looks or generator.spec.domain in data.WITH_FACES
-    return Job(
+    return Session(
         config,
         path,
         generator,
@@ -152,12 +152,12 @@ def parse_edits(asked, generator, weights, log=print):
     return edits
 
 
-def with_classes(job: Job, w, which=slice(None)):
+def with_classes(job: Session, w, which=slice(None)):
     """Codes w, [w_dim] or [n, w_dim], of the targets `which`, with their classes in them."""
-    return w if job.classes is None else latents.with_rest(w, job.classes.embeddings[which])
+    return w if job.classes is None else latents.with_class(w, job.classes.embeddings[which])
 
 
-def w_statistics(job: Job) -> latents.WStatistics:
+def w_statistics(job: Session) -> latents.WStatistics:
     if job.statistics is not None:
         return job.statistics
     return latents.w_statistics(job.generator, job.weights, **job.config.w_statistics)

@@ -4,6 +4,7 @@ from jaxinv.faces.detect import (
     MIN_PICTURE,
     SAME_PERSON,
     embed,
+    find_faces,
     identity_distance,
     landmarks_aligned,
     mirror,
@@ -11,6 +12,6 @@ from jaxinv.faces.detect import (
 )
 
 __all__ = [
-    'MIN_PICTURE', 'SAME_PERSON', 'embed', 'identity_distance', 'landmarks_aligned',
+    'MIN_PICTURE', 'SAME_PERSON', 'embed', 'find_faces', 'identity_distance', 'landmarks_aligned',
     'mirror', 'misalignment',
 ]  # fmt: skip

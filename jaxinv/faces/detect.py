@@ -53,7 +53,7 @@ class Face(NamedTuple):
     score: float  # detector's margin; about 0 (doubtful) to 3 (plain)
 
 
-def detect(image: PIL.Image.Image, *, thorough: bool = False) -> list[Face]:
+def find_faces(image: PIL.Image.Image, *, thorough: bool = False) -> list[Face]:
     """The faces of a photograph, largest first; [] if there is none.
 
     Searches at most 1600 pixels a side (dlib's window is 80 pixels; smaller pictures are enlarged

@@ -252,7 +252,7 @@ def sweep(
     *,
     valid=None,
     resample: str = 'bilinear',
-    at_once: int = 0,  # pictures in the program, which bounds its memory; 0 = all
+    batch_per_device: int = 0,  # pictures in the program, which bounds its memory; 0 = all
 ) -> Sweep:
     """Selections, masks and areas for all thresholds taus [t] in one program, on the host.
 
@@ -275,7 +275,7 @@ def sweep(
 
     valid = None if valid is None else np.broadcast_to(valid, (*np.shape(labels), 1))
     taus, parts = jnp.asarray(taus, jnp.float32), []
-    for rows in batches(len(labels), at_once):
+    for rows in batches(len(labels), batch_per_device):
         own = None if valid is None else valid[rows]
         own = compute(_stack({s: m[rows] for s, m in maps.items()}), labels[rows], taus, own)
         parts.append(jax.device_get(own))

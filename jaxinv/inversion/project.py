@@ -38,7 +38,7 @@ class Settings(NamedTuple):
     lr_rampdown: float = 0.25  # fraction of the run
     lr_rampup: float = 0.05
     noise_ramp: float = 0.75
-    at_once: int = 0  # identities a device in one program (loops.in_parts); 0 = all
+    batch_per_device: int = 0  # identities a device in one program (loops.in_parts); 0 = all
     chunk_steps: int = 20
 
 
@@ -49,9 +49,9 @@ def check(settings: Settings) -> None:
     for name in ('num_steps', 'loss_size', 'chunk_steps'):
         if getattr(settings, name) < 1:
             raise JaxinvError(f'pivot.{name} is {getattr(settings, name)}; it must be at least 1.')
-    if settings.at_once < 0:
+    if settings.batch_per_device < 0:
         raise JaxinvError(
-            f'pivot.at_once is {settings.at_once}; it must be at least 0, which is all at once.'
+            f'pivot.batch_per_device is {settings.batch_per_device}; it must be at least 0, which is all at once.'
         )
 
 
@@ -70,7 +70,7 @@ def make_projector(generator: Generator, settings: Settings) -> Projector:
     noise_shapes = dict(spec.noise_shapes)
 
     def objective(variables, args, step, key):
-        w, noise = latents.hold(variables['w'], spec), variables['noise']
+        w, noise = latents.freeze_class(variables['w'], spec), variables['noise']
         t = schedules.fraction(step, s.num_steps)
         if s.initial_noise_factor:
             scale = args['w_std'] * s.initial_noise_factor

@@ -100,7 +100,7 @@ class Tuner(NamedTuple):
     prepare: Callable  # (weights, lpips_weights, targets, pivots, ids, w_avg) -> (state, args)
     members: list  # [shares] of the identities that each share holds
     weights: Callable  # (weights before, params) -> weights after
-    # (targets, pivots, ids, share, part) -> {'examples': ...}, for Placement.feed; None = all
+    # (targets, pivots, ids, share, part) -> {'examples': ...}, for Sharding.feed; None = all
     # examples are among the args. Targets can be anything that gives arrays for row numbers.
     examples: Callable | None
 
@@ -281,11 +281,11 @@ def codes_around(generator, s: Locality, draw, weights, args, examples, step, ke
     """Codes around the pivots, [b * num_samples, k, w_dim] (equation 4)."""
     spec = generator.spec
     z = draw(key, examples['ids'], step, (s.num_samples, spec.z_dim))
-    z = latents.cut(z, spec.z_truncation)
+    z = latents.truncated_normal(z, spec.z_truncation)
     w = generator.map(weights, z.reshape(-1, spec.z_dim))
     w = latents.truncate(w, args['w_avg'], s.truncation_psi).reshape(*z.shape[:2], spec.w_dim)
     if spec.moving_dims is not None:  # other codes of the pivot's own class
-        w = latents.with_rest(w, examples['pivots'][:, :1, spec.moving_dims :])
+        w = latents.with_class(w, examples['pivots'][:, :1, spec.moving_dims :])
     return losses.locality_codes(examples['pivots'], w, s.alpha, s.norm, spec.num_ws)
 
 

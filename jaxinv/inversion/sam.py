@@ -146,7 +146,7 @@ class Settings(NamedTuple):
     noise: str = 'const'  # 'none', or 'random' = new maps at every step
     lr_rampdown: float = 0.25  # fraction of the run
     lr_rampup: float = 0.05
-    at_once: int = 0  # pictures a device in one program (loops.in_parts); 0 = all
+    batch_per_device: int = 0  # pictures a device in one program (loops.in_parts); 0 = all
     chunk_steps: int = 20
 
     @property
@@ -179,9 +179,9 @@ def check(settings: Settings) -> None:
             )
     if s.num_steps < 0:
         raise JaxinvError(f'sam.num_steps is {s.num_steps}; it must be at least 0.')
-    if s.at_once < 0:
+    if s.batch_per_device < 0:
         raise JaxinvError(
-            f'sam.at_once is {s.at_once}; it must be at least 0, which is all at once.'
+            f'sam.batch_per_device is {s.batch_per_device}; it must be at least 0, which is all at once.'
         )
 
 
@@ -214,7 +214,7 @@ def make_inverter(generator: Generator, settings: Settings) -> Inverter:
     check(s)
     size = min(s.loss_size, spec.resolution)
     shapes = dict(spec.feature_shapes)
-    loop = _make_loop(generator, s._replace(**dict.fromkeys((*_NUMBERS, 'at_once'), 0)))
+    loop = _make_loop(generator, s._replace(**dict.fromkeys((*_NUMBERS, 'batch_per_device'), 0)))
 
     def prepare(weights, lpips_weights, targets, masks, w_plus_init, ids, prior, valid=None):
         b = len(targets)
@@ -253,7 +253,7 @@ def _make_loop(generator: Generator, s: Settings) -> optimize.Loop:
     slope = sam_prior.slope_of(spec)
 
     def objective(variables, args, step, key):
-        w_plus, offsets = latents.hold(variables['w_plus'], spec), variables['offsets']
+        w_plus, offsets = latents.freeze_class(variables['w_plus'], spec), variables['offsets']
         noise = s.noise
         if noise == 'random':
             noise = {

@@ -2,7 +2,7 @@
 
 No pickle is written. Those of other projects are read as data and never executed (converters/).
 
-The state of a loop in a process that works apart from others (distributed.apart): a file each.
+The state of a loop in a process that works apart from others (distributed.independent_processes): a file each.
 
 Orbax takes the arrays of several processes for parts of common ones: it refuses those that are on
 one process's devices, and of NumPy's arrays it writes process 0's only.
@@ -30,7 +30,7 @@ class LoopCheckpoints:
 
     def __init__(self, folder: pathlib.Path, num_steps: int):
         self._num_steps = num_steps
-        if distributed.is_apart():
+        if distributed.is_independent():
             self._manager = checkpoints.StateFiles(folder)
             return
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
@@ -74,7 +74,7 @@ class LoopCheckpoints:
                 reason = ''
             except Exception as error:  # whatever a damaged file makes the reader raise
                 reason = type(error).__name__
-            if not all(distributed.everybodys(not reason)):
+            if not all(distributed.allgather_int(not reason)):
                 reason = reason or 'for another process'
                 log(f'Checkpoint {step} is damaged ({reason}); trying the one before.')
                 continue
@@ -99,7 +99,7 @@ class LoopCheckpoints:
         # Not strict: on other devices there was more or less padding.
         like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         args = ocp.args.StandardRestore(like, strict=False)
-        if not distributed.several():
+        if not distributed.is_multiprocess():
             return self._manager.restore(step, args=args)
         own = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})

@@ -24,7 +24,7 @@ from jaxinv.errors import JaxinvError
 from jaxinv.optimize import checkpoints, sharded_step
 from jaxinv.optimize import loop as optimize
 from jaxinv.optimize.sharded_step import AXES, fetch
-from jaxinv.optimize.sharding import Placement
+from jaxinv.optimize.sharding import Sharding
 
 NOBODY = -1
 MANY = 8  # generators on a device without a word
@@ -85,7 +85,7 @@ class Finished(NamedTuple):
 
 def run(
     loop: optimize.Loop,
-    place: Placement,
+    place: Sharding,
     prepare: Callable,  # (which, share) -> (state, args) of the identities with these numbers
     key: jax.Array,
     num_steps: int,

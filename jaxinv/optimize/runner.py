@@ -10,24 +10,23 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from jaxinv import report
-from jaxinv.experiments.session import Job
+from jaxinv.experiments.session import Session
 from jaxinv.inversion import pti
 from jaxinv.optimize import checkpoints, continuous_batching
 from jaxinv.optimize import loop as optimize
-from jaxinv.runtime import distributed
+from jaxinv.runtime import distributed, metrics_log
 from jaxinv.runtime.progress import Progress, SlotProgress
 
 
 def with_checkpoints(
-    job: Job,
+    job: Session,
     stage: str,
     loop,
-    prepare,  # see Placement.start
+    prepare,  # see Sharding.start
     key,
     num_steps,
     metric_names,
-    members=None,  # see Placement.start
+    members=None,  # see Sharding.start
     feed=None,  # see optimize.run
 ):
     """Runs a loop of all targets from its last checkpoint, with a status line and a checkpoint
@@ -43,8 +42,8 @@ def with_checkpoints(
     return variables, part.traces
 
 
-def in_parts(job: Job, stage: str, at_once: int, find: Callable):
-    """What `find` makes of all targets, `at_once` a device at a time (0 = all), and the traces.
+def in_parts(job: Session, stage: str, batch_per_device: int, find: Callable):
+    """What `find` makes of all targets, `batch_per_device` a device at a time (0 = all), and the traces.
 
     For what shares nothing but the program and a device's memory, which is that of one part,
     whatever the number of targets is: what was found is kept on the host. The last part may be
@@ -57,7 +56,7 @@ def in_parts(job: Job, stage: str, at_once: int, find: Callable):
     Traces are by kind, too. Of several parts each is called STAGE/START.
     """
     count, start = len(job.targets.names), time.perf_counter()
-    size = at_once * job.place.shares or count
+    size = batch_per_device * job.place.shares or count
     parts = divided(count, size, _begun(job.path / 'state' / stage))
     found, traces = None, []
     with _curves(job) as writer:
@@ -94,7 +93,7 @@ def _begun(folder: pathlib.Path) -> dict[int, int]:
     """
     found = (re.fullmatch(r'(\d+)-(\d+)', path.name) for path in folder.glob('*-*'))
     pairs = sorted((int(m[1]), int(m[2])) for m in found if m)
-    return dict(json.loads(distributed.firsts(json.dumps(pairs))))
+    return dict(json.loads(distributed.broadcast_str(json.dumps(pairs))))
 
 
 def _joined(traces, parts) -> np.ndarray:
@@ -104,12 +103,12 @@ def _joined(traces, parts) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _curves(job: Job):
+def _curves(job: Session):
     """Where curves are written; None in processes that write nothing."""
-    if not distributed.is_first():
+    if not distributed.is_primary():
         yield None
         return
-    with report.MetricsWriter(job.path) as writer:
+    with metrics_log.MetricsWriter(job.path) as writer:
         yield writer
 
 
@@ -145,7 +144,7 @@ class _Part:
         if restored is not None:
             state, traces = restored
             job.log(f'{stage}: going on after step {int(state.step)}.')
-        with distributed.sigterm_waits():
+        with distributed.defer_sigterm():
 
             def on_chunk(state, traces):
                 progress(int(state.step), traces)
@@ -153,7 +152,7 @@ class _Part:
                     self._writer.traces(stage, traces)
                 saved.save(state, traces)
                 job.watch.lap(stage.partition('/')[0], self._start)
-                distributed.stop_if_asked()
+                distributed.raise_if_preempted()
 
             try:
                 state, self.traces = optimize.run(
@@ -176,12 +175,12 @@ class _Part:
         return job.place.collect(loop, state.variables, len(names))
 
 
-def in_slots(job: Job, tuner: pti.Tuner, prepare, key, rows: int, count: int, keep):
+def in_slots(job: Session, tuner: pti.Tuner, prepare, key, rows: int, count: int, keep):
     """Tunes the first `count` identities, `rows` at a time, and returns the traces."""
     settings, names, start = tuner.settings, job.targets.names[:count], time.perf_counter()
     progress = SlotProgress('tune', len(names), job.log)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(distributed.sigterm_waits())
+        stack.enter_context(distributed.defer_sigterm())
         writer = stack.enter_context(_curves(job))
 
         def finish(one: continuous_batching.Finished):
@@ -197,7 +196,7 @@ def in_slots(job: Job, tuner: pti.Tuner, prepare, key, rows: int, count: int, ke
         def on_chunk(step, seats, traces):
             progress(step, seats, traces)
             job.watch.lap('tune', start)
-            distributed.stop_if_asked()
+            distributed.raise_if_preempted()
 
         return continuous_batching.run(
             tuner.loop,

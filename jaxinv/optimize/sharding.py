@@ -25,7 +25,7 @@ from jaxinv.optimize.sharded_step import AXES, DATA, FSDP, fetch
 
 
 @dataclasses.dataclass(frozen=True)
-class Placement:
+class Sharding:
     """A mesh with the axes `data` and `fsdp`, or None: everything on the default device."""
 
     mesh: Mesh | None = None
@@ -122,7 +122,7 @@ class Placement:
         return jax.tree.map(lambda x: jnp.asarray(fetch(x)), variables)
 
 
-def make(text: str = '', devices=None) -> Placement:
+def make(text: str = '', devices=None) -> Sharding:
     """The placement that config.mesh asks for.
 
     text: '' = all devices of all processes along data; or 'D,F' or 'data=D,fsdp=F', where what is
@@ -142,10 +142,10 @@ def make(text: str = '', devices=None) -> Placement:
             )
         )
     if wanted == 1:
-        return Placement()
+        return Sharding()
     if wanted == len(devices):
-        return Placement(_mesh(sizes, tuple(devices)))
-    return Placement(Mesh(np.array(devices[:wanted]).reshape(sizes), AXES))
+        return Sharding(_mesh(sizes, tuple(devices)))
+    return Sharding(Mesh(np.array(devices[:wanted]).reshape(sizes), AXES))
 
 
 def _mesh(sizes, devices) -> Mesh:

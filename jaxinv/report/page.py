@@ -33,7 +33,7 @@ def render(run: Run) -> str:
 def fill(template: str, content: Mapping[str, Any]) -> str:
     """A page from a template of this package."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader('jaxinv.report', 'report/templates'),
+        loader=jinja2.PackageLoader('jaxinv.report', 'templates'),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

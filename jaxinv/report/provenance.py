@@ -9,13 +9,13 @@ from typing import Any
 
 import jax
 
-from jaxinv.experiments.session import Job
-from jaxinv.optimize.sharding import Placement
+from jaxinv.experiments.session import Session
+from jaxinv.optimize.sharding import Sharding
 from jaxinv.report import schema, writer
 from jaxinv.runtime.progress import duration
 
 
-def of_run(job: Job, **seeds: int) -> dict[str, Any]:
+def of_run(job: Session, **seeds: int) -> dict[str, Any]:
     """What results.Run says of a run, whatever its method; seeds: more than all methods have."""
     config, targets = job.config, job.targets
     return {
@@ -31,7 +31,7 @@ def of_run(job: Job, **seeds: int) -> dict[str, Any]:
     }
 
 
-def generator_of(job: Job) -> dict[str, Any]:
+def generator_of(job: Session) -> dict[str, Any]:
     """Which generator it was."""
     spec, about = job.generator.spec, job.about or {}
     known = {key: about[key] for key in ('kind', 'address', 'sha256') if key in about}
@@ -56,7 +56,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def devices(place: Placement | None = None) -> str:
+def devices(place: Sharding | None = None) -> str:
     """The devices that a run used, or all there are."""
     used = jax.devices()
     if place is not None:
@@ -71,7 +71,7 @@ def peak_memory_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def usage(job: Job) -> str:
+def usage(job: Session) -> str:
     shared = job.config.tune.shared or job.config.tune.num_steps == 0
     where = job.path if shared else job.path / 'generators' / job.targets.names[0]
     return (

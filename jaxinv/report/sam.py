@@ -115,7 +115,7 @@ def threshold_curves(job, regions) -> list[writer.Trace]:
         taus,
         job.generator.spec,
         valid=valid,
-        at_once=job.config.sam.at_once,
+        batch_per_device=job.config.sam.batch_per_device,
     )
     stacked = np.stack(list(regions.maps.values()))  # [spaces, n, h, w]
     errors = np.take_along_axis(stacked[None], found.chosen[:, None], axis=1)[:, 0]

@@ -40,10 +40,9 @@ from jaxinv.report.schema import (
     edit_label,
     metrics,
 )
-from jaxinv.runtime.metrics_log import MetricsWriter
 
 __all__ = [
-    'Drift', 'EditResult', 'MetricsWriter', 'Panel', 'Run', 'Stage', 'Table', 'Trace', 'grid',
+    'Drift', 'EditResult', 'Panel', 'Run', 'Stage', 'Table', 'Trace', 'grid',
     'write',
 ]  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Several processes, as on several machines: who they are, what they agree on, how they end.
 
 Each process runs the same command; jax.distributed brings them together. Everything is computed
-everywhere, on the devices of all; process 0 alone writes and speaks (`is_first`), except for
+everywhere, on the devices of all; process 0 alone writes and speaks (`is_primary`), except for
 checkpoints, of which each process writes what it has.
 
 JAX aborts a process that loses a peer; runtime/supervisor.py turns that into a sentence.
@@ -34,7 +34,7 @@ class Process(NamedTuple):
     index: int | None = None
 
 
-def asked_for(coordinator, count, index, environment=None) -> Process | None:
+def process_from(coordinator, count, index, environment=None) -> Process | None:
     """Which process this is, None if it is the only one.
 
     By the three flags; else by the variables JAXINV_COORDINATOR, JAXINV_NUM_PROCESSES and
@@ -120,24 +120,24 @@ def not_met(where, timeout) -> str:
 # --- What they agree on ---------------------------------------------------------------------------
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     import jax
 
     return _apart is not None or jax.process_index() == 0
 
 
-def several() -> bool:
+def is_multiprocess() -> bool:
     import jax
 
     return _apart is None and jax.process_count() > 1
 
 
-def is_apart() -> bool:
+def is_independent() -> bool:
     return _apart is not None
 
 
 @contextlib.contextmanager
-def apart(stop):
+def independent_processes(stop):
     """Within, each process works as if it were the only one: on its own devices, in folders of its
     own, saying nothing to the others. stop: a file by which one that was told to stop tells all.
     """
@@ -149,9 +149,9 @@ def apart(stop):
         _apart = None
 
 
-def everybodys(value: int) -> list[int]:
+def allgather_int(value: int) -> list[int]:
     """The value that each process has. All must call it."""
-    if not several():
+    if not is_multiprocess():
         return [value]
     import numpy as np
     from jax.experimental import multihost_utils
@@ -159,23 +159,23 @@ def everybodys(value: int) -> list[int]:
     return multihost_utils.process_allgather(np.array([value])).reshape(-1).tolist()
 
 
-def everybodys_bytes(value: bytes) -> list[bytes]:
+def allgather_bytes(value: bytes) -> list[bytes]:
     """The same for bytes. They lie on every device meanwhile."""
-    if not several():
+    if not is_multiprocess():
         return [value]
     import numpy as np
     from jax.experimental import multihost_utils
 
-    lengths = everybodys(len(value))
+    lengths = allgather_int(len(value))
     buffer = np.zeros(1 << max(lengths).bit_length(), np.uint8)  # few sizes, hence few programs
     buffer[: len(value)] = np.frombuffer(value, np.uint8)
     rows = np.asarray(multihost_utils.process_allgather(buffer))
     return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
 
 
-def firsts(text: str) -> str:
+def broadcast_str(text: str) -> str:
     """The text that process 0 has. All must call it."""
-    if not several():
+    if not is_multiprocess():
         return text
     import numpy as np
     from jax.experimental import multihost_utils
@@ -183,25 +183,25 @@ def firsts(text: str) -> str:
     data = np.frombuffer(text.encode(), np.uint8)
     length = int(multihost_utils.broadcast_one_to_all(np.array(len(data))))
     buffer = np.zeros(length, np.uint8)
-    if is_first():
+    if is_primary():
         buffer[:] = data
     return bytes(np.asarray(multihost_utils.broadcast_one_to_all(buffer))).decode()
 
 
 @contextlib.contextmanager
-def entered_by_first(manager):
+def entered_by_primary(manager):
     """A context manager that process 0 alone enters; its value or JaxinvError is everybody's.
 
     The value must be of JSON's types.
     """
     with contextlib.ExitStack() as stack:
         answer = {}
-        if is_first():
+        if is_primary():
             try:
                 answer = {'value': stack.enter_context(manager)}
             except JaxinvError as error:
                 answer = {'error': str(error)}
-        answer = json.loads(firsts(json.dumps(answer)))
+        answer = json.loads(broadcast_str(json.dumps(answer)))
         if 'error' in answer:
             raise JaxinvError(answer['error'])
         yield answer['value']
@@ -210,7 +210,7 @@ def entered_by_first(manager):
 def check_same(record) -> None:
     """Raises JaxinvError on all processes if the record (JSON's types) is not the same on all."""
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).digest()
-    found = everybodys(int.from_bytes(digest[:3]))
+    found = allgather_int(int.from_bytes(digest[:3]))
     others = [str(i) for i, x in enumerate(found) if x != found[0]]
     if others:
         raise JaxinvError(
@@ -221,13 +221,13 @@ def check_same(record) -> None:
 
 def wait_for_all(name: str) -> None:
     """Returns when all processes have come here, however long it takes."""
-    if several():
+    if is_multiprocess():
         from orbax.checkpoint import multihost
 
         multihost.sync_global_processes(name, timeout=7 * 24 * 3600)
 
 
-def part(code: int) -> None:
+def exit_together(code: int) -> None:
     """Ends this process with the exit code if there are others, which may know nothing of it yet.
 
     Where they come to their end too, as they do on a mistake that all have made, all wait for that,
@@ -239,7 +239,7 @@ def part(code: int) -> None:
 
     with contextlib.suppress(Exception):  # there is nobody left
         multihost.sync_global_processes(f'part_{code}', timeout=PARTING)
-        if is_first():
+        if is_primary():
             time.sleep(1)  # with process 0 goes the service, which the others must not miss
     sys.stdout.flush()
     os._exit(code)
@@ -247,13 +247,13 @@ def part(code: int) -> None:
 
 def lost_peer(error: Exception) -> bool:
     """Whether an error of jax's says that another process is gone."""
-    return several() and any(word in str(error).lower() for word in _SIGNS)
+    return is_multiprocess() and any(word in str(error).lower() for word in _SIGNS)
 
 
 _SIGNS = ('gloo', 'connection', 'peer', 'heartbeat', 'unavailable', 'coordination service')
 
 
-def end_without_peers() -> None:
+def abort_without_peers() -> None:
     """Ends this process as jax would a little later; the one that waits says why."""
     sys.stdout.flush()
     os.abort()
@@ -277,14 +277,14 @@ def _on_sigterm(signum, frame):
         raise Preempted
 
 
-def note_sigterm() -> None:
+def handle_sigterm() -> None:
     """From now on SIGTERM raises Preempted; after `initialize`, since jax has a handler too."""
     signal.signal(signal.SIGTERM, _on_sigterm)
 
 
 @contextlib.contextmanager
-def sigterm_waits():
-    """Within, and everywhere in several processes, SIGTERM is only noted, for `stop_if_asked`."""
+def defer_sigterm():
+    """Within, and everywhere in several processes, SIGTERM is only noted, for `raise_if_preempted`."""
     global _waits
     _waits = True
     try:
@@ -293,12 +293,12 @@ def sigterm_waits():
         _waits = False
 
 
-def stop_if_asked() -> None:
+def raise_if_preempted() -> None:
     """Raises Preempted on all processes if SIGTERM came to any; all must call it.
 
     Processes that work apart find out when they call it next.
     """
-    if any(everybodys(int(_asked))):
+    if any(allgather_int(int(_asked))):
         if _apart is not None:
             _apart.touch()
         raise Preempted

@@ -32,7 +32,7 @@ def settings_of(config) -> dict:
 
     settings = without(config.to_dict(), 'mesh', 'remat')
     for name in settings.keys() & {'pivot', 'sam'}:
-        settings[name] = without(settings[name], 'at_once')
+        settings[name] = without(settings[name], 'batch_per_device')
     return settings
 
 
