@@ -287,21 +287,21 @@ def board(folder):
     return sorted(found)
 
 
-def log_steps(writer, steps):
+def log_steps(log, steps):
     for step in steps:
         log.scalars(step, 'tune', {'loss': 1 / (step + 1), 'lpips': np.array([0.5, step])})
 
 
 def test_resumed_log_equals_the_uninterrupted_one(tmp_path):
     with metrics_log.MetricsWriter(tmp_path / 'a', ('x', 'y')) as log:
-        log_steps(writer, range(6))
+        log_steps(log, range(6))
     with metrics_log.MetricsWriter(tmp_path / 'b', ('x', 'y')) as log:
-        log_steps(writer, range(4))
+        log_steps(log, range(4))
     with open(tmp_path / 'b' / 'metrics.jsonl', 'a') as file:
         file.write('{"stage": "tune", "step": 4, "lo')  # killed while writing
     with metrics_log.MetricsWriter(tmp_path / 'b', ('x', 'y')) as log:
-        assert writer.last_step('tune') == 3 and writer.last_step('project') is None
-        log_steps(writer, range(2, 6))  # from an older checkpoint
+        assert log.last_step('tune') == 3 and log.last_step('project') is None
+        log_steps(log, range(2, 6))  # from an older checkpoint
     texts = [(tmp_path / name / 'metrics.jsonl').read_text() for name in 'ab']
     assert texts[0] == texts[1]
     boards = [board(tmp_path / name / 'tensorboard') for name in 'ab']
