@@ -14,7 +14,7 @@ import time
 import numpy as np
 from absl import app, flags
 
-from jaxinv import metrics, pixels, render
+from jaxinv import metrics, pixels, rendering
 from jaxinv.data import images
 from jaxinv.weights import deltas
 from jaxinv.weights.load import load_generator
@@ -42,7 +42,7 @@ def main(argv):
         target = pixels.to_float(
             np.asarray(images.read(run / 'images' / str(name) / 'target.png'))[None]
         )
-        full = render.render(generator, tuned, w[None])
+        full = rendering.render(generator, tuned, w[None])
         near = float(metrics.evaluate(target, full, nets)['lpips_alex'][0])
         for way in ways:
             label = way.save if way.save != 'low_rank' else f'rank {way.rank}'
@@ -50,7 +50,7 @@ def main(argv):
             with tempfile.TemporaryDirectory() as scratch:
                 facts, restored = deltas.write(pathlib.Path(scratch), base, tuned, way)
             seconds = time.perf_counter() - start
-            again = render.render(generator, restored, w[None])
+            again = rendering.render(generator, restored, w[None])
             loss = metrics.evaluate(full, again, nets)
             to_target = float(metrics.evaluate(target, again, nets)['lpips_alex'][0])
             errors = (facts[key] for key in ('largest_error', 'rms_error', 'rms_moved'))

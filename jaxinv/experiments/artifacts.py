@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinv import metrics, pixels, render
+from jaxinv import metrics, pixels, rendering
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import OPTIONS
 from jaxinv.inversion import sam, sam_prior
@@ -51,7 +51,7 @@ class Writer:
             return {}
         nets, pivot = self._job.nets, self._pivots[i : i + 1]
         found, restored = deltas.write(folder, self._base, weights, self.settings)
-        full, again = (render.render(self._job.generator, w, pivot) for w in (weights, restored))
+        full, again = (rendering.render(self._job.generator, w, pivot) for w in (weights, restored))
         target = pixels.to_float(self._job.targets.images_uint8[i : i + 1])
         compared = metrics.evaluate(full, again, nets)
         to_target = {

@@ -6,7 +6,7 @@ import numpy as np
 from jaxinv import faces, latents, metrics, pixels, report
 from jaxinv.experiments.session import Session, with_classes
 from jaxinv.faces import attributes
-from jaxinv.render import render
+from jaxinv.rendering import render
 
 
 def measure_stage(job: Session, name: str, rendered) -> report.Stage:

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxinv import data, faces, metrics, pixels, report
 from jaxinv import edits as edits_lib
-from jaxinv import render as rendering
+from jaxinv import rendering
 from jaxinv.experiments import artifacts, evaluate
 from jaxinv.experiments.sam_stages import Inverted, search
 from jaxinv.experiments.session import Session
