@@ -9,6 +9,7 @@ import pytest
 import safetensors.numpy
 
 from jaxinv import edits
+from jaxinv.edits import directions as direction_files
 
 NUM_WS, W_DIM = 6, 8
 
@@ -19,7 +20,7 @@ def directions(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     arrays = {name: rng.normal(size=(1, W_DIM)).astype('f4') for name in ('smile', 'age', 'pc0')}
     np.savez(tmp_path / 'ffhq.npz', **arrays)
-    monkeypatch.setattr(edits, 'DIRECTIONS', tmp_path)
+    monkeypatch.setattr(direction_files, 'DIRECTIONS', tmp_path)
     return arrays
 
 
@@ -69,6 +70,43 @@ def test_layer_range_promotes_to_w_plus_and_moves_only_those_rows(directions, w)
     assert edit.name == 'pc0[1:3]=2'
 
 
+def ganspace(w, mean, component, deviation, start, stop, strength):
+    """GANSpace as in PTI's code, row by row: the coordinate, in deviations, becomes `strength`."""
+    edited = np.array(w, np.float64)
+    for own in edited:
+        coordinate = (own[0] - mean) @ component / deviation
+        for row in range(start, stop):
+            own[row] += (strength - coordinate) * deviation * component
+    return edited
+
+
+def test_colon_equals_sets_the_coordinate_as_ganspace_in_ptis_code(tmp_path, directions):
+    rng = np.random.default_rng(3)
+    mean, component = rng.normal(size=(2, W_DIM)).astype('f4')
+    component /= np.linalg.norm(component)
+    np.save(tmp_path / 'smile.npy', 1.7 * component)
+    plus = rng.normal(size=(3, NUM_WS, W_DIM)).astype('f4')
+    (edit,) = edits.parse([f'{tmp_path}/smile.npy[1:4]:=-6'], mean=mean)
+    expected = ganspace(plus, mean, component, 1.7, 1, 4, -6)
+    np.testing.assert_allclose(edits.apply(plus, edit, NUM_WS), expected, rtol=1e-5, atol=1e-5)
+    assert (edit.name, edit.parts) == ('smile[1:4]:=-6', (('smile[1:4]:', -6.0),))
+
+
+def test_set_coordinate_is_that_of_the_result_and_setting_it_twice_changes_nothing(directions, w):
+    mean, d = np.full(W_DIM, 0.3, 'f4'), directions['pc0'][0]
+    (edit,) = edits.parse(['pc0:=2'], mean=mean)
+    moved = np.asarray(edits.apply(w, edit, NUM_WS))
+    np.testing.assert_allclose((moved[:, 0] - mean) @ d / (d @ d), 2, rtol=1e-5)
+    np.testing.assert_allclose(edits.apply(moved, edit, NUM_WS), moved, atol=1e-5)
+
+
+@pytest.mark.parametrize('spec', ['smile=2', 'pc0[1:3]=2', 'smile:=1', 'smile=2,pc0[2:]:=1,age=1'])
+def test_difference_is_what_apply_adds(directions, w, spec):
+    (edit,) = edits.parse([spec], mean=np.ones(W_DIM))
+    added = np.asarray(edits.apply(w, edit, NUM_WS)) - w
+    np.testing.assert_allclose(edits.difference(w, edit, NUM_WS), added, atol=1e-5)
+
+
 def test_one_row_direction_keeps_rows_of_w_and_of_w_plus(directions, w):
     (edit,) = edits.parse(['smile=1'])
     assert edits.apply(w, edit, NUM_WS).shape == w.shape
@@ -116,7 +154,6 @@ def torch_file(path, global_name, storage):
 
 
 def test_torch_file_loads_without_torch_and_without_executing(tmp_path):
-    pytest.importorskip('converters.safe_pickle')
     values = np.arange(W_DIM, dtype='f4')
     torch_file(tmp_path / 'dir.pt', ('torch._utils', '_rebuild_tensor_v2'), values)
     np.testing.assert_array_equal(edits.load_direction(tmp_path / 'dir.pt'), values[None])
@@ -150,6 +187,8 @@ def test_hostile_files_are_refused_in_one_sentence(tmp_path):
         ('smile=1e999', 'not finite'),
         ('smile=1/2,age=3', 'not a sequence'),
         ('nowhere.npy=1', 'no file'),
+        ('smile:=1', 'mean of W'),
+        ('class:3:=1', 'write class:3=1'),
     ],
 )
 def test_mistakes_say_what_exists(directions, spec, message):

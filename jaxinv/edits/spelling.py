@@ -1,0 +1,134 @@
+"""Edits from their spelling; see jaxinv/edits/__init__.py for examples."""
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from jaxinv.edits.directions import SUFFIXES, EditError, available, load_direction, split_key
+from jaxinv.edits.edit import Direction, Edit, name_of
+
+_STEP = re.compile(
+    r"""\s*(?P<source>[^\s].*?)\s*
+    (?:\[\s*(?P<start>\d*)\s*:\s*(?P<stop>\d*)\s*\])?
+    \s*(?P<how>:?=)\s*(?P<strengths>[-+\d.eE/\s]+?)\s*(?:,|$)""",
+    re.VERBOSE,
+)
+
+
+def parse(specs: str | Iterable[str], space: str = 'ffhq', classes=None, mean=None) -> list[Edit]:
+    """Edits from their spelling; one string may hold several, separated by semicolons.
+
+    space: whose packaged directions the names are. classes: the embeddings [n, e] of a
+    class-conditional generator, for edits of the class. mean: of W, [w_dim], for edits with `:=`.
+
+    Raises EditError for a spelling, name or file that cannot be used.
+    """
+    if isinstance(specs, str):
+        specs = specs.split(';')
+    mean = None if mean is None else np.asarray(mean, np.float32)
+    arrays: dict[str, np.ndarray] = {}  # each source is read once
+    edits: dict[str, Edit] = {}
+    for spec in specs:
+        if not str(spec).strip():
+            continue
+        for edit in _parse_one(str(spec), space, arrays, classes, mean):
+            edits.setdefault(edit.name, edit)
+    return list(edits.values())
+
+
+def with_steps(edits: Iterable[Edit]) -> list[Edit]:
+    """The edits, and before each sequence the shorter ones that lead to it (requested=False)."""
+    edits = list(edits)
+    known = {edit.name for edit in edits}
+    result = []
+    for edit in edits:
+        for n in range(1, len(edit.steps)):
+            part = Edit(_name(edit.steps[:n]), edit.steps[:n], requested=False)
+            if part.name not in known:
+                known.add(part.name)
+                result.append(part)
+        result.append(edit)
+    return result
+
+
+def _parse_one(spec: str, space: str, arrays: dict, classes, mean) -> list[Edit]:
+    steps, end = [], 0
+    for match in _STEP.finditer(spec):
+        if match.start() != end:
+            break
+        end = match.end()
+        steps.append(match)
+    if not steps or end != len(spec):
+        raise EditError(
+            f'{spec!r} is not an edit; write NAME=STRENGTH, for example smile=2, age=-4/4 or '
+            f'yaw=3,smile=-2 (a sequence). Directions: {", ".join(available(space)) or "none"}.'
+        )
+    alternatives: list[list[tuple[Direction, float]]] = []
+    for match in steps:
+        direction = _direction(match, space, arrays, classes, mean)
+        strengths = [_number(text, spec) for text in match['strengths'].split('/')]
+        alternatives.append([(direction, strength) for strength in strengths])
+    if len(alternatives) == 1:
+        sequences = [(step,) for step in alternatives[0]]
+    elif all(len(steps) == 1 for steps in alternatives):
+        sequences = [tuple(steps[0] for steps in alternatives)]
+    else:
+        raise EditError(f'{spec!r}: several strengths (a/b) are for one direction, not a sequence')
+    return [Edit(_name(sequence), sequence) for sequence in sequences]
+
+
+def _direction(match: re.Match, space: str, arrays: dict, classes, mean) -> Direction:
+    source, sets = match['source'], match['how'] == ':='
+    is_class = source.startswith('class:')
+    if sets and is_class:
+        raise EditError(
+            f'{source}:= sets a coordinate, which a class does not have; write {source}=1 for the '
+            'class itself'
+        )
+    if sets and mean is None:
+        raise EditError(f'{source}:= needs the mean of W, which parse was not given')
+    if source not in arrays:
+        arrays[source] = _class(source, classes) if is_class else load_direction(source, space)
+    rows = None
+    if match['start'] is not None:
+        rows = tuple(int(match[g]) if match[g] else None for g in ('start', 'stop'))
+    array, name = arrays[source], _source_name(source)
+    if sets and not array[0].any():
+        raise EditError(f'{source}:= needs a direction whose first row is not 0')
+    return Direction(name, array, rows, is_class, mean if sets else None)
+
+
+def _number(text: str, spec: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise EditError(f'{text.strip()!r} in {spec!r} is not a strength; write a number') from None
+    if not np.isfinite(value):
+        raise EditError(f'strength {text.strip()} in {spec!r} is not finite')
+    return value
+
+
+def _source_name(source: str) -> str:
+    path, key = split_key(source)
+    if path.suffix.lower() not in SUFFIXES:
+        return source
+    return f'{path.stem}:{key}' if key else path.stem
+
+
+def _name(steps: Iterable[tuple[Direction, float]]) -> str:
+    texts = (f'{name_of(d)}{":=" if d.mean is not None else "="}{s:g}' for d, s in steps)
+    return ','.join(texts)
+
+
+def _class(source: str, classes) -> np.ndarray:
+    """The embedding [1, e] of 'class:NUMBER'."""
+    number = source.removeprefix('class:').strip()
+    if classes is None:
+        raise EditError(f'{source} is a class, and the generator has no embeddings of classes')
+    if not number.isdecimal() or int(number) >= len(classes):
+        raise EditError(
+            f'{source} is none of the classes of this generator, class:0 ... class:'
+            f'{len(classes) - 1}'
+        )
+    return np.asarray(classes[int(number)], np.float32)[None]
