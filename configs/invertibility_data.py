@@ -10,28 +10,11 @@ To share the work: the same command with --config.shares=N and --config.share=0 
 a --workdir of its own; train with all of them, separated by commas.
 """
 
-import ml_collections
-
 from jaxinv import defaults
 
 
 def get_config(arg=''):
-    config = ml_collections.ConfigDict()
-    config.task = 'invertibility_data'
-    config.seed = 0
-    config.generator = 'mobile_stylegan_ffhq'
-    config.resolution = 512
-    config.lpips = 'auto'
-    config.spaces = ()  # () = all of W+, F4, F6, F8, F10 that the generator has
-    config.images = ''  # a folder of real pictures, 'demo', or '' = none
-    config.aligned = False  # True = they are FFHQ crops already
-    config.samples = dict(num=1000, truncation_psi=0.9)  # generated pictures; psi 1 = off
-    config.share, config.shares = 0, 1
-    config.batch_per_device = 2  # pictures in a program, times the number of spaces
-
-    # The single-space inversions, see sam.Settings; the released code takes 1001 steps.
-    config.sam = dict(num_steps=300, learning_rate=0.05, loss_size=256, chunk_steps=20)
-    config.prior = dict(num_samples=10_000, seed=123)
+    config = defaults.get_config('invertibility_data')
     return defaults.variant(config, arg, {'compact': _compact, 'quicktest': _quicktest})
 
 

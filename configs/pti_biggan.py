@@ -10,17 +10,16 @@ The locality regulariser keeps what the generator makes of other codes of the pi
 """
 
 from jaxinv import defaults
+from jaxinv.configs import _biggan, _pti, _tiny
 
 
 def get_config(arg=''):
-    config = defaults.get_config()
-    defaults.use_biggan(config)
+    config = defaults.get_config('invert')
+    _pti.quick(config)
+    _biggan.biggan(config)
     config.pivot.space = 'w_plus'
-    config.pivot.num_steps = 100
-    config.tune.num_steps = 80
-    return defaults.variant(config, arg, {'paper': _paper, 'test': defaults.use_tiny_biggan})
+    return defaults.variant(config, arg, {'paper': _paper, 'test': _tiny.biggan})
 
 
 def _paper(config):
-    config.pivot.num_steps = 450
-    config.tune.num_steps = 350
+    defaults.reset(config, 'pivot.num_steps', 'tune.num_steps')

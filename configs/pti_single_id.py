@@ -9,26 +9,27 @@ since the paper mentions no threshold. Generators are saved under generators/NAM
 """
 
 from jaxinv import defaults
+from jaxinv.configs import _pti, _tiny
+
+STOP_LPIPS = 0.06  # of PTI's code
 
 
 def get_config(arg=''):
-    config = defaults.get_config()
+    config = defaults.get_config('invert')
     config.tune.shared = False
-    config.tune.stop_lpips = 0.06
-    config.pivot.num_steps = 100
-    config.pivot.learning_rate = 0.1
-    config.tune.num_steps = 80
-    variants = {'paper': _paper, 'official': _official, 'test': defaults.use_tiny_generator}
-    return defaults.variant(config, arg, variants)
+    _pti.quick(config)
+    config.tune.stop_lpips = STOP_LPIPS
+    return defaults.variant(config, arg, VARIANTS)
 
 
 def _paper(config):
-    config.pivot.num_steps = 450
-    config.pivot.learning_rate = 5e-3
-    config.tune.num_steps = 350
+    _pti.paper(config)
     config.tune.stop_lpips = None
 
 
 def _official(config):
-    defaults.use_official_code(config)
-    config.tune.stop_lpips = 0.06
+    _pti.official(config)
+    config.tune.stop_lpips = STOP_LPIPS
+
+
+VARIANTS = {'paper': _paper, 'official': _official, 'test': _tiny.generator}

@@ -15,22 +15,20 @@ default budget is for two CPU cores. docs/sam.md says more.
 """
 
 from jaxinv import defaults
-from jaxinv import defaults as sam_defaults
+from jaxinv.configs import _sam, _tiny
 
 METHODS = ('w', 'w_plus', 'gaussian_prior', 'f4', 'f6', 'f8', 'f10', 'sam', 'pti', 'pti_sam')
 FACE = ('face', 'eyes', 'brows', 'nose', 'mouth')
 
 
 def get_config(arg=''):
-    return sam_defaults.finish(defaults.sam_config(), arg, VARIANTS)
+    return defaults.variant(_sam.get_config(), arg, VARIANTS)
 
 
 def _official(config):
-    sam_defaults.paper(config)
-    config.sam.learning_rate = config.invertibility.learning_rate = 0.05
+    _sam.paper(config)
     config.sam.spread, config.sam.spread_weight = 'norm', 1e-3
     config.sam.offsets, config.sam.offsets_weight = 'mean', 5.0
-    config.sam.prior_weight = 1e-8
     config.sam.clamp = True
     config.sam.noise = 'random'
     config.prior.num_samples = 5000
@@ -45,14 +43,13 @@ def _class_map(config):
 
 
 def _test(config):
-    """A random tiny generator and a few steps of each kind, for the tests only."""
-    defaults.use_tiny_generator(config)
-    sam_defaults.few_steps(config)
+    _tiny.generator(config)
+    _tiny.sam_steps(config)
 
 
-VARIANTS = sam_defaults.VARIANTS | {
+VARIANTS = _sam.VARIANTS | {
     'official': _official,
     'class_map': _class_map,
     'test': _test,
-    **{name: sam_defaults.method(name) for name in METHODS},
+    **{name: _sam.method(name) for name in METHODS},
 }

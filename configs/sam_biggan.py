@@ -12,7 +12,7 @@ pti_sam. Ablations: no_offset_penalty, no_refinement, lpips_alex; sweep runs eve
 """
 
 from jaxinv import defaults
-from jaxinv import defaults as sam_defaults
+from jaxinv.configs import _biggan, _sam, _tiny
 
 METHODS = {
     'z': 'w', 'z_plus': 'w_plus', 'f2': 'f2', 'f4': 'f4', 'sam': 'sam', 'pti': 'pti',
@@ -21,23 +21,22 @@ METHODS = {
 
 
 def get_config(arg=''):
-    config = defaults.sam_config()
-    defaults.use_biggan(config)
+    config = _sam.get_config()
+    _biggan.biggan(config)
     # lambda_Z of both terms of equation 9 and lambda_F of equation 10: docs/biggan.md says why.
     config.sam.prior_weight = 1e-5
     config.sam.spread_weight = 1e-5
     config.sam.offsets_weight = 1e-6
     config.prior.epsilon = 0.0  # z's covariance is a multiple of the identity and needs no floor
-    return sam_defaults.finish(config, arg, VARIANTS)
+    return defaults.variant(config, arg, VARIANTS)
 
 
 def _test(config):
-    """A random tiny generator and a few steps of each kind, for the tests only."""
-    defaults.use_tiny_biggan(config)
-    sam_defaults.few_steps(config)
+    _tiny.biggan(config)
+    _tiny.sam_steps(config)
 
 
-VARIANTS = sam_defaults.VARIANTS | {
+VARIANTS = _sam.VARIANTS | {
     'test': _test,
-    **{name: sam_defaults.method(method) for name, method in METHODS.items()},
+    **{name: _sam.method(method) for name, method in METHODS.items()},
 }

@@ -25,6 +25,7 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from jaxinv import defaults, settings
 from jaxinv.errors import JaxinvError
 from jaxinv.io import cache_dir
 from jaxinv.runtime import distributed, malloc, supervisor
@@ -91,7 +92,7 @@ def resolve_config(value: str) -> str:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser after config names have become paths; also takes the form `--config NAME`."""
-    argv = list(argv)
+    argv = [_current_key(arg) for arg in argv]
     for i, arg in enumerate(argv):
         match = re.fullmatch(r'--?config(?:=(.*))?', arg)
         if match and (match.group(1) is not None or i + 1 < len(argv)):
@@ -117,14 +118,24 @@ def parse_flags(argv: list[str]) -> list[str]:
     return rest
 
 
+def _current_key(arg: str) -> str:
+    """An argument with the key's present name if it has an earlier one; says so."""
+    match = re.fullmatch(r'--?config\.([\w.]+)(=.*)?', arg, re.DOTALL)
+    key = settings.RENAMED.get(match[1]) if match else None
+    if key is None:
+        return arg
+    print(f'config.{match[1]} is now config.{key}; taken as that.', file=sys.stderr, flush=True)
+    return f'--config.{key}{match[2] or ""}'
+
+
 def print_help() -> None:
     print(__doc__)
     print(flags.FLAGS.module_help(sys.modules[__name__]))
-    if flags.FLAGS['config'].value is not None:
-        print(f'\nKeys of this config, with their values:\n\n{flags.FLAGS["config"].value}')
-    print(
-        '\nKeys are explained in jaxinv/defaults.py; --config=NAME --help lists those of a config.'
-    )
+    config = flags.FLAGS['config'].value
+    if config is None:
+        print('\n--config=NAME --help explains the keys of a config.')
+    else:
+        print(f'\nKeys of this config, with their values:\n\n{defaults.explain(config)}')
 
 
 def main(argv: list[str]) -> None:
@@ -145,8 +156,8 @@ def main(argv: list[str]) -> None:
         _or_exit(distributed.initialize, process, _TIMEOUT.value, _HEARTBEAT.value)
     distributed.handle_sigterm()
     task = importlib.import_module(TASKS[config.task])
-    settings = workdirs.settings_of(config)
-    path = pathlib.Path(_WORKDIR.value or workdirs.default_path(_NAME.value, settings))
+    record = settings.record_of(config)
+    path = pathlib.Path(_WORKDIR.value or workdirs.default_path(_NAME.value, record))
     log = print if distributed.is_primary() else silent
     log(f'Work folder: {path}', flush=True)
     try:

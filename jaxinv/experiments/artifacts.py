@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinv import metrics, pixels, rendering
+from jaxinv import settings as settings_lib
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import OPTIONS
 from jaxinv.inversion import sam, sam_prior
+from jaxinv.io import atomic_path
 from jaxinv.report import schema
 from jaxinv.report import tables as tables_lib
 from jaxinv.runtime import manifest
@@ -21,11 +23,8 @@ from jaxinv.weights.load import save_generator
 
 
 def save_pivots(job, pivots) -> None:
-    np.savez(job.path / 'pivots.npz', names=np.array(job.targets.names), w=np.asarray(pivots))
-
-
-def saving_of(config) -> deltas.Settings:
-    return deltas.Settings(config.tune.save, config.tune.rank)
+    with atomic_path(job.path / 'pivots.npz') as scratch:
+        np.savez(scratch, names=np.array(list(job.targets.names)), w=np.asarray(pivots))
 
 
 class Writer:
@@ -33,7 +32,7 @@ class Writer:
 
     def __init__(self, job, pivots):
         self._job, self._pivots = job, pivots
-        self.settings = saving_of(job.config)
+        self.settings = settings_lib.of(job.config, settings_lib.Tuning)
         self._base = None  # of deltas
         if self.settings.save != 'full':
             config, arguments = job.config, dict(job.generator.spec.arguments)
@@ -120,7 +119,8 @@ def save_codes(folder: pathlib.Path, names, codes: sam.Codes, masks) -> None:
     for space, offset in codes.offsets.items():
         arrays[f'offsets/{space}'] = np.asarray(offset)
         arrays[f'masks/{space}'] = np.asarray(masks[space])
-    np.savez(folder / CODES, **arrays)
+    with atomic_path(folder / CODES) as scratch:
+        np.savez(scratch, **arrays)
 
 
 def load_codes(source) -> tuple[sam.Codes, dict]:
@@ -138,16 +138,17 @@ def load_codes(source) -> tuple[sam.Codes, dict]:
         return sam.Codes(jnp.asarray(arrays['w_plus']), groups['offsets']), groups['masks']
 
 
-def prior_of(generator, weights, settings: sam_prior.Settings, source='') -> sam_prior.Prior:
+def prior_of(generator, weights, settings: settings_lib.Prior, source='') -> sam_prior.Prior:
     """The generator's prior: as kept with it in the folder `source`, or else computed."""
     kept = pathlib.Path(str(source)) / PRIOR
     if kept.is_file():
         with np.load(kept, allow_pickle=False) as arrays:
-            if str(arrays['settings']) == str(tuple(settings)):
+            if str(arrays['settings']) == str(settings):
                 return sam_prior.Prior(*(jnp.asarray(arrays[f]) for f in sam_prior.Prior._fields))
     return sam_prior.statistics(generator, weights, settings)
 
 
-def save_prior(folder: pathlib.Path, prior: sam_prior.Prior, settings: sam_prior.Settings) -> None:
+def save_prior(folder: pathlib.Path, prior: sam_prior.Prior, settings: settings_lib.Prior) -> None:
     arrays = {name: np.asarray(value) for name, value in prior._asdict().items()}
-    np.savez(folder / PRIOR, settings=np.array(str(tuple(settings))), **arrays)
+    with atomic_path(folder / PRIOR) as scratch:
+        np.savez(scratch, settings=np.array(str(settings)), **arrays)

@@ -23,10 +23,9 @@ from collections.abc import Callable
 
 import jax
 
-from jaxinv import data, generators
+from jaxinv import data, generators, settings
 from jaxinv.data import discover
-from jaxinv.data.prefetch import ahead
-from jaxinv.errors import JaxinvError
+from jaxinv.data.prefetch import map_ahead
 from jaxinv.experiments import bulk_group, session
 from jaxinv.inversion import classes
 from jaxinv.optimize import sharding
@@ -39,23 +38,6 @@ from jaxinv.runtime.progress import Stopwatch
 STOP = '.stop'  # a file: some process was told to stop
 
 
-def check(config, shares_a_generator: bool) -> None:
-    """Raises JaxinvError for config.group that cannot be."""
-    if config.group < 0:
-        raise JaxinvError(f'group is {config.group}; it must be at least 0, which is no groups.')
-    if config.group and shares_a_generator:
-        raise JaxinvError(
-            f'group={config.group} takes pictures in groups that know nothing of each other, and '
-            'one generator for all of them needs every picture in every step; use pti_single_id '
-            '(tune.shared=False), or group=0.'
-        )
-    if config.group and config.data.faces != 'largest':
-        raise JaxinvError(
-            f'data.faces is {config.data.faces!r}; with group, which counts pictures, it can be '
-            "'largest'."
-        )
-
-
 def run(config, path, opened, invert: Callable, title: str, overwrite, start, log) -> None:
     """Inverts what config.data asks for, config.group at a time.
 
@@ -64,14 +46,14 @@ def run(config, path, opened, invert: Callable, title: str, overwrite, start, lo
     perf_counter's seconds.
     """
     generator, weights, about = opened
-    place = sharding.make(config.mesh, jax.local_devices())
+    mesh = sharding.make(config.mesh, jax.local_devices())
     found, asked = data.find_for(config.data)
     way = data.align_options(config.data, generator.spec, log)
     nets = session.load_nets(config)
     if classes.in_w(generator.spec):  # any one of its classes, so that all groups have the same
         opened = generators.with_label(generator, config.label or 0), weights, about
-    base = session.make(config, path, opened, None, nets, place, Stopwatch(None), log)
-    record = {'config': workdirs.settings_of(config)}
+    base = session.make(config, path, opened, None, nets, mesh, Stopwatch(None), log)
+    record = {'config': settings.record_of(config)}
     if 'sha256' in about:
         record['generator'] = about['sha256']
     distributed.check_same(record)
@@ -82,7 +64,7 @@ def run(config, path, opened, invert: Callable, title: str, overwrite, start, lo
             return
         index, count = jax.process_index(), jax.process_count()
         shared = f', shared out over {count} processes' if count > 1 else ''
-        log(f'{len(numbers)} groups of {config.group} to do{shared}, each on {place}.', flush=True)
+        log(f'{len(numbers)} groups of {config.group} to do{shared}, each on {mesh}.', flush=True)
         manifest = Manifest(path / (f'manifest.{index}.jsonl' if index else FILE))
         manifest.records = Manifest(path / FILE).records | manifest.records
         sources = {str(file): file for _, file in found.files}
@@ -95,7 +77,7 @@ def run(config, path, opened, invert: Callable, title: str, overwrite, start, lo
 
         preempted = False
         try:
-            with contextlib.closing(ahead(read, numbers[index::count])) as arriving:
+            with contextlib.closing(map_ahead(read, numbers[index::count])) as arriving:
                 with distributed.independent_processes(path / STOP):
                     for group in arriving:
                         bulk_group.Group(base, manifest, choose, group).work(invert)
@@ -118,7 +100,7 @@ def run(config, path, opened, invert: Callable, title: str, overwrite, start, lo
 
 
 @contextlib.contextmanager
-def _planned(path, record, overwrite, found: discover.Found, asked: str, size: int):
+def _planned(path, record, overwrite, found: discover.Listing, asked: str, size: int):
     """Owns the work folder and yields the numbers of its unfinished groups, new ones made of what
     is in none yet; None if the run is finished and nothing came since."""
     with workdirs.claim(path, record, overwrite) as finished:
@@ -186,7 +168,7 @@ def _read(
     return bulk_group.Read(number, rows, skipped)
 
 
-def _joined(path: pathlib.Path, found: discover.Found) -> Manifest:
+def _joined(path: pathlib.Path, found: discover.Listing) -> Manifest:
     """The manifest with the lines of all processes, in the order of the pictures."""
     manifest = Manifest(path / FILE)
     others = sorted(path.glob('manifest.*.jsonl'))

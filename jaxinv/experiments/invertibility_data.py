@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxinv import data, latents, pixels
+from jaxinv import data, latents, pixels, settings
 from jaxinv.data import images, occluders
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import invertibility, sam, sam_prior
-from jaxinv.io import write_atomically
+from jaxinv.io import atomic_path, write_atomically
 from jaxinv.report import grid
 from jaxinv.runtime import workdir
 from jaxinv.runtime.progress import Progress
@@ -62,27 +62,14 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
 
 def check(config) -> None:
     """Raises JaxinvError for settings that cannot be used."""
-    if config.samples.num < 0 or (config.samples.num == 0 and not config.images):
-        raise JaxinvError(
-            f'samples.num is {config.samples.num} and images is {config.images!r}; '
-            'there is nothing to measure.'
-        )
-    if not 0 <= config.share < config.shares:
-        raise JaxinvError(
-            f'share is {config.share} of {config.shares}; shares count from 0 to one less.'
-        )
-    if config.batch_per_device < 1:
-        raise JaxinvError(f'batch_per_device is {config.batch_per_device}; it must be at least 1.')
-    sam.check(sam.Settings(**config.sam.to_dict()))
+    settings.check(config)
 
 
 def make_plan(config, generator, weights) -> tuple[Plan, list[str]]:
     """This share's pictures, and the hashes of the files that real ones come from."""
     names, kinds, real, sources = [], [], np.zeros((0,)), []
     if config.images:
-        targets = data.load_targets(
-            config.images, generator.spec.resolution, aligned=config.aligned
-        )
+        targets = data.load_images(config.images, generator, aligned=config.aligned)
         real, sources = targets.images_uint8, [s['sha256'] for s in targets.sources]
         names += targets.names
         kinds += ['real'] * len(real)
@@ -113,9 +100,9 @@ def measure_all(config, generator, weights, spaces, plan: Plan, path, log) -> No
     """Writes the items that are not there yet, `batch_per_device` pictures in a program."""
     folder = path / ITEMS
     folder.mkdir(exist_ok=True)
-    settings = sam.Settings(**config.sam.to_dict())
-    nets = {net: load_lpips(net, config.lpips) for net in {'vgg', settings.lpips_net}}
-    prior = sam_prior.statistics(generator, weights, sam_prior.Settings(**config.prior.to_dict()))
+    search = settings.of(config, settings.Search)
+    nets = {net: load_lpips(net, config.lpips) for net in {'vgg', search.lpips_net}}
+    prior = sam_prior.statistics(generator, weights, settings.of(config, settings.Prior))
     progress = Progress('measure', len(plan.names), log)
     for start in range(0, len(plan.names), config.batch_per_device):
         names = plan.names[start : start + config.batch_per_device]
@@ -134,7 +121,7 @@ def measure_all(config, generator, weights, spaces, plan: Plan, path, log) -> No
             weights['buffers']['w_avg'][None, None],
             latents.identity_ids(padded),
             prior,
-            settings,
+            search,
             spaces=spaces,
             key=jax.random.key(config.seed),
         )
@@ -147,10 +134,8 @@ def measure_all(config, generator, weights, spaces, plan: Plan, path, log) -> No
 
 def write_item(file: pathlib.Path, image_uint8, maps) -> None:
     """One picture and its maps; whole or not at all."""
-    partial = file.with_suffix('.partial')
-    with open(partial, 'wb') as out:
-        np.savez_compressed(out, image_uint8=image_uint8, maps=maps.astype(np.float16))
-    partial.replace(file)
+    with atomic_path(file) as scratch:
+        np.savez_compressed(scratch, image_uint8=image_uint8, maps=maps.astype(np.float16))
 
 
 def write_manifest(config, generator, spaces, plan: Plan, path) -> dict:

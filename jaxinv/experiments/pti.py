@@ -1,174 +1,175 @@
 """The main path, top to bottom: photographs -> pivots -> tuned generator -> edits -> report."""
 
+import dataclasses
 import functools
 import pathlib
 import time
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from jaxinv import edits as edits_lib
-from jaxinv import faces, latents, pixels, report
-from jaxinv.experiments import artifacts, bulk, bulk_group, evaluate, session
+from jaxinv import faces, latents, pixels, report, settings
+from jaxinv.experiments import artifacts, bulk, bulk_group, evaluate
+from jaxinv.experiments import session as sessions
 from jaxinv.experiments.session import Session
-from jaxinv.inversion import project, pti
-from jaxinv.optimize import continuous_batching, runner
-from jaxinv.render import render
+from jaxinv.generators import checks
+from jaxinv.inversion import code_files
+from jaxinv.inversion import tune as inversion_tune
+from jaxinv.inversion.project import project
+from jaxinv.optimize.continuous_batching import Finished
+from jaxinv.rendering import render
 from jaxinv.report import provenance
 from jaxinv.report import tables as tables_lib
 from jaxinv.runtime import distributed
-from jaxinv.weights import deltas
 from jaxinv.weights.load import save_generator
 
 
 def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> None:
-    """Runs one experiment into the folder `path`, or goes on with it. See jaxinv/defaults.py."""
+    """Runs --config=pti_single_id, pti_multi_id or pti_biggan in the folder `path`, or resumes it.
+
+    Raises JaxinvError for settings, files or pictures that cannot be used.
+    """
     start = time.perf_counter()
-    # Spelling mistakes must not cost ten minutes: everything named is looked up first.
-    projection, tuning = session.settings_of(config)
-    project.check(projection)
-    pti.check(tuning)
-    deltas.check(artifacts.saving_of(config), tuning.shared)
-    continuous_batching.check(config.tune.slots, tuning.shared)
-    bulk.check(config, tuning.shared and tuning.num_steps > 0)
-    generator, weights, about = session.open_generator(config, log)
-    edits = edits_lib.with_steps(session.parse_edits(config.edits, generator, weights, log))
+    # Everything that is named is looked up before anything is computed.
+    settings.check(config)
+    generator, weights, about = sessions.open_generator(config, log)
+    edits = edits_lib.with_steps(sessions.parse_edits(config.edits, generator, weights, log))
     opened = generator, weights, about
     if config.group:
         invert = functools.partial(invert_group, edits=edits)
         bulk.run(config, path, opened, invert, title(config), overwrite, start, log)
         return
-    with session.begin(config, path, opened, overwrite, start, log) as job:
-        if job is None:
+    with sessions.begin(config, path, opened, overwrite, start, log) as session:
+        if session is None:
             return
-        pivots, projected = find_pivots(job)
-        per_identity, tuned = tune(job, pivots)
+        pivots, projected = find_pivots(session)
+        per_identity, tuned = tune(session, pivots)
         if not distributed.is_primary():
             return
-        tables = save(job, pivots, per_identity)
-        result = score(job, pivots, per_identity, edits)
-        result.tables = tables_lib.class_tables(result.names, job.classes) + tables
-        traces = [('project', projected), ('tune', tuned)]
+        tables = save(session, pivots, per_identity)
+        result = score(session, pivots, per_identity, edits)
+        result.tables = tables_lib.class_tables(result.names, session.classes) + tables
         result.traces = [
-            report.Trace(stage, name, rows) for stage, t in traces for name, rows in t.items()
+            report.Trace(stage, name, rows)
+            for stage, traces in (('project', projected), ('tune', tuned))
+            for name, rows in traces.items()
         ]
-        result.seconds = job.watch.seconds
+        result.seconds = session.stopwatch.seconds
         report.write(path, result)
     log(provenance.summary(result, path))
 
 
-def invert_group(group: bulk_group.Group, edits) -> None:
-    """The same for a group of many, each finished as its generator is (experiments/bulk.py)."""
-    job, config = group.job, group.job.config.tune
-    pivots, _ = find_pivots(job)
-    writer = artifacts.Writer(job, pivots)
-    stages = ('project',) if config.slots else ('project', 'tune')
+def find_pivots(session: Session) -> tuple[np.ndarray, dict]:
+    """(pivots [n, 1 or num_ws, w_dim], their history {metric: [steps, n]}): found, or given."""
+    given = given_pivots(session)
+    if given is not None:
+        return given, {}
+    pivots = project(
+        session.generator,
+        session.weights,
+        session.targets,
+        settings=session.settings.pivot,
+        embeddings=session.embeddings,
+        **session.shared_arguments,
+    )
+    return pivots.w, pivots.history
 
-    def keep(i, weights, facts, error=None):
-        if error is not None:
-            group.fail(i, str(error))
-            return
+
+def given_pivots(session: Session) -> np.ndarray | None:
+    """The codes of config.start [n, 1 or num_ws, w_dim], in the order of the targets."""
+    if not session.config.start:
+        return None
+    w = code_files.pivots_for(session.config.start, session.targets.names)
+    checks.check_w(w, session.generator.spec)
+    if session.embeddings is not None:  # the classes are the run's, whatever the file's were
+        w = latents.with_class(w, session.embeddings[:, None])
+    return w
+
+
+def tune(session: Session, pivots) -> tuple[Sequence, dict]:
+    """(weights of each identity, history {metric: [steps, n]}).
+
+    With one generator for all it is the same object n times; else each is read from where it was
+    saved when it was finished.
+    """
+    run, n = session.settings.tune, len(pivots)
+    if run.num_steps == 0:
+        return [session.weights] * n, {}
+    keep = None if run.shared else artifacts.EachGenerator(session, pivots)
+
+    def on_finished(i, weights, finished):
+        if finished.error is not None:
+            raise finished.error
+        if distributed.is_primary():
+            keep(i, weights, facts_of(finished))
+
+    tuned = inversion_tune.tune(
+        session.generator,
+        session.weights,
+        session.targets,
+        pivots,
+        settings=run,
+        on_finished=None if run.shared else on_finished,
+        **session.shared_arguments,
+    )
+    if run.shared:
+        return [tuned.weights] * n, tuned.history
+    return artifacts.Saved(session), tuned.history
+
+
+def facts_of(finished: Finished) -> dict:
+    """What the manifest keeps of an identity's tuning."""
+    return {
+        'steps': len(finished.traces['loss']),
+        'seconds': {'tune': round(finished.seconds, 3)},
+    }
+
+
+def invert_group(group: bulk_group.Group, edits) -> None:
+    """Inverts a group of bulk mode; each identity is written when its generator is finished."""
+    session = group.session
+    run = session.settings.tune
+    pivots, _ = find_pivots(session)
+    writer = artifacts.Writer(session, pivots)
+
+    def keep(i, weights, facts):
         one = group.one(i)
         if one is None:
             return
         artifacts.save_pivots(one, pivots[i : i + 1])
-        if config.num_steps:
+        if run.num_steps:
             facts = facts | writer.write(one.path, i, weights, orbax=False)
         result = score(one, pivots[i : i + 1], [weights], edits)
         result.tables = tables_lib.class_tables(result.names, one.classes)
-        group.finish(i, result, facts, stages)
+        group.finish(i, result, facts, ('project',))
 
-    per_identity, _ = tune(job, pivots, group.count, keep)
-    if not (config.slots and config.num_steps):
+    if run.num_steps == 0:
         for i in range(group.count):
-            keep(i, per_identity[i], {})
+            keep(i, session.weights, {})
+        return
 
+    def on_finished(i, weights, finished):
+        if finished.error is not None:
+            group.fail(i, str(finished.error))
+        else:
+            keep(i, weights, facts_of(finished))
 
-# --- Pivots (PTI 3.1) ---
-
-
-def find_pivots(job: Session):
-    """Pivots [n, k, w_dim] of all identities, and the traces of their search."""
-    config = job.config
-    settings, _ = session.settings_of(config)
-    projector = project.make_projector(job.generator, settings)
-    statistics = session.w_statistics(job)
-    with job.watch.stage('project'):
-        targets, vgg = job.targets.images_uint8, job.nets['vgg']
-        ids, key = latents.identity_ids(targets), jax.random.key(config.seed)
-
-        def find(rows, run):
-            def prepare(which, share):
-                own = rows[which]
-                mean = session.with_classes(job, statistics.mean, own)
-                return projector.prepare(
-                    job.weights,
-                    vgg,
-                    pixels.to_float(targets[own]),
-                    ids[own],
-                    statistics._replace(mean=mean),
-                    key,
-                )
-
-            return run(projector.loop, prepare, key, settings.num_steps, project.METRICS)['w']
-
-        return runner.in_parts(job, 'project', settings.batch_per_device, find)
-
-
-# --- Tuning (PTI 3.2 and 3.3) ---
-
-
-def tune(job: Session, pivots, count=None, keep=None):
-    """Weights for each identity (one object for all if shared), and the traces.
-
-    In slots, of the first `count` identities, each is kept as it is finished: keep(i, weights,
-    facts, error) is called by the first process, with an error by all; None = saving.EachGenerator.
-    """
-    config, n = job.config, len(pivots)
-    if config.tune.num_steps == 0:
-        return [job.weights] * n, {}
-    _, settings = session.settings_of(config)
-    rows = min(config.tune.slots or n, n)
-    tuner = pti.make_tuner(job.generator, settings, rows, shares=job.place.shares)
-    if not settings.shared and not config.tune.slots:
-        advice = continuous_batching.advice(-(-n // job.place.shares), job.weights['params'])
-        if advice:
-            job.log(advice)
-    with job.watch.stage('tune'):
-        targets, net = job.targets.images_uint8, job.nets[settings.lpips_net]
-        ids = latents.identity_ids(targets)
-        key = jax.random.key(config.seed + 1)
-        w_avg = session.w_statistics(job).mean
-
-        feed = None
-        if tuner.examples is not None:
-            feed = job.place.feed(functools.partial(tuner.examples, targets, pivots, ids))
-
-        def prepare(which, share):
-            # What is fed is not looked at here.
-            own = (targets if feed else targets[which]), pivots[which], ids[which]
-            return tuner.prepare(job.weights, net, *own, w_avg, share)
-
-        if config.tune.slots:
-            count, keep = count or n, keep or artifacts.EachGenerator(job, pivots)
-            traces = runner.in_slots(job, tuner, prepare, key, rows, count, keep)
-            return artifacts.Saved(job), traces
-        params, traces = runner.with_checkpoints(
-            job,
-            'tune',
-            tuner.loop,
-            prepare,
-            key,
-            settings.num_steps,
-            settings.metrics,
-            members=tuner.members,
-            feed=feed,
-        )
-    if settings.shared:
-        return [tuner.weights(job.weights, params)] * n, traces
-    return [
-        tuner.weights(job.weights, jax.tree.map(lambda x, i=i: x[i], params)) for i in range(n)
-    ], traces
+    # The group is padded to its size; padding is not tuned, and has rows in the program.
+    targets = session.targets.rows(range(group.count))
+    arguments = session.shared_arguments
+    arguments['runner'] = dataclasses.replace(arguments['runner'], names=tuple(targets.names))
+    inversion_tune.tune(
+        session.generator,
+        session.weights,
+        targets,
+        pivots[: group.count],
+        settings=run,
+        min_slots=len(pivots),
+        on_finished=on_finished,
+        **arguments,
+    )
 
 
 # --- Results ---
@@ -198,7 +199,7 @@ def score(job: Session, pivots, per_identity, edits) -> report.Run:
     """Everything the report shows: stages and edits rendered and measured, drift, provenance."""
     config, spec, targets = job.config, job.generator.spec, job.targets
     job.log('Rendering edits and measuring ...', flush=True)
-    with job.watch.stage('score'):
+    with job.stopwatch.stage('score'):
         pivot_images = render(job.generator, job.weights, pivots)
         codes = [pivots] + [edits_lib.apply(pivots, edit, spec.num_ws) for edit in edits]
         codes = np.stack(

@@ -23,10 +23,11 @@ from jaxinv.inversion import sam
 from jaxinv.inversion.masks import soft_masks
 from jaxinv.networks import lpips
 from jaxinv.pixels import area_resize
+from jaxinv.settings import Invertibility, Search
 from jaxinv.types import Generator, GeneratorSpec
 
 SIZE = 256  # pixels of a map
-TAU = 0.225  # the released code's default; the paper chooses it by eye
+TAU = Invertibility.tau
 
 
 def check_spaces(spaces: Sequence[str], spec: GeneratorSpec) -> tuple[str, ...]:
@@ -83,7 +84,7 @@ def measure(
     w_plus,  # [b or 1, k, w_dim], where the search starts
     ids,
     prior,
-    settings: sam.Settings,
+    settings: Search,
     *,
     spaces=None,  # None = all that the generator has
     valid=None,
@@ -98,7 +99,7 @@ def measure(
     rows = candidates(generator.spec, spaces, targets, w_plus, ids, valid)
     inverter = sam.make_inverter(generator, settings)
 
-    def prepare(which, share=0):
+    def prepare(which, shard=0):
         own = jax.tree.map(lambda x: x[which], rows)
         start = own.w_plus, own.ids, prior, own.valid
         return inverter.prepare(weights, nets[settings.lpips_net], own.targets, own.masks, *start)

@@ -7,65 +7,106 @@ noise maps together, with the schedules of StyleGAN2's projector (StyleGAN2, app
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxinv import latents, optimize
-from jaxinv.errors import JaxinvError
-from jaxinv.inversion import losses
-from jaxinv.networks import lpips
+from jaxinv.inversion import inputs, losses
+from jaxinv.networks import lpips as lpips_lib
 from jaxinv.optimize import schedules
-from jaxinv.pixels import area_resize
-from jaxinv.types import Generator
+from jaxinv.optimize.runner import LoopTask, Runner
+from jaxinv.pixels import area_resize, to_float
+from jaxinv.settings import Projection, changed
+from jaxinv.types import Generator, Weights
 
 START = 2**32 - 1  # the step whose random numbers are the first noise maps; never reached
 METRICS = ('loss', 'lpips_vgg', 'noise_reg')
-ROWS = optimize.Rows(variables=True, args={'target_features': 0, 'ids': 0})
+AXES = optimize.BatchAxes(variables=True, args={'target_features': 0, 'ids': 0})
 
 
-class Settings(NamedTuple):
-    """Settings of the projection; hashable, so that equal settings share a compiled program."""
+class Pivots(NamedTuple):
+    """The result of a projection, on the host."""
 
-    num_steps: int
-    learning_rate: float  # peak; PTI's paper 5e-3, its code in effect 0.01, StyleGAN2's 0.1
-    space: str = 'w'  # 'w' or 'w_plus'
-    loss_size: int = 256  # pixels at which LPIPS is taken
-    noise_weight: float = 1e5  # lambda_n
-    initial_noise_factor: float = 0.05  # noise on w at the start, in units of w's spread; 0 = off
-    lr_rampdown: float = 0.25  # fraction of the run
-    lr_rampup: float = 0.05
-    noise_ramp: float = 0.75
-    batch_per_device: int = 0  # identities a device in one program (loops.in_parts); 0 = all
-    chunk_steps: int = 20
+    names: tuple[str, ...]
+    w: np.ndarray  # [n, 1 or num_ws, w_dim]
+    history: dict[str, np.ndarray]  # {'loss': [steps, n], 'lpips_vgg': ..., 'noise_reg': ...}
 
 
-def check(settings: Settings) -> None:
-    """Raises JaxinvError for a setting that cannot be used."""
-    if settings.space not in ('w', 'w_plus'):
-        raise JaxinvError(f"pivot.space is {settings.space!r}; it can be 'w' or 'w_plus'.")
-    for name in ('num_steps', 'loss_size', 'chunk_steps'):
-        if getattr(settings, name) < 1:
-            raise JaxinvError(f'pivot.{name} is {getattr(settings, name)}; it must be at least 1.')
-    if settings.batch_per_device < 0:
-        raise JaxinvError(
-            f'pivot.batch_per_device is {settings.batch_per_device}; it must be at least 0, which is all at once.'
+def project(
+    generator: Generator,
+    weights: Weights,
+    targets: Any,
+    *,
+    settings: Projection | None = None,
+    seed: int = 0,
+    statistics: latents.WStatistics | None = None,
+    embeddings: np.ndarray | None = None,
+    lpips: Any = 'auto',
+    mesh: str = '',
+    verbose: bool = True,
+    callback: Callable | None = None,
+    runner: Runner | None = None,
+    **changes,
+) -> Pivots:
+    """Finds the pivot of every target (PTI, equation 1).
+
+    targets: what `load_images` returned, or images [n, h, w, 3] of the generator's resolution,
+      uint8 or float in [-1, 1].
+    settings: the paper's where None; **changes: fields of settings.Projection, as num_steps=100.
+    statistics: of W, where the search starts; None = of 10 000 samples.
+    embeddings [n, e]: of each target's class, for BigGAN-deep (`classes.choose`).
+    lpips: 'auto', a path of weights, or {'vgg': weights}.
+    mesh: devices, as --config.mesh; '' = all. Results are the same on any number.
+    verbose: prints a status line after every chunk of steps.
+    callback: (stage, step, num_steps, {metric: [n]}), after every chunk; an exception in it ends
+      the search.
+    runner: instead of mesh, verbose and callback; with a folder, an interrupted search resumes.
+
+    Raises JaxinvError for settings or targets that do not fit, and NotFinite.
+    """
+    s = changed(settings or Projection(), **changes)
+    examples = inputs.examples_of(targets, generator.spec)
+    runner = runner or inputs.make_runner(examples.names, mesh, verbose, callback)
+    vgg = inputs.lpips_weights(lpips, ('vgg',))['vgg']
+    if statistics is None:
+        statistics = latents.w_statistics(generator, weights)
+    projector = make_projector(generator, s)
+    key, ids = latents.stream(seed, 'project'), examples.ids
+
+    def make_task(rows):
+        def prepare(which, shard):
+            own = rows[which]
+            mean = statistics.mean
+            if embeddings is not None:
+                mean = latents.with_class(mean, embeddings[own])
+            images = to_float(examples.images_uint8[own])
+            start = statistics._replace(mean=mean)
+            return projector.prepare(weights, vgg, images, ids[own], start, key)
+
+        return LoopTask(
+            projector.loop, prepare, key, s.num_steps, METRICS, lambda variables: variables['w']
         )
+
+    w, history = runner.run('project', make_task, batch_per_device=s.batch_per_device)
+    return Pivots(examples.names, np.asarray(w), history)
 
 
 class Projector(NamedTuple):
-    settings: Settings
+    settings: Projection
     loop: optimize.Loop
     prepare: Any  # (weights, lpips_weights, targets, ids, statistics, key) -> (state, args)
 
 
 @functools.lru_cache(maxsize=8)
-def make_projector(generator: Generator, settings: Settings) -> Projector:
+def make_projector(generator: Generator, settings: Projection) -> Projector:
     """The compiled projection for a generator and settings, shared by all images."""
     spec, s = generator.spec, settings
-    check(s)
+    s.check()
     rows = 1 if s.space == 'w' else spec.num_ws
     noise_shapes = dict(spec.noise_shapes)
 
@@ -80,8 +121,8 @@ def make_projector(generator: Generator, settings: Settings) -> Projector:
             w = w + scale * jnp.pad(normals, ((0, 0), (0, 0), (0, spec.w_dim - shape[1])))
         images, _ = generator.synthesize(args['weights'], w, noise=noise or 'none')
         size = min(s.loss_size, spec.resolution)
-        features = lpips.features(args['lpips'], area_resize(images, size))
-        distance = lpips.distance(features, args['target_features'])
+        features = lpips_lib.features(args['lpips'], area_resize(images, size))
+        distance = lpips_lib.distance(features, args['target_features'])
         regularization = losses.noise_regularization(noise) if noise else jnp.zeros_like(distance)
         loss = distance + s.noise_weight * regularization
         metrics = {'loss': loss, 'lpips_vgg': distance, 'noise_reg': regularization}
@@ -96,12 +137,12 @@ def make_projector(generator: Generator, settings: Settings) -> Projector:
 
     optimizer = optax.adam(learning_rate, eps_root=0.0)
     update = optimize.gradient_update(objective, optimizer, project)
-    loop = optimize.make_loop(update, optimizer, METRICS, rows=ROWS, chunk_steps=s.chunk_steps)
+    loop = optimize.make_loop(update, optimizer, METRICS, axes=AXES, chunk_steps=s.chunk_steps)
 
     @jax.jit
     def target_features(lpips_weights, targets):
         size = min(s.loss_size, spec.resolution)
-        return lpips.features(lpips_weights, area_resize(targets, size))
+        return lpips_lib.features(lpips_weights, area_resize(targets, size))
 
     def prepare(weights, lpips_weights, targets, ids, statistics, key, *, noise=None):
         """Start state and arguments for targets [b, h, w, 3]; noise overrides the random start.

@@ -9,7 +9,7 @@ with x_r = G(w_r; theta of the original) and x_r* = G(w_r; theta) at codes w_r a
   shared      one generator for all, equation 3: params {..}
   one each    equation 2 for every identity at once, vmapped: params {.. [b, ...]}
 
-With one each, an identity counts its own steps, from args['examples']['begun'], and its optimiser
+With one each, an identity counts its own steps, from args['examples']['start_step'], and its optimiser
 does too: its numbers are the same whenever and beside whomever it is tuned (optimize/continuous_batching.py).
 """
 
@@ -23,84 +23,21 @@ import numpy as np
 import optax
 
 from jaxinv import latents, optimize
-from jaxinv.errors import JaxinvError
 from jaxinv.inversion import losses
 from jaxinv.networks import lpips
-from jaxinv.optimize.sharding import blocks
+from jaxinv.optimize.sharding import shard_indices
 from jaxinv.pixels import to_float
+from jaxinv.settings import Locality, Tuning
 from jaxinv.types import Generator
 
 
-class Locality(NamedTuple):
-    """The locality regulariser. PTI's code differs in norm, truncation and noise; see README."""
-
-    weight: float = 0.1  # lambda_R; 0 = off
-    l2_weight: float = 1.0  # lambda_L2^R
-    alpha: float = 30.0  # distance of the codes from the pivot
-    num_samples: int = 1  # N_r, codes a pivot and step
-    interval: int = 1  # every so many steps
-    norm: str = 'w'  # 'w' (equation 4) or 'all_layers' (PTI's code)
-    truncation_psi: float = 1.0  # of the random codes; PTI's code 0.5
-    noise: str = 'const'  # noise maps in both images; PTI's code 'none'
-
-
-class Settings(NamedTuple):
-    """Settings of the tuning; hashable, so that equal settings share a compiled program."""
-
-    num_steps: int
-    learning_rate: float = 3e-4
-    shared: bool = True
-    l2_weight: float = 1.0  # lambda_L2
-    lpips_weight: float = 1.0
-    lpips_net: str = 'alex'
-    batch_size: int = (
-        0  # shared only: identities an Adam step; 0 = all (equation 3), 1 = PTI's code
-    )
-    microbatch: int = 0  # identities a forward pass, gradients accumulated; 0 = the whole batch
-    # shared only: identities whose targets and features may lie on a device; with more each
-    # microbatch comes from the host and its targets' features are computed again. 0 = all
-    resident: int = 0
-    stop_lpips: float | None = None  # LPIPS at which an identity is done; None = all steps
-    locality: Locality = Locality()
-    chunk_steps: int = 20
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        return ('loss', 'l2', f'lpips_{self.lpips_net}', 'locality')
-
-
-def check(settings: Settings) -> None:
-    """Raises JaxinvError for a setting that cannot be used."""
-    s = settings
-    choices = {
-        'tune.lpips_net': (s.lpips_net, ('alex', 'vgg')),
-        'locality.norm': (s.locality.norm, ('w', 'all_layers')),
-        'locality.noise': (s.locality.noise, ('const', 'none')),
-    }
-    for name, (value, allowed) in choices.items():
-        if value not in allowed:
-            raise JaxinvError(f'{name} is {value!r}; it can be {allowed[0]!r} or {allowed[1]!r}.')
-    least = {
-        'tune.num_steps': (s.num_steps, 0),  # 0 = keep the generator
-        'tune.batch_size': (s.batch_size, 0),
-        'tune.microbatch': (s.microbatch, 0),
-        'tune.resident': (s.resident, 0),
-        'tune.chunk_steps': (s.chunk_steps, 1),
-        'locality.num_samples': (s.locality.num_samples, 1),
-        'locality.interval': (s.locality.interval, 1),
-    }
-    for name, (value, minimum) in least.items():
-        if value < minimum:
-            raise JaxinvError(f'{name} is {value}; it must be at least {minimum}.')
-
-
 class Tuner(NamedTuple):
-    settings: Settings
+    settings: Tuning
     loop: optimize.Loop
     prepare: Callable  # (weights, lpips_weights, targets, pivots, ids, w_avg) -> (state, args)
-    members: list  # [shares] of the identities that each share holds
+    members: list  # [num_shards] of the identities that each shard holds
     weights: Callable  # (weights before, params) -> weights after
-    # (targets, pivots, ids, share, part) -> {'examples': ...}, for Sharding.feed; None = all
+    # (targets, pivots, ids, shard, microbatch) -> {'examples': ...}, for Sharding.host_batches; None = all
     # examples are among the args. Targets can be anything that gives arrays for row numbers.
     examples: Callable | None
 
@@ -108,47 +45,47 @@ class Tuner(NamedTuple):
 @functools.lru_cache(maxsize=8)
 def make_tuner(
     generator: Generator,
-    settings: Settings,
+    settings: Tuning,
     num_identities: int,
     draw: Callable = latents.identity_normals,
-    shares: int = 1,
+    num_shards: int = 1,
 ) -> Tuner:
     """The compiled tuning for a generator and settings, shared by all images.
 
-    `draw(key, ids, step, shape) -> [b, *shape]` supplies the regulariser's z. shares: so many
+    `draw(key, ids, step, shape) -> [b, *shape]` supplies the regulariser's z. num_shards: so many
     microbatches are computed side by side, each of `microbatch` identities, and added up; the batch
-    and so the numbers stay the same. `prepare` then makes the state and arguments of one `share`
+    and so the numbers stay the same. `prepare` then makes the state and arguments of one `shard`
     from the targets, pivots and ids of its `members`.
     """
     s = settings
-    check(s)
+    s.check()
     terms = functools.partial(_terms, generator, s, draw)
     optimizer = optax.adam(s.learning_rate)
     if not s.shared:
-        optimizer = optimize.each_row(optimizer)
+        optimizer = optimize.vmap_optimizer(optimizer)
     stopping = None
     if s.stop_lpips is not None:
         stopping = optimize.StoppingRule(f'lpips_{s.lpips_net}', s.stop_lpips, not s.shared)
-    layout = _layout(num_identities, s.batch_size, s.microbatch, shares)
+    layout = _layout(num_identities, s.batch_size, s.microbatch, num_shards)
 
-    each = [_share(layout, num_identities, shares, i) for i in range(shares)]
+    each = [_shard(layout, num_identities, num_shards, i) for i in range(num_shards)]
     fed = s.shared and 0 < s.resident < max(len(own.members) for own in each)
 
     if s.shared:
-        rows = optimize.Rows(variables=False, args={'examples': 0 if fed else 1})
+        axes = optimize.BatchAxes(variables=False, args={'examples': 0 if fed else 1})
 
-        def gradient(params, args, step, part, key):
+        def gradient(params, args, step, microbatch, key):
             """Of one microbatch."""
             if fed:
                 examples = _with_features(args['lpips'], args['examples'])
             else:
-                examples = jax.tree.map(lambda x: x[part], args['examples'])
+                examples = jax.tree.map(lambda x: x[microbatch], args['examples'])
 
             def objective(params):
                 metrics = terms(params, args, examples, step, key, _is_due(s.locality, step))
                 return jnp.sum(examples['weight'] * metrics['loss']), metrics
 
-            return *jax.grad(objective, has_aux=True)(params), examples['place']
+            return *jax.grad(objective, has_aux=True)(params), examples['example_index']
 
         def apply(gradients, params, opt_state, args, step):
             del args, step
@@ -157,10 +94,10 @@ def make_tuner(
 
         update = optimize.Update(gradient, apply)
     else:
-        rows = optimize.Rows(variables=True, args={'examples': 0})
+        axes = optimize.BatchAxes(variables=True, args={'examples': 0})
 
         def objective(params, args, step, key):
-            steps = step - args['examples']['begun']
+            steps = step - args['examples']['start_step']
             # Under vmap a condition of each identity would compute both of its sides.
             anybody_due = jnp.any(_is_due(s.locality, steps))
 
@@ -178,16 +115,18 @@ def make_tuner(
         update,
         optimizer,
         s.metrics,
-        rows=rows,
-        parts=len(layout.index) if s.shared else 1,
-        batch_parts=layout.batch_parts if s.shared else 1,
+        axes=axes,
+        microbatches=len(layout.index) if s.shared else 1,
+        accumulate_steps=layout.accumulate_steps if s.shared else 1,
         chunk_steps=s.chunk_steps,
         stopping=stopping,
     )
     with_features = jax.jit(_with_features)
-    members = [own.members for own in each] if s.shared else blocks(num_identities, shares)
+    members = (
+        [own.members for own in each] if s.shared else shard_indices(num_identities, num_shards)
+    )
 
-    def prepare(weights, lpips_weights, targets, pivots, ids, w_avg, share=0):
+    def prepare(weights, lpips_weights, targets, pivots, ids, w_avg, shard=0):
         """Start state and arguments for targets [b, h, w, 3] and pivots [b, k, w_dim]."""
         params = weights['params']
         args = {
@@ -201,22 +140,25 @@ def make_tuner(
         examples = {'pivots': pivots, 'targets': _float(targets), 'ids': ids}
         examples = with_features(lpips_weights, jax.tree.map(jnp.asarray, examples))  # once
         if s.shared:
-            own = each[share]
+            own = each[shard]
             args['examples'] = jax.tree.map(lambda x: x[own.index], examples)
-            args['examples'] |= {'weight': own.weight, 'place': own.place}
+            args['examples'] |= {'weight': own.weight, 'example_index': own.example_index}
             return loop.init(params, num_identities), args
-        args['examples'] = examples | {'begun': jnp.zeros(len(targets), jnp.int32)}
+        args['examples'] = examples | {'start_step': jnp.zeros(len(targets), jnp.int32)}
         params = jax.tree.map(lambda x: jnp.tile(x, (len(targets),) + (1,) * x.ndim), params)
         return loop.init(params, len(targets)), args
 
     def tuned(weights, params):
         return {'params': params, 'buffers': weights['buffers']}
 
-    def examples(targets, pivots, ids, share, part):
-        own = each[share]
-        which = own.members[own.index[part]]
+    def examples(targets, pivots, ids, shard, microbatch):
+        own = each[shard]
+        which = own.members[own.index[microbatch]]
         found = {'targets': targets[which], 'pivots': np.asarray(pivots)[which], 'ids': ids[which]}
-        return {'examples': found | {'weight': own.weight[part], 'place': own.place[part]}}
+        return {
+            'examples': found
+            | {'weight': own.weight[microbatch], 'example_index': own.example_index[microbatch]}
+        }
 
     return Tuner(s, loop, prepare, members, tuned, examples if fed else None)
 
@@ -237,7 +179,7 @@ def _is_due(s: Locality, step):
 
 
 def _terms(
-    generator, s: Settings, draw, params, args, examples, step, key, anybody_due
+    generator, s: Tuning, draw, params, args, examples, step, key, anybody_due
 ) -> dict[str, Any]:
     """The objective of each example, {name: [b]}, at generator parameters `params`.
 
@@ -308,48 +250,48 @@ def _drift(generator, s: Locality, weights, args, b, codes, tuned=None):
 
 
 class _Layout(NamedTuple):
-    """Identities as [parts, shares * microbatch]; batch_parts of them make an Adam step."""
+    """Identities as [microbatches, num_shards * microbatch]; accumulate_steps of them make an Adam step."""
 
     index: np.ndarray  # which identity
     weight: np.ndarray  # 1 / identities in the batch; 0 = padding
-    place: np.ndarray  # the identity again, or one past the last for padding
-    batch_parts: int
+    example_index: np.ndarray  # the identity again, or one past the last for padding
+    accumulate_steps: int
 
 
-def _layout(n: int, batch_size: int, microbatch: int, shares: int) -> _Layout:
+def _layout(n: int, batch_size: int, microbatch: int, num_shards: int) -> _Layout:
     batch_size = min(batch_size or n, n)
-    own = -(-batch_size // shares)  # of a batch, in a share
+    own = -(-batch_size // num_shards)  # of a batch, in a shard
     microbatch = min(microbatch or own, own)
-    parts = -(-own // microbatch)
+    microbatches = -(-own // microbatch)
     starts = range(0, n, batch_size)
-    index = np.zeros((len(starts), shares, parts * microbatch), np.int32)
+    index = np.zeros((len(starts), num_shards, microbatches * microbatch), np.int32)
     weight = np.zeros(index.shape, np.float32)
-    place = np.full(index.shape, n, np.int32)
+    example_index = np.full(index.shape, n, np.int32)
     for row, start in enumerate(starts):
         batch = np.arange(start, min(start + batch_size, n))
-        for share in range(shares):
-            members = batch[share * own : (share + 1) * own]
-            index[row, share, : len(members)] = place[row, share, : len(members)] = members
-            weight[row, share, : len(members)] = 1 / len(batch)  # the mean over the batch
+        for shard in range(num_shards):
+            members = batch[shard * own : (shard + 1) * own]
+            index[row, shard, : len(members)] = example_index[row, shard, : len(members)] = members
+            weight[row, shard, : len(members)] = 1 / len(batch)  # the mean over the batch
 
     def arrange(x):
-        x = x.reshape(len(starts), shares, parts, microbatch).swapaxes(1, 2)
-        return x.reshape(len(starts) * parts, shares * microbatch)
+        x = x.reshape(len(starts), num_shards, microbatches, microbatch).swapaxes(1, 2)
+        return x.reshape(len(starts) * microbatches, num_shards * microbatch)
 
-    return _Layout(arrange(index), arrange(weight), arrange(place), parts)
+    return _Layout(arrange(index), arrange(weight), arrange(example_index), microbatches)
 
 
-class _Share(NamedTuple):
-    """What one share of a layout has: arrays [parts, microbatch]."""
+class _Shard(NamedTuple):
+    """What one shard of a layout has: arrays [microbatches, microbatch]."""
 
     members: np.ndarray  # the identities, each once
     index: np.ndarray  # which of the members
     weight: np.ndarray
-    place: np.ndarray
+    example_index: np.ndarray
 
 
-def _share(layout: _Layout, n: int, shares: int, share: int) -> _Share:
-    columns = np.split(np.arange(layout.index.shape[1]), shares)[share]
-    index, weight, place = (x[:, columns] for x in layout[:3])
-    members = np.arange(n) if shares == 1 else np.unique(index)
-    return _Share(members, np.searchsorted(members, index).astype(np.int32), weight, place)
+def _shard(layout: _Layout, n: int, num_shards: int, shard: int) -> _Shard:
+    columns = np.split(np.arange(layout.index.shape[1]), num_shards)[shard]
+    index, weight, example_index = (x[:, columns] for x in layout[:3])
+    members = np.arange(n) if num_shards == 1 else np.unique(index)
+    return _Shard(members, np.searchsorted(members, index).astype(np.int32), weight, example_index)

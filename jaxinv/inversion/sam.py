@@ -21,14 +21,14 @@ import jax.numpy as jnp
 import optax
 
 from jaxinv import latents, optimize
-from jaxinv.errors import JaxinvError
 from jaxinv.inversion import sam_prior
 from jaxinv.networks import lpips
 from jaxinv.optimize import schedules
 from jaxinv.pixels import area_resize
+from jaxinv.settings import Search
 from jaxinv.types import Generator, GeneratorSpec
 
-ROWS = optimize.Rows(
+AXES = optimize.BatchAxes(
     variables=True,
     args=dict.fromkeys(('targets', 'target_features', 'masks', 'ids', 'valid'), 0),
 )
@@ -124,69 +124,8 @@ def full_masks(spec: GeneratorSpec, chosen) -> dict[str, Any]:
 # --- The search (equations 5 to 8) ---
 
 
-class Settings(NamedTuple):
-    """Settings of the search; hashable.
-
-    Defaults are the paper's equations; it gives neither weights nor rates. The values of SAM's
-    code are in the comments where they differ.
-    """
-
-    num_steps: int
-    learning_rate: float = 0.05  # peak
-    l2_weight: float = 1.0
-    lpips_weight: float = 1.0  # lambda_LPIPS
-    lpips_net: str = 'vgg'  # or 'alex' (appendix 6.6)
-    loss_size: int = 256  # pixels at which images are compared
-    prior_weight: float = 1e-8  # lambda_W of the first term of equation 6
-    spread_weight: float = 1e-5  # lambda_W of the second; 1e-3 of the norms
-    spread: str = 'squared'  # or 'norm'
-    offsets_weight: float = 1e-6  # lambda_F; 5 of the means
-    offsets: str = 'sum'  # over a feature's values; or 'mean'
-    clamp: bool = False  # True = images are cut to [-1, 1] before they are compared
-    noise: str = 'const'  # 'none', or 'random' = new maps at every step
-    lr_rampdown: float = 0.25  # fraction of the run
-    lr_rampup: float = 0.05
-    batch_per_device: int = 0  # pictures a device in one program (loops.in_parts); 0 = all
-    chunk_steps: int = 20
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        return ('loss', 'l2', f'lpips_{self.lpips_net}', 'prior', 'spread', 'offsets')
-
-
-def check(settings: Settings) -> None:
-    """Raises JaxinvError for a setting that cannot be used."""
-    s = settings
-    choices = {
-        'lpips_net': ('vgg', 'alex'),
-        'spread': ('squared', 'norm'),
-        'offsets': ('sum', 'mean'),
-        'noise': ('const', 'none', 'random'),
-    }
-    for name, allowed in choices.items():
-        if getattr(s, name) not in allowed:
-            raise JaxinvError(
-                f'sam.{name} is {getattr(s, name)!r}; it can be {" or ".join(map(repr, allowed))}.'
-            )
-    for name in ('loss_size', 'chunk_steps'):
-        if getattr(s, name) < 1:
-            raise JaxinvError(f'sam.{name} is {getattr(s, name)}; it must be at least 1.')
-    for name in ('lr_rampdown', 'lr_rampup'):
-        if not 0 < getattr(s, name) <= 1:
-            raise JaxinvError(
-                f'sam.{name} is {getattr(s, name)}; it is a fraction of the run, above 0 and at '
-                'most 1.'
-            )
-    if s.num_steps < 0:
-        raise JaxinvError(f'sam.num_steps is {s.num_steps}; it must be at least 0.')
-    if s.batch_per_device < 0:
-        raise JaxinvError(
-            f'sam.batch_per_device is {s.batch_per_device}; it must be at least 0, which is all at once.'
-        )
-
-
 class Inverter(NamedTuple):
-    settings: Settings
+    settings: Search
     loop: optimize.Loop
     prepare: Callable  # see make_inverter
     codes: Callable  # (variables) -> Codes
@@ -199,7 +138,7 @@ _NUMBERS = (
 )  # fmt: skip
 
 
-def make_inverter(generator: Generator, settings: Settings) -> Inverter:
+def make_inverter(generator: Generator, settings: Search) -> Inverter:
     """The search for a generator and settings.
 
     All images, and all settings that differ in numbers only, share a compiled program.
@@ -211,10 +150,10 @@ def make_inverter(generator: Generator, settings: Settings) -> Inverter:
     [b, h, w, 1], 1 where the target counts and 0 where it is padding.
     """
     spec, s = generator.spec, settings
-    check(s)
+    s.check()
     size = min(s.loss_size, spec.resolution)
     shapes = dict(spec.feature_shapes)
-    loop = _make_loop(generator, s._replace(**dict.fromkeys((*_NUMBERS, 'batch_per_device'), 0)))
+    loop = _make_loop(generator, s.replace(**dict.fromkeys((*_NUMBERS, 'batch_per_device'), 0)))
 
     def prepare(weights, lpips_weights, targets, masks, w_plus_init, ids, prior, valid=None):
         b = len(targets)
@@ -246,7 +185,7 @@ _features = jax.jit(lpips.features)
 
 
 @functools.lru_cache(maxsize=8)
-def _make_loop(generator: Generator, s: Settings) -> optimize.Loop:
+def _make_loop(generator: Generator, s: Search) -> optimize.Loop:
     """The compiled steps; of `s` only what is not a number in _NUMBERS counts."""
     spec = generator.spec
     size = min(s.loss_size, spec.resolution)
@@ -283,8 +222,8 @@ def _make_loop(generator: Generator, s: Settings) -> optimize.Loop:
 
     adam = optax.scale_by_adam()
 
-    def gradient(variables, args, step, part, key):
-        del part  # there is only one
+    def gradient(variables, args, step, microbatch, key):
+        del microbatch  # there is only one
         return *jax.grad(objective, has_aux=True)(variables, args, step, key), None
 
     def apply(gradients, variables, opt_state, args, step):
@@ -295,7 +234,7 @@ def _make_loop(generator: Generator, s: Settings) -> optimize.Loop:
         return jax.tree.map(lambda x, d: x - rate * d, variables, directions), opt_state
 
     update = optimize.Update(gradient, apply)
-    return optimize.make_loop(update, adam, s.metrics, rows=ROWS, chunk_steps=s.chunk_steps)
+    return optimize.make_loop(update, adam, s.metrics, axes=AXES, chunk_steps=s.chunk_steps)
 
 
 def reconstruction(images, args):

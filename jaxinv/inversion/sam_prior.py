@@ -18,39 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinv import latents
-from jaxinv.errors import JaxinvError
+from jaxinv import settings as settings_lib
 from jaxinv.nn import ops
 from jaxinv.types import Generator, GeneratorSpec, Weights
 
 SLOPE = 5.0
 SMALLEST = 1e-8  # eigenvalue of a covariance; rounding can make them negative
-
-
-class Settings(NamedTuple):
-    """How the statistics are taken; SAM's code has 5000 samples and order 'map_of_mean'."""
-
-    num_samples: int = 10_000
-    seed: int = 123
-    order: str = 'mean_of_map'  # mu; 'map_of_mean' = LeakyReLU of w's mean, which is far off
-    matrix: str = 'inverse'  # or 'covariance', see above
-    # On the covariance's diagonal; SAM's code 1e-8. FFHQ's smallest eigenvalues are 1e-7: without
-    # a floor the prior is all about directions that no sample has, and a search cannot move.
-    epsilon: float = 1e-2
-
-
-def check(settings: Settings) -> None:
-    """Raises JaxinvError for a setting that cannot be used."""
-    choices = {'order': ('mean_of_map', 'map_of_mean'), 'matrix': ('inverse', 'covariance')}
-    for name, allowed in choices.items():
-        value = getattr(settings, name)
-        if value not in allowed:
-            raise JaxinvError(
-                f'prior.{name} is {value!r}; it can be {allowed[0]!r} or {allowed[1]!r}.'
-            )
-    if not settings.epsilon >= 0:
-        raise JaxinvError(f'prior.epsilon is {settings.epsilon}; it must be at least 0.')
-    if settings.num_samples < 2:
-        raise JaxinvError(f'prior.num_samples is {settings.num_samples}; it must be at least 2.')
 
 
 class Prior(NamedTuple):
@@ -60,9 +33,9 @@ class Prior(NamedTuple):
     factor: jax.Array  # [d, d]: whitens v - mean if matrix is 'inverse'
 
 
-def statistics(generator: Generator, weights: Weights, settings: Settings) -> Prior:
+def statistics(generator: Generator, weights: Weights, settings: settings_lib.Prior) -> Prior:
     """The prior from seeded samples of the mapping network, without truncation."""
-    check(settings)
+    settings.check()
     spec = generator.spec
     z = latents.sample_z(settings.seed, settings.num_samples, spec.z_dim, spec.z_truncation)
     w = _mapping(generator)(weights, z)[:, : spec.moving_dims]
@@ -79,7 +52,7 @@ def _mapping(generator):
     return jax.jit(generator.map)
 
 
-def from_samples(w, settings: Settings, slope: float = SLOPE) -> Prior:
+def from_samples(w, settings: settings_lib.Prior, slope: float = SLOPE) -> Prior:
     """The prior from samples w [n, d].
 
     Covariance and eigenvalues are of float64: at 512 dimensions they span seven orders.

@@ -1,6 +1,6 @@
 """A bounded number of identities at a time: whoever is finished makes room for the next.
 
-For loops whose rows share nothing and count their own steps from args['examples']['begun'] (tuning
+For loops whose rows share nothing and count their own steps from args['examples']['start_step'] (tuning
 with a generator each, inversion/pti.py): an identity's numbers do not depend on the row it has, on
 when it gets it, nor on who has the others. So memory is that of `slots` rows, whatever the number
 of identities is.
@@ -20,25 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinv.errors import JaxinvError
 from jaxinv.optimize import checkpoints, sharded_step
 from jaxinv.optimize import loop as optimize
 from jaxinv.optimize.sharded_step import AXES, fetch
 from jaxinv.optimize.sharding import Sharding
 
-NOBODY = -1
+EMPTY = -1
 MANY = 8  # generators on a device without a word
-
-
-def check(slots: int, shared: bool) -> None:
-    """Raises JaxinvError for config.tune.slots that cannot be. shared: one generator for all."""
-    if slots < 0:
-        raise JaxinvError(f'tune.slots is {slots}; it must be at least 0, which is all at once.')
-    if slots and shared:
-        raise JaxinvError(
-            f'tune.slots={slots} is for a generator for each identity, and one for all is asked '
-            'for, which every identity moves in every step; use pti_single_id, or tune.slots=0.'
-        )
 
 
 def advice(each: int, params) -> str | None:
@@ -52,25 +40,27 @@ def advice(each: int, params) -> str | None:
     )
 
 
-class Seats(NamedTuple):
+class RowTable(NamedTuple):
     """Who sits where, arrays [slots]; and who has left, [count]."""
 
-    who: np.ndarray  # int32: the identity in the row, or NOBODY
-    begun: np.ndarray  # int32: the loop's step at which it sat down
+    identity: np.ndarray  # int32: the identity in the row, or EMPTY
+    start_step: np.ndarray  # int32: the loop's step at which it sat down
     seconds: np.ndarray  # float32: its share of the time since
     finished: np.ndarray  # bool
 
     @classmethod
-    def at_start(cls, slots: int, count: int) -> 'Seats':
+    def initial(cls, slots: int, count: int) -> 'RowTable':
         rows = np.arange(slots, dtype=np.int32)
-        who = np.where(rows < count, rows, np.int32(NOBODY))
-        return cls(who, np.zeros_like(rows), np.zeros(slots, np.float32), np.zeros(count, bool))
+        identity = np.where(rows < count, rows, np.int32(EMPTY))
+        return cls(
+            identity, np.zeros_like(rows), np.zeros(slots, np.float32), np.zeros(count, bool)
+        )
 
-    def taken(self) -> np.ndarray:
-        return np.flatnonzero(self.who != NOBODY)
+    def occupied(self) -> np.ndarray:
+        return np.flatnonzero(self.identity != EMPTY)
 
-    def waiting(self) -> list[int]:
-        return np.setdiff1d(np.flatnonzero(~self.finished), self.who).tolist()
+    def queue(self) -> list[int]:
+        return np.setdiff1d(np.flatnonzero(~self.finished), self.identity).tolist()
 
 
 class Finished(NamedTuple):
@@ -85,8 +75,8 @@ class Finished(NamedTuple):
 
 def run(
     loop: optimize.Loop,
-    place: Sharding,
-    prepare: Callable,  # (which, share) -> (state, args) of the identities with these numbers
+    sharding: Sharding,
+    prepare: Callable,  # (which, shard) -> (state, args) of the identities with these numbers
     key: jax.Array,
     num_steps: int,
     metric_names: tuple[str, ...],
@@ -95,41 +85,41 @@ def run(
     slots: int,  # rows for them
     folder: pathlib.Path,  # of checkpoints
     finish: Callable[[Finished], None],  # may be called again with the same, after an interruption
-    on_chunk: Callable[[int, Seats, dict[str, np.ndarray]], None] | None = None,
+    on_chunk: Callable[[int, RowTable, dict[str, np.ndarray]], None] | None = None,
     names: tuple[str, ...] = (),  # of the identities, for error messages
     log=print,
 ) -> dict[str, np.ndarray]:
     """Runs the loop for every identity and returns the traces {name: [num_steps, count]}.
 
-    Values of an identity after it stopped are NaN. `on_chunk(step, seats, traces)` runs between
+    Values of an identity after it stopped are NaN. `on_chunk(step, table, traces)` runs between
     chunks. The same call goes on from the last checkpoint, also on other devices.
     """
-    seats = Seats.at_start(slots, count)
+    table = RowTable.initial(slots, count)
     traces = {name: np.full((num_steps, count), np.nan, np.float32) for name in metric_names}
-    rows = _Rows(loop, place, prepare, slots, count)
-    key = place.replicate(key)
+    rows = _Rows(loop, sharding, prepare, slots, count)
+    key = sharding.replicate(key)
     saved = checkpoints.LoopCheckpoints(folder, num_steps)
     with contextlib.closing(saved):
-        restored = saved.restore(rows.state, metric_names, log, count, seats._asdict())
+        restored = saved.restore(rows.state, metric_names, log, count, table._asdict())
         if restored is not None:
             rows.state, earlier, found = restored
-            seats = Seats(**{name: np.array(x) for name, x in found.items()})
+            table = RowTable(**{name: np.array(x) for name, x in found.items()})
             for name, values in earlier.items():
                 traces[name][: len(values)] = values
-            for row in seats.taken():
-                rows.seat(row, seats.who[row], seats.begun[row], fresh=False)
+            for row in table.occupied():
+                rows.assign_row(row, table.identity[row], table.start_step[row], fresh=False)
             log(
-                f'{seats.finished.sum()} of {count} were finished; going on after step {rows.step}.'
+                f'{table.finished.sum()} of {count} were finished; going on after step {rows.step}.'
             )
-        rows.freeze(seats.who == NOBODY)
-        while len(taken := seats.taken()):
+        rows.mask_rows(table.identity == EMPTY)
+        while len(taken := table.occupied()):
             start, clock = rows.step, time.perf_counter()
-            left = num_steps - (start - seats.begun[taken])
+            left = num_steps - (start - table.start_step[taken])
             found, active = rows.chunk(key, min(loop.chunk_steps, int(left.min())))
-            seats.seconds[taken] += (time.perf_counter() - clock) / len(taken)
-            done, waiting = fetch(rows.state.done), iter(seats.waiting())
+            table.seconds[taken] += (time.perf_counter() - clock) / len(taken)
+            done, waiting = fetch(rows.state.done), iter(table.queue())
             for row in taken:
-                identity, age = int(seats.who[row]), start - seats.begun[row]
+                identity, age = int(table.identity[row]), start - table.start_step[row]
                 end = age + int(active[:, row].sum())
                 for name, values in found.items():
                     traces[name][age:end, identity] = values[: end - age, row]
@@ -137,17 +127,17 @@ def run(
                 error = _not_finite(own, age, end, identity, names)
                 if not (error or done[row] or end == num_steps):
                     continue
-                variables = None if error else rows.take(row)
-                finish(Finished(identity, variables, own, float(seats.seconds[row]), error))
-                seats.finished[identity] = True
-                seats.who[row], seats.begun[row] = next(waiting, NOBODY), rows.step
-                seats.seconds[row] = 0
-                if seats.who[row] != NOBODY:
-                    rows.seat(row, seats.who[row], rows.step)
-            rows.freeze(seats.who == NOBODY)
-            saved.save(rows.state, traces, seats._asdict())
+                variables = None if error else rows.read_row(row)
+                finish(Finished(identity, variables, own, float(table.seconds[row]), error))
+                table.finished[identity] = True
+                table.identity[row], table.start_step[row] = next(waiting, EMPTY), rows.step
+                table.seconds[row] = 0
+                if table.identity[row] != EMPTY:
+                    rows.assign_row(row, table.identity[row], rows.step)
+            rows.mask_rows(table.identity == EMPTY)
+            saved.save(rows.state, traces, table._asdict())
             if on_chunk is not None:
-                on_chunk(rows.step, seats, traces)
+                on_chunk(rows.step, table, traces)
     return traces
 
 
@@ -162,15 +152,15 @@ def _not_finite(traces, start: int, stop: int, identity: int, names) -> optimize
 class _Rows:
     """A loop's state and arguments in place, and how rows of them change hands."""
 
-    def __init__(self, loop, place, prepare, slots, count):
+    def __init__(self, loop, sharding, prepare, slots, count):
         first = np.minimum(np.arange(slots), count - 1)
 
-        def prepare_first(which, share):
-            return prepare(first[which], share)
+        def prepare_first(which, shard):
+            return prepare(first[which], shard)
 
-        self._place, self._prepare = place, prepare
-        self._loop, self.state, self._args = place.start(loop, slots, prepare_first)
-        self._put, self._take = _operations(place.mesh)
+        self._sharding, self._prepare = sharding, prepare
+        self._loop, self.state, self._args = sharding.start(loop, slots, prepare_first)
+        self._put, self._take = _operations(sharding.mesh)
 
     @property
     def step(self) -> int:
@@ -183,24 +173,24 @@ class _Rows:
         ran = slice(self.step - start)
         return {name: fetch(values)[ran] for name, values in found.items()}, fetch(active)[ran]
 
-    def seat(self, row: int, identity: int, begun: int, fresh: bool = True) -> None:
+    def assign_row(self, row: int, identity: int, start_step: int, fresh: bool = True) -> None:
         """Gives a row to an identity; fresh: with the state it starts from, else it has its own."""
         state, args = self._prepare(np.array([identity]), 0)
-        examples = args['examples'] | {'begun': jnp.full(1, begun, jnp.int32)}
+        examples = args['examples'] | {'start_step': jnp.full(1, start_step, jnp.int32)}
         kept, moving = {'examples': self._args['examples']}, {'examples': examples}
         if fresh:
             for name in ('done', 'variables', 'opt_state'):
                 kept[name], moving[name] = getattr(self.state, name), getattr(state, name)
-        moving = jax.tree.map(self._place.replicate, moving)
+        moving = jax.tree.map(self._sharding.replicate, moving)
         kept = self._put(kept, moving, np.int32(row))
         self._args = self._args | {'examples': kept.pop('examples')}
         self.state = self.state._replace(**kept)
 
-    def take(self, row: int):
+    def read_row(self, row: int):
         """The variables of a row, without its axis."""
         return self._take(self.state.variables, np.int32(row))
 
-    def freeze(self, empty: np.ndarray) -> None:
+    def mask_rows(self, empty: np.ndarray) -> None:
         """Marks the empty ones of the slots as done, and what fills up devices beyond them."""
         done = self.state.done
         frozen = np.ones(len(done), bool)
@@ -211,16 +201,16 @@ class _Rows:
 
 @functools.cache
 def _operations(mesh):
-    """put(rows, one, index) -> rows, in place; take(rows, index) -> one, on every device."""
+    """put(rows, one, index) -> rows, in place; read_row(rows, index) -> one, on every device."""
 
     def put(rows, one, index):
         return jax.tree.map(lambda x, y: x.at[index].set(y[0]), rows, one)
 
-    def take(rows, index):
+    def read_row(rows, index):
         return jax.tree.map(lambda x: x[index], rows)
 
     if mesh is None:
-        return jax.jit(put, donate_argnums=0), jax.jit(take)
+        return jax.jit(put, donate_argnums=0), jax.jit(read_row)
 
     # Said for one device's rows, since a partitioner that meets a moving index gathers all rows.
     spec, everywhere = sharded_step.row_spec(0), sharded_step.P()

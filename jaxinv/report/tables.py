@@ -6,7 +6,7 @@ from jaxinv.inversion import classes as classify
 from jaxinv.inversion.classes import Classes
 from jaxinv.report import schema
 from jaxinv.report.text import METRICS, number
-from jaxinv.weights.deltas import Settings
+from jaxinv.settings import Saving
 
 COLUMNS = (
     'identity',
@@ -21,7 +21,7 @@ COLUMNS = (
 )
 
 
-def delta_table(settings: Settings, facts: Mapping[str, Mapping]) -> schema.Table:
+def delta_table(settings: Saving, facts: Mapping[str, Mapping]) -> schema.Table:
     """facts: {identity: what deltas.write returned, with 'psnr' and 'lpips_alex' of the pivot's
     picture against the full generator's, and 'to_target': {'full', 'restored'}}."""
     rows = [[name, *_cells(found)] for name, found in facts.items()]

@@ -1,4 +1,4 @@
-"""The work folder: who owns it, whether to start, go on or refuse, and its lock.
+"""The work folder: its lock, and the choice between starting, resuming and refusing a run.
 
 run.json       settings and inputs of the run; a rerun goes on only if they are the same
 state/         checkpoints between chunks
@@ -7,33 +7,18 @@ metrics.json   written last: a folder that has it is finished
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import pathlib
 import shutil
 
+from jaxinv import io
 from jaxinv.errors import JaxinvError
+from jaxinv.runtime import locks
 
 RECORD = 'run.json'
-PARTIAL = RECORD + '.partial'
 FINISHED = 'metrics.json'
-
-
-def settings_of(config) -> dict:
-    """The settings of a config that make it this run.
-
-    Devices do not, nor how much they are given at once or keep: results are the same, and a run
-    that was out of memory may go on with less.
-    """
-
-    def without(settings, *names):
-        return {key: value for key, value in settings.items() if key not in names}
-
-    settings = without(config.to_dict(), 'mesh', 'remat')
-    for name in settings.keys() & {'pivot', 'sam'}:
-        settings[name] = without(settings[name], 'batch_per_device')
-    return settings
+LOCK = '.lock'
 
 
 def default_path(config_name: str, settings: dict) -> pathlib.Path:
@@ -44,39 +29,35 @@ def default_path(config_name: str, settings: dict) -> pathlib.Path:
 
 @contextlib.contextmanager
 def claim(path: pathlib.Path, record: dict, overwrite: bool = False):
-    """Owns the folder while the run lasts. Yields True if a finished run is already there.
+    """Locks the folder while the run lasts. Yields True if a finished run is already there.
 
-    Raises JaxinvError if another process is at work in it, if it holds a run with other settings or
-    inputs, or files that are not a run's; `overwrite` clears an earlier run, but never such files.
+    record: settings and inputs of the run, JSON types. Raises JaxinvError if another process has
+    the lock, or if the folder holds a run with another record, or files that are not a run's;
+    `overwrite` clears an earlier run, but never such files.
     """
     record = json.loads(json.dumps(record))
     if path.exists() and not path.is_dir():
         raise JaxinvError(f'--workdir {path} is a file; name a folder.')
-    ours = {'.lock', PARTIAL}
-    others = {p.name for p in path.iterdir()} - ours if path.exists() else set()
+    others = {p.name for p in path.iterdir()} - {LOCK} if path.exists() else set()
+    others = {name for name in others if not io.is_partial(name)}
     if others and RECORD not in others:
         raise JaxinvError(
             f'--workdir {path} holds files that are not a jaxinv run ({sorted(others)[0]}, ...); '
             'name a new or empty folder.'
         )
     path.mkdir(parents=True, exist_ok=True)
-    with open(path / '.lock', 'w') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise JaxinvError(
-                f'another run is at work in {path}; wait for it, or choose another --workdir.'
-            ) from None
+    with _locked(path):
+        io.remove_partial(path)
         if others and overwrite:
-            # The record goes last, replaced below: killed half-way, the folder is still ours.
+            # The record goes last, replaced below: after a kill the folder is still a run's.
             for entry in path.iterdir():
-                if entry.name not in ('.lock', RECORD):
+                if entry.name not in (LOCK, RECORD):
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             others = set()
         if others:
             try:
-                earlier = json.loads((path / RECORD).read_text())
-            except ValueError:
+                earlier = json.loads((path / RECORD).read_bytes())
+            except (ValueError, RecursionError):
                 earlier = {}
             if earlier != record:
                 raise JaxinvError(
@@ -85,16 +66,27 @@ def claim(path: pathlib.Path, record: dict, overwrite: bool = False):
                     '--overwrite to start it anew.'
                 )
         else:
-            partial = path / PARTIAL
-            partial.write_text(json.dumps(record, indent=1))
-            partial.replace(path / RECORD)
+            io.write_atomically(path / RECORD, json.dumps(record, indent=1))
         yield (path / FINISHED).exists()
 
 
-def no_room(error: BaseException) -> bool:
-    """Whether an error, or one that it came from, says that nothing more can be written.
+@contextlib.contextmanager
+def _locked(path: pathlib.Path):
+    """Holds the folder's lock. Raises JaxinvError if another process holds it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locks.locked(path / LOCK, timeout=0))
+        except locks.Timeout:
+            raise JaxinvError(
+                f'another run is at work in {path}; wait for it, or choose another --workdir.'
+            ) from None
+        yield
 
-    Orbax's writer raises a ValueError with the system's words in it.
+
+def no_room(error: BaseException) -> bool:
+    """True if the error, or one that caused it, is a full disk, quota or file size limit.
+
+    Orbax raises a ValueError whose text holds the error code.
     """
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     while error is not None:

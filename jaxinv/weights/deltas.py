@@ -22,41 +22,23 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxinv.converters.tables import flatten, unflatten
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import OPTIONS
 from jaxinv.io import write_atomically
+from jaxinv.settings import Saving
 from jaxinv.types import Weights
 from jaxinv.weights import zoo
 
 DELTA_FILE = 'delta.safetensors'
 SIDECAR = 'delta.json'
 HEADER = 'jaxinv_delta'
-WAYS = ('full', 'bfloat16', 'low_rank')
 LEFT, RIGHT = ':left', ':right'
 _COMPUTED = 'buffers/w_avg'  # its last bits may differ between machines
 _BFLOAT16 = jnp.bfloat16.dtype
 
 Flat = Mapping[str, np.ndarray]
-
-
-class Settings(NamedTuple):
-    save: str = 'full'  # one of WAYS
-    rank: int = 64  # of low_rank
-
-
-def check(settings: Settings, shared: bool) -> None:
-    """Raises JaxinvError for settings that cannot be used. shared: one generator for all."""
-    if settings.save not in WAYS:
-        raise JaxinvError(f'tune.save is {settings.save!r}; it can be {", ".join(WAYS)}.')
-    if settings.rank < 1:
-        raise JaxinvError(f'tune.rank is {settings.rank}; it must be at least 1.')
-    if settings.save != 'full' and shared:
-        raise JaxinvError(
-            f'tune.save={settings.save} is for a generator for each identity, and one for all is '
-            'asked for; use pti_single_id, or tune.save=full.'
-        )
 
 
 class Base(NamedTuple):
@@ -70,7 +52,7 @@ class Base(NamedTuple):
 
     @classmethod
     def of(cls, source, resolution: int | None, weights: Weights, options=None) -> 'Base':
-        flat = {name: np.asarray(x) for name, x in flatten(weights).items()}
+        flat = {name: np.asarray(x) for name, x in flatten_dict(weights, sep='/').items()}
         return cls(str(source), resolution, flat, _digest(flat), dict(options or {}))
 
 
@@ -97,7 +79,7 @@ class Delta(NamedTuple):
 # --- Arrays ---------------------------------------------------------------------------------------
 
 
-def encode(base: Flat, tuned: Flat, settings: Settings) -> dict[str, np.ndarray]:
+def encode(base: Flat, tuned: Flat, settings: Saving) -> dict[str, np.ndarray]:
     """The bfloat16 arrays of a file; nothing for arrays that are the same in both."""
     arrays = {}
     for name, before in base.items():
@@ -182,14 +164,14 @@ def _errors(base: Flat, tuned: Flat, restored: Flat) -> dict[str, float]:
 
 
 def write(
-    folder: pathlib.Path, base: Base, tuned: Weights, settings: Settings
+    folder: pathlib.Path, base: Base, tuned: Weights, settings: Saving
 ) -> tuple[dict[str, Any], Weights]:
     """Writes the two files into `folder`.
 
     Returns ({'bytes', 'share' of the full arrays' bytes, 'largest_error', 'rms_error',
     'rms_moved'}, the weights as they will be restored).
     """
-    flat = {name: np.asarray(x) for name, x in flatten(tuned).items()}
+    flat = {name: np.asarray(x) for name, x in flatten_dict(tuned, sep='/').items()}
     arrays = encode(base.flat, flat, settings)
     restored = decode(base.flat, arrays)
     errors = _errors(base.flat, flat, restored)
@@ -245,7 +227,7 @@ def read(file: pathlib.Path) -> Delta:
 
 def restore(delta: Delta, base: Weights) -> Weights:
     """The tuned weights. Raises JaxinvError if `base` is not what the delta was taken from."""
-    flat = {name: np.asarray(x) for name, x in flatten(base).items()}
+    flat = {name: np.asarray(x) for name, x in flatten_dict(base, sep='/').items()}
     if _digest(flat) != delta.header['base']['sha256']:
         raise JaxinvError(
             f'{delta.file} holds differences from another generator than {delta.source!r} is now; '
@@ -275,4 +257,4 @@ def _digest(flat: Flat) -> str:
 
 
 def _as_weights(flat):
-    return unflatten({name: jnp.asarray(x) for name, x in flat.items()})
+    return unflatten_dict({name: jnp.asarray(x) for name, x in flat.items()}, sep='/')

