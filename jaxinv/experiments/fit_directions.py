@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxinv import latents
+from jaxinv import latents, settings
 from jaxinv.data import images
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import direction_regression
 from jaxinv.experiments import sampling as labs
 from jaxinv.experiments.sampling import Lab
-from jaxinv.io import write_atomically
+from jaxinv.io import atomic_path, write_atomically
 from jaxinv.report import grid
 from jaxinv.runtime import workdir
 from jaxinv.runtime.progress import Progress
@@ -41,8 +41,8 @@ def run(config, path, *, overwrite: bool = False, log=print, lab: Lab | None = N
     lab: the real generator and measurements if None. Raises JaxinvError.
     """
     path = pathlib.Path(path)
-    _check(config)
-    with workdir.claim(path, {'config': config.to_dict()}, overwrite) as finished:
+    settings.check(config)
+    with workdir.claim(path, {'config': settings.record_of(config)}, overwrite) as finished:
         if finished:
             log(f'Finished already: {path / "directions.npz"} (--overwrite runs it again).')
             return
@@ -252,9 +252,8 @@ def _entry(direction: Direction, result: direction_regression.Effect, deviations
 
 
 def _write(path: pathlib.Path, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> None:
-    with open(path / 'directions.npz.part', 'wb') as out:
-        np.savez(out, **{k: v.astype(np.float32)[None] for k, v in arrays.items()})
-    (path / 'directions.npz.part').replace(path / 'directions.npz')
+    with atomic_path(path / 'directions.npz') as scratch:
+        np.savez(scratch, **{k: v.astype(np.float32)[None] for k, v in arrays.items()})
     text = json.dumps(_rounded(record), indent=1, allow_nan=False) + '\n'
     write_atomically(path / 'directions.json', text.encode())
     write_atomically(path / 'metrics.json', text.encode())  # last: the run is finished
@@ -282,15 +281,3 @@ def _summary(record: dict[str, Any], path: pathlib.Path) -> str:
                 f'identity distance {identity}'
             )
     return '\n'.join([*lines, f'Open {path}; use as {path / "directions.npz"}:NAME=STRENGTH'])
-
-
-def _check(config) -> None:
-    unknown = set(config.choose.kinds) - set(direction_regression.COSTS)
-    if unknown or not config.choose.kinds:
-        raise JaxinvError(
-            f'config.choose.kinds {sorted(unknown)} are unknown; '
-            f'known: {", ".join(direction_regression.COSTS)}.'
-        )
-    for name in ('samples', 'choose', 'validate'):
-        if config[name].num < 1:
-            raise JaxinvError(f'config.{name}.num is {config[name].num}; it must be at least 1.')

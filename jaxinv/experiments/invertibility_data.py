@@ -42,11 +42,12 @@ class Plan(NamedTuple):
 def run(config, path, *, overwrite: bool = False, log=print) -> None:
     """Runs the task into the folder `path`, or goes on with it."""
     path = pathlib.Path(path)
-    check(config)
+    settings.check(config)
     generator, weights = load_generator(config.generator, config.resolution)
     spaces = invertibility.check_spaces(config.spaces or sam.spaces(generator.spec), generator.spec)
     plan, sources = make_plan(config, generator, weights)
-    with workdir.claim(path, {'config': config.to_dict(), 'sources': sources}, overwrite) as done:
+    record = {'config': settings.record_of(config), 'sources': sources}
+    with workdir.claim(path, record, overwrite) as done:
         if done:
             log(f'Finished already: {path} (--overwrite runs it again).')
             return
@@ -58,11 +59,6 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
         write_atomically(path / 'metrics.json', text.encode())
     shown = ', '.join(f'{space} {mean:.3f}' for space, mean in means.items())
     log(f'{len(plan.names)} pictures, mean LPIPS {shown}. Train with --config.data={path}')
-
-
-def check(config) -> None:
-    """Raises JaxinvError for settings that cannot be used."""
-    settings.check(config)
 
 
 def make_plan(config, generator, weights) -> tuple[Plan, list[str]]:

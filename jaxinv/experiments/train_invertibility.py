@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxinv import optimize, pixels
+from jaxinv import optimize, pixels, settings
 from jaxinv.data import images
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import invertibility_data
@@ -45,7 +45,7 @@ class Split(NamedTuple):
 def run(config, path, *, overwrite: bool = False, log=print) -> None:
     """Runs the task into the folder `path`, or goes on with it."""
     path = pathlib.Path(path)
-    check(config)
+    settings.check(config)
     dataset = invertibility_data.load(config.data)
     network = invertibility.make(dataset.spaces, config.size)
     split = split_of(dataset, config.held_out, config.train_on_real, config.seed)
@@ -53,7 +53,7 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
         f'{len(split.train)} pictures to train on, {len(split.held_out)} generated and '
         f'{len(split.real)} real ones held out.'
     )
-    record = {'config': config.to_dict(), 'names': dataset.names}
+    record = {'config': settings.record_of(config), 'names': dataset.names}
     with workdir.claim(path, record, overwrite) as finished:
         if finished:
             log(f'Finished already: {path / "network.safetensors"} (--overwrite runs it again).')
@@ -72,17 +72,6 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
         text = json.dumps(result, indent=1) + '\n'
         write_atomically(path / 'metrics.json', text.encode())
     log(summary(result, dataset.spaces, path))
-
-
-def check(config) -> None:
-    """Raises JaxinvError for settings that cannot be used."""
-    if not 0 < config.held_out < 1:
-        raise JaxinvError(f'held_out is {config.held_out}; it is a share between 0 and 1.')
-    for name in ('num_steps', 'batch_size', 'chunk_steps'):
-        if config[name] < 1:
-            raise JaxinvError(f'{name} is {config[name]}; it must be at least 1.')
-    if config.optimizer not in ('adam', 'sgd'):
-        raise JaxinvError(f"optimizer is {config.optimizer!r}; it can be 'adam' or 'sgd'.")
 
 
 def split_of(dataset, held_out: float, train_on_real: bool, seed: int) -> Split:
