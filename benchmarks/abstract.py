@@ -1,6 +1,6 @@
 """Tuning steps compiled from shapes alone: no array of a generator's size is made, nothing is run.
 
-    compiled = abstract.tuning_step(generator, pti.Settings(20), mesh, identities=8).compile()
+    compiled = abstract.tuning_step(generator, Tuning(num_steps=20), mesh, identities=8).compile()
 
 The mesh may be of devices that are not there: virtual CPU devices, or those of a topology
 (jax.experimental.topologies), for which XLA compiles just as well.
@@ -20,21 +20,22 @@ from jaxinv.generators import stylegan2
 from jaxinv.inversion import pti
 from jaxinv.networks import lpips
 from jaxinv.optimize import sharded_step
+from jaxinv.settings import Locality, Tuning
 
 GENERATORS = {
     'config-f, 1024²': lambda: stylegan2.stylegan2(1024),
     'embedded, 512²': lambda: generators.make('mobile_stylegan_ffhq', 512),
 }
-OFF = pti.Locality(weight=0.0)
+OFF = Locality(weight=0.0)
 METHODS = {
-    'shared, regularised': dict(locality=pti.Locality(norm='all_layers')),
+    'shared, regularised': dict(locality=Locality()),
     'shared': dict(locality=OFF),
     'one each': dict(shared=False, locality=OFF),
 }
 
 
-def settings(method: str, **others) -> pti.Settings:
-    return pti.Settings(**dict(num_steps=10, microbatch=1) | METHODS[method] | others)
+def settings(method: str, **others) -> Tuning:
+    return Tuning(**dict(num_steps=10, microbatch=1) | METHODS[method] | others)
 
 
 class Step(NamedTuple):
@@ -49,13 +50,13 @@ class Step(NamedTuple):
         return jax.jit(self.function, donate_argnums=0).lower(*self.arguments).compile(options)
 
 
-def tuning_step(generator, settings: pti.Settings, mesh: Mesh, identities: int) -> Step:
+def tuning_step(generator, settings: Tuning, mesh: Mesh, identities: int) -> Step:
     """Of the loop that `experiment.tune` runs.
 
     mesh: with the axes data and fsdp; of a single device makes the program for one device.
     """
-    spec, shares = generator.spec, mesh.size
-    tuner = pti.make_tuner(generator, settings, identities, shares=shares)
+    spec, num_shards = generator.spec, mesh.size
+    tuner = pti.make_tuner(generator, settings, identities, num_shards=num_shards)
     own = len(tuner.members[0])
     key = jax.eval_shape(jax.random.key, 0)
     picture = spec.resolution, spec.resolution, 3
@@ -73,29 +74,34 @@ def tuning_step(generator, settings: pti.Settings, mesh: Mesh, identities: int) 
         pivots = np.zeros((identities, 1, spec.w_dim), np.float32)
         ids = np.zeros(identities, np.uint32)
         args |= jax.eval_shape(lambda: tuner.examples(targets, pivots, ids, 0, 0))
-    part = _shape((), np.int32) if tuner.loop.parts > 1 else None
-    if shares == 1:
+    part = _shape((), np.int32) if tuner.loop.microbatches > 1 else None
+    if num_shards == 1:
         place = SingleDeviceSharding(mesh.devices.item())
-        arguments = jax.eval_shape(tuner.loop.begin, state), args, key, part
+        arguments = jax.eval_shape(tuner.loop.init_carry, state), args, key, part
         arguments = jax.tree.map(lambda x: _shape(x.shape, x.dtype, place), arguments)
-        return Step(tuner.loop.part.__wrapped__, arguments, state.variables, tuner.loop.parts)
+        return Step(
+            tuner.loop.microbatch_step.__wrapped__,
+            arguments,
+            state.variables,
+            tuner.loop.microbatches,
+        )
     loop = tuner.loop.on(mesh)
-    state_specs, args_specs = sharded_step.specs(mesh, loop.rows, loop.optimizer, state, args)
+    state_specs, args_specs = sharded_step.specs(mesh, loop.axes, loop.optimizer, state, args)
     state, args = (
-        _with_specs(lambda x, spec: _shape(_whole(x, spec, shares), x.dtype), *pair)
+        _with_specs(lambda x, spec: _shape(_whole(x, spec, num_shards), x.dtype), *pair)
         for pair in ((state, state_specs), (args, args_specs))
     )
-    carry = jax.eval_shape(tuner.loop.begin, state)
+    carry = jax.eval_shape(tuner.loop.init_carry, state)
     count = mesh.shape[sharded_step.DATA]
     total = jax.tree.map(lambda x: _shape((count, *x.shape), x.dtype), carry.total)
     carry = carry._replace(total=total)
-    carry_specs = sharded_step.carry_specs(mesh, loop.rows, loop.optimizer, carry)
+    carry_specs = sharded_step.carry_specs(mesh, loop.axes, loop.optimizer, carry)
     arguments = _with_specs(
         lambda x, spec: _shape(x.shape, x.dtype, NamedSharding(mesh, spec)),
         (carry, args, key, part),
         (carry_specs, args_specs, P(), None if part is None else P()),
     )
-    return Step(loop.part.__wrapped__, arguments, state.variables, loop.parts)
+    return Step(loop.microbatch_step.__wrapped__, arguments, state.variables, loop.microbatches)
 
 
 def _shape(shape, dtype=np.float32, sharding=None):
@@ -107,10 +113,10 @@ def _with_specs(function, tree, specs):
     return jax.tree.map(lambda spec, x: function(x, spec), specs, tree, is_leaf=is_spec)
 
 
-def _whole(x, spec, shares):
-    """Of an array that leads with one share's rows, the shape with all rows."""
+def _whole(x, spec, num_shards):
+    """Of an array that leads with one shard's rows, the shape with all rows."""
     axis = sharded_step.row_axis(spec)
-    return tuple(size * shares if i == axis else size for i, size in enumerate(x.shape))
+    return tuple(size * num_shards if i == axis else size for i, size in enumerate(x.shape))
 
 
 def one_device() -> Mesh:
@@ -131,10 +137,10 @@ def argument_bytes(step: Step) -> int:
     return sum(size for size, used in zip(sizes, used, strict=True) if used)
 
 
-def kept_bytes(generator, settings: pti.Settings) -> int:
+def kept_bytes(generator, settings: Tuning) -> int:
     """What the forward pass of one identity keeps for its gradient: a lower bound of the memory
     that a step takes beside its arguments, whatever compiles it."""
-    step = tuning_step(generator, settings._replace(shared=True), one_device(), 1)
+    step = tuning_step(generator, settings.replace(shared=True), one_device(), 1)
     carry, args, key, _ = step.arguments
     found = []
 

@@ -36,6 +36,7 @@ import PIL.Image
 from absl import app, flags
 
 from jaxinv import data, defaults, latents, optimize, pixels
+from jaxinv.configs import sam as sam_config
 from jaxinv.experiments import pti as experiment
 from jaxinv.experiments import sam
 from jaxinv.generators.stylegan2 import stylegan2
@@ -45,6 +46,7 @@ from jaxinv.optimize import continuous_batching, sharding
 from jaxinv.report import provenance
 from jaxinv.runtime import malloc
 from jaxinv.runtime.progress import silent
+from jaxinv.settings import Projection, Tuning
 from jaxinv.weights import store
 from jaxinv.weights.networks import load_lpips
 from jaxinv.weights.zoo import load_named
@@ -62,7 +64,7 @@ BUDGET = {'projection': 100, 'tuning': 80}
 
 def rate():
     generator, weights = load_named(_GENERATOR.value)
-    demo = data.load_targets('demo', generator.spec.resolution).images_uint8
+    demo = data.load_images('demo', generator).images_uint8
     nets = {net: load_lpips(net) for net in ('alex', 'vgg')}
     statistics = latents.w_statistics(generator, weights, 1000)
     key = jax.random.key(0)
@@ -72,13 +74,12 @@ def rate():
     for n in map(int, _AT_ONCE.value):
         targets = pixels.to_float(demo[np.arange(n) % len(demo)])
         ids = np.arange(n, dtype=np.uint32)
-        settings = project.Settings(num_steps=100, learning_rate=0.1, chunk_steps=1)
+        settings = Projection(num_steps=100, learning_rate=0.1, chunk_steps=1)
         projector = project.make_projector(generator, settings)
         found = projector.prepare(weights, nets['vgg'], targets, ids, statistics, key)
         seconds = {'projection': step_time(projector.loop, *found, key)}
         del found
-        locality = pti.Locality(norm='all_layers')
-        settings = pti.Settings(num_steps=80, shared=False, locality=locality, chunk_steps=1)
+        settings = Tuning(num_steps=80, shared=False, chunk_steps=1)
         tuner = pti.make_tuner(generator, settings, n)
         pivots = jnp.tile(statistics.mean, (n, 1, 1))
         found = tuner.prepare(weights, nets['alex'], targets, pivots, ids, statistics.mean)
@@ -109,14 +110,14 @@ def measure_slots(count, rows):
         loss = jnp.mean((variables['x'] - args['examples']['target'][:, None]) ** 2, axis=1)
         return loss.sum(), {'loss': loss}
 
-    optimizer = optimize.each_row(optax.adam(0.1))
+    optimizer = optimize.vmap_optimizer(optax.adam(0.1))
     update = optimize.gradient_update(objective, optimizer)
-    rows_of = optimize.Rows(variables=True, args={'examples': 0})
-    loop = optimize.make_loop(update, optimizer, ('loss',), chunk_steps=2, rows=rows_of)
+    axes = optimize.BatchAxes(variables=True, args={'examples': 0})
+    loop = optimize.make_loop(update, optimizer, ('loss',), chunk_steps=2, axes=axes)
 
-    def prepare(which, share):
+    def prepare(which, shard):
         target = jnp.asarray(which, jnp.float32)
-        examples = {'target': target, 'begun': jnp.zeros(len(which), jnp.int32)}
+        examples = {'target': target, 'start_step': jnp.zeros(len(which), jnp.int32)}
         state = loop.init({'x': jnp.zeros([len(which), size])}, len(which))
         return state, {'examples': examples}
 
@@ -184,7 +185,7 @@ def one(scratch, n, group, slots):
 
 
 def one_of_sam(scratch, n, batch_per_device):
-    config = made_up(defaults.sam_config(), scratch, n)
+    config = made_up(sam_config.get_config(), scratch, n)
     config.sam.num_steps = config.invertibility.num_steps = 2
     config.segments.how, config.segments.parts = 'slic', 4
     config.prior.num_samples, config.sweep.taus = 100, (0.1, 0.3)

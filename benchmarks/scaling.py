@@ -19,13 +19,12 @@ import sys
 import time
 
 import abstract
+import collectives
 import counts
 import jax
 import numpy as np
 import predictions
 from jax.sharding import Mesh
-
-from jaxinv import collectives
 
 # Nobody runs it, so its machine code may be bad; the scheduler is the one that steps are run with.
 OPTIONS = {

@@ -18,6 +18,7 @@ from jaxinv import data, latents, pixels
 from jaxinv.inversion import project, pti, sam, sam_prior
 from jaxinv.report import provenance
 from jaxinv.runtime import malloc
+from jaxinv.settings import Locality, Prior, Projection, Search, Tuning
 from jaxinv.weights.networks import load_lpips
 from jaxinv.weights.zoo import load_named
 
@@ -42,9 +43,9 @@ def matmul_rate(size=3000) -> float:
 
 def step_flops(loop, state, args, key) -> float:
     """XLA's count for the HLO of one step: its parts are equal programs."""
-    part = jnp.int32(0) if loop.parts > 1 else None
-    lowered = loop.part.lower(loop.begin(state), args, key, part)
-    return loop.parts * lowered.cost_analysis()['flops']
+    part = jnp.int32(0) if loop.microbatches > 1 else None
+    lowered = loop.microbatch_step.lower(loop.init_carry(state), args, key, part)
+    return loop.microbatches * lowered.cost_analysis()['flops']
 
 
 def step_time(loop, state, args, key):
@@ -63,7 +64,7 @@ def step_time(loop, state, args, key):
 def main(argv):
     del argv
     generator, weights = load_named('mobile_stylegan_ffhq', _RESOLUTION.value)
-    demo = data.load_targets('demo', _RESOLUTION.value).images_uint8
+    demo = data.load_images('demo', generator).images_uint8
     targets_uint8 = demo[np.arange(_IDENTITIES.value) % len(demo)]
     targets = pixels.to_float(targets_uint8)
     ids = np.arange(len(targets), dtype=np.uint32)
@@ -73,31 +74,31 @@ def main(argv):
     pivots = jnp.tile(statistics.mean, (len(targets), 1, 1))
 
     def projection():
-        settings = project.Settings(num_steps=100, learning_rate=0.1, chunk_steps=1)
+        settings = Projection(num_steps=100, learning_rate=0.1, chunk_steps=1)
         projector = project.make_projector(generator, settings)
         state, args = projector.prepare(weights, nets['vgg'], targets, ids, statistics, key)
         return projector.loop, state, args
 
     def tuning(**kwargs):
-        settings = pti.Settings(num_steps=100, microbatch=1, chunk_steps=1, **kwargs)
+        settings = Tuning(num_steps=100, microbatch=1, chunk_steps=1, **kwargs)
         tuner = pti.make_tuner(generator, settings, len(targets))
         arguments = (weights, nets['alex'], targets, pivots, ids, statistics.mean)
         state, args = tuner.prepare(*arguments)
         return tuner.loop, state, args
 
     def search():
-        inverter = sam.make_inverter(generator, sam.Settings(num_steps=100, chunk_steps=1))
-        prior = sam_prior.statistics(generator, weights, sam_prior.Settings(num_samples=1000))
+        inverter = sam.make_inverter(generator, Search(num_steps=100, chunk_steps=1))
+        prior = sam_prior.statistics(generator, weights, Prior(num_samples=1000))
         masks = {space: jnp.ones((len(targets), *shape[:2], 1)) for space, shape in spaces}
         state, args = inverter.prepare(weights, nets['vgg'], targets, masks, pivots, ids, prior)
         return inverter.loop, state, args
 
     spaces = generator.spec.feature_shapes
-    off = pti.Locality(weight=0.0)
+    off = Locality(weight=0.0)
     programs = {
         'projection': projection,
         'tuning': lambda: tuning(locality=off),
-        'tuning, regularised': lambda: tuning(locality=pti.Locality(norm='all_layers')),
+        'tuning, regularised': lambda: tuning(locality=Locality()),
         'tuning, one generator each': lambda: tuning(locality=off, shared=False),
         'SAM, all spaces': search,
     }

@@ -21,18 +21,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import toy
-from jaxinv.converters import tables
+from flax.traverse_util import flatten_dict
 
 from jaxinv import latents, optimize
 from jaxinv.inversion import project, pti, sam, sam_prior
 from jaxinv.io import cache_dir
 from jaxinv.optimize import checkpoints, continuous_batching, sharding
 from jaxinv.runtime import distributed
+from jaxinv.settings import Locality, Prior, Projection, Search, Tuning
 from jaxinv.weights.networks import load_lpips
 from jaxinv.weights.zoo import load_named
 
 N, STEPS = 3, 4
-LOCALITY = pti.Locality(weight=0.1, alpha=2.0)
+LOCALITY = Locality(alpha=2.0, norm='w')
+TUNING = Tuning(num_steps=STEPS, learning_rate=3e-3, locality=LOCALITY, microbatch=0, chunk_steps=1)
 
 
 @functools.cache
@@ -69,52 +71,50 @@ def tiny():
     return load_named('tiny')
 
 
-def projection(place, dtype):
+def projection(layout, dtype):
     weights, nets, targets, _, ids, statistics = problem(toy.GENERATOR, dtype)
     method = project.make_projector(
-        toy.GENERATOR, project.Settings(STEPS, learning_rate=0.1, chunk_steps=1)
+        toy.GENERATOR, Projection(num_steps=STEPS, learning_rate=0.1, chunk_steps=1)
     )
 
-    def prepare(which, share):
+    def prepare(which, shard):
         return method.prepare(
             weights, nets['vgg'], targets[which], ids[which], statistics, key_of_run()
         )
 
-    return *place.start(method.loop, N, prepare), None
+    return *layout.start(method.loop, N, prepare), None
 
 
-def tuning(place, dtype, count=N, **settings):
+def tuning(layout, dtype, count=N, **settings):
     weights, nets, targets, pivots, ids, statistics = problem(toy.GENERATOR, dtype)
     targets, pivots, ids = (x[np.arange(count) % N] for x in (targets, pivots, ids))
-    settings = pti.Settings(STEPS, 3e-3, locality=LOCALITY, chunk_steps=1, **settings)
-    tuner = pti.make_tuner(toy.GENERATOR, settings, count, shares=place.shares)
+    settings = TUNING.replace(**settings)
+    tuner = pti.make_tuner(toy.GENERATOR, settings, count, num_shards=layout.num_shards)
 
-    def prepare(which, share):
+    def prepare(which, shard):
         own = targets[which], pivots[which], ids[which]
-        return tuner.prepare(weights, nets['alex'], *own, statistics.mean, share)
+        return tuner.prepare(weights, nets['alex'], *own, statistics.mean, shard)
 
-    feed = None
+    host_batches = None
     if tuner.examples is not None:
-        feed = place.feed(functools.partial(tuner.examples, targets, pivots, ids))
-    return *place.start(tuner.loop, count, prepare, tuner.members), feed
+        host_batches = layout.host_batches(functools.partial(tuner.examples, targets, pivots, ids))
+    return *layout.start(tuner.loop, count, prepare, tuner.members), host_batches
 
 
-def search(place, dtype):
+def search(layout, dtype):
     generator = tiny()[0]
     weights, nets, targets, pivots, ids, _ = problem(generator, dtype)
-    prior = cast(
-        sam_prior.from_samples(np.random.RandomState(0).randn(50, 16), sam_prior.Settings()), dtype
-    )
-    settings = sam.Settings(STEPS, lpips_net='alex', noise='random', chunk_steps=1)
+    prior = cast(sam_prior.from_samples(np.random.RandomState(0).randn(50, 16), Prior()), dtype)
+    settings = Search(num_steps=STEPS, lpips_net='alex', noise='random', chunk_steps=1)
     inverter = sam.make_inverter(generator, settings)
     masks = {k: np.array(m, dtype) for k, m in sam.full_masks(generator.spec, SPACES).items()}
 
-    def prepare(which, share):
+    def prepare(which, shard):
         own = {space: mask[which] for space, mask in masks.items()}
         start = pivots[which], ids[which], prior
         return inverter.prepare(weights, nets['alex'], targets[which], own, *start)
 
-    return *place.start(inverter.loop, N, prepare), None
+    return *layout.start(inverter.loop, N, prepare), None
 
 
 SPACES = ('W+', 'F4', 'F6')
@@ -131,29 +131,27 @@ METHODS = {
 def run_in_slots(mesh, dtype, folder) -> dict:
     """'each' with room for two at a time; 'A>B' is interrupted on mesh A and goes on on B."""
     weights, nets, targets, pivots, ids, statistics = problem(toy.GENERATOR, dtype)
-    settings = pti.Settings(
-        STEPS, 3e-3, locality=LOCALITY, chunk_steps=1, shared=False, stop_lpips=0.0021
-    )
+    settings = TUNING.replace(shared=False, stop_lpips=0.0021)
     results, first = {}, mesh.partition('>')[0]
     for part in mesh.split('>'):
-        place = sharding.make(part)
-        tuner = pti.make_tuner(toy.GENERATOR, settings, 2, shares=place.shares)
+        layout = sharding.make(part)
+        tuner = pti.make_tuner(toy.GENERATOR, settings, 2, num_shards=layout.num_shards)
 
-        def prepare(which, share, tuner=tuner):
+        def prepare(which, shard, tuner=tuner):
             own = targets[which], pivots[which], ids[which]
             return tuner.prepare(weights, nets['alex'], *own, statistics.mean)
 
         def finish(one):
             results[one.identity] = jax.tree.map(np.asarray, one.variables)
 
-        def on_chunk(step, seats, traces, part=part):
+        def on_chunk(step, table, traces, part=part):
             if '>' in mesh and part == first and step == 2:
                 raise KeyboardInterrupt
 
         try:
             traces = continuous_batching.run(
                 tuner.loop,
-                place,
+                layout,
                 prepare,
                 key_of_run(),
                 STEPS,
@@ -169,16 +167,18 @@ def run_in_slots(mesh, dtype, folder) -> dict:
     ran = np.isfinite(traces['loss']).any(axis=1)
     found = {f'trace/{name}': rows[ran] for name, rows in traces.items()}
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(results[i] for i in range(N)))
-    for name, leaf in tables.flatten(stacked).items():
+    for name, leaf in flatten_dict(stacked, sep='/').items():
         found[f'result/{name}'] = leaf
     return {f'slots:{mesh}/{name}': value for name, value in found.items()}
 
 
 def compiled(mesh, dtype) -> dict:
     """'weak:MESH': shared tuning of an identity a device, which is compiled and not run."""
-    place = sharding.make(mesh)
-    loop, state, args, _ = tuning(place, dtype, place.shares, microbatch=1)
-    part = loop.part.lower(loop.begin(state), args, place.replicate(key_of_run()), None)
+    layout = sharding.make(mesh)
+    loop, state, args, _ = tuning(layout, dtype, layout.num_shards, microbatch=1)
+    part = loop.microbatch_step.lower(
+        loop.init_carry(state), args, layout.replicate(key_of_run()), None
+    )
     return {f'weak:{mesh}/text': np.array(part.compile().as_text())}
 
 
@@ -192,31 +192,35 @@ def run(method, mesh, dtype, folder) -> dict:
     first, arrow, second = mesh.partition('>')
     traces = None
     if first:
-        place = sharding.make(first)
-        loop, state, args, feed = METHODS[method](place, dtype)
-        key = place.replicate(key_of_run())
+        layout = sharding.make(first)
+        loop, state, args, host_batches = METHODS[method](layout, dtype)
+        key = layout.replicate(key_of_run())
     if arrow:
         saved = checkpoints.LoopCheckpoints(folder / method, STEPS)
         if first:
-            state, traces = optimize.run(loop, state, args, key, STEPS // 2, feed=feed, count=N)
+            state, traces = optimize.run(
+                loop, state, args, key, STEPS // 2, host_batches=host_batches, count=N
+            )
             saved.save(state, traces)
         if second:
-            place = sharding.make(second)
-            loop, state, args, feed = METHODS[method](place, dtype)
-            key = place.replicate(key_of_run())
-            state, traces = saved.restore(state, list(loop.begin(state).traces), count=N)
+            layout = sharding.make(second)
+            loop, state, args, host_batches = METHODS[method](layout, dtype)
+            key = layout.replicate(key_of_run())
+            state, traces = saved.restore(state, list(loop.init_carry(state).traces), count=N)
         saved.close()
         if not second:
             return {}
-    state, traces = optimize.run(loop, state, args, key, STEPS, traces=traces, feed=feed, count=N)
+    state, traces = optimize.run(
+        loop, state, args, key, STEPS, traces=traces, host_batches=host_batches, count=N
+    )
     found = {f'trace/{name}': rows for name, rows in traces.items()}
-    collected = place.collect(loop, state.variables, N)
-    for name, leaf in tables.flatten(collected).items():
+    collected = layout.collect(loop, state.variables, N)
+    for name, leaf in flatten_dict(collected, sep='/').items():
         found[f'result/{name}'] = np.asarray(leaf)
     found['programs'] = np.array(len(loop.compiled))
     found['text'] = np.array(next(iter(loop.compiled.values())).as_text())
     before = jax.tree.leaves(state)
-    loop.chunk(state, args, key, 1, feed)
+    loop.chunk(state, args, key, 1, host_batches)
     found['donated'] = np.array(np.mean([x.is_deleted() for x in before]))
     return {f'{method}:{mesh}/{name}': value for name, value in found.items()}
 

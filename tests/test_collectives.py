@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxinv import collectives, errors
+from benchmarks import collectives
+from jaxinv import errors
 
 SIZES = {'data': 2, 'fsdp': 2}
 

@@ -34,8 +34,8 @@ def objective(variables, args, step, key):
 def make_loop():
     optimizer = optax.adam(0.1)
     update = optimize.gradient_update(objective, optimizer)
-    rows = optimize.Rows(variables=True, args={'target': 0, 'ids': 0})
-    return optimize.make_loop(update, optimizer, METRICS, chunk_steps=2, rows=rows)
+    axes = optimize.BatchAxes(variables=True, args={'target': 0, 'ids': 0})
+    return optimize.make_loop(update, optimizer, METRICS, chunk_steps=2, axes=axes)
 
 
 def job_in(path, log):
@@ -43,7 +43,7 @@ def job_in(path, log):
     return types.SimpleNamespace(
         path=path,
         targets=types.SimpleNamespace(names=list(NAMES)),
-        place=sharding.Sharding(),
+        sharding=sharding.Sharding(),
         watch=progress.Stopwatch(None),
         log=log,
     )
@@ -63,7 +63,7 @@ def run(path, batch_per_device, targets=TARGETS, stop_at=''):
         scales = np.repeat(list(KINDS.values()), len(rows))[:, None]
         rows = np.tile(rows, len(KINDS))
 
-        def prepare(which, share):
+        def prepare(which, shard):
             args = {'target': jnp.asarray((targets[rows] * scales)[which], jnp.float32)}
             x = jnp.zeros([len(rows), 2])[which]
             return make_loop().init({'x': x}, len(x)), args | {'ids': jnp.asarray(rows[which])}

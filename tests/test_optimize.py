@@ -110,11 +110,11 @@ def test_args_that_are_fed_part_by_part_are_asked_for_once_each(monkeypatch, bac
     variables, args = problem()
     loop, asked = make(), []
 
-    def feed(part):
+    def host_batches(part):
         asked.append(part)
         return jax.device_put({'target': np.asarray(args['target'])})
 
-    fed = optimize.run(loop, loop.init(variables, 3), {}, KEY, 10, feed=feed)
+    fed = optimize.run(loop, loop.init(variables, 3), {}, KEY, 10, host_batches=host_batches)
     loop = make()
     plain = optimize.run(loop, loop.init(variables, 3), args, KEY, 10)
     assert asked == [0] * 10

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxinv import collectives, errors
+from benchmarks import collectives
+from jaxinv import errors
 from jaxinv.inversion import pti
 from jaxinv.optimize import sharding
 
@@ -154,7 +155,7 @@ def test_a_generator_each_sends_nothing_but_whether_all_are_done(found):
     assert messages(str(found['each:4/text'])) == []
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_projection_and_search_on_any_number_of_devices(tmp_path):
     meshes = ('2', '4,2')
     methods = ('projection', 'sam')
@@ -169,7 +170,7 @@ def test_projection_and_search_on_any_number_of_devices(tmp_path):
         assert largest_difference(found, f'{method}:2>8', 'result') < 1e-11
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_tuning_on_any_number_of_devices_in_float32(tmp_path):
     """Adam turns a rounding error of a small gradient into a whole step, so that only few steps
     stay within 1e-5; float64 above shows that it is rounding."""
@@ -187,7 +188,7 @@ def test_tuning_on_any_number_of_devices_in_float32(tmp_path):
 def test_meshes_are_read_and_wrong_ones_get_a_sentence():
     devices = jax.devices()
     assert sharding.make('', devices[:1]).mesh is None
-    assert sharding.make('1,1').shares == 1
+    assert sharding.make('1,1').num_shards == 1
     for text in ('0', '2x2', '1,2,3', 'data=1,data=1', 'rows=2', '-1'):
         with pytest.raises(errors.JaxinvError, match="'D,F'"):
             sharding.make(text)
@@ -195,27 +196,29 @@ def test_meshes_are_read_and_wrong_ones_get_a_sentence():
         sharding.make('data=300,fsdp=3')
 
 
-def test_blocks_repeat_the_last_row():
-    np.testing.assert_array_equal(sharding.blocks(3, 4), [[0], [1], [2], [2]])
-    np.testing.assert_array_equal(sharding.blocks(5, 2), [[0, 1, 2], [3, 4, 4]])
+def test_shard_indices_repeat_the_last_row():
+    np.testing.assert_array_equal(sharding.shard_indices(3, 4), [[0], [1], [2], [2]])
+    np.testing.assert_array_equal(sharding.shard_indices(5, 2), [[0, 1, 2], [3, 4, 4]])
 
 
 @pytest.mark.parametrize('n', [1, 3, 8, 9])
 @pytest.mark.parametrize(
-    'batch_size,microbatch,shares', [(0, 1, 4), (2, 0, 2), (3, 2, 4), (0, 0, 1)]
+    'batch_size,microbatch,num_shards', [(0, 1, 4), (2, 0, 2), (3, 2, 4), (0, 0, 1)]
 )
-def test_shares_hold_every_identity_once_a_step_with_its_weight(n, batch_size, microbatch, shares):
-    layout = pti._layout(n, batch_size, microbatch, shares)
+def test_shares_hold_every_identity_once_a_step_with_its_weight(
+    n, batch_size, microbatch, num_shards
+):
+    layout = pti._layout(n, batch_size, microbatch, num_shards)
     size = min(batch_size or n, n)
-    parts = [pti._share(layout, n, shares, i) for i in range(shares)]
-    for start in range(0, len(layout.index), layout.batch_parts):
-        rows = slice(start, start + layout.batch_parts)
+    parts = [pti._shard(layout, n, num_shards, i) for i in range(num_shards)]
+    for start in range(0, len(layout.index), layout.accumulate_steps):
+        rows = slice(start, start + layout.accumulate_steps)
         weights = np.zeros(n)
         for own in parts:
             identities = own.members[own.index[rows]]
             np.add.at(weights, identities, own.weight[rows])
             real = own.weight[rows] > 0
-            np.testing.assert_array_equal(identities[real], own.place[rows][real])
-        batch = np.arange(n)[start // layout.batch_parts * size :][:size]
+            np.testing.assert_array_equal(identities[real], own.example_index[rows][real])
+        batch = np.arange(n)[start // layout.accumulate_steps * size :][:size]
         np.testing.assert_allclose(weights[batch], 1 / len(batch))
         assert np.isclose(weights.sum(), 1)

@@ -29,7 +29,7 @@ METRICS = ('loss', 'distance')
 
 def objective(variables, args, step, key):
     examples = args['examples']
-    steps = step - examples['begun']
+    steps = step - examples['start_step']
 
     def noise(identity, step):
         return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, identity), step))
@@ -41,18 +41,18 @@ def objective(variables, args, step, key):
 
 @functools.cache
 def make_loop():
-    optimizer = optimize.each_row(optax.adam(0.1))
+    optimizer = optimize.vmap_optimizer(optax.adam(0.1))
     update = optimize.gradient_update(objective, optimizer)
     rule = optimize.StoppingRule('distance', 0.3, per_example=True)
-    rows = optimize.Rows(variables=True, args={'examples': 0})
-    return optimize.make_loop(update, optimizer, METRICS, chunk_steps=4, stopping=rule, rows=rows)
+    axes = optimize.BatchAxes(variables=True, args={'examples': 0})
+    return optimize.make_loop(update, optimizer, METRICS, chunk_steps=4, stopping=rule, axes=axes)
 
 
-def prepare(which, share, targets=TARGETS):
+def prepare(which, shard, targets=TARGETS):
     examples = {
         'target': jnp.asarray(targets[which]),
         'ids': jnp.arange(COUNT)[which],
-        'begun': jnp.zeros(len(which), jnp.int32),
+        'start_step': jnp.zeros(len(which), jnp.int32),
     }
     loop = make_loop()
     return loop.init({'x': jnp.zeros([len(which), 2])}, len(which)), {'examples': examples}
@@ -65,9 +65,9 @@ def run(folder, rows=4, prepare=prepare, stop_after=None):
     def finish(one):
         left[one.identity] = one._replace(variables=one.variables and np.array(one.variables['x']))
 
-    def on_chunk(step, seats, traces):
+    def on_chunk(step, table, traces):
         chunks.append(step)
-        assert len(seats.taken()) <= rows
+        assert len(table.occupied()) <= rows
         if len(chunks) == stop_after:
             raise KeyboardInterrupt
 
@@ -136,7 +136,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(straight, stop_after, tm
 def test_who_fails_leaves_and_the_others_do_not_notice(straight, tmp_path):
     targets = TARGETS.copy()
     targets[2] = np.nan
-    left, _ = run(tmp_path, prepare=lambda which, share: prepare(which, share, targets))
+    left, _ = run(tmp_path, prepare=lambda which, shard: prepare(which, shard, targets))
     assert left[2].variables is None and left[2].error.examples == [2]
     for i in set(range(COUNT)) - {2}:
         np.testing.assert_array_equal(left[i].variables, straight[0][i].variables)
@@ -145,7 +145,7 @@ def test_who_fails_leaves_and_the_others_do_not_notice(straight, tmp_path):
 CASES = ('each:1', 'slots:1', 'slots:2,2', 'slots:1>2')
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_tuning_in_slots_equals_tuning_all_at_once_on_any_devices(tmp_path):
     found = run_cases(tmp_path, 4, 'float64', CASES)
     for case in CASES[1:]:
@@ -164,7 +164,7 @@ def invert(work, **tune):
     pti.run(config, work, log=lambda *_, **__: None)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_a_run_in_slots_writes_each_generator_as_it_is_finished(tmp_path):
     invert(tmp_path, slots=1, save='bfloat16')
     lines = (tmp_path / metrics_log.FILE).read_text().splitlines()

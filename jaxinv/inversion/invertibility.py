@@ -10,7 +10,7 @@ order of editability: W+ first, then 'F4' to 'F10'.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,7 @@ from jaxinv.errors import JaxinvError
 from jaxinv.inversion import sam
 from jaxinv.inversion.masks import soft_masks
 from jaxinv.networks import lpips
+from jaxinv.optimize.runner import LoopTask
 from jaxinv.pixels import area_resize
 from jaxinv.settings import Invertibility, Search
 from jaxinv.types import Generator, GeneratorSpec
@@ -79,21 +80,55 @@ class Measured(NamedTuple):
 def measure(
     generator: Generator,
     weights,
-    nets: dict[str, Any],  # LPIPS weights {'vgg': ..., settings.lpips_net: ...}
-    targets,  # [b, h, w, 3]
-    w_plus,  # [b or 1, k, w_dim], where the search starts
+    nets: dict[str, Any],
+    targets,
+    w_plus,
     ids,
     prior,
     settings: Search,
     *,
-    spaces=None,  # None = all that the generator has
+    spaces=None,
     valid=None,
     key=None,
-    run=None,  # (loop, prepare, key, num_steps) -> variables; None = without checkpoints
 ) -> Measured:
-    """Inverts into each space alone, all images and spaces as one batch, and compares (equation 1).
+    """Inverts into each space alone and compares (equation 1); arguments of `measuring_task`."""
+    task = measuring_task(
+        generator,
+        weights,
+        nets,
+        targets,
+        w_plus,
+        ids,
+        prior,
+        settings,
+        spaces=spaces,
+        valid=valid,
+        key=key,
+    )
+    state, args = task.prepare(slice(None))
+    state, _ = optimize.run(task.loop, state, args, task.key, task.num_steps)
+    return task.result(state.variables)
 
-    As the released code's single-space inversion, w_plus moves along with the offsets of a space.
+
+def measuring_task(
+    generator: Generator,
+    weights,
+    nets: dict[str, Any],  # LPIPS weights {'vgg': ..., settings.lpips_net: ...}
+    targets,  # [b, h, w, 3]
+    w_plus,  # [b or 1, k, w_dim], where the search starts
+    ids,  # [b]
+    prior,
+    settings: Search,
+    *,
+    spaces=None,  # None = all that the generator has
+    valid=None,  # [b, h, w, 1]
+    key=None,
+    result: Callable[[Measured], Any] = lambda measured: measured,
+) -> LoopTask:
+    """The inversions into each space alone, all images and spaces as one batch.
+
+    As in the released code's single-space inversion, w_plus moves along with the offsets of a
+    space. The task's result is that of `result`, on the maps (equation 1), images and codes.
     """
     spaces = check_spaces(spaces or sam.spaces(generator.spec), generator.spec)
     rows = candidates(generator.spec, spaces, targets, w_plus, ids, valid)
@@ -104,22 +139,28 @@ def measure(
         start = own.w_plus, own.ids, prior, own.valid
         return inverter.prepare(weights, nets[settings.lpips_net], own.targets, own.masks, *start)
 
-    key = jax.random.key(0) if key is None else key
-    if run is None:
-        state, args = prepare(slice(None))
-        state, _ = optimize.run(inverter.loop, state, args, key, settings.num_steps)
-        variables = state.variables
-    else:
-        variables = run(inverter.loop, prepare, key, settings.num_steps)
-    codes, b = inverter.codes(variables), len(targets)
-    maps, images = {}, {}
-    for i, space in enumerate(spaces):
-        part = slice(i * b, (i + 1) * b)
-        own = jax.tree.map(lambda x, part=part: x[part], (codes, rows.masks))
-        noise = 'none' if settings.noise == 'none' else 'const'
-        images[space] = _synthesize(generator, noise)(weights, *own)
-        maps[space] = error_map(nets['vgg'], images[space], targets, valid)
-    return Measured(maps, images, codes)
+    def compare(variables):
+        codes, b = inverter.codes(variables), len(targets)
+        maps, images = {}, {}
+        for i, space in enumerate(spaces):
+            part = slice(i * b, (i + 1) * b)
+            own = jax.tree.map(lambda x, part=part: x[part], (codes, rows.masks))
+            noise = 'none' if settings.noise == 'none' else 'const'
+            # Maps are thresholded, so they are computed at full precision (jaxinv/rendering.py).
+            with jax.default_matmul_precision('highest'):
+                images[space] = _synthesize(generator, noise)(weights, *own)
+                maps[space] = error_map(nets['vgg'], images[space], targets, valid)
+        return result(Measured(maps, images, codes))
+
+    return LoopTask(
+        inverter.loop,
+        prepare,
+        jax.random.key(0) if key is None else key,
+        settings.num_steps,
+        settings.metrics,
+        compare,
+        kinds=spaces if len(spaces) > 1 else ('',),
+    )
 
 
 @functools.cache

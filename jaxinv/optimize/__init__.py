@@ -6,14 +6,14 @@ from jaxinv.optimize.loop import (
     NotFinite,
     StoppingRule,
     Update,
-    each_row,
     gradient_update,
     make_loop,
     run,
+    vmap_optimizer,
 )
-from jaxinv.optimize.sharded_step import Rows
+from jaxinv.optimize.sharded_step import BatchAxes
 
 __all__ = [
-    'Loop', 'LoopState', 'NotFinite', 'Rows', 'StoppingRule', 'Update', 'each_row',
+    'Loop', 'LoopState', 'NotFinite', 'BatchAxes', 'StoppingRule', 'Update', 'vmap_optimizer',
     'gradient_update', 'make_loop', 'run',
 ]  # fmt: skip

@@ -22,6 +22,19 @@ from jaxinv.optimize.loop import LoopState
 from jaxinv.runtime import distributed
 
 
+class NoCheckpoints:
+    """In place of LoopCheckpoints where nothing is kept on disk."""
+
+    def save(self, state, traces, table=None) -> None:
+        """Does nothing."""
+
+    def restore(self, state, metric_names, log=print, count=None, table=None) -> None:
+        """None: there is no checkpoint."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
 class LoopCheckpoints:
     """The last two chunks of a loop; a half-written one is never seen (Orbax renames).
 
@@ -37,12 +50,12 @@ class LoopCheckpoints:
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def save(
-        self, state: LoopState, traces: dict[str, np.ndarray], seats: dict | None = None
+        self, state: LoopState, traces: dict[str, np.ndarray], table: dict | None = None
     ) -> None:
-        """seats: arrays kept beside them (optimize/continuous_batching.py)."""
+        """table: arrays kept beside them (optimize/continuous_batching.py)."""
         tree = {'state': state._asdict(), 'traces': self._padded(traces)}
-        if seats is not None:
-            tree['seats'] = seats
+        if table is not None:
+            tree['table'] = table
         if isinstance(self._manager, checkpoints.StateFiles):
             self._manager.save(int(state.step), tree)
             return
@@ -55,19 +68,19 @@ class LoopCheckpoints:
         metric_names,
         log=print,
         count: int | None = None,
-        seats: dict | None = None,
+        table: dict | None = None,
     ):
         """(state, traces) of the newest readable checkpoint, or None.
 
         `state` says which shapes, and where they lie; count: examples without padding, None = all.
-        With `seats`, arrays like those that were saved, it is (state, traces, seats), and examples
+        With `table`, arrays like those that were saved, it is (state, traces, table), and examples
         may be more than rows, whose padding is left as it is.
         """
         count = len(state.done) if count is None else count
         rows = np.zeros((self._num_steps, count), np.float32)
         like = {'state': state._asdict(), 'traces': dict.fromkeys(metric_names, rows)}
-        if seats is not None:
-            like['seats'] = seats
+        if table is not None:
+            like['table'] = table
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 tree = self._read_alone(step, like)
@@ -81,8 +94,8 @@ class LoopCheckpoints:
             # A fresh process places restored arrays anew, so that they may be donated.
             restored = LoopState(**jax.tree.map(jax.numpy.asarray, tree['state']))
             traces = {name: np.asarray(x)[:step] for name, x in tree['traces'].items()}
-            if seats is not None:
-                return restored, traces, tree['seats']
+            if table is not None:
+                return restored, traces, tree['table']
             if count < len(state.done):
                 restored = restored._replace(done=_with_padding_done(restored.done, count))
             return restored, traces

@@ -83,7 +83,7 @@ def run(
     *,
     count: int,  # identities, numbered 0 ...
     slots: int,  # rows for them
-    folder: pathlib.Path,  # of checkpoints
+    saved: Any,  # checkpoints.LoopCheckpoints, or NoCheckpoints
     finish: Callable[[Finished], None],  # may be called again with the same, after an interruption
     on_chunk: Callable[[int, RowTable, dict[str, np.ndarray]], None] | None = None,
     names: tuple[str, ...] = (),  # of the identities, for error messages
@@ -98,7 +98,6 @@ def run(
     traces = {name: np.full((num_steps, count), np.nan, np.float32) for name in metric_names}
     rows = _Rows(loop, sharding, prepare, slots, count)
     key = sharding.replicate(key)
-    saved = checkpoints.LoopCheckpoints(folder, num_steps)
     with contextlib.closing(saved):
         restored = saved.restore(rows.state, metric_names, log, count, table._asdict())
         if restored is not None:

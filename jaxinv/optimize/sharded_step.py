@@ -25,12 +25,12 @@ from jax.sharding import PartitionSpec as P
 DATA, FSDP = AXES = ('data', 'fsdp')
 
 
-class Rows(NamedTuple):
+class BatchAxes(NamedTuple):
     """Which leaves have an axis of examples, so that devices can share them out.
 
     variables: every leaf of the variables and of the optimiser's moments leads with the examples,
     which share nothing. Otherwise all examples move the same variables, the gradient is the sum
-    over them, and the metrics come with their `place`.
+    over them, and the metrics come with their `example_index`.
     """
 
     variables: bool
@@ -63,9 +63,9 @@ def weight_axis(x, mesh: Mesh) -> int:
     return max(fitting, key=lambda i: (x.shape[i], i), default=-1)
 
 
-def specs(mesh: Mesh, rows: Rows, optimizer: optax.GradientTransformation, state, args):
+def specs(mesh: Mesh, axes: BatchAxes, optimizer: optax.GradientTransformation, state, args):
     """(state, args) of a loop as PartitionSpecs."""
-    if rows.variables:
+    if axes.variables:
         example, moving = row_spec(0), lambda x: row_spec(0) if x.ndim else P()
         moments = jax.tree.map(moving, state.opt_state)
     else:
@@ -74,19 +74,19 @@ def specs(mesh: Mesh, rows: Rows, optimizer: optax.GradientTransformation, state
             optimizer, moving, state.opt_state, transform_non_params=lambda x: P()
         )
     variables = jax.tree.map(moving, state.variables)
-    axes = {name: rows.args.get(name, -1) for name in args}
+    arg_axes = {name: axes.args.get(name, -1) for name in args}
     args = {
-        name: jax.tree.map(lambda x, axis=axes[name]: P() if axis < 0 else row_spec(axis), x)
+        name: jax.tree.map(lambda x, axis=arg_axes[name]: P() if axis < 0 else row_spec(axis), x)
         for name, x in args.items()
     }
     fields = {'step': P(), 'done': example, 'variables': variables, 'opt_state': moments}
     return type(state)(**fields), args
 
 
-def carry_specs(mesh: Mesh, rows: Rows, optimizer: optax.GradientTransformation, carry):
+def carry_specs(mesh: Mesh, axes: BatchAxes, optimizer: optax.GradientTransformation, carry):
     """The carry of a chunk as PartitionSpecs."""
-    state, _ = specs(mesh, rows, optimizer, carry.state, {})
-    trace = row_spec(1) if rows.variables else P()
+    state, _ = specs(mesh, axes, optimizer, carry.state, {})
+    trace = row_spec(1) if axes.variables else P()
     # A sum so far is each device's own along data, which makes it an axis of its own.
     total = None
     if carry.total is not None:
@@ -97,20 +97,22 @@ def carry_specs(mesh: Mesh, rows: Rows, optimizer: optax.GradientTransformation,
 # --- The step ---
 
 
-def part_on(mesh: Mesh, rows: Rows, optimizer: optax.GradientTransformation, one_part: Callable):
-    """`one_part` of every device's rows: (carry, args, key, part) -> carry."""
+def microbatch_on(
+    mesh: Mesh, axes: BatchAxes, optimizer: optax.GradientTransformation, one_microbatch: Callable
+):
+    """`one_microbatch` of every device's rows: (carry, args, key, microbatch) -> carry."""
 
-    def on_mesh(carry, args, key, part):
-        _, args_specs = specs(mesh, rows, optimizer, carry.state, args)
-        own_specs = carry_specs(mesh, rows, optimizer, carry)
-        across = None
-        if not rows.variables:
+    def on_mesh(carry, args, key, microbatch):
+        _, args_specs = specs(mesh, axes, optimizer, carry.state, args)
+        own_specs = carry_specs(mesh, axes, optimizer, carry)
+        collectives = None
+        if not axes.variables:
             axis = functools.partial(weight_axis, mesh=mesh)
-            across = Across(mesh, jax.tree.map(axis, carry.state.variables))
+            collectives = Collectives(mesh, jax.tree.map(axis, carry.state.variables))
 
-        def local(carry, args, key, part):
+        def local(carry, args, key, microbatch):
             carry = carry._replace(total=jax.tree.map(lambda x: x[0], carry.total))
-            carry = one_part(carry, args, key, part, across)
+            carry = one_microbatch(carry, args, key, microbatch, collectives)
             return carry._replace(total=jax.tree.map(lambda x: x[None], carry.total))
 
         return jax.shard_map(
@@ -119,12 +121,14 @@ def part_on(mesh: Mesh, rows: Rows, optimizer: optax.GradientTransformation, one
             in_specs=(own_specs, args_specs, P(), P()),
             out_specs=own_specs,
             check_vma=False,
-        )(carry, args, key, part)
+        )(carry, args, key, microbatch)
 
     return on_mesh
 
 
-def begin_on(mesh: Mesh, rows: Rows, optimizer: optax.GradientTransformation, begin: Callable):
+def init_carry_on(
+    mesh: Mesh, axes: BatchAxes, optimizer: optax.GradientTransformation, begin: Callable
+):
     """`begin` in place: (state) -> carry."""
 
     @jax.jit
@@ -133,7 +137,7 @@ def begin_on(mesh: Mesh, rows: Rows, optimizer: optax.GradientTransformation, be
         carry = begin(state)
         count = mesh.shape[DATA]
         total = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), carry.total)
-        own_specs = carry_specs(mesh, rows, optimizer, carry)
+        own_specs = carry_specs(mesh, axes, optimizer, carry)
         shardings = jax.tree.map(
             lambda spec: NamedSharding(mesh, spec), own_specs._replace(state=None)
         )
@@ -143,13 +147,13 @@ def begin_on(mesh: Mesh, rows: Rows, optimizer: optax.GradientTransformation, be
     return lambda state: beginning(state)._replace(state=state)
 
 
-class Across(NamedTuple):
+class Collectives(NamedTuple):
     """Shared variables on a mesh; functions to be called within shard_map."""
 
     mesh: Mesh
     axes: Any  # like the variables: the axis divided over fsdp, -1 = none
 
-    def whole(self, variables):
+    def all_gather_params(self, variables):
         """The device's part of the variables -> all of them."""
 
         def one(x, axis):
@@ -157,7 +161,7 @@ class Across(NamedTuple):
 
         return jax.tree.map(one, variables, self.axes)
 
-    def part(self, gradients):
+    def reduce_scatter_grads(self, gradients):
         """Gradients of the device's rows -> the device's part of their sum along fsdp."""
 
         def one(x, axis):
@@ -167,15 +171,15 @@ class Across(NamedTuple):
 
         return gradients if self.mesh.shape[FSDP] == 1 else jax.tree.map(one, gradients, self.axes)
 
-    def total(self, gradients):
+    def psum_grads(self, gradients):
         """Their sum along data."""
         return gradients if self.mesh.shape[DATA] == 1 else jax.lax.psum(gradients, DATA)
 
-    def gather(self, metrics: dict, place, count: int) -> dict:
+    def gather_metrics(self, metrics: dict, example_index, count: int) -> dict:
         """{name: [m]} of the device's rows -> {name: [count]} of all, 0 where no row belongs."""
         stacked = jnp.stack(list(metrics.values()))
         wide = jnp.zeros((len(metrics), count), stacked.dtype)
-        wide = jax.lax.psum(wide.at[:, place].set(stacked, mode='drop'), AXES)
+        wide = jax.lax.psum(wide.at[:, example_index].set(stacked, mode='drop'), AXES)
         return dict(zip(metrics, wide, strict=True))
 
 

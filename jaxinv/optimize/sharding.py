@@ -1,7 +1,7 @@
 """Where things lie on several devices, decided once; the methods do not know that devices exist.
 
 A mesh has two axes. The rows of a batch (identities, pictures, candidates) are divided over both of
-them: a device of either axis does its own share of the work. What axes differ in is the generator
+them: a device of either axis does its own shard of the work. What axes differ in is the generator
 that shared tuning moves and its optimiser's moments: on every device along `data`, divided along
 their largest divisible axis over `fsdp`. All else (frozen weights, LPIPS) is on every device.
 
@@ -31,35 +31,37 @@ class Sharding:
     mesh: Mesh | None = None
 
     @property
-    def shares(self) -> int:
+    def num_shards(self) -> int:
         """Parts that a batch's rows are divided into, one a device."""
         return 1 if self.mesh is None else self.mesh.size
 
     def __str__(self) -> str:
         if self.mesh is None:
             return '1 device'
-        return f'{self.shares} devices, data={self.mesh.shape[DATA]}, fsdp={self.mesh.shape[FSDP]}'
+        return (
+            f'{self.num_shards} devices, data={self.mesh.shape[DATA]}, fsdp={self.mesh.shape[FSDP]}'
+        )
 
     def start(self, loop, count: int, prepare: Callable, members=None):
         """The loop, its first state and its arguments, all in place.
 
-        count: rows without padding. prepare(which, share) -> (state, args) makes those of one
-        share: `which` is an index of rows, all of them on one device. members [shares]: the rows of
-        each share; None = as `blocks` divides them. Only a process's own shares are made, one after
+        count: rows without padding. prepare(which, shard) -> (state, args) makes those of one
+        shard: `which` is an index of rows, all of them on one device. members [num_shards]: the rows of
+        each shard; None = as `shard_indices` divides them. Only a process's own num_shards are made, one after
         the other, so that no device ever holds all.
         """
         if self.mesh is None:
             return loop, *prepare(slice(None), 0)
-        members = blocks(count, self.shares) if members is None else members
+        members = shard_indices(count, self.num_shards) if members is None else members
         rows, others = [], None
-        for share, device in self._own():
-            state, args = prepare(members[share], share)
-            if loop.rows.variables:
-                first = share * len(members[share])
-                padding = jnp.arange(first, first + len(members[share])) >= count
+        for shard, device in self._own():
+            state, args = prepare(members[shard], shard)
+            if loop.axes.variables:
+                first = shard * len(members[shard])
+                padding = jnp.arange(first, first + len(members[shard])) >= count
                 state = state._replace(done=padding)
             leaves, treedef = jax.tree.flatten((state, args))
-            specs = sharded_step.specs(self.mesh, loop.rows, loop.optimizer, state, args)
+            specs = sharded_step.specs(self.mesh, loop.axes, loop.optimizer, state, args)
             specs = jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, P))
             axes = [sharded_step.row_axis(spec) for spec in specs]
             own = [
@@ -78,29 +80,31 @@ class Sharding:
         ]
         return loop.on(self.mesh), *jax.tree.unflatten(treedef, placed)
 
-    def feed(self, examples: Callable) -> Callable:
-        """What `optimize.run` takes as `feed`, in place.
+    def host_batches(self, examples: Callable) -> Callable:
+        """What `optimize.run` takes as `host_batches`, in place.
 
-        examples(share, part) -> {name: arrays on the host [rows, ...]} of one share; those of a
-        process's own shares are asked for, and nothing but them is sent to its devices.
+        examples(shard, microbatch) -> {name: arrays on the host [rows, ...]} of one shard; those of a
+        process's own num_shards are asked for, and nothing but them is sent to its devices.
         """
         if self.mesh is None:
-            return lambda part: jax.device_put(examples(0, part))
+            return lambda microbatch: jax.device_put(examples(0, microbatch))
 
-        def of_part(part):
-            own = [jax.device_put(examples(share, part), device) for share, device in self._own()]
+        def of_microbatch(microbatch):
+            own = [
+                jax.device_put(examples(shard, microbatch), device) for shard, device in self._own()
+            ]
             return jax.tree.map(lambda *rows: self._join(rows, sharded_step.row_spec(0), 0), *own)
 
-        return of_part
+        return of_microbatch
 
     def _own(self):
-        """(share, device) of this process."""
+        """(shard, device) of this process."""
         devices = enumerate(self.mesh.devices.flat)
         return [(i, d) for i, d in devices if d.process_index == jax.process_index()]
 
     def _join(self, parts, spec, axis):
         shape = list(parts[0].shape)
-        shape[axis] *= self.shares
+        shape[axis] *= self.num_shards
         sharding = NamedSharding(self.mesh, spec)
         return jax.make_array_from_single_device_arrays(tuple(shape), sharding, parts)
 
@@ -117,7 +121,7 @@ class Sharding:
         """The variables without padding; those of rows that were on several devices on the host."""
         if self.mesh is None:
             return variables
-        if loop.rows.variables:
+        if loop.axes.variables:
             return jax.tree.map(lambda x: fetch(x)[:count], variables)
         return jax.tree.map(lambda x: jnp.asarray(fetch(x)), variables)
 
@@ -170,10 +174,10 @@ def _sizes(text: str) -> tuple[int, int]:
     return found[DATA], found[FSDP]
 
 
-def blocks(count: int, shares: int) -> list[np.ndarray]:
-    """Row numbers of each share, equally many: 0 ... in order, the last row repeated as padding."""
-    each = -(-count // shares)
-    return np.split(np.minimum(np.arange(each * shares), count - 1), shares)
+def shard_indices(count: int, num_shards: int) -> list[np.ndarray]:
+    """Row numbers of each shard, equally many: 0 ... in order, the last row repeated as padding."""
+    each = -(-count // num_shards)
+    return np.split(np.minimum(np.arange(each * num_shards), count - 1), num_shards)
 
 
 def _put(x, sharding: NamedSharding):

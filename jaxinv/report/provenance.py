@@ -27,7 +27,7 @@ def of_run(job: Session, **seeds: int) -> dict[str, Any]:
         'seeds': {'seed': config.seed, 'w_statistics': config.w_statistics.seed} | seeds,
         'sources': targets.sources,
         'skipped': targets.skipped,
-        'facts': {'peak memory': f'{peak_memory_gb():.1f} GB', 'devices': devices(job.place)},
+        'facts': {'peak memory': f'{peak_memory_gb():.1f} GB', 'devices': devices(job.sharding)},
     }
 
 
@@ -56,11 +56,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def devices(place: Sharding | None = None) -> str:
+def devices(sharding: Sharding | None = None) -> str:
     """The devices that a run used, or all there are."""
     used = jax.devices()
-    if place is not None:
-        used = used[:1] if place.mesh is None else place.mesh.devices.flat
+    if sharding is not None:
+        used = used[:1] if sharding.mesh is None else sharding.mesh.devices.flat
     kinds = {f'{d.device_kind} ({d.platform})' for d in used}
     return f'{len(used)} x {", ".join(sorted(kinds))}'
 

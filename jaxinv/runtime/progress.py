@@ -41,10 +41,10 @@ class SlotProgress:
         self._stage, self._count, self._log = stage, count, log
         self._before = None  # (time, step) after the chunk before; the first one compiles
 
-    def __call__(self, step: int, seats, traces: Mapping[str, np.ndarray]) -> None:
-        """seats: of slots.Seats; traces {name: [steps, count]}."""
-        now, seated = time.perf_counter(), seats.who[seats.taken()]
-        parts = [f'{self._stage:<8}{seats.finished.sum():>4}/{self._count} finished']
+    def __call__(self, step: int, table, traces: Mapping[str, np.ndarray]) -> None:
+        """table: continuous_batching.RowTable; traces {name: [steps, count]}."""
+        now, seated = time.perf_counter(), table.identity[table.occupied()]
+        parts = [f'{self._stage:<8}{table.finished.sum():>4}/{self._count} finished']
         parts.append(f'{len(seated)} at work')
         for name, values in traces.items():
             known = [own[np.isfinite(own)] for own in values[:, seated].T]
