@@ -7,12 +7,11 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 from jax.interpreters import partial_eval
 
-from jaxinv import defaults, generators
+from jaxinv import defaults, generators, settings
 from jaxinv.errors import JaxinvError
 from jaxinv.generators.biggan_deep import F, T, biggan_deep
 from jaxinv.generators.mobile_stylegan import mobile_stylegan
 from jaxinv.generators.stylegan2 import stylegan2
-from jaxinv.runtime import workdir
 from jaxinv.types import Affine
 
 # Machine code that takes little time to make; the scheduler is the one that steps are run with.
@@ -72,7 +71,11 @@ def kept_bytes(generator, weights, moving):
 
 @pytest.mark.parametrize(
     'name',
-    ['mobile', *(pytest.param(name, marks=pytest.mark.long) for name in ('stylegan2', 'biggan'))],
+    [
+        'mobile',
+        pytest.param('stylegan2', marks=pytest.mark.long),
+        pytest.param('biggan', marks=pytest.mark.exhaustive),
+    ],
 )
 def test_same_images_and_gradients_from_less_memory(name):
     with jax.enable_x64(True):
@@ -124,9 +127,9 @@ def test_is_no_part_of_what_a_generator_or_a_run_is():
     family = generators.with_computing(MAKES['biggan'](), 'bfloat16', True)
     assert generators.record(family.spec) == generators.record(MAKES['biggan']().spec)
     config = defaults.get_config()
-    record = workdir.settings_of(config)
+    record = settings.record_of(config)
     config.remat = True
-    assert workdir.settings_of(config) == record
+    assert settings.record_of(config) == record
 
 
 @pytest.mark.parametrize('value', ['yes', 1, None])
