@@ -60,7 +60,7 @@ def assert_equal(arrays, limit, prefix=''):
 @pytest.mark.parametrize(
     'truncation',
     [
-        t if t == 0.735 else pytest.param(t, marks=pytest.mark.long)
+        t if t == 0.735 else pytest.param(t, marks=pytest.mark.exhaustive)
         for t in biggan_figures.TRUNCATIONS
     ],
 )
@@ -74,12 +74,12 @@ def gradients():
     return biggan_figures.gradients(model())
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_gradients_equal_the_official_ones():
     assert_equal(gradients(), GRADIENT)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_embedding_soft_classes_and_truncated_codes_equal_the_official_ones():
     arrays = biggan_figures.rest(model())
     for name in ('embed', 'truncated_noise_t0.4_seed0', 'truncated_noise_t0.4_seed7'):
@@ -93,7 +93,7 @@ def test_spectral_norms_are_the_official_ones():
     np.testing.assert_allclose(found, figures()[f'{NAME}/sigma/value'], rtol=1e-12)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_pixels_are_within_one_of_the_official_image_writers():
     """It multiplies (image + 1) / 2 by 256, jaxinv by 255."""
     image = gradients()['grad/img']
@@ -102,7 +102,7 @@ def test_pixels_are_within_one_of_the_official_image_writers():
 
 
 @pytest.mark.parametrize(
-    'truncation', [0.735, *(pytest.param(t, marks=pytest.mark.long) for t in (0.14, 0.58))]
+    'truncation', [0.735, *(pytest.param(t, marks=pytest.mark.exhaustive) for t in (0.14, 0.58))]
 )
 def test_correct_interpolation_differs_where_the_official_one_is_wrong(truncation):
     """And is the image of linearly interpolated statistics."""
@@ -124,7 +124,7 @@ def test_correct_interpolation_differs_where_the_official_one_is_wrong(truncatio
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_everything_equals_the_official_float64_runs():
     """As near as kernels divided by their spectral norms and kept in float32 come."""
     with jax.enable_x64(True):
@@ -280,7 +280,7 @@ def test_gradients_reach_every_parameter_and_are_the_slope(small, w):
     np.testing.assert_allclose(length, (ends[0] - ends[1]) / 4e-3, rtol=2e-2)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_vmapped_weights_equal_one_by_one(small, w):
     generator, weights = small
     both = [weights['params'], jax.tree.map(lambda p: 0.9 * p, weights['params'])]

@@ -57,7 +57,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
     assert largest_difference(found, 'shared:2,2', 'result') < 1e-12
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_two_processes_are_fed_their_own_pictures(tmp_path):
     together(2, tmp_path / 'two.npz', 'fed:2', devices=1)
     together(1, tmp_path / 'one.npz', 'shared:1')
@@ -66,7 +66,7 @@ def test_two_processes_are_fed_their_own_pictures(tmp_path):
     assert largest_difference(found, 'fed:2', 'result', plain='shared:1') < 1e-12
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_any_number_of_processes_goes_on_with_what_others_saved(tmp_path):
     together(2, tmp_path / 'a.npz', 'each:4', 'shared:4>', 'sam:4')
     together(1, tmp_path / 'b.npz', 'shared:1', 'each:1', 'sam:1', 'shared:>1', 'each:2>')
@@ -122,7 +122,7 @@ def said(work):
     return {path.name: path.read_text()[-2000:] for path in work.parent.glob('log*')}
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_sigterm_to_one_saves_on_all_and_one_alone_goes_on(tmp_path):
     work = tmp_path / 'work'
     with launched(2, work) as running:
@@ -137,7 +137,7 @@ def test_sigterm_to_one_saves_on_all_and_one_alone_goes_on(tmp_path):
     assert (work / 'report.html').is_file()
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_a_killed_process_ends_the_other_with_a_sentence(tmp_path):
     work = tmp_path / 'work'
     with launched(2, work) as running:
@@ -152,7 +152,7 @@ def test_a_killed_process_ends_the_other_with_a_sentence(tmp_path):
     assert (work / 'report.html').is_file()
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_sigterm_to_a_single_process_saves(tmp_path):
     work = tmp_path / 'work'
     with launched(1, work) as running:
@@ -162,7 +162,7 @@ def test_sigterm_to_a_single_process_saves(tmp_path):
     assert 'stopped by SIGTERM' in said(work)['log0']
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_processes_that_do_not_meet_say_so(tmp_path):
     with launched(2, tmp_path / 'work', '--timeout=5') as running:
         running[0].kill()

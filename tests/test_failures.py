@@ -47,7 +47,7 @@ def test_a_full_disk_is_recognised_and_the_last_checkpoint_stays(tmp_path):
     assert int(again.restore(state_at(0), ('loss',))[0].step) == 4
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_a_run_killed_at_ten_random_moments_ends_as_if_it_had_not_been(tmp_path):
     (tmp_path / 'a').mkdir()
     (tmp_path / 'b').mkdir()
@@ -84,7 +84,7 @@ def test_a_run_killed_at_ten_random_moments_ends_as_if_it_had_not_been(tmp_path)
     assert steps == [(stage, i) for stage in ('project', 'tune') for i in range(20)]
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_what_one_process_cannot_read_all_leave_out(tmp_path):
     work = tmp_path / 'work'
     with launched(2, work, *SETTINGS) as running:
@@ -104,7 +104,7 @@ def test_what_one_process_cannot_read_all_leave_out(tmp_path):
     assert f'going on after step {steps[1]}' in log
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_a_second_run_in_the_same_folder_refuses(tmp_path):
     work, second = tmp_path / 'work', tmp_path / 'second'
     second.mkdir()

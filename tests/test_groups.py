@@ -19,7 +19,7 @@ from jaxinv import latents
 from jaxinv.experiments import artifacts, pti, sam
 from jaxinv.inversion import classes
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.exhaustive
 
 
 @pytest.fixture(scope='module')

@@ -331,7 +331,7 @@ mean = {'pivot': {'psnr': 1}, 'tuned': {'psnr': 20.0 + int(given['--config.seed'
     assert '| 1 | tuned | 21 | 1.5 |' in (tmp_path / 's' / 'table.md').read_text()
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_sweep_of_real_runs_by_the_local_launcher(tmp_path):
     """As short as runs can be: no faces, no tuning."""
     given = [f'--into={tmp_path / "s"}', '--config.seed=0,1', '--local=--devices=1']
@@ -344,7 +344,7 @@ def test_sweep_of_real_runs_by_the_local_launcher(tmp_path):
     assert call('sweep', *given, '--', *fixed).startswith('| seed |')  # nothing ran again
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_two_processes_are_one_run(tmp_path):
     given = ['--config=pti_multi_id:test', '--config.data.align=none', '--config.tune.num_steps=2']
     out = call('local', '--processes=2', '--', *given, f'--workdir={tmp_path / "two"}')
@@ -357,7 +357,7 @@ def test_two_processes_are_one_run(tmp_path):
     assert two == pytest.approx(one, rel=1e-4)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_sigterm_to_the_launcher_saves_on_all_and_the_same_command_goes_on(tmp_path):
     given = ['--processes=2', '--', '--config=pti_multi_id:test', '--config.data.align=none']
     given += ['--config.pivot.num_steps=200', f'--workdir={tmp_path / "w"}']

@@ -66,7 +66,7 @@ def test_shapes_are_those_of_the_spec(arguments, space):
     assert set(weights['params']) == {'synthesis'}
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_a_whole_1024_makes_an_image():
     """config-f, as in NVIDIA's models of faces; also with random noise."""
     generator = stylegan2(1024)
@@ -125,7 +125,7 @@ def test_demodulation_has_its_epsilon_where_each_code_has_it(scaled):
     np.testing.assert_allclose(feature[0], slow, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_random_weights_make_images_and_reach_every_gradient():
     generator = stylegan2(
         16, z_dim=8, w_dim=8, c_dim=3, mapping_layers=2, channels=(8, 8, 4), architecture='resnet'
