@@ -80,7 +80,7 @@ def tuning_step(generator, settings: Tuning, mesh: Mesh, identities: int) -> Ste
         arguments = jax.eval_shape(tuner.loop.init_carry, state), args, key, part
         arguments = jax.tree.map(lambda x: _shape(x.shape, x.dtype, place), arguments)
         return Step(
-            tuner.loop.microbatch_step.__wrapped__,
+            tuner.loop.microbatch_step,
             arguments,
             state.variables,
             tuner.loop.microbatches,
@@ -93,15 +93,15 @@ def tuning_step(generator, settings: Tuning, mesh: Mesh, identities: int) -> Ste
     )
     carry = jax.eval_shape(tuner.loop.init_carry, state)
     count = mesh.shape[sharded_step.DATA]
-    total = jax.tree.map(lambda x: _shape((count, *x.shape), x.dtype), carry.total)
-    carry = carry._replace(total=total)
+    grad_sum = jax.tree.map(lambda x: _shape((count, *x.shape), x.dtype), carry.grad_sum)
+    carry = carry._replace(grad_sum=grad_sum)
     carry_specs = sharded_step.carry_specs(mesh, loop.axes, loop.optimizer, carry)
     arguments = _with_specs(
         lambda x, spec: _shape(x.shape, x.dtype, NamedSharding(mesh, spec)),
         (carry, args, key, part),
         (carry_specs, args_specs, P(), None if part is None else P()),
     )
-    return Step(loop.microbatch_step.__wrapped__, arguments, state.variables, loop.microbatches)
+    return Step(loop.microbatch_step, arguments, state.variables, loop.microbatches)
 
 
 def _shape(shape, dtype=np.float32, sharding=None):

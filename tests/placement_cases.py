@@ -176,10 +176,8 @@ def compiled(mesh, dtype) -> dict:
     """'weak:MESH': shared tuning of an identity a device, which is compiled and not run."""
     layout = sharding.make(mesh)
     loop, state, args, _ = tuning(layout, dtype, layout.num_shards, microbatch=1)
-    part = loop.microbatch_step.lower(
-        loop.init_carry(state), args, layout.replicate(key_of_run()), None
-    )
-    return {f'weak:{mesh}/text': np.array(part.compile().as_text())}
+    lowered = loop.lower(state, args, layout.replicate(key_of_run()))
+    return {f'weak:{mesh}/text': np.array(lowered.compile().as_text())}
 
 
 def run(method, mesh, dtype, folder) -> dict:

@@ -1,13 +1,14 @@
-"""A step on a mesh: which part of everything a device has, and what devices tell each other.
+"""PartitionSpecs and collectives of one step on a mesh.
 
-A step runs as it does on one device, on the share of rows that the device has (jax.shard_map), so
-that no partitioner decides what to send. Between devices go, in shared tuning alone,
+Each device runs the same step as a single device would, on its shard of the examples
+(jax.shard_map), so that the collectives are those written here and not a partitioner's choice. Only
+methods whose examples share variables (shared tuning) communicate:
 
-  fsdp   all-gather of the parameters that move, reduce-scatter of their gradients
-  data   all-reduce of their gradients, once an Adam step; and of a few numbers an identity
+  fsdp   all-gather of the variables, reduce-scatter of their gradients
+  data   all-reduce of the gradients, once per batch; all-reduce of the metrics
 
-and nothing in projection, SAM and tuning with a generator each, whose rows share nothing (but a
-stopping rule sends a bool: whether anybody is left).
+Projection, SAM and tuning with one generator per identity send nothing, except for one bool per
+step if there is a stopping rule: any example is still active.
 """
 
 import functools
@@ -26,45 +27,45 @@ DATA, FSDP = AXES = ('data', 'fsdp')
 
 
 class BatchAxes(NamedTuple):
-    """Which leaves have an axis of examples, so that devices can share them out.
+    """Which leaves have a batch axis, along which they are sharded.
 
-    variables: every leaf of the variables and of the optimiser's moments leads with the examples,
-    which share nothing. Otherwise all examples move the same variables, the gradient is the sum
-    over them, and the metrics come with their `example_index`.
+    variables: True if every leaf of the variables and of the optimiser's moments leads with the
+    batch axis; the examples are then independent. False if all examples share the variables; the
+    gradient is then a sum over examples, and `gradient` returns the example_index of its metrics.
     """
 
     variables: bool
-    args: dict[str, int]  # {name: axis} of those args, all leaves below; the others have none
+    args: dict[str, int]  # {name of an arg: batch axis of all its leaves}; other args have none
 
 
-# --- Which part ---
+# --- PartitionSpecs ---
 
 
 def row_spec(axis: int) -> P:
-    """Examples along `axis`, divided over all devices."""
+    """Examples along `axis`, sharded over all devices."""
     return P(*[None] * axis, AXES)
 
 
 def row_axis(spec: P) -> int | None:
-    """The axis of examples, None if there is none."""
+    """The batch axis of a spec, None if there is none."""
     return next((i for i, names in enumerate(spec) if names == AXES), None)
 
 
 def weight_spec(x, mesh: Mesh) -> P:
-    """A parameter that moves, or a moment of it: divided over fsdp where that is possible."""
+    """Spec of a shared variable or of a moment of it: sharded over fsdp if an axis is divisible."""
     axis = weight_axis(x, mesh)
     return P() if axis < 0 else P(*[None] * axis, FSDP)
 
 
 def weight_axis(x, mesh: Mesh) -> int:
-    """The largest axis that the devices along fsdp divide, the last of equals; -1 = none."""
+    """The largest axis divisible by the size of fsdp, the last of equal ones; -1 = none."""
     count = mesh.shape[FSDP]
     fitting = [i for i, size in enumerate(x.shape) if count > 1 and size and size % count == 0]
     return max(fitting, key=lambda i: (x.shape[i], i), default=-1)
 
 
 def specs(mesh: Mesh, axes: BatchAxes, optimizer: optax.GradientTransformation, state, args):
-    """(state, args) of a loop as PartitionSpecs."""
+    """PartitionSpecs of a loop's (state, args)."""
     if axes.variables:
         example, moving = row_spec(0), lambda x: row_spec(0) if x.ndim else P()
         moments = jax.tree.map(moving, state.opt_state)
@@ -84,23 +85,23 @@ def specs(mesh: Mesh, axes: BatchAxes, optimizer: optax.GradientTransformation, 
 
 
 def carry_specs(mesh: Mesh, axes: BatchAxes, optimizer: optax.GradientTransformation, carry):
-    """The carry of a chunk as PartitionSpecs."""
+    """PartitionSpecs of a step.Carry."""
     state, _ = specs(mesh, axes, optimizer, carry.state, {})
     trace = row_spec(1) if axes.variables else P()
-    # A sum so far is each device's own along data, which makes it an axis of its own.
-    total = None
-    if carry.total is not None:
-        total = jax.tree.map(lambda spec: P(DATA, *spec), state.variables)
-    return type(carry)(state, P(), dict.fromkeys(carry.traces, trace), trace, total)
+    grad_sum = None
+    if carry.grad_sum is not None:
+        # Devices along data have different sums until the batch ends: a leading axis holds them.
+        grad_sum = jax.tree.map(lambda spec: P(DATA, *spec), state.variables)
+    return type(carry)(state, P(), dict.fromkeys(carry.traces, trace), trace, grad_sum)
 
 
 # --- The step ---
 
 
-def microbatch_on(
-    mesh: Mesh, axes: BatchAxes, optimizer: optax.GradientTransformation, one_microbatch: Callable
-):
-    """`one_microbatch` of every device's rows: (carry, args, key, microbatch) -> carry."""
+def shard_step(
+    mesh: Mesh, axes: BatchAxes, optimizer: optax.GradientTransformation, step: Callable
+) -> Callable:
+    """step(carry, args, key, microbatch, collectives=) -> carry, on the shards of a mesh."""
 
     def on_mesh(carry, args, key, microbatch):
         _, args_specs = specs(mesh, axes, optimizer, carry.state, args)
@@ -111,9 +112,9 @@ def microbatch_on(
             collectives = Collectives(mesh, jax.tree.map(axis, carry.state.variables))
 
         def local(carry, args, key, microbatch):
-            carry = carry._replace(total=jax.tree.map(lambda x: x[0], carry.total))
-            carry = one_microbatch(carry, args, key, microbatch, collectives)
-            return carry._replace(total=jax.tree.map(lambda x: x[None], carry.total))
+            carry = carry._replace(grad_sum=jax.tree.map(lambda x: x[0], carry.grad_sum))
+            carry = step(carry, args, key, microbatch, collectives=collectives)
+            return carry._replace(grad_sum=jax.tree.map(lambda x: x[None], carry.grad_sum))
 
         return jax.shard_map(
             local,
@@ -126,57 +127,59 @@ def microbatch_on(
     return on_mesh
 
 
-def init_carry_on(
-    mesh: Mesh, axes: BatchAxes, optimizer: optax.GradientTransformation, begin: Callable
-):
-    """`begin` in place: (state) -> carry."""
+def shard_init_carry(
+    mesh: Mesh, axes: BatchAxes, optimizer: optax.GradientTransformation, init_carry: Callable
+) -> Callable:
+    """init_carry(state) -> carry, with the carry's arrays sharded over the mesh."""
 
     @jax.jit
-    def beginning(state):
-        """All but the state, which would be copied."""
-        carry = begin(state)
+    def without_state(state):
+        carry = init_carry(state)
         count = mesh.shape[DATA]
-        total = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), carry.total)
+        grad_sum = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), carry.grad_sum)
         own_specs = carry_specs(mesh, axes, optimizer, carry)
         shardings = jax.tree.map(
             lambda spec: NamedSharding(mesh, spec), own_specs._replace(state=None)
         )
-        carry = carry._replace(state=None, total=total)
+        carry = carry._replace(state=None, grad_sum=grad_sum)
         return jax.lax.with_sharding_constraint(carry, shardings)
 
-    return lambda state: beginning(state)._replace(state=state)
+    # The state is not an output of the jitted function, which would copy it.
+    return lambda state: without_state(state)._replace(state=state)
 
 
 class Collectives(NamedTuple):
-    """Shared variables on a mesh; functions to be called within shard_map."""
+    """Collectives for variables that all examples share; called within jax.shard_map."""
 
     mesh: Mesh
-    axes: Any  # like the variables: the axis divided over fsdp, -1 = none
+    axes: Any  # like the variables: the axis sharded over fsdp, -1 = none
 
     def all_gather_params(self, variables):
-        """The device's part of the variables -> all of them."""
+        """The device's shards of the variables -> whole variables."""
 
-        def one(x, axis):
+        def gather(x, axis):
             return x if axis < 0 else jax.lax.all_gather(x, FSDP, axis=axis, tiled=True)
 
-        return jax.tree.map(one, variables, self.axes)
+        return jax.tree.map(gather, variables, self.axes)
 
     def reduce_scatter_grads(self, gradients):
-        """Gradients of the device's rows -> the device's part of their sum along fsdp."""
+        """Gradients of the device's examples -> the device's shards of the sums along fsdp."""
 
-        def one(x, axis):
+        def reduce(x, axis):
             if axis < 0:
                 return jax.lax.psum(x, FSDP)
             return jax.lax.psum_scatter(x, FSDP, scatter_dimension=axis, tiled=True)
 
-        return gradients if self.mesh.shape[FSDP] == 1 else jax.tree.map(one, gradients, self.axes)
+        if self.mesh.shape[FSDP] == 1:
+            return gradients
+        return jax.tree.map(reduce, gradients, self.axes)
 
     def psum_grads(self, gradients):
-        """Their sum along data."""
+        """Sums along data."""
         return gradients if self.mesh.shape[DATA] == 1 else jax.lax.psum(gradients, DATA)
 
     def gather_metrics(self, metrics: dict, example_index, count: int) -> dict:
-        """{name: [m]} of the device's rows -> {name: [count]} of all, 0 where no row belongs."""
+        """{name: [m]} of the device's examples -> {name: [count]} of all; 0 for absent ones."""
         stacked = jnp.stack(list(metrics.values()))
         wide = jnp.zeros((len(metrics), count), stacked.dtype)
         wide = jax.lax.psum(wide.at[:, example_index].set(stacked, mode='drop'), AXES)
@@ -184,7 +187,7 @@ class Collectives(NamedTuple):
 
 
 def fetch(x) -> np.ndarray:
-    """An array on the host, whole, also when other processes hold parts of it: call it on all."""
+    """A whole array on the host. Collective if other processes hold shards of it."""
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
         return np.asarray(multihost_utils.process_allgather(x, tiled=True))
     return np.asarray(x)
