@@ -1,11 +1,16 @@
 """The cache folder, hashes, safe file names, and the one atomic writer."""
 
+import contextlib
+import errno
 import hashlib
 import os
 import pathlib
 import re
-import tempfile
+import secrets
+import shutil
+import stat
 import unicodedata
+from collections.abc import Iterator
 
 
 def cache_dir() -> pathlib.Path:
@@ -23,14 +28,89 @@ def sha256(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def write_atomically(path: pathlib.Path, data: bytes) -> None:
-    """Writes a whole file or nothing, also when two processes write the same one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
-    os.chmod(file.name, 0o644)  # a temporary file is its owner's alone
-    os.replace(file.name, path)
+# --- Atomic writes --------------------------------------------------------------------------------
 
+
+def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
+    """Replaces the file at `path` by `data` (text as UTF-8), or leaves it as it is on an error."""
+    with atomic_path(path) as scratch:
+        scratch.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a path to write to, of the same name in a scratch folder beside `path`.
+
+    At the end the written file is flushed to disk and renamed to `path`; on an error it is removed.
+    Several processes may write the same `path`: the last rename wins. Permissions are those of any
+    new file, 0o666 without the umask's bits. Creates the folder of `path` if it is missing.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A folder, so that what a killed process leaves behind matches no glob('*.png') of results.
+    folder = path.parent / f'.{secrets.token_hex(4)}.partial'
+    folder.mkdir()
+    try:
+        scratch = folder / path.name
+        scratch.touch(0o666)
+        mode = stat.S_IMODE(scratch.stat().st_mode)
+        yield scratch
+        if stat.S_IMODE(scratch.stat().st_mode) != mode:
+            scratch.chmod(mode)  # safetensors replaces the file by one that only its owner can read
+        commit(scratch, path)
+    finally:  # also on KeyboardInterrupt and SIGTERM
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def commit(scratch: pathlib.Path, path: pathlib.Path) -> None:
+    """Flushes a written file to disk and renames it to `path`, on the same file system."""
+    _fsync(scratch)
+    os.replace(scratch, path)
+    _fsync(path.parent)
+
+
+_PARTIAL = re.compile(r'\.[0-9a-f]{8}\.partial')
+
+
+def is_partial(name: str) -> bool:
+    """True for the name of an `atomic_path` scratch folder. A killed process leaves one behind."""
+    return _PARTIAL.fullmatch(name) is not None
+
+
+def remove_partial(folder: pathlib.Path) -> None:
+    """Removes what killed writers left behind in a folder tree that no process writes to now."""
+    for root, names, _ in os.walk(folder):
+        for name in filter(is_partial, list(names)):
+            shutil.rmtree(pathlib.Path(root, name), ignore_errors=True)
+            names.remove(name)
+
+
+def fsync_tree(folder: pathlib.Path, top: pathlib.Path | None = None) -> None:
+    """Flushes all files and folders in `folder` to disk, and its parents up to `top`."""
+    for root, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _fsync(pathlib.Path(root, name))
+        _fsync(pathlib.Path(root))
+    folder = pathlib.Path(folder)
+    while top is not None and folder != top and folder != folder.parent:
+        folder = folder.parent
+        _fsync(folder)
+
+
+def _fsync(path: pathlib.Path) -> None:
+    if os.name == 'nt' and path.is_dir():  # folders cannot be opened there
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == 'nt' else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without fsync
+            raise
+    finally:
+        os.close(descriptor)
+
+
+# --- Names ----------------------------------------------------------------------------------------
 
 _RESERVED = re.compile(r'(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)  # on Windows
 _MAX_NAME = 80

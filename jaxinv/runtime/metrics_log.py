@@ -4,10 +4,10 @@ metrics.jsonl is the record: one line per (stage, step), e.g. for pandas.read_js
 
     {"stage": "tune", "step": 12, "lpips_alex": 0.21, "lpips_alex/Grace Hopper": 0.19, ...}
 
-It survives a kill at any moment: a half-written last line is cut off, a step that is already there
-is not written again, so a resumed run neither repeats nor loses steps (log a chunk before saving
-the checkpoint that skips it). Event files cannot be mended like that, so opening a work folder
-writes them anew from the record.
+A half-written last line is cut off and damaged lines are ignored. A step that is already there is
+not written again, so a resumed run neither repeats nor loses steps (log a chunk before saving the
+checkpoint that skips it). TensorBoard's event files are written anew from the record whenever a
+work folder is opened.
 """
 
 import json
@@ -48,8 +48,8 @@ class MetricsWriter:
     def traces(self, stage: str, traces: Mapping[str, Any], first_step: int = 0) -> None:
         """Logs all rows of {name: [steps] or [steps, b]} that are not there yet.
 
-        So the whole trace so far can be given after every chunk. Rows that are NaN throughout
-        (everybody has stopped) are left out.
+        So the whole trace so far can be given after every chunk. Rows of NaN alone, after all
+        identities have stopped, are left out.
         """
         traces = {name: np.asarray(rows, np.float64) for name, rows in traces.items()}
         steps = max((len(rows) for rows in traces.values()), default=0)
@@ -91,7 +91,7 @@ class MetricsWriter:
 
     def _to_board(self, record: dict[str, Any]) -> None:
         for name, value in record.items():
-            if name not in ('stage', 'step') and value is not None:
+            if name not in ('stage', 'step') and isinstance(value, (int, float)):
                 self._board.add_scalar(f'{record["stage"]}/{name}', value, record['step'])
 
 
@@ -124,9 +124,10 @@ def _finite(value: Any) -> float | None:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-        return record if {'stage', 'step'} <= record.keys() else None
-    except (ValueError, AttributeError):
+    except (ValueError, RecursionError):
         return None
+    known = isinstance(record, dict) and isinstance(record.get('stage'), str)
+    return record if known and isinstance(record.get('step'), int) else None
 
 
 def _mend(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from jaxinv.io import write_atomically
+
 
 class Progress:
     """Prints `tune    40/80  loss 0.2113  l2 0.0412 ...  2.31 s/step  1m32s left`."""
 
     def __init__(self, stage: str, num_steps: int, log=print, later: int = 0):
-        """later: steps that follow these in the same stage, which the time left is for, too."""
+        """later: steps of the same stage after these, included in the time left."""
         self._stage, self._num_steps, self._log, self._later = stage, num_steps, log, later
         self._start = time.perf_counter()
         self._first = None  # (time, step) after the first chunk, whose pace includes compiling
@@ -58,7 +60,7 @@ class SlotProgress:
 
 
 def silent(*args, **kwargs) -> None:
-    """In place of print, for whoever has nothing to say."""
+    """A log that drops its messages."""
 
 
 def duration(seconds: float) -> str:
@@ -70,15 +72,12 @@ def duration(seconds: float) -> str:
 
 
 class Stopwatch:
-    """Seconds a stage took, {stage: s}, added up over the runs that an interruption made of one."""
+    """Seconds of each stage, {stage: s}, summed over the interruptions of a run."""
 
     def __init__(self, file: pathlib.Path | None):
-        """file: where it is kept; None = nowhere."""
+        """file: JSON file of earlier seconds, rewritten at every lap; None = no file."""
         self._file = file
-        try:
-            self._earlier = json.loads(file.read_text()) if file else {}
-        except (OSError, ValueError):
-            self._earlier = {}
+        self._earlier = _read_seconds(file) if file else {}
         self.seconds: dict[str, float] = dict(self._earlier)
 
     @contextlib.contextmanager
@@ -90,9 +89,18 @@ class Stopwatch:
             self.lap(name, start)
 
     def lap(self, name: str, start: float) -> None:
-        """Notes the time since `start`; call it between chunks too, so that a kill loses little."""
+        """Records the time since `start`. Between chunks, too: a kill then loses little."""
         self.seconds[name] = self._earlier.get(name, 0.0) + time.perf_counter() - start
-        if self._file is None:
-            return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._file.write_text(json.dumps(self.seconds))
+        if self._file is not None:
+            write_atomically(self._file, json.dumps(self.seconds))
+
+
+def _read_seconds(file: pathlib.Path) -> dict[str, float]:
+    """The content of seconds.json; {} of a missing or damaged file."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(x, (int, float)) for x in found.values()):
+        return {}
+    return found
