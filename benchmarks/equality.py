@@ -2,7 +2,7 @@
 
     python benchmarks/equality.py FOLDER [--dtype=float64] [--launch=8x1]
 
-Runs tests/placement_cases.py (three identities, four steps, 32 pixels) on virtual CPU devices, in
+Runs tests/sharding_cases.py (three identities, four steps, 32 pixels) on virtual CPU devices, in
 one process and in two that find each other on this machine, and prints docs/devices.md's table.
 Needs what the tests need. FOLDER keeps what was run, so that the command can be given in pieces.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'tests'))
 from test_distributed import together  # noqa: E402
-from test_placement import largest_difference  # noqa: E402
+from test_sharding import largest_difference  # noqa: E402
 
 METHODS = {
     'projection': 'projection',

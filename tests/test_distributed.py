@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from test_placement import CASES_FILE, environment, largest_difference
+from test_sharding import CASES_FILE, environment, largest_difference
 
 from jaxinv.errors import JaxinvError
 from jaxinv.runtime import distributed
@@ -26,7 +26,7 @@ def free_port():
 
 
 def together(count, *arguments, devices=2, dtype='float64', script=CASES_FILE):
-    """Starts so many processes of a script, placement_cases.py, and waits for them."""
+    """Starts so many processes of a script, sharding_cases.py, and waits for them."""
     port, running = free_port(), []
     for index in range(count):
         own = environment(devices, dtype) | {

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 from test_distributed import ROOT
 from test_experiment import load_config
-from test_placement import environment
+from test_sharding import environment
 from test_stream import NAMES, records_of, write_picture
 
 import jaxinv

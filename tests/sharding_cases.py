@@ -1,6 +1,6 @@
-"""Runs methods on meshes of virtual CPU devices, for test_placement.py, which starts it:
+"""Runs methods on meshes of virtual CPU devices, for test_sharding.py, which starts it:
 
-    JAX_NUM_CPU_DEVICES=8 [JAX_ENABLE_X64=1] python placement_cases.py OUT.npz METHOD:MESH ...
+    JAX_NUM_CPU_DEVICES=8 [JAX_ENABLE_X64=1] python sharding_cases.py OUT.npz METHOD:MESH ...
 
 A process cannot change its number of devices, so this is one of its own. Three identities: 2, 4 and
 8 devices do not divide them. With JAXINV_COORDINATOR and so on it is one of several processes; the

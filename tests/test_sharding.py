@@ -16,7 +16,7 @@ from jaxinv.inversion import pti
 from jaxinv.optimize import sharding
 
 TESTS = pathlib.Path(__file__).parent
-CASES_FILE = TESTS / 'placement_cases.py'
+CASES_FILE = TESTS / 'sharding_cases.py'
 
 
 def environment(devices, dtype):
@@ -30,7 +30,7 @@ def environment(devices, dtype):
 
 
 def run(folder, devices, dtype, cases):
-    """What placement_cases.py says about the cases, on so many virtual devices."""
+    """What sharding_cases.py says about the cases, on so many virtual devices."""
     out = folder / 'cases.npz'
     done = subprocess.run(
         [sys.executable, str(CASES_FILE), str(out), *cases],

@@ -11,8 +11,8 @@ import optax
 import PIL.Image
 import pytest
 from test_experiment import load_config
-from test_placement import largest_difference
-from test_placement import run as run_cases
+from test_sharding import largest_difference
+from test_sharding import run as run_cases
 
 import jaxinv
 from jaxinv import optimize
