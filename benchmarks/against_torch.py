@@ -15,6 +15,7 @@ import numpy as np
 import sides
 from absl import app, flags
 
+from jaxinv.settings import Locality, Projection, Tuning
 from jaxinv.weights.networks import find_lpips
 
 _TASKS = ('tuning', 'tuning, regularised', 'projection')
@@ -77,25 +78,27 @@ def jax_side(task, resolution, batch):
     """(step, ) as a generator of losses; everything before the first one is preparation."""
     import jax
     import jax.numpy as jnp
-    from jaxinv.converters import stylegan2 as converter
-    from jaxinv.converters import tables
+    from flax.traverse_util import flatten_dict, unflatten_dict
 
     from jaxinv import latents
+    from jaxinv.converters import stylegan2 as converter
     from jaxinv.generators.stylegan2 import stylegan2
     from jaxinv.inversion import project, pti
 
     state = nvidia_state(resolution)
     generator = stylegan2(**converter.nvidia_arguments(state))
-    like = tables.flatten(jax.eval_shape(generator.init, jax.random.key(0)))
+    like = flatten_dict(jax.eval_shape(generator.init, jax.random.key(0)), sep='/')
     flat = converter.convert_nvidia(state, like)
     del state
-    weights = jax.tree.map(jnp.asarray, tables.unflatten(flat))
+    weights = jax.tree.map(jnp.asarray, unflatten_dict(flat, sep='/'))
     del flat
     targets, z = inputs(resolution, batch)
     ids, key = np.arange(batch, dtype=np.uint32), jax.random.key(0)
     w = jax.jit(generator.map)(weights, z)[:, None]
     if task == 'projection':
-        settings = project.Settings(100, 0.01, initial_noise_factor=0.0, chunk_steps=1)
+        settings = Projection(
+            num_steps=100, learning_rate=0.01, initial_noise_factor=0.0, chunk_steps=1
+        )
         method = project.make_projector(generator, settings)
         statistics = latents.WStatistics(w[0, 0], jnp.float32(1))
         noise = {
@@ -107,10 +110,9 @@ def jax_side(task, resolution, batch):
         )
         name = 'lpips_vgg'
     else:
-        locality = pti.Locality(
-            0.1 if 'regularised' in task else 0.0, norm='all_layers', truncation_psi=0.5
-        )
-        settings = pti.Settings(100, chunk_steps=1, locality=locality)
+        weight = Locality.weight if 'regularised' in task else 0.0
+        locality = Locality(weight=weight, truncation_psi=0.5)
+        settings = Tuning(num_steps=100, chunk_steps=1, locality=locality)
         method = pti.make_tuner(generator, settings, batch)
         w_avg = weights['buffers']['w_avg']
         state, args = method.prepare(weights, find_lpips('alex'), targets, w, ids, w_avg)

@@ -84,15 +84,16 @@ def jax_side(task, arguments, batch):
     import jax
     import jax.numpy as jnp
     import optax
-    from jaxinv.converters import biggan, tables
+    from flax.traverse_util import unflatten_dict
 
     from jaxinv import optimize
+    from jaxinv.converters import biggan
     from jaxinv.generators.biggan_deep import biggan_deep
     from jaxinv.types import Affine
 
     generator = biggan_deep(**arguments)
     flat = biggan.convert(official_state(arguments), arguments)
-    weights = jax.tree.map(jnp.asarray, tables.unflatten(flat))
+    weights = jax.tree.map(jnp.asarray, unflatten_dict(flat, sep='/'))
     z, labels, target = inputs(arguments, batch)
     embedded = generator.map(weights, z[:, 0], labels)[:, None, arguments['z_dim'] :]
     w = jnp.concatenate([z, jnp.broadcast_to(embedded, z.shape)], -1)

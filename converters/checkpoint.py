@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jaxinv.converters import (
     array_files,
     biggan,
@@ -168,7 +169,7 @@ def _convert(found):
     if arguments.get('z_dim', 1) < 1 or arguments['resolution'] > 2**14:
         raise tables.ConversionError('The arrays are not those of a StyleGAN2 generator.')
     model = generators.stylegan2.stylegan2(**arguments)
-    like = tables.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    like = flatten_dict(jax.eval_shape(model.init, jax.random.key(0)), sep='/')
     if average not in found.source:
         del like['buffers/w_avg']
         notes += (f'The file has no average w ({average}): it is to be computed from samples.',)

@@ -15,7 +15,8 @@ nobody has to trust one: docs/checkpoints.md has the lines that load them with P
 import re
 
 import numpy as np
-from jaxinv.converters import stylegan2, tables
+from flax.traverse_util import flatten_dict
+from jaxinv.converters import stylegan2
 from jaxinv.converters.stylegan2 import FILTER
 
 from jaxinv.errors import JaxinvError
@@ -33,7 +34,10 @@ def state_dict(spec: GeneratorSpec, weights: Weights, names: str) -> dict[str, n
     Raises ExportError if that code has no such generator.
     """
     arguments = _arguments(spec)
-    flat = {path: np.asarray(array, np.float32) for path, array in tables.flatten(weights).items()}
+    flat = {
+        path: np.asarray(array, np.float32)
+        for path, array in flatten_dict(weights, sep='/').items()
+    }
     if names == 'ada':
         found = {}
         for path, (name, _) in stylegan2.nvidia_table(flat).items():

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
+from flax.traverse_util import unflatten_dict
 from jaxinv.converters import safe_pickle, tables
 
 from jaxinv.networks import deeplab, invertibility
@@ -47,7 +48,7 @@ def convert(content: Mapping):
     like = invertibility.shapes(network)
     table = {name: (_name(name, spaces), _transform(name)) for name in like}
     flat = tables.apply(table, source, like)
-    return network, tables.unflatten(flat)
+    return network, unflatten_dict(flat, sep='/')
 
 
 def sizes(source: Mapping[str, np.ndarray]) -> deeplab.Sizes:

@@ -17,28 +17,6 @@ class ConversionError(JaxinvError):
     """The source is not the network the table describes; the message names the array."""
 
 
-def flatten(tree, prefix='') -> dict:
-    """{'a': {'b': x}} -> {'a/b': x}."""
-    if not isinstance(tree, Mapping):
-        return {prefix.removesuffix('/'): tree}
-    flat = {}
-    for name, branch in tree.items():
-        flat |= flatten(branch, f'{prefix}{name}/')
-    return flat
-
-
-def unflatten(flat) -> dict:
-    """{'a/b': x} -> {'a': {'b': x}}."""
-    tree = {}
-    for path, leaf in flat.items():
-        *parents, name = path.split('/')
-        branch = tree
-        for parent in parents:
-            branch = branch.setdefault(parent, {})
-        branch[name] = leaf
-    return tree
-
-
 def apply(table: Table, source: Mapping[str, np.ndarray], like: Mapping) -> dict[str, np.ndarray]:
     """Flat {target path: float32 array} with the keys and shapes of the flat tree `like`."""
     same_names('weight', table, like)

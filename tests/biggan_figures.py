@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import recipe
-from jaxinv.converters import biggan as converter
-from jaxinv.converters import tables
+from flax.traverse_util import unflatten_dict
 
 from jaxinv import latents
+from jaxinv.converters import biggan as converter
 from jaxinv.generators.biggan_deep import Attention, Block, PlainNorm, biggan_deep
 
 NAME = 'bigdeep128'
@@ -57,7 +57,7 @@ def load(entries, figures, dtype=jnp.float32):
         source=source,
         arguments=arguments,
         generator=generator,
-        weights=jax.tree.map(lambda a: jnp.asarray(a, dtype), tables.unflatten(flat)),
+        weights=jax.tree.map(lambda a: jnp.asarray(a, dtype), unflatten_dict(flat, sep='/')),
         label=jnp.asarray(figures[f'{NAME}/in/class'], dtype),
         soft_label=jnp.asarray(figures[f'{NAME}/in/soft_class'], dtype),
         z=jnp.clip(given('z', 2, generator.spec.z_dim), -2, 2),

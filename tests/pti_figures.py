@@ -13,19 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import recipe
-from jaxinv.converters import stylegan2 as converter
-from jaxinv.converters import tables
+from flax.traverse_util import flatten_dict, unflatten_dict
 from stylegan2_figures import mean_rms_maxabs, rows
 
 from jaxinv import latents, optimize
+from jaxinv.converters import stylegan2 as converter
 from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.inversion import losses, project, pti
 from jaxinv.optimize import schedules
+from jaxinv.settings import Locality, Projection, Tuning
 from jaxinv.weights.networks import load_lpips
 
 KEY = jax.random.key(0)
-OFF = pti.Locality(0.0)
-LOCALITY = pti.Locality(0.1, alpha=30.0, norm='all_layers', truncation_psi=0.5, noise='none')
+OFF = Locality(weight=0.0)
+LOCALITY = Locality(truncation_psi=0.5, noise='none')
 RUNS = ('tune', 'tune_reg', 'early_stop', 'multi', 'multi_reg', 'reg', 'proj', 'proj_wnoise')
 
 
@@ -66,12 +67,12 @@ def load(entries, dtype):
     """Generator, weights and both LPIPS networks in a namespace."""
     source = recipe.state_dict(entries)
     generator = stylegan2(name='pti64', **converter.nvidia_arguments(source))
-    like = tables.flatten(jax.eval_shape(generator.init, KEY))
+    like = flatten_dict(jax.eval_shape(generator.init, KEY), sep='/')
     flat = converter.convert_nvidia(source, like)
     widen = functools.partial(jax.tree.map, lambda a: jnp.asarray(a, dtype))
     return types.SimpleNamespace(
         generator=generator,
-        weights=widen(tables.unflatten(flat)),
+        weights=widen(unflatten_dict(flat, sep='/')),
         entry_of={path: entry for path, (entry, _) in converter.nvidia_table(flat).items()},
         lpips={net: widen(load_lpips(net)) for net in ('alex', 'vgg')},
         dtype=dtype,
@@ -91,8 +92,8 @@ def tune(model, given, n, num_steps, locality=OFF, z=None, stop=None):
     def draw(key, ids, step, shape):
         return z[n * step + ids.astype(jnp.int32)]
 
-    settings = pti.Settings(
-        num_steps,
+    settings = Tuning(
+        num_steps=num_steps,
         shared=stop is None,
         batch_size=1,
         stop_lpips=stop,
@@ -136,7 +137,9 @@ def tune(model, given, n, num_steps, locality=OFF, z=None, stop=None):
 
 def parameters(model, params):
     """Parameters after the tuning and their changes, by NVIDIA's names."""
-    after, before = (tables.flatten({'params': p}) for p in (params, model.weights['params']))
+    after, before = (
+        flatten_dict({'params': p}, sep='/') for p in (params, model.weights['params'])
+    )
     arrays = {}
     for path, parameter in after.items():
         entry, change = model.entry_of[path], parameter - before[path]
@@ -161,8 +164,11 @@ def projection(model, given, statistics, initial_noise_factor):
     """The W projector's ten steps from the statistics given, with the given normals on w."""
     generator = model.generator
     eps = jnp.asarray(given['in/w_eps'], model.dtype)
-    settings = project.Settings(
-        10, learning_rate=0.01, initial_noise_factor=initial_noise_factor, chunk_steps=1
+    settings = Projection(
+        num_steps=10,
+        learning_rate=0.01,
+        initial_noise_factor=initial_noise_factor,
+        chunk_steps=1,
     )
     noise = {
         name: recipe.normal(f'input/pti/noise0/{buffer(name)}', shape[:2])

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import recipe
-from jaxinv.converters import stylegan2 as converter
-from jaxinv.converters import tables
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxinv import latents
+from jaxinv.converters import stylegan2 as converter
 from jaxinv.generators.stylegan2 import Block, stylegan2
 
 KEY = jax.random.key(1)
@@ -64,7 +64,7 @@ def load(name, entries, label=None, dtype=jnp.float32, **changes):
         arguments = converter.nvidia_arguments(source) | {'conv_clamp': model.conv_clamp}
         convert, table = converter.convert_nvidia, converter.nvidia_table
     generator = stylegan2(**arguments | {'name': name} | changes)
-    flat = convert(source, tables.flatten(jax.eval_shape(generator.init, KEY)))
+    flat = convert(source, flatten_dict(jax.eval_shape(generator.init, KEY), sep='/'))
     spec = generator.spec
 
     def given(what, *shape):
@@ -75,7 +75,7 @@ def load(name, entries, label=None, dtype=jnp.float32, **changes):
         name=name,
         kind=model,
         generator=generator,
-        weights=jax.tree.map(lambda a: jnp.asarray(a, dtype), tables.unflatten(flat)),
+        weights=jax.tree.map(lambda a: jnp.asarray(a, dtype), unflatten_dict(flat, sep='/')),
         source=source,
         entry_of={path: entry for path, (entry, _) in table(flat).items()},
         given=given,
@@ -177,7 +177,10 @@ def gradients(model):
         (of_both, _, arrays['grad/z_psi0.7']), _ = gradient(*arguments, 1.0)
     else:
         of_both = of_w
-    of_w, of_both = tables.flatten({'params': of_w}), tables.flatten({'params': of_both})
+    of_w, of_both = (
+        flatten_dict({'params': of_w}, sep='/'),
+        flatten_dict({'params': of_both}, sep='/'),
+    )
     for path, g in of_both.items():
         arrays[f'grad/param/{model.entry_of[path]}'] = recipe.to_torch(g, path)
     summary = {model.entry_of[path]: mean_rms_maxabs(g) for path, g in of_w.items()}

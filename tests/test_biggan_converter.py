@@ -12,10 +12,11 @@ import official_files
 import pickle_writer
 import pytest
 import recipe
-from jaxinv.converters import __main__ as command
-from jaxinv.converters import biggan, tables
+from flax.traverse_util import flatten_dict
 
 import jaxinv
+from jaxinv import convert as command
+from jaxinv.converters import biggan
 from jaxinv.generators.biggan_deep import biggan_deep
 
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'biggan.npz'
@@ -85,7 +86,7 @@ def test_every_name_and_shape_is_the_official_ones():
     shapes = biggan.shapes(biggan.entries(arguments))
     assert shapes == {name: array.shape for name, array in official().items()}
     generator = biggan_deep(**arguments)
-    like = tables.flatten(jax.eval_shape(generator.init, jax.random.key(0)))
+    like = flatten_dict(jax.eval_shape(generator.init, jax.random.key(0)), sep='/')
     flat = biggan.convert(official(), arguments)
     assert {k: a.shape for k, a in flat.items()} == {k: a.shape for k, a in like.items()}
     assert {a.dtype.name for a in flat.values()} == {'float32'}
@@ -113,7 +114,7 @@ def test_a_folder_or_its_file_loads_and_is_kept(write, tmp_path):
     for source in (folder, folder / 'pytorch_model.bin', str(folder)):
         generator, weights = jaxinv.load_generator(source, log=lambda *_, **__: None)
         assert generator.spec == biggan_deep(**ARGUMENTS, name='my_biggan').spec
-        for path, array in tables.flatten(weights).items():
+        for path, array in flatten_dict(weights, sep='/').items():
             np.testing.assert_array_equal(array, expected[path])
     # Another config is another network, though the weights' file is the same.
     other = CONFIG | {'layers': [[False, 16, 8], [True, 8, 4], [True, 4, 2], [False, 2, 1]]}
@@ -142,7 +143,7 @@ def test_the_command_describes_and_writes(name, tmp_path, capsys):
     assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), weights, expected))
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_the_recorded_model_loads_from_its_file_to_the_official_image(tmp_path):
     folder = official_files.biggan_folder(tmp_path, official(), biggan_figures.CONFIG)
     generator, weights = jaxinv.load_generator(folder)

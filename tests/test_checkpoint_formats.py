@@ -12,8 +12,9 @@ import official_weights
 import pickle_writer
 import pytest
 import recipe
-from jaxinv.converters import checkpoint, stylegan2, tables
+from flax.traverse_util import flatten_dict
 
+from jaxinv.converters import checkpoint, stylegan2
 from jaxinv.generators.stylegan2 import stylegan2 as generator
 
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'stylegan2.npz'
@@ -30,14 +31,14 @@ def source(name):
 def nvidia(name='ada32', clamp=None):
     """Arguments and flat weights by the name tables alone, as the parity tests use them."""
     arguments = stylegan2.nvidia_arguments(source(name)) | {'conv_clamp': clamp}
-    like = tables.flatten(jax.eval_shape(generator(**arguments).init, jax.random.key(0)))
+    like = flatten_dict(jax.eval_shape(generator(**arguments).init, jax.random.key(0)), sep='/')
     return arguments, stylegan2.convert_nvidia(source(name), like)
 
 
 @functools.cache
 def rosinality(name='ros16'):
     arguments = stylegan2.rosinality_arguments(source(name))
-    like = tables.flatten(jax.eval_shape(generator(**arguments).init, jax.random.key(0)))
+    like = flatten_dict(jax.eval_shape(generator(**arguments).init, jax.random.key(0)), sep='/')
     average = np.arange(arguments['w_dim'], dtype=np.float32)
     state = source(name) | {'latent_avg': average}
     return arguments, stylegan2.convert_rosinality(state, like), average
@@ -130,7 +131,7 @@ def test_rosinality_checkpoints_with_and_without_average(read):
     assert 'latent_avg' in found.notes[-1] and 'computed from samples' in found.notes[-1]
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_rosinality_with_512_channels(read):
     arguments, flat, average = rosinality('ros32')
     assert_same(read(files.rosinality_checkpoint(source('ros32'), average)), arguments, flat)

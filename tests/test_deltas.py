@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-from jaxinv.converters.tables import flatten
+from flax.traverse_util import flatten_dict
 from test_experiment import load_config
 
 import jaxinv
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import pti
+from jaxinv.settings import Saving, Tuning
 from jaxinv.weights import deltas
-from jaxinv.weights.deltas import Base, Settings
+from jaxinv.weights.deltas import Base
 from jaxinv.weights.load import save_generator
 
-BFLOAT16 = Settings('bfloat16')
+BFLOAT16 = Saving(save='bfloat16')
 
 
 def moved(weights, size=1e-3, seed=0):
@@ -35,7 +36,7 @@ def moved(weights, size=1e-3, seed=0):
 
 
 def flat_of(weights):
-    return {name: np.asarray(x) for name, x in flatten(weights).items()}
+    return {name: np.asarray(x) for name, x in flatten_dict(weights, sep='/').items()}
 
 
 def largest_difference(a, b):
@@ -54,7 +55,9 @@ def saved(tiny, tmp_path):
     return save
 
 
-@pytest.mark.parametrize('settings', [BFLOAT16, Settings('low_rank', 2), Settings('low_rank', 8)])
+@pytest.mark.parametrize(
+    'settings', [BFLOAT16, Saving(save='low_rank', rank=2), Saving(save='low_rank', rank=8)]
+)
 def test_loaded_generator_has_exactly_the_stated_error(tiny, saved, settings):
     tuned, facts, folder = saved(settings)
     generator, weights = jaxinv.load_generator(folder)
@@ -85,7 +88,7 @@ def test_low_rank_is_as_near_as_any_matrix_of_its_rank(shape):
     before = rng.standard_normal(shape).astype(np.float32)
     step = rng.standard_normal(shape) * 1e-3
     after = (before + step).astype(np.float32)
-    arrays = deltas.encode({'x': before}, {'x': after}, Settings('low_rank', 3))
+    arrays = deltas.encode({'x': before}, {'x': after}, Saving(save='low_rank', rank=3))
     assert set(arrays) == {'x:left', 'x:right'}
     restored = deltas.decode({'x': before}, arrays)['x']
     matrix = (after - before).reshape(-1, shape[-1]).astype(np.float64)
@@ -100,7 +103,7 @@ def test_what_has_a_low_rank_is_kept_nearly_whole():
     step = rng.standard_normal((64, 2)) @ rng.standard_normal((2, 48))
     after = {'x': step.astype(np.float32)}
     base = {'x': np.zeros_like(after['x'])}
-    restored = deltas.decode(base, deltas.encode(base, after, Settings('low_rank', 2)))['x']
+    restored = deltas.decode(base, deltas.encode(base, after, Saving(save='low_rank', rank=2)))['x']
     assert np.abs(restored - after['x']).max() < 2.0**-7 * np.abs(step).max()
 
 
@@ -172,7 +175,7 @@ def rewritten(file, change):
     ],
 )
 def test_files_that_do_not_fit_get_a_sentence(saved, change, expected):
-    _, _, folder = saved(Settings('low_rank', 2))
+    _, _, folder = saved(Saving(save='low_rank', rank=2))
     rewritten(folder / deltas.DELTA_FILE, change)
     with pytest.raises(JaxinvError, match=expected) as error:
         jaxinv.load_generator(folder)
@@ -193,16 +196,16 @@ def test_damaged_bytes_are_noticed(saved):
 
 
 @pytest.mark.parametrize(
-    'settings,shared,expected',
+    'settings,expected',
     [
-        (Settings('float16'), False, "'float16'; it can be full, bfloat16, low_rank"),
-        (Settings('low_rank', 0), False, 'rank is 0'),
-        (Settings('bfloat16'), True, 'pti_single_id'),
+        (Saving(save='float16'), "'float16'; it can be 'full', 'bfloat16' or 'low_rank'"),
+        (Saving(save='low_rank', rank=0), 'rank is 0'),
+        (Tuning(save='bfloat16'), 'pti_single_id'),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings, shared, expected):
+def test_settings_that_cannot_be_used_are_refused(settings, expected):
     with pytest.raises(JaxinvError, match=expected):
-        deltas.check(settings, shared)
+        settings.check()
 
 
 def test_a_delta_of_a_delta_loads(tiny, tmp_path, saved):
@@ -217,7 +220,7 @@ def test_a_delta_of_a_delta_loads(tiny, tmp_path, saved):
     )
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_a_run_keeps_deltas_and_says_what_they_cost(tmp_path):
     config = load_config('pti_single_id')
     config.tune.save, config.tune.rank = 'low_rank', 4

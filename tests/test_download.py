@@ -1,4 +1,4 @@
-"""jaxinv.download against a server of this machine: resuming, caching, and everything refused."""
+"""Downloads from a server of this machine: resuming, caching, the hub, and what is refused."""
 
 import contextlib
 import hashlib
@@ -7,11 +7,13 @@ import json
 import pathlib
 import threading
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 
 from jaxinv.io import cache_dir
-from jaxinv.weights import download
+from jaxinv.weights import download, https
+from jaxinv.weights.addresses import DownloadError, HubFile, is_address, parse
 
 DATA = np.random.RandomState(0).bytes(300_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -77,7 +79,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     monkeypatch.setenv('JAXINV_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(download.time, 'sleep', lambda seconds: None)
+    monkeypatch.setattr(https.time, 'sleep', lambda seconds: None)
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
         server.asked, server.target = [], ''
         server.url = f'http://127.0.0.1:{server.server_port}'
@@ -95,7 +97,7 @@ def fetch(address, **options):
 
 
 def refusal(address, **options):
-    with pytest.raises(download.DownloadError) as error:
+    with pytest.raises(DownloadError) as error:
         fetch(address, **options)
     assert '\n' not in str(error.value)
     return str(error.value)
@@ -124,7 +126,7 @@ def test_a_cut_download_goes_on_where_it_stopped(server):
 
 def test_what_an_earlier_process_left_is_gone_on_with(server):
     message = refusal(f'{server.url}/hopeless/net.pkl')
-    assert '0.1 MB are kept' in message and 'goes on from there' in message
+    assert '0.1 MB are kept' in message and 'continues from there' in message
     before = len(server.asked)
     partial = next(cache_dir().rglob('*.partial'))
     assert partial.stat().st_size == CUT
@@ -197,8 +199,8 @@ def test_sizes_are_bounded_whatever_the_server_says(server):
     ],
 )
 def test_other_addresses_are_refused_before_anything_is_asked(address):
-    with pytest.raises(download.DownloadError) as error:
-        download.parse(address)
+    with pytest.raises(DownloadError) as error:
+        parse(address)
     assert '\n' not in str(error.value)
 
 
@@ -215,20 +217,18 @@ def test_redirects_within_the_rules_are_followed(server):
     assert server.asked[-1] == ('/cut/net.pkl', f'bytes={CUT}-')
 
 
-def test_hub_addresses_name_the_file_of_a_revision(server, monkeypatch):
-    base = 'https://huggingface.co/owner/na.me/resolve'
-    assert download.parse('hf://owner/na.me/a b/net.pt').url == f'{base}/main/a%20b/net.pt'
-    assert download.parse('hf://owner/na.me/net.pt@v1/x').url == f'{base}/v1%2Fx/net.pt'
-    assert download.parse('hf://owner/na.me@v1/net.pt').url == f'{base}/v1/net.pt'
-    assert download.parse(f'hf://owner/na.me/n.pt#sha256={SHA256}').sha256 == SHA256
-    monkeypatch.setenv('HF_ENDPOINT', server.url)
-    path, _ = fetch('hf://owner/name/net.pt')
-    assert path.read_bytes() == DATA
-    assert server.asked == [('/owner/name/resolve/main/net.pt', None)]
+def test_hub_addresses_name_the_file_of_a_revision():
+    for text, file in (
+        ('hf://owner/na.me/a b/net.pt', HubFile('owner/na.me', 'a b/net.pt', 'main')),
+        ('hf://owner/na.me/net.pt@v1/x', HubFile('owner/na.me', 'net.pt', 'v1/x')),
+        ('hf://owner/na.me@v1/net.pt', HubFile('owner/na.me', 'net.pt', 'v1')),
+    ):
+        assert parse(text).location == file
+    assert parse(f'hf://owner/na.me/n.pt#sha256={SHA256}').sha256 == SHA256
 
 
 def test_unreachable_hosts_get_a_sentence(server, monkeypatch):
-    monkeypatch.setattr(download, 'ATTEMPTS', 1)
+    monkeypatch.setattr(https, 'ATTEMPTS', 1)
     with http.server.HTTPServer(('127.0.0.1', 0), Handler) as closed:
         port = closed.server_port
     assert 'could not be fetched' in refusal(f'http://127.0.0.1:{port}/net.pkl')
@@ -247,6 +247,131 @@ def test_damaged_notes_mean_a_fresh_start(server):
 
 def test_only_texts_with_a_scheme_are_addresses():
     for text in ('https://a.b/c', 'hf://a/b/c', 'FILE://x'):
-        assert download.is_address(text)
+        assert is_address(text)
     for other in ('ffhq', 'runs/a', '/tmp/a.pkl', 'a:b', pathlib.Path('a.pkl')):
-        assert not download.is_address(other)
+        assert not is_address(other)
+
+
+# --- The Hugging Face hub -------------------------------------------------------------------------
+
+COMMIT = '0123456789abcdef0123456789abcdef01234567'
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """What the hub answers to HEAD and GET of /OWNER/NAME/resolve/REVISION/FILE."""
+
+    protocol_version = 'HTTP/1.1'
+
+    def do_HEAD(self):
+        self.answer(b'')
+
+    def do_GET(self):
+        self.answer(DATA)
+
+    def answer(self, body):
+        token = self.headers.get('Authorization')
+        self.server.asked.append((self.command, self.path, self.headers.get('Range'), token))
+        _, owner, name, _, revision, file = self.path.split('/', 5)
+        error = None
+        if name == 'gated' and token != 'Bearer hf_secret':
+            error = 401, 'GatedRepo'
+        elif name == 'missing':
+            error = 401, 'RepoNotFound'
+        elif revision not in ('main', 'v1', COMMIT):
+            error = 404, 'RevisionNotFound'
+        elif file != 'net.pt':
+            error = 404, 'EntryNotFound'
+        if error:
+            self.send_response(error[0])
+            self.send_header('X-Error-Code', error[1])
+            self.send_header('Content-Length', '0')
+            return self.end_headers()
+        cut = name == 'cut' and sum(command == 'GET' for command, *_ in self.server.asked) == 1
+        start = int((self.headers.get('Range') or 'bytes=0-')[6:].split('-')[0])
+        self.send_response(206 if start else 200)
+        self.send_header('ETag', f'"{SHA256}"')
+        self.send_header('X-Repo-Commit', COMMIT)
+        self.send_header('Content-Type', 'application/octet-stream')
+        self.send_header('Accept-Ranges', 'bytes')
+        if start:
+            self.send_header('Content-Range', f'bytes {start}-{len(DATA) - 1}/{len(DATA)}')
+        self.send_header('Content-Length', str(len(DATA) - start))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body[start : CUT if cut else None])
+        if cut:
+            self.close_connection = True
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Hub) as server:
+        server.asked = []
+        url = f'http://127.0.0.1:{server.server_port}'
+        constants = huggingface_hub.constants
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, url)
+        monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE', template)
+        monkeypatch.setattr(constants, 'ENDPOINT', url)
+        monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+        monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)
+        monkeypatch.delenv('HF_TOKEN', raising=False)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_file_of_the_hub_is_fetched_once_into_its_cache(hub, tmp_path):
+    path, lines = fetch(f'hf://owner/name/net.pt#sha256={SHA256}')
+    assert path.read_bytes() == DATA and (tmp_path / 'hub') in path.parents
+    assert any(SHA256 in line for line in lines)
+    count = len(hub.asked)
+    assert fetch('hf://owner/name/net.pt') == (path, []) and len(hub.asked) == count
+    assert fetch('hf://owner/name/net.pt@v1')[0].read_bytes() == DATA
+    assert 'delete' in refusal(f'hf://owner/name/net.pt#sha256={"0" * 64}')
+    assert 'at most 1000' in refusal('hf://owner/other/net.pt', max_bytes=1000)
+
+
+def test_a_cut_download_of_the_hub_is_resumed(hub, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, 'DOWNLOAD_CHUNK_SIZE', CUT // 2)
+    assert fetch('hf://owner/cut/net.pt')[0].read_bytes() == DATA
+    assert f'bytes={CUT}-' in [asked for _, _, asked, _ in hub.asked]
+
+
+def test_a_token_opens_gated_files(hub, monkeypatch):
+    message = refusal('hf://owner/gated/net.pt')
+    assert 'HF_TOKEN' in message and 'accept its terms' in message
+    monkeypatch.setenv('HF_TOKEN', 'hf_secret')
+    assert fetch('hf://owner/gated/net.pt')[0].read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    'address,words',
+    [
+        ('hf://owner/missing/net.pt', 'no repository owner/missing'),
+        ('hf://owner/name/net.pt@v9', "no revision 'v9'"),
+        ('hf://owner/name/other.pt', 'no file other.pt'),
+    ],
+)
+def test_what_the_hub_does_not_have_gets_a_sentence(hub, address, words):
+    assert words in refusal(address)
+
+
+def test_without_the_hub_only_its_cache_is_used(hub, monkeypatch):
+    path, _ = fetch('hf://owner/name/net.pt')
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
+    assert fetch('hf://owner/name/net.pt')[0] == path
+    assert 'HF_HUB_OFFLINE is set' in refusal('hf://owner/other/net.pt')
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', False)
+    with http.server.HTTPServer(('127.0.0.1', 0), Hub) as closed:
+        port = closed.server_port
+    monkeypatch.setattr(
+        huggingface_hub.constants,
+        'HUGGINGFACE_CO_URL_TEMPLATE',
+        f'http://127.0.0.1:{port}/{{repo_id}}/resolve/{{revision}}/{{filename}}',
+    )
+    assert 'check the network' in refusal('hf://owner/other/net.pt')

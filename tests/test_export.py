@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import recipe
 import safetensors
-from jaxinv.converters import checkpoint, export, stylegan2, tables
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 import jaxinv
 from jaxinv import generators
+from jaxinv.converters import checkpoint, export, stylegan2
 from jaxinv.generators.stylegan2 import stylegan2 as make
 from jaxinv.weights import export as export_lib
 from jaxinv.weights.load import save_generator
@@ -39,8 +40,8 @@ def ours(name):
         source = official(name) | {'latent_avg': recipe.normal('latent_avg', [64])}
         tell, convert = stylegan2.rosinality_arguments, stylegan2.convert_rosinality
     generator = make(name=name, **tell(source))
-    like = tables.flatten(jax.eval_shape(generator.init, jax.random.key(0)))
-    return generator, jax.tree.map(jnp.asarray, tables.unflatten(convert(source, like)))
+    like = flatten_dict(jax.eval_shape(generator.init, jax.random.key(0)), sep='/')
+    return generator, jax.tree.map(jnp.asarray, unflatten_dict(convert(source, like), sep='/'))
 
 
 def image(generator, weights):
@@ -76,7 +77,7 @@ def test_what_was_written_reads_back_to_equal_weights(name, to, ending, tmp_path
     found = checkpoint.read(tmp_path / f'model{ending}')
     assert found.kind.startswith('stylegan2-ada' if to == 'ada' else 'rosinality')
     assert dict(generator.spec.arguments) == found.arguments
-    assert_same(found.flat, tables.flatten(jax.tree.map(np.asarray, weights)))
+    assert_same(found.flat, flatten_dict(jax.tree.map(np.asarray, weights), sep='/'))
     if ending == '.safetensors':
         with safetensors.safe_open(tmp_path / 'model.safetensors', 'numpy') as file:
             assert file.metadata()['format'] == 'pt'

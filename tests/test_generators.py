@@ -7,6 +7,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from jaxinv import generators
 from jaxinv.generators import checks
@@ -70,6 +71,12 @@ def test_shapes_are_those_of_the_spec(name, resolution, space):
     assert {k: v.shape for k, v in noise.items()} == dict(spec.noise_shapes)
     assert weights['buffers']['w_avg'].shape == (spec.w_dim,)
     assert set(weights['params']) == {'synthesis'}
+
+
+def test_names_of_weights_contain_no_slash(small):
+    # Files join the names with it.
+    weights = jax.eval_shape(small[0].init, KEY)
+    assert not [name for path in flatten_dict(weights) for name in path if '/' in name]
 
 
 def test_w_is_w_plus_with_equal_rows(small, synthesize, w):

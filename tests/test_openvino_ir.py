@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from jaxinv.converters import mobile_stylegan, openvino_ir, tables
 
 VALUES = np.arange(6, dtype='<f4').reshape(2, 3)
@@ -106,12 +107,6 @@ def test_conversion_names_the_array_that_is_wrong(source, message):
 def test_conversion_wants_every_target(tmp_path):
     with pytest.raises(tables.ConversionError, match='Missing weight: w'):
         tables.apply({'x': ('a', np.negative)}, {'a': VALUES}, {'x': VALUES, 'w': VALUES})
-
-
-def test_trees_flatten_and_unflatten():
-    tree = {'a': {'b': 1, 'c': {'d': 2}}, 'e': 3}
-    assert tables.flatten(tree) == {'a/b': 1, 'a/c/d': 2, 'e': 3}
-    assert tables.unflatten(tables.flatten(tree)) == tree
 
 
 def test_wavelet_bands_are_blocks_after_conversion():

@@ -14,18 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import recipe
-from jaxinv.converters import stylegan2 as converter
-from jaxinv.converters import tables
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxinv import optimize
+from jaxinv.converters import stylegan2 as converter
 from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.inversion import sam, sam_prior
+from jaxinv.settings import Prior, Search
 from jaxinv.weights.networks import load_lpips
 
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'sam.npz'
 KEY = jax.random.key(0)
 FEATURES = ('F4', 'F6', 'F8', 'F10')
-OFFICIAL = sam.Settings(
+OFFICIAL = Search(
     num_steps=8,
     learning_rate=0.05,
     prior_weight=1e-8,
@@ -38,8 +39,8 @@ OFFICIAL = sam.Settings(
 )
 RUNS = {
     'opt': OFFICIAL,
-    'opt_smalllr': OFFICIAL._replace(learning_rate=0.002),
-    'opt_boost': OFFICIAL._replace(learning_rate=0.005, prior_weight=1e-6, spread_weight=1e-2),
+    'opt_smalllr': OFFICIAL.replace(learning_rate=0.002),
+    'opt_boost': OFFICIAL.replace(learning_rate=0.005, prior_weight=1e-6, spread_weight=1e-2),
 }
 
 
@@ -53,9 +54,9 @@ def figures():
 def load(dtype=jnp.float32):
     source = recipe.state_dict(json.loads(str(figures()['entries'])))
     generator = stylegan2(name='sam256', **converter.nvidia_arguments(source))
-    like = tables.flatten(jax.eval_shape(generator.init, KEY))
+    like = flatten_dict(jax.eval_shape(generator.init, KEY), sep='/')
     flat = converter.convert_nvidia(source, like)
-    return generator, jax.tree.map(lambda x: jnp.asarray(x, dtype), tables.unflatten(flat))
+    return generator, jax.tree.map(lambda x: jnp.asarray(x, dtype), unflatten_dict(flat, sep='/'))
 
 
 def masks(dtype=jnp.float32):
@@ -119,7 +120,7 @@ def test_prior_statistics_equal_the_official_ones():
     z = recipe.normal('input/sam/mvg_z', (5000, 64))
     prior = sam_prior.from_samples(
         generator.map(weights, jnp.asarray(z)),
-        sam_prior.Settings(order='map_of_mean', epsilon=1e-8),
+        Prior(order='map_of_mean', epsilon=1e-8),
     )
     assert_close(prior.mean, 'mvg/mean_v', 1e-4)
     inverse = np.asarray(prior.factor, np.float64) @ np.asarray(prior.factor, np.float64).T
@@ -188,7 +189,7 @@ def assert_codes_equal(codes, run, limits, prefix=''):
             assert_close(edited, name, images_limit)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.parametrize('run', RUNS)
 def test_search_in_float64_equals_the_official_run(run):
     with jax.enable_x64(True):
@@ -197,7 +198,7 @@ def test_search_in_float64_equals_the_official_run(run):
         assert_codes_equal(codes, run, (1e-4, 1e-4, 1e-4), prefix='f64/')
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.parametrize('run', RUNS)
 def test_search_in_float32_equals_the_official_run(run):
     codes, traces = search(RUNS[run])

@@ -15,8 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxinv.converters import tables
 from jaxinv.errors import JaxinvError
 from jaxinv.networks import lpips
 from jaxinv.networks.deeplab import CHANNELS, Base, Sizes, batch_norm
@@ -92,14 +92,14 @@ def init(network: Network, seed: int) -> dict[str, Any]:
         # Distances lie above 0; a head that began below would have no gradient, and stay there.
         if name.endswith(f'conv{network.sizes.head_layers - 1}/bias'):
             flat[name] += 0.5
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tables.unflatten(flat))
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), unflatten_dict(flat, sep='/'))
 
 
 def shapes(network: Network) -> dict[str, jax.ShapeDtypeStruct]:
     """Names and shapes of all variables: {'params/base/...': ..., 'batch_stats/...': ...}."""
     images = jnp.zeros((1, 64, 64, 3))
     taps = jnp.zeros((1, 16, 16, 256)), jnp.zeros((1, 4, 4, 512))  # used by 'vgg16' only
-    return tables.flatten(jax.eval_shape(network.init, jax.random.key(0), images, taps))
+    return flatten_dict(jax.eval_shape(network.init, jax.random.key(0), images, taps), sep='/')
 
 
 def trunk_taps(network: Network, vgg_weights, images):

@@ -1,13 +1,12 @@
 """Writes a generator for jaxinv or as a state dict for the PyTorch codes (converters/export.py)."""
 
-import io
 import pathlib
 
 import numpy as np
 import safetensors.numpy
 
 from jaxinv.converters.export import ExportError, notes, state_dict
-from jaxinv.io import write_atomically
+from jaxinv.io import atomic_path, write_atomically
 from jaxinv.types import Generator, Weights
 from jaxinv.weights import store
 
@@ -64,11 +63,10 @@ def write(
         return ()
     arrays = state_dict(generator.spec, weights, to)
     if path.suffix.lower() == '.npz':
-        file = io.BytesIO()
-        np.savez(file, **arrays)
-        data = file.getvalue()
+        with atomic_path(path) as scratch, open(scratch, 'wb') as file:  # DST.NPZ stays that
+            np.savez(file, **arrays)
     else:
         # 'format' is what PyTorch's users of safetensors look for.
         data = safetensors.numpy.save(arrays, {'format': 'pt', 'names': to, 'by': 'jaxinv'})
-    write_atomically(path, data)
+        write_atomically(path, data)
     return notes(generator.spec, to)

@@ -12,9 +12,10 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from jaxinv import edits, generators, latents
-from jaxinv.converters import biggan, checkpoint, tables
+from jaxinv.converters import biggan, checkpoint
 from jaxinv.errors import JaxinvError
 from jaxinv.io import cache_dir, safe_name, sha256
 from jaxinv.types import Generator, Weights
@@ -66,10 +67,10 @@ def _convert(path, which, digest):
     generator = make(**found.arguments, name=_name(path))
     flat, notes = dict(found.flat), list(found.notes)
     if 'buffers/w_avg' not in flat:
-        flat['buffers/w_avg'] = w_average(generator, tables.unflatten(flat))
+        flat['buffers/w_avg'] = w_average(generator, unflatten_dict(flat, sep='/'))
         classes = ', all classes equally' if generator.spec.label_dim else ''
         notes.append(f'The average w was computed from {W_AVG_SAMPLES} seeded samples{classes}.')
-    weights = jax.tree.map(jnp.asarray, tables.unflatten(flat))
+    weights = jax.tree.map(jnp.asarray, unflatten_dict(flat, sep='/'))
     if edits.shares_w(generator, weights, 'ffhq'):
         generator = generators.with_domain(generator, 'ffhq')
         notes.append("Its mapping network is FFHQ's: jaxinv's directions and alignment apply.")

@@ -8,6 +8,7 @@ from jaxinv.errors import JaxinvError
 from jaxinv.io import sha256
 from jaxinv.types import Generator, Weights
 from jaxinv.weights import deltas, download, import_checkpoint, store
+from jaxinv.weights.addresses import is_address
 from jaxinv.weights.deltas import DELTA_FILE
 from jaxinv.weights.store import GENERATOR_FILE, ORBAX_FOLDER, SIDECAR
 from jaxinv.weights.zoo import WELL_KNOWN, load_named
@@ -57,7 +58,7 @@ def open_generator(
     """The same with a third value, what is known of its origin: {'kind', 'file', 'notes', ...}."""
     if source in generators.GENERATORS:
         return *load_named(source, resolution), {'kind': 'generator known by name'}
-    if source in WELL_KNOWN or download.is_address(source):
+    if source in WELL_KNOWN or is_address(source):
         known = WELL_KNOWN.get(source)
         file = download.get(known.address if known else source, log=log)
         generator, weights, about = _open_file(file, resolution, which, log, base, depth)

@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxinv.converters import efficientnet, invertibility, lpips, safe_pickle, tables
 from jaxinv.converters.lpips import HUB_FILES, HUB_REPO, LpipsWeightsError
 from jaxinv.errors import JaxinvError
-from jaxinv.io import cache_dir, write_atomically
+from jaxinv.io import atomic_path, cache_dir, write_atomically
 from jaxinv.networks.deeplab import Sizes
 from jaxinv.networks.invertibility import Network, shapes
 from jaxinv.weights import assets
@@ -141,11 +142,11 @@ def save_invertibility(path, network: Network, variables) -> None:
     """One safetensors file; its header says which network it is."""
     path = pathlib.Path(path)
     about = {'spaces': network.spaces, 'sizes': network.sizes._asdict()}
-    flat = {name: np.array(value, order='C') for name, value in tables.flatten(variables).items()}
-    partial = path.with_name(path.name + '.partial')
-    safetensors.numpy.save_file(flat, partial, metadata={'invertibility': json.dumps(about)})
-    partial.chmod(0o644)  # safetensors makes files that only their owner can read
-    partial.replace(path)
+    flat = {
+        name: np.array(value, order='C') for name, value in flatten_dict(variables, sep='/').items()
+    }
+    with atomic_path(path) as scratch:
+        safetensors.numpy.save_file(flat, scratch, metadata={'invertibility': json.dumps(about)})
 
 
 def load_invertibility(path) -> tuple[Network, dict[str, Any]]:
@@ -170,7 +171,7 @@ def load_invertibility(path) -> tuple[Network, dict[str, Any]]:
         ) from None
     like = shapes(network)
     flat = tables.apply({name: (name, np.asarray) for name in like}, flat, like)
-    return network, jax.tree.map(jnp.asarray, tables.unflatten(flat))
+    return network, jax.tree.map(jnp.asarray, unflatten_dict(flat, sep='/'))
 
 
 def load_lpips(net: str, source: str = 'auto') -> dict:

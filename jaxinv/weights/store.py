@@ -16,9 +16,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import safetensors
 import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxinv import generators
-from jaxinv.converters.tables import flatten, unflatten
 from jaxinv.errors import JaxinvError
 from jaxinv.io import write_atomically
 from jaxinv.types import Generator, Weights
@@ -33,7 +33,7 @@ def write(
     file: pathlib.Path, generator: Generator, weights: Weights, about: dict[str, Any] | None = None
 ) -> None:
     """Writes the .safetensors file. about: what is known of its origin, in JSON's types."""
-    flat = {k: np.array(v, order='C') for k, v in flatten(weights).items()}
+    flat = {k: np.array(v, order='C') for k, v in flatten_dict(weights, sep='/').items()}
     metadata = {
         'jaxinv': json.dumps(generators.record(generator.spec)),
         'about': json.dumps(about or {}),
@@ -134,9 +134,9 @@ def _json(file, text):
 
 
 def _fitted(source, generator, flat):
-    expected = flatten(_shapes(source, generator))
+    expected = flatten_dict(_shapes(source, generator), sep='/')
     check_same_shapes(source, flat, expected)
-    return unflatten({name: jnp.asarray(flat[name]) for name in expected})
+    return unflatten_dict({name: jnp.asarray(flat[name]) for name in expected}, sep='/')
 
 
 def _shapes(source, generator):

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxinv import generators
-from jaxinv.converters import mobile_stylegan, openvino_ir, tables
+from jaxinv.converters import mobile_stylegan, openvino_ir
 from jaxinv.io import cache_dir, write_atomically
 from jaxinv.types import Generator, Weights
 from jaxinv.weights import assets
@@ -65,7 +66,7 @@ FORMAT = '2'  # raise it when the paths, shapes or meaning of converted weights 
 
 def mobile_stylegan_ffhq(generator: Generator) -> Weights:
     """MobileStyleGAN FFHQ from the package random-face; w_avg over seeded samples."""
-    like = tables.flatten(jax.eval_shape(generator.init, jax.random.key(0)))
+    like = flatten_dict(jax.eval_shape(generator.init, jax.random.key(0)), sep='/')
     sources = assets.PACKAGES['random-face'].members
     return _cached('mobile_stylegan_ffhq', sources, like, lambda: _convert_ffhq(generator, like))
 
@@ -78,7 +79,7 @@ def _convert_ffhq(generator, like):
     wanted = {path: shape for path, shape in like.items() if path != 'buffers/w_avg'}
     flat = mobile_stylegan.convert(*networks, wanted)
     z = np.random.RandomState(0).randn(10_000, generator.spec.z_dim).astype(np.float32)
-    w = jax.jit(generator.map)(tables.unflatten(flat), z)
+    w = jax.jit(generator.map)(unflatten_dict(flat, sep='/'), z)
     return flat | {'buffers/w_avg': np.asarray(w, np.float64).mean(0).astype(np.float32)}
 
 
@@ -98,7 +99,7 @@ def _cached(name, sources, like, convert):
         flat = convert()
         metadata = {'sha256': digest(flat), 'format': FORMAT}
         write_atomically(path, safetensors.numpy.save(flat, metadata))
-    return jax.tree.map(jnp.asarray, tables.unflatten(flat))
+    return jax.tree.map(jnp.asarray, unflatten_dict(flat, sep='/'))
 
 
 def _read(path, like):
