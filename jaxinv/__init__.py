@@ -1,16 +1,43 @@
 """jaxinv: inversion and editing of real photographs with GANs, in JAX.
 
 generator, weights = jaxinv.load_generator('mobile_stylegan_ffhq')
-w = generator.map(weights, z)                               # [b, w_dim]
-images, features = generator.synthesize(weights, w[:, None])  # [b, h, w, 3], about [-1, 1]
+targets = jaxinv.load_images('photos/', generator)
+pivots = jaxinv.project(generator, weights, targets, num_steps=100, learning_rate=0.1)
+tuned = jaxinv.tune(generator, weights, targets, pivots, num_steps=80)
+images = jaxinv.render(generator, tuned.weights, pivots, edit='smile=1.2')
 """
 
+import importlib
 import pathlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxinv.api import evaluate, load, render, save, settings_for
+    from jaxinv.data import load_images
+    from jaxinv.inversion.invert_sam import invert_sam
+    from jaxinv.inversion.project import project
+    from jaxinv.inversion.tune import tune
+    from jaxinv.weights.load import load_generator
 
 __version__ = '0.1.0'
 
-__all__ = ['load_generator']
+__all__ = [
+    'evaluate', 'invert_sam', 'load', 'load_generator', 'load_images', 'project', 'render', 'save',
+    'settings_for', 'tune',
+]  # fmt: skip
 
+_MODULES = {
+    'evaluate': 'jaxinv.api',
+    'load': 'jaxinv.api',
+    'render': 'jaxinv.api',
+    'save': 'jaxinv.api',
+    'settings_for': 'jaxinv.api',
+    'load_images': 'jaxinv.data',
+    'invert_sam': 'jaxinv.inversion.invert_sam',
+    'project': 'jaxinv.inversion.project',
+    'tune': 'jaxinv.inversion.tune',
+    'load_generator': 'jaxinv.weights.load',
+}
 
 # In a checkout that is not installed, jaxinv.converters and jaxinv.configs are beside the package.
 _checkout = pathlib.Path(__file__).parent.parent
@@ -18,10 +45,12 @@ if not (_checkout / 'jaxinv' / 'converters').is_dir() and (_checkout / 'converte
     __path__.append(str(_checkout))
 
 
-def __getattr__(name):
-    # Lazily, so that `jaxinv.launch --help` does not wait for JAX.
-    if name == 'load_generator':
-        from jaxinv.weights.load import load_generator
-
-        return load_generator
+def __getattr__(name: str):
+    # Loaded when first used: `jaxinv --help` and the parent of several processes need no JAX.
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

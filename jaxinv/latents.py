@@ -103,6 +103,14 @@ def truncate(w, w_avg, truncation_psi: float, cutoff: int | None = None):
     return jnp.concatenate([moved[:, :cutoff], w[:, cutoff:]], axis=1)
 
 
+def stream(seed: int, name: str) -> jax.Array:
+    """The key of a named stream of random numbers, e.g. stream(0, 'project').
+
+    Streams of different names or seeds are independent; seed + 1 would be another seed's stream.
+    """
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
 def identity_ids(images_uint8: np.ndarray) -> np.ndarray:
     """A number [b] (uint32) per image, from its pixels.
 

@@ -88,11 +88,11 @@ class Group:
         self._clock = time.perf_counter()
         folder = self._base.path / IDENTITIES / row.stem
         folder.mkdir(parents=True, exist_ok=True)
-        return self.job._replace(
+        return self.session._replace(
             path=folder,
-            targets=self.job.targets.rows([i]),
-            classes=self.job.classes and self.job.classes.rows([i]),
-            watch=Stopwatch(None),
+            targets=self.session.targets.select([i]),
+            classes=self.session.classes and self.session.classes.rows([i]),
+            stopwatch=Stopwatch(None),
             log=silent,
         )
 
@@ -104,7 +104,7 @@ class Group:
         """
         row = self._rows[i]
         report.write_one(self._base.path / IDENTITIES / row.stem, result)
-        spent = self.job.watch.seconds
+        spent = self.session.stopwatch.seconds
         seconds = {stage: spent[stage] / self.count for stage in stages if stage in spent}
         seconds |= facts.get('seconds', {}) | {'score': time.perf_counter() - self._clock}
         found = schema.metrics(result)
@@ -154,9 +154,9 @@ class Group:
         names += [f'{names[-1]}~{i}' for i in range(size - self.count)]
         targets, rows = data.collect(self._rows, []), np.minimum(np.arange(size), self.count - 1)
         chosen = self._choose(targets)
-        self.job = self._base._replace(
+        self.session = self._base._replace(
             path=self._folder,
-            targets=targets.rows(rows, names),
+            targets=targets.select(rows, names),
             classes=chosen and chosen.rows(rows),
-            watch=Stopwatch(self._folder / 'state' / 'seconds.json'),
+            stopwatch=Stopwatch(self._folder / 'state' / 'seconds.json'),
         )

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinv import faces, latents, metrics, pixels, report
-from jaxinv.experiments.session import Session, with_classes
+from jaxinv.experiments.session import Session
 from jaxinv.faces import attributes
 from jaxinv.rendering import render
 
@@ -14,7 +14,7 @@ def measure_stage(job: Session, name: str, rendered) -> report.Stage:
     rendered_uint8 = pixels.to_uint8(rendered)
     targets = pixels.to_float(targets_uint8, np)
     values = dict(metrics.evaluate(targets, rendered, job.nets))
-    if job.looks_for_faces:
+    if job.measures_faces:
         values['id_distance'] = faces.identity_distance(
             embed(job, targets_uint8), embed(job, rendered_uint8)
         )
@@ -23,13 +23,13 @@ def measure_stage(job: Session, name: str, rendered) -> report.Stage:
 
 def embed(job: Session, images_uint8) -> np.ndarray:
     """Identity embeddings [b, 128]; NaN where no face is, or none is looked for."""
-    if job.looks_for_faces:
+    if job.measures_faces:
         return faces.embed(images_uint8)
     return np.full((len(images_uint8), 128), np.nan)
 
 
 def measure_attributes(job: Session, images_uint8) -> dict[str, np.ndarray]:
-    return attributes.measure(images_uint8) if job.looks_for_faces else {}
+    return attributes.measure(images_uint8) if job.measures_faces else {}
 
 
 def measure_drift(job: Session, per_identity) -> report.Drift:
@@ -38,7 +38,7 @@ def measure_drift(job: Session, per_identity) -> report.Drift:
     z = latents.sample_z(settings.seed, settings.num_samples, spec.z_dim, spec.z_truncation)
     w = job.generator.map(job.weights, jnp.asarray(z))
     # Of the targets' classes in turn.
-    w = with_classes(job, w, np.arange(len(w)) % len(job.targets.names))[:, None]
+    w = _with_classes(job, w)[:, None]
     before = render(job.generator, job.weights, w)
     # With a generator for each identity: the first one's pictures, the mean of all numbers.
     distinct = per_identity[:1] if job.config.tune.shared else per_identity
@@ -57,3 +57,11 @@ def measure_drift(job: Session, per_identity) -> report.Drift:
         {'tuned': samples},
         f'{settings.num_samples} latents z ~ {normals}, seed {settings.seed}',
     )
+
+
+def _with_classes(session: Session, w):
+    """Codes w [m, w_dim] with the classes of the targets, in turn."""
+    if session.embeddings is None:
+        return w
+    rows = np.arange(len(w)) % len(session.embeddings)
+    return latents.with_class(w, session.embeddings[rows])

@@ -6,7 +6,6 @@ import pathlib
 import time
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from jaxinv import edits as edits_lib

@@ -1,18 +1,20 @@
 """What becomes of a SAM run's codes: files, pictures, edits, metrics, curves and tables."""
 
+import dataclasses
 import functools
 
 import jax
 import numpy as np
 
-from jaxinv import data, faces, metrics, pixels, report
 from jaxinv import edits as edits_lib
-from jaxinv import rendering
+from jaxinv import faces, metrics, pixels, rendering, report
 from jaxinv.experiments import artifacts, evaluate
-from jaxinv.experiments.sam_stages import Inverted, search
 from jaxinv.experiments.session import Session
-from jaxinv.inversion import invertibility, sam
-from jaxinv.inversion import masks as masks_lib
+from jaxinv.inversion import invertibility, sam, sam_regions
+from jaxinv.inversion.inputs import Examples
+from jaxinv.inversion.invert_sam import Inverted, search
+from jaxinv.inversion.sam_regions import Problem
+from jaxinv.io import atomic_path
 from jaxinv.report import provenance, schema
 from jaxinv.report import sam as sam_figures
 from jaxinv.report import tables as tables_lib
@@ -25,14 +27,15 @@ EDITS_A_PASS = 3  # with the unedited image a batch of 4; bounds memory
 def save(job: Session, inverted: Inverted, with_prior: bool = True) -> None:
     """codes.npz, pivots.npz, prior.npz, regions.npz, and generator/ if it was tuned."""
     names = list(job.targets.names)
-    np.savez(job.path / 'pivots.npz', names=np.array(names), w=np.asarray(inverted.pivots))
+    artifacts.save_pivots(job, inverted.pivots)
     artifacts.save_codes(job.path, names, inverted.codes, inverted.masks)
     if with_prior:
         artifacts.save_prior(job.path, inverted.prior, prior_settings(job.config))
     regions = inverted.regions
     if regions is not None:
         maps = {f'maps/{space}': values for space, values in regions.maps.items()}
-        np.savez(job.path / artifacts.REGIONS, labels=regions.labels, chosen=regions.chosen, **maps)
+        with atomic_path(job.path / artifacts.REGIONS) as scratch:
+            np.savez(scratch, labels=regions.labels, chosen=regions.chosen, **maps)
     if inverted.weights is not job.weights:
         save_generator(job.path / 'generator', job.generator, inverted.weights)
 
@@ -65,10 +68,9 @@ def render(job: Session, weights, codes: sam.Codes, masks, deltas) -> np.ndarray
 
 def deltas_of(edits, w_plus, spec) -> np.ndarray:
     """What each edit adds to w_plus [n, num_ws, w_dim], [e, n, num_ws, w_dim]."""
-    start = np.array(w_plus)
-    start[..., : spec.moving_dims] = 0  # of w only the class has a say in what an edit adds
-    deltas = [np.asarray(edits_lib.apply(start, edit, spec.num_ws)) - start for edit in edits]
-    return np.stack(deltas) if deltas else np.zeros((0, *start.shape), np.float32)
+    w_plus = np.asarray(w_plus)
+    deltas = [np.asarray(edits_lib.difference(w_plus, edit, spec.num_ws)) for edit in edits]
+    return np.stack(deltas) if deltas else np.zeros((0, *w_plus.shape), np.float32)
 
 
 def score(job: Session, inverted: Inverted, edits) -> report.Run:
@@ -76,7 +78,7 @@ def score(job: Session, inverted: Inverted, edits) -> report.Run:
     config, spec, targets = job.config, job.generator.spec, job.targets
     label = named(LABELS[config.method], spec)
     job.log('Rendering edits and measuring ...', flush=True)
-    with job.watch.stage('score'):
+    with job.stopwatch.stage('score'):
         deltas = deltas_of(edits, inverted.codes.w_plus, spec)
         rendered = render(job, inverted.weights, inverted.codes, inverted.masks, deltas)
         stages = []
@@ -97,7 +99,7 @@ def score(job: Session, inverted: Inverted, edits) -> report.Run:
                 report.EditResult(edit.name, edit.parts, edited, distance, measured, edit.requested)
             )
     traces = [
-        report.Trace(stage, name, rows) for stage, t in inverted.traces for name, rows in t.items()
+        report.Trace(stage, name, rows) for stage, t in inverted.history for name, rows in t.items()
     ]
     panels, tables = [], tables_lib.class_tables(targets.names, job.classes)
     if inverted.regions is not None:
@@ -105,8 +107,8 @@ def score(job: Session, inverted: Inverted, edits) -> report.Run:
         traces += sam_figures.threshold_curves(job, inverted.regions)
         if config.sweep.num_steps:
             traces += sweep(job, inverted)
-        if config.edit_table and edits and job.looks_for_faces and inverted.regions.singles:
-            with job.watch.stage('edit table'):
+        if config.edit_table and edits and job.measures_faces and inverted.regions.singles:
+            with job.stopwatch.stage('edit table'):
                 tables.append(edit_table(job, inverted, edits, deltas))
     return report.Run(
         title=title(config, spec),
@@ -126,7 +128,7 @@ def measure_stage(job: Session, name: str, rendered) -> report.Stage:
     rendered_uint8 = pixels.to_uint8(rendered)
     targets = pixels.to_float(targets_uint8, np)
     values = dict(metrics.evaluate(targets, rendered, job.nets, job.targets.valid))
-    if job.looks_for_faces:
+    if job.measures_faces:
         values['id_distance'] = faces.identity_distance(
             evaluate.embed(job, targets_uint8), evaluate.embed(job, rendered_uint8)
         )
@@ -157,26 +159,27 @@ def sweep(job: Session, inverted: Inverted) -> list[report.Trace]:
         regions.labels,
         taus,
         job.generator.spec,
-        valid=masks_lib.valid_of(job, regions.labels.shape[1:]),
+        valid=sam_regions.valid_at(job.targets.valid, regions.labels.shape[1:]),
         resample=config.invertibility.resample,
         batch_per_device=config.sam.batch_per_device,
     )
     count = len(taus)
     valid = job.targets.valid
-    repeated = data.Targets(
-        names=[f'{name} {tau}' for tau in taus for name in job.targets.names],
-        images_uint8=np.tile(job.targets.images_uint8, (count, 1, 1, 1)),
-        sources=[],
-        skipped=[],
-        valid=None if valid is None else np.tile(valid, (count, 1, 1, 1)),
+    repeated = Examples(
+        tuple(f'{name} {tau}' for tau in taus for name in job.targets.names),
+        np.tile(job.targets.images_uint8, (count, 1, 1, 1)),
+        None if valid is None else np.tile(valid, (count, 1, 1, 1)),
     )
-    rows = job._replace(targets=repeated, config=config.copy_and_resolve_references())
-    rows.config.sam.num_steps = config.sweep.num_steps
+    runner = dataclasses.replace(job.runner, names=repeated.names)
+    problem = Problem(
+        job.generator, inverted.weights, repeated, job.nets, runner, job.settings.seed
+    )
     masks = invertibility.rows_of(found.masks)
     w_plus = np.tile(
         np.broadcast_to(inverted.pivots, (n, *inverted.codes.w_plus.shape[1:])), (count, 1, 1)
     )
-    codes, _ = search(rows, 'sweep', inverted.weights, masks, w_plus, inverted.prior)
+    options = job.settings.searching.replace(num_steps=config.sweep.num_steps)
+    codes, _ = search(problem, 'sweep', masks, w_plus, inverted.prior, options)
     none = np.zeros((0, *codes.w_plus.shape))
     pictures = render(job, inverted.weights, codes, masks, none)[0]
     targets = pixels.to_float(repeated.images_uint8, np)

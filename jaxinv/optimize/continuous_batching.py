@@ -11,7 +11,6 @@ take the rows in place, and a checkpoint says who sits where.
 
 import contextlib
 import functools
-import pathlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinv.optimize import checkpoints, sharded_step
+from jaxinv.optimize import sharded_step
 from jaxinv.optimize import loop as optimize
 from jaxinv.optimize.sharded_step import AXES, fetch
 from jaxinv.optimize.sharding import Sharding

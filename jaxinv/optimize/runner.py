@@ -1,215 +1,249 @@
-"""A job's loops: from their last checkpoint on, with status lines, curves and checkpoints."""
+"""Runs the loop of a stage over its examples: batches, checkpoints, curves, status lines.
+
+    runner = Runner(names, sharding.make(), folder)
+    codes, traces = runner.run('project', make_task, batch_per_device=8)
+
+A method describes its loop for some of the examples as a `LoopTask`; the runner decides how many of
+them are computed together, keeps the results on the host, and goes on from the last checkpoint.
+"""
 
 import contextlib
+import dataclasses
 import json
 import pathlib
 import re
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
-from jaxinv.experiments.session import Session
-from jaxinv.inversion import pti
 from jaxinv.optimize import checkpoints, continuous_batching
-from jaxinv.optimize import loop as optimize
-from jaxinv.runtime import distributed, metrics_log
-from jaxinv.runtime.progress import Progress, SlotProgress
+from jaxinv.optimize import loop as loops
+from jaxinv.optimize.sharding import Sharding
+from jaxinv.runtime import distributed
+from jaxinv.runtime.metrics_log import MetricsWriter
+from jaxinv.runtime.progress import Progress, SlotProgress, Stopwatch, silent
 
 
-def with_checkpoints(
-    job: Session,
-    stage: str,
-    loop,
-    prepare,  # see Sharding.start
-    key,
-    num_steps,
-    metric_names,
-    members=None,  # see Sharding.start
-    feed=None,  # see optimize.run
-):
-    """Runs a loop of all targets from its last checkpoint, with a status line and a checkpoint
-    every chunk.
+@dataclasses.dataclass(frozen=True)
+class LoopTask:
+    """A loop over some examples, and how its state and arguments are made."""
 
-    Returns the variables, without padding, and the traces.
-    """
-    with _curves(job) as writer:
-        part = _Part(job, writer, range(len(job.targets.names)), stage, stage)
-        variables = part.run(
-            loop, prepare, key, num_steps, metric_names, members=members, feed=feed
-        )
-    return variables, part.traces
+    loop: loops.Loop
+    prepare: Callable  # (which, shard) -> (state, args) of the examples `which`, see Sharding.start
+    key: jax.Array
+    num_steps: int
+    metric_names: tuple[str, ...]
+    # (variables) -> tree of arrays [examples, ...] on the host; of a loop whose examples share the
+    # variables, anything.
+    result: Callable[[Any], Any] = lambda variables: variables
+    # Each example occurs once per kind, ordered by kind (SAM measures every space at once).
+    kinds: tuple[str, ...] = ('',)
+    members: list | None = None  # [num_shards] of the examples of each shard, see Sharding.start
+    host_batches: Callable | None = None  # (shard, microbatch) -> args, where they do not all fit
 
 
-def in_parts(job: Session, stage: str, batch_per_device: int, find: Callable):
-    """What `find` makes of all targets, `batch_per_device` a device at a time (0 = all), and the traces.
+@dataclasses.dataclass(frozen=True)
+class Runner:
+    """Where and how the loops of a run are computed; the same for all of its stages."""
 
-    For what shares nothing but the program and a device's memory, which is that of one part,
-    whatever the number of targets is: what was found is kept on the host. The last part may be
-    smaller and then compiles its program once more; to fill it up would cost more on CPUs, where
-    a row that nobody needs takes as long as any other.
+    names: tuple[str, ...]  # of the examples
+    sharding: Sharding = Sharding()
+    folder: pathlib.Path | None = None  # gets state/ and metrics.jsonl; None = nothing is written
+    log: Callable = silent  # as print
+    # (stage, step, num_steps, {metric: [examples]}), after every chunk of steps; what it raises
+    # ends the run.
+    callback: Callable | None = None
+    stopwatch: Stopwatch = dataclasses.field(default_factory=lambda: Stopwatch(None))
 
-    find(rows, run) -> a tree of arrays [rows, ...] of the targets with these numbers;
-    run(loop, prepare, key, num_steps, metric_names, kinds=('',)) -> the variables, of a loop that
-    has every row once for each of the kinds, by kind; `prepare` is asked for places among those.
-    Traces are by kind, too. Of several parts each is called STAGE/START.
-    """
-    count, start = len(job.targets.names), time.perf_counter()
-    size = batch_per_device * job.place.shares or count
-    parts = divided(count, size, _begun(job.path / 'state' / stage))
-    found, traces = None, []
-    with _curves(job) as writer:
-        for i, rows in enumerate(parts):
-            label = folder = stage
-            if len(parts) > 1:
-                label, folder = f'{stage}/{rows.start}', f'{stage}/{rows.start}-{rows.stop}'
-            part = _Part(job, writer, rows, label, folder, start, later=len(parts) - 1 - i)
-            own = jax.tree.map(np.asarray, find(np.array(rows), part.run))
-            traces.append(part.traces)
-            if found is None:
-                found = jax.tree.map(lambda x: np.empty((count, *x.shape[1:]), x.dtype), own)
-            for whole, x in zip(jax.tree.leaves(found), jax.tree.leaves(own), strict=True):
+    def run(
+        self,
+        stage: str,
+        make_task: Callable[[np.ndarray], LoopTask],
+        *,
+        batch_per_device: int = 0,
+        slots: int = 0,
+        on_finished: Callable | None = None,
+    ) -> tuple[Any, dict[str, np.ndarray]]:
+        """Runs a stage and returns (result, traces {metric: [steps, kinds * examples]}).
+
+        make_task(rows): the loop of the examples `rows` [m].
+        batch_per_device: examples computed together on a device, which bounds its memory; 0 = all.
+          The results are those of all at once. The last batch may be smaller and then compiles once
+          more: on CPUs a padded row costs as much as any other.
+        slots: rows of continuous batching (`continuous_batching.run`), for loops whose examples are
+          independent; 0 = off. Then the result is None, and on_finished(Finished) receives each
+          example: in every process, since all must call it.
+
+        A value of a trace is NaN after its example has stopped. Raises NotFinite.
+        """
+        with self.stopwatch.stage(stage), self._curves() as writer:
+            if slots:
+                task = make_task(np.arange(len(self.names)))
+                return None, self._run_slots(stage, task, writer, slots, on_finished)
+            return self._run_batches(stage, make_task, writer, batch_per_device)
+
+    def _run_batches(self, stage, make_task, writer, batch_per_device):
+        count, start = len(self.names), time.perf_counter()
+        size = batch_per_device * self.sharding.num_shards or count
+        begun = {} if self.folder is None else _begun(self.folder / 'state' / stage)
+        batches = split(count, size, begun)
+        if len(batches) == 1:
+            task = make_task(np.arange(count))
+            return self._run_batch(task, writer, range(count), stage, stage, start)
+        results, traces = None, []
+        for i, rows in enumerate(batches):
+            task = make_task(np.array(rows))
+            if not task.loop.axes.variables:
+                raise ValueError('examples that share variables cannot be split into batches')
+            label, folder = f'{stage}/{rows.start}', f'{stage}/{rows.start}-{rows.stop}'
+            later = len(batches) - 1 - i
+            own, own_traces = self._run_batch(task, writer, rows, label, folder, start, later)
+            own = jax.tree.map(np.asarray, own)
+            traces.append(own_traces)
+            if results is None:
+                results = jax.tree.map(lambda x: np.empty((count, *x.shape[1:]), x.dtype), own)
+            for whole, x in zip(jax.tree.leaves(results), jax.tree.leaves(own), strict=True):
                 whole[rows.start : rows.stop] = x
-    return found, {name: _joined([t[name] for t in traces], parts) for name in traces[0]}
+        return results, {name: _join([t[name] for t in traces], batches) for name in traces[0]}
+
+    def _run_batch(self, task, writer, rows, label, folder, start, later: int = 0):
+        """One batch. folder: below state/; later: batches that follow, for the time left."""
+        names = tuple(
+            f'{self.names[row]} {kind}' if kind else self.names[row]
+            for kind in task.kinds
+            for row in rows
+        )
+        sharding = self.sharding
+        loop, state, args = sharding.start(task.loop, len(names), task.prepare, task.members)
+        key, num_steps = sharding.replicate(task.key), task.num_steps
+        progress = Progress(label, num_steps, self.log, later=later * num_steps)
+        traces = None
+        if writer is not None:
+            writer.names = names
+        with contextlib.closing(self._checkpoints(folder, num_steps)) as saved:
+            restored = saved.restore(state, task.metric_names, self.log, len(names))
+            if restored is not None:
+                state, traces = restored
+                self.log(f'{label}: going on after step {int(state.step)}.')
+
+            def on_chunk(state, traces):
+                step = int(state.step)
+                progress(step, traces)
+                if writer is not None:
+                    writer.traces(label, traces)
+                saved.save(state, traces)
+                self.stopwatch.lap(label.partition('/')[0], start)
+                self._call_back(label, step, num_steps, {k: v[-1] for k, v in traces.items()})
+                distributed.raise_if_preempted()
+
+            with distributed.defer_sigterm():
+                try:
+                    state, traces = loops.run(
+                        loop,
+                        state,
+                        args,
+                        key,
+                        num_steps,
+                        traces=traces,
+                        on_chunk=on_chunk,
+                        host_batches=task.host_batches and sharding.host_batches(task.host_batches),
+                        names=names,
+                        count=len(names),
+                    )
+                except loops.NotFinite as error:
+                    error.examples = sorted({rows[i % len(rows)] for i in error.examples})
+                    raise
+        return task.result(sharding.collect(loop, state.variables, len(names))), traces or {}
+
+    def _run_slots(self, stage, task, writer, slots, on_finished):
+        start, num_steps = time.perf_counter(), task.num_steps
+        progress = SlotProgress(stage, len(self.names), self.log)
+
+        def finish(example: continuous_batching.Finished):
+            if writer is not None and example.error is None:
+                writer.names = (self.names[example.identity],)
+                writer.traces(f'{stage}/{self.names[example.identity]}', example.traces)
+            on_finished(example)
+
+        def on_chunk(step, table, traces):
+            progress(step, table, traces)
+            self.stopwatch.lap(stage, start)
+            self._call_back(stage, step, num_steps, _last(traces))
+            distributed.raise_if_preempted()
+
+        with distributed.defer_sigterm():
+            return continuous_batching.run(
+                task.loop,
+                self.sharding,
+                task.prepare,
+                task.key,
+                num_steps,
+                task.metric_names,
+                count=len(self.names),
+                slots=min(slots, len(self.names)),
+                saved=self._checkpoints(stage, num_steps),
+                finish=finish,
+                on_chunk=on_chunk,
+                names=self.names,
+                log=self.log,
+            )
+
+    def _checkpoints(self, folder, num_steps):
+        if self.folder is None:
+            return checkpoints.NoCheckpoints()
+        return checkpoints.LoopCheckpoints(self.folder / 'state' / folder, num_steps)
+
+    def _call_back(self, stage, step, num_steps, metrics) -> None:
+        if self.callback is not None:
+            self.callback(stage, step, num_steps, metrics)
+
+    @contextlib.contextmanager
+    def _curves(self):
+        """The writer of metrics.jsonl; None without a folder and in processes that do not write."""
+        if self.folder is None or not distributed.is_primary():
+            yield None
+            return
+        with MetricsWriter(self.folder) as writer:
+            yield writer
 
 
-def divided(count: int, size: int, begun: dict[int, int] | None = None) -> list[range]:
-    """0 ... count - 1 in parts of `size`; those of `begun`, {start: stop}, stay if no larger."""
-    parts, start = [], 0
+def split(count: int, size: int, begun: dict[int, int] | None = None) -> list[range]:
+    """0 ... count - 1 in batches of `size`; those of `begun`, {start: stop}, stay if no larger."""
+    batches, start = [], 0
     while start < count:
         stop = (begun or {}).get(start, count)
         stop = stop if stop - start <= size else start + size
-        parts.append(range(start, min(stop, count)))
-        start = parts[-1].stop
-    return parts
+        batches.append(range(start, min(stop, count)))
+        start = batches[-1].stop
+    return batches
 
 
 def _begun(folder: pathlib.Path) -> dict[int, int]:
-    """{start: stop} of the parts that have checkpoints, as process 0 sees them.
+    """{start: stop} of the batches that have checkpoints, as process 0 lists them.
 
-    An interrupted run may go on with more devices, and so with larger parts; checkpoints are of the
-    rows that they were made of.
+    An interrupted run may go on with more devices, and so with larger batches; a checkpoint fits
+    only the examples that it was made of.
     """
-    found = (re.fullmatch(r'(\d+)-(\d+)', path.name) for path in folder.glob('*-*'))
-    pairs = sorted((int(m[1]), int(m[2])) for m in found if m)
+    matches = (re.fullmatch(r'(\d+)-(\d+)', path.name) for path in folder.glob('*-*'))
+    pairs = sorted((int(m[1]), int(m[2])) for m in matches if m)
     return dict(json.loads(distributed.broadcast_str(json.dumps(pairs))))
 
 
-def _joined(traces, parts) -> np.ndarray:
-    """Traces [steps, kinds * rows] of parts as one, again by kind."""
-    by_kind = [x.reshape(len(x), -1, len(rows)) for x, rows in zip(traces, parts, strict=True)]
+def _join(traces, batches) -> np.ndarray:
+    """Traces [steps, kinds * rows] of batches as one, ordered by kind."""
+    by_kind = [x.reshape(len(x), -1, len(rows)) for x, rows in zip(traces, batches, strict=True)]
     return np.concatenate(by_kind, axis=2).reshape(len(traces[0]), -1)
 
 
-@contextlib.contextmanager
-def _curves(job: Session):
-    """Where curves are written; None in processes that write nothing."""
-    if not distributed.is_primary():
-        yield None
-        return
-    with metrics_log.MetricsWriter(job.path) as writer:
-        yield writer
-
-
-class _Part:
-    """Some of a job's targets, or all, in a stage."""
-
-    def __init__(self, job, writer, rows, stage: str, folder: str, start=None, later: int = 0):
-        """folder: under state/. start: when the stage began, in perf_counter's seconds; None = now.
-        later: parts to come, which take as many steps."""
-        self._job, self._writer, self._rows = job, writer, rows
-        self._stage, self._folder = stage, folder
-        self._start, self._later = start or time.perf_counter(), later
-        self.traces = {}
-
-    def run(
-        self, loop, prepare, key, num_steps, metric_names, kinds=('',), members=None, feed=None
-    ):
-        """The variables without padding; see with_checkpoints and in_parts. Leaves the traces."""
-        job, stage, targets = self._job, self._stage, self._job.targets.names
-        names = tuple(
-            f'{targets[row]} {kind}' if kind else targets[row]
-            for kind in kinds
-            for row in self._rows
-        )
-        loop, state, args = job.place.start(loop, len(names), prepare, members)
-        key = job.place.replicate(key)
-        saved = checkpoints.LoopCheckpoints(job.path / 'state' / self._folder, num_steps)
-        progress = Progress(stage, num_steps, job.log, later=self._later * num_steps)
-        traces = None
-        if self._writer is not None:
-            self._writer.names = names
-        restored = saved.restore(state, metric_names, job.log, len(names))
-        if restored is not None:
-            state, traces = restored
-            job.log(f'{stage}: going on after step {int(state.step)}.')
-        with distributed.defer_sigterm():
-
-            def on_chunk(state, traces):
-                progress(int(state.step), traces)
-                if self._writer is not None:
-                    self._writer.traces(stage, traces)
-                saved.save(state, traces)
-                job.watch.lap(stage.partition('/')[0], self._start)
-                distributed.raise_if_preempted()
-
-            try:
-                state, self.traces = optimize.run(
-                    loop,
-                    state,
-                    args,
-                    key,
-                    num_steps,
-                    traces=traces,
-                    on_chunk=on_chunk,
-                    feed=feed,
-                    names=names,
-                    count=len(names),
-                )
-            except optimize.NotFinite as error:
-                rows = self._rows
-                error.examples = sorted({rows[i % len(rows)] for i in error.examples})
-                raise
-        saved.close()
-        return job.place.collect(loop, state.variables, len(names))
-
-
-def in_slots(job: Session, tuner: pti.Tuner, prepare, key, rows: int, count: int, keep):
-    """Tunes the first `count` identities, `rows` at a time, and returns the traces."""
-    settings, names, start = tuner.settings, job.targets.names[:count], time.perf_counter()
-    progress = SlotProgress('tune', len(names), job.log)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(distributed.defer_sigterm())
-        writer = stack.enter_context(_curves(job))
-
-        def finish(one: continuous_batching.Finished):
-            if one.error is not None:
-                keep(one.identity, None, {}, one.error)
-                return
-            if writer is None:
-                return
-            writer.traces(f'tune/{names[one.identity]}', one.traces)
-            facts = {'steps': len(one.traces['loss']), 'seconds': {'tune': round(one.seconds, 3)}}
-            keep(one.identity, tuner.weights(job.weights, one.variables), facts)
-
-        def on_chunk(step, seats, traces):
-            progress(step, seats, traces)
-            job.watch.lap('tune', start)
-            distributed.raise_if_preempted()
-
-        return continuous_batching.run(
-            tuner.loop,
-            job.place,
-            prepare,
-            key,
-            settings.num_steps,
-            settings.metrics,
-            count=count,
-            slots=rows,
-            folder=job.path / 'state' / 'tune',
-            finish=finish,
-            on_chunk=on_chunk,
-            names=names,
-            log=job.log,
-        )
+def _last(traces) -> dict[str, np.ndarray]:
+    """The last finite value of each column of traces {metric: [steps, n]}; NaN where none is."""
+    result = {}
+    for name, values in traces.items():
+        known = np.isfinite(values)
+        index = len(values) - 1 - known[::-1].argmax(axis=0)
+        last = values[index, np.arange(values.shape[1])]
+        result[name] = np.where(known.any(axis=0), last, np.nan)
+    return result

@@ -1,0 +1,187 @@
+"""The notebook's functions that join several rooms: render, evaluate, save and load.
+
+    generator, weights = jaxinv.load_generator('mobile_stylegan_ffhq')
+    targets = jaxinv.load_images('photos/', generator)
+    pivots = jaxinv.project(generator, weights, targets, num_steps=100, learning_rate=0.1)
+    tuned = jaxinv.tune(generator, weights, targets, pivots, num_steps=80)
+    images = jaxinv.render(generator, tuned.weights, pivots.w, edit='smile=1.2')
+    table = jaxinv.evaluate(targets, images)
+    jaxinv.save('folder', generator, tuned.weights, pivots)
+
+Arrays in, NumPy arrays out. Images are float32 [n, h, w, 3], about [-1, 1]. The launcher calls the
+same `project`, `tune` and `invert_sam` (jaxinv/inversion) with a folder for checkpoints.
+"""
+
+import importlib
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxinv import edits as edits_lib
+from jaxinv import faces, metrics, rendering, settings
+from jaxinv.errors import JaxinvError
+from jaxinv.inversion import classes, code_files, inputs, sam_render
+from jaxinv.inversion.invert_sam import Inverted
+from jaxinv.inversion.project import Pivots
+from jaxinv.io import safe_name
+from jaxinv.pixels import to_uint8
+from jaxinv.types import Generator
+from jaxinv.weights.load import load_generator, save_generator
+
+GENERATORS = 'generators'  # subfolder with one generator per identity
+
+
+class Saved(NamedTuple):
+    """What a folder of `save`, or a work folder, holds."""
+
+    generator: Generator
+    weights: Any  # one generator's weights, or a list [n] of them
+    codes: Pivots | Inverted | None
+
+
+def settings_for(config: str) -> settings.Section:
+    """The settings of a config of the command line, as 'pti_multi_id', 'sam' or 'sam:paper'.
+
+    For example jaxinv.project(..., settings=settings_for('pti_multi_id').pivot) takes the quick
+    budget of that config. Raises JaxinvError for a name that is none.
+    """
+    name, _, variant = config.partition(':')
+    known = sorted(p.stem for p in _config_files() if not p.stem.startswith('_'))
+    if name not in known:
+        raise JaxinvError(f'there is no config {name!r}; there are {", ".join(known)}.')
+    module = importlib.import_module(f'jaxinv.configs.{name}')
+    try:
+        values = module.get_config(variant)
+    except ValueError as error:
+        raise JaxinvError(str(error)) from None
+    return settings.of(values, settings.TASKS[values.task])
+
+
+def _config_files():
+    return pathlib.Path(importlib.import_module('jaxinv.configs').__path__[0]).glob('*.py')
+
+
+def render(generator: Generator, weights, codes, edit: str | None = None) -> np.ndarray:
+    """Images [n, h, w, 3] of codes, edited if `edit` is given.
+
+    weights: of the generator, or a list [n], one for each code (`tune` with shared=False).
+    codes: w [n, 1 or num_ws, w_dim]; or what `project` or `invert_sam` returned. For the latter the
+      edit acts where the region's space permits it (SAM, section 3.4).
+    edit: as in --config.edits, e.g. 'smile=1.2', 'yaw=2,smile=1' (one after the other),
+      'direction.npy=1.5'; see jaxinv/edits.py. None = no edit.
+
+    Raises JaxinvError for an edit that is not one edit, or that does not fit the generator.
+    """
+    spec = generator.spec
+    several = isinstance(weights, (list, tuple))
+    parsed = (
+        None if edit is None else _one_edit(generator, weights[0] if several else weights, edit)
+    )
+    if isinstance(codes, Inverted):
+        moved = [] if parsed is None else [parsed]
+        deltas = sam_render.edit_deltas(moved, codes.codes.w_plus, spec)
+        images = sam_render.render_each(generator, weights, codes.codes, codes.masks, deltas)
+        return np.stack([own[-1] for own in images])
+    w = np.asarray(codes.w if isinstance(codes, Pivots) else codes, np.float32)
+    if w.ndim != 3 or w.shape[1] not in (1, spec.num_ws) or w.shape[2] != spec.w_dim:
+        raise JaxinvError(
+            f'codes are {list(w.shape)}; {spec.name} takes [n, 1, {spec.w_dim}] (W) or '
+            f'[n, {spec.num_ws}, {spec.w_dim}] (W+).'
+        )
+    if parsed is not None:
+        w = np.asarray(edits_lib.apply(w, parsed, spec.num_ws))
+    if not several:
+        return rendering.render(generator, weights, w)
+    if len(weights) != len(w):
+        raise JaxinvError(f'there are {len(weights)} generators and {len(w)} codes; give one each.')
+    images = [rendering.render(generator, own, w[i : i + 1]) for i, own in enumerate(weights)]
+    return np.concatenate(images)
+
+
+def _one_edit(generator, weights, edit) -> edits_lib.Edit:
+    space = 'ffhq' if generator.spec.domain == 'ffhq' else ''
+    known, mean = classes.embeddings(generator, weights), weights['buffers']['w_avg']
+    parsed = edits_lib.parse([edit], space, known, mean)
+    if len(parsed) != 1:
+        raise JaxinvError(f'edit is {edit!r}, which is {len(parsed)} edits; give one at a time.')
+    return parsed[0]
+
+
+def evaluate(targets, images, *, lpips='auto', identity: bool = False) -> dict[str, np.ndarray]:
+    """How close images are to their targets: {'lpips_alex': [n], 'lpips_vgg': ..., ...}.
+
+    targets: what `load_images` returned, or images [n, h, w, 3]; images: [n, h, w, 3].
+    lpips: 'auto', a path of weights, or {'alex': weights, 'vgg': weights}.
+    identity: adds 'id_distance', the Euclidean distance of dlib's face embeddings; below 0.6 is the
+      same person by its authors' count, NaN where no face was found.
+
+    Metrics, their ranges and resolutions: jaxinv/metrics.py. Pixels outside `targets.valid` do not
+    count. Raises JaxinvError if the shapes differ.
+    """
+    examples = inputs.examples_of(targets)
+    images = np.asarray(images, np.float32)
+    if images.shape != examples.images_uint8.shape:
+        raise JaxinvError(
+            f'images are {list(images.shape)} and targets {list(examples.images_uint8.shape)}; '
+            'they must have the same shape [n, h, w, 3].'
+        )
+    nets = inputs.lpips_weights(lpips, ('alex', 'vgg'))
+    table = dict(metrics.evaluate(examples.images, images, nets, valid=examples.valid))
+    if identity:
+        pair = faces.embed(examples.images_uint8), faces.embed(to_uint8(images))
+        table['id_distance'] = faces.identity_distance(*pair)
+    return table
+
+
+def save(
+    folder, generator: Generator, weights, codes: Pivots | Inverted | None = None
+) -> pathlib.Path:
+    """Writes a generator and the codes of `project` or `invert_sam` to a folder.
+
+    weights: of the generator (generator/), or a list [n] (generators/NAME/), one for each code. The
+    layout is that of a work folder: `load`, `load_generator` and the launcher's --config.start read
+    it. Existing files of the same names are replaced, each atomically. Returns the folder.
+    """
+    folder = pathlib.Path(folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(codes, Inverted):
+        code_files.save_codes(folder, codes.names, codes.codes, codes.masks)
+        code_files.save_pivots(folder, codes.names, codes.pivots)
+    elif codes is not None:
+        code_files.save_pivots(folder, codes.names, codes.w)
+    if not isinstance(weights, (list, tuple)):
+        save_generator(folder / 'generator', generator, weights)
+        return folder
+    names = _names_of(codes, len(weights))
+    for name, own in zip(names, weights, strict=True):
+        save_generator(folder / GENERATORS / name, generator, own)
+    return folder
+
+
+def _names_of(codes, count: int) -> list[str]:
+    if codes is None or len(codes.names) != count:
+        raise JaxinvError(f'there are {count} generators; give the codes of as many identities.')
+    return [safe_name(name) for name in codes.names]
+
+
+def load(folder) -> Saved:
+    """The generator and codes that `save`, or a run of the launcher, wrote to a folder.
+
+    `codes` is None if there are none, else Pivots, or Inverted of a SAM run; their history is
+    empty, and so are an Inverted's prior and regions. Raises JaxinvError if there is no generator.
+    """
+    folder = pathlib.Path(folder).expanduser()
+    codes = None
+    if (folder / code_files.PIVOTS).is_file():
+        codes = Pivots(*code_files.load_pivots(folder), {})
+        codes = codes._replace(names=tuple(codes.names))
+    each = folder / GENERATORS
+    if each.is_dir() and not (folder / 'generator').is_dir() and codes is not None:
+        opened = [load_generator(each / safe_name(name)) for name in codes.names]
+        return Saved(opened[0][0], [own for _, own in opened], codes)
+    generator, weights = load_generator(folder)
+    if codes is not None and (folder / code_files.CODES).is_file():
+        own, masks = code_files.load_codes(folder)
+        codes = Inverted(codes.names, codes.w, weights, own, masks, None, None, [])
+    return Saved(generator, weights, codes)

@@ -1,0 +1,87 @@
+"""Codes on disk: pivots.npz and codes.npz. Plain arrays with names, no pickles.
+
+pivots.npz   names [n], w [n, 1 or num_ws, w_dim]
+codes.npz    names [n], w_plus [n, num_ws, w_dim], offsets/F4 [n, h, w, c], masks/F4
+             [n, h, w, 1], ...
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxinv.errors import JaxinvError
+from jaxinv.inversion.sam import Codes
+from jaxinv.io import atomic_path
+
+PIVOTS, CODES = 'pivots.npz', 'codes.npz'
+
+
+def save_pivots(folder: pathlib.Path, names: Sequence[str], w) -> None:
+    """Writes codes w [n, 1 or num_ws, w_dim] with the names of their images."""
+    with atomic_path(folder / PIVOTS) as path, open(path, 'wb') as file:
+        np.savez(file, names=np.array(list(names), str), w=np.asarray(w))
+
+
+def load_pivots(source) -> tuple[list[str], np.ndarray]:
+    """(names, w [n, 1 or num_ws, w_dim]) of a work folder or an .npz file with these arrays.
+
+    Raises JaxinvError if there is no such file, or it holds something else.
+    """
+    path = pathlib.Path(source).expanduser()
+    path = path / PIVOTS if path.is_dir() else path
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names, w = arrays['names'].tolist(), np.asarray(arrays['w'], np.float32)
+        if w.ndim != 3 or len(names) != len(w):
+            raise ValueError(f'{len(names)} names and w {list(w.shape)}')
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise JaxinvError(
+            f'{path} is not an .npz file with arrays names [n] and w [n, 1 or num_ws, w_dim] '
+            f'({error}); give the work folder of a run, or such a file.'
+        ) from None
+    return [str(name) for name in names], w
+
+
+def pivots_for(source, names: Sequence[str]) -> np.ndarray:
+    """The codes [n, 1 or num_ws, w_dim] of `names` in a file of `load_pivots`, in their order.
+
+    Raises JaxinvError that lists the names without a code.
+    """
+    found, w = load_pivots(source)
+    rows = {name: i for i, name in enumerate(found)}
+    missing = [name for name in names if name not in rows]
+    if missing:
+        raise JaxinvError(
+            f'{source} has no code for {", ".join(missing)}; it has {", ".join(found[:8])}'
+            f'{", ..." if len(found) > 8 else ""}.'
+        )
+    return w[[rows[name] for name in names]]
+
+
+def save_codes(folder: pathlib.Path, names: Sequence[str], codes: Codes, masks) -> None:
+    """Writes SAM's codes and the masks of every space in codes.offsets."""
+    arrays = {'names': np.array(list(names), str), 'w_plus': np.asarray(codes.w_plus)}
+    for space, offset in codes.offsets.items():
+        arrays[f'offsets/{space}'] = np.asarray(offset)
+        arrays[f'masks/{space}'] = np.asarray(masks[space])
+    with atomic_path(folder / CODES) as path, open(path, 'wb') as file:
+        np.savez(file, **arrays)
+
+
+def load_codes(source) -> tuple[Codes, dict[str, np.ndarray]]:
+    """(codes, masks) of a work folder or its codes.npz, as `sam.synthesize` takes them."""
+    path = pathlib.Path(source).expanduser()
+    path = path / CODES if path.is_dir() else path
+    if not path.is_file():
+        raise JaxinvError(f'there is no {path}; give the work folder of a finished SAM run.')
+    groups = {'offsets': {}, 'masks': {}}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                group, _, space = name.partition('/')
+                if group in groups:
+                    groups[group][space] = arrays[name]
+            return Codes(arrays['w_plus'], groups['offsets']), groups['masks']
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise JaxinvError(f'{path} does not hold the codes of a SAM run ({error}).') from None

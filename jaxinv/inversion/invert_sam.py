@@ -1,0 +1,172 @@
+"""SAM from targets to codes, and its baselines: start, tuning, regions, joint search.
+
+    inverted = invert_sam(generator, weights, targets)
+    inverted.codes, inverted.masks, inverted.regions
+
+Parmar et al. 2022 (arXiv:2206.08357), section 3. `method` chooses SAM or a baseline of its table 1:
+'w', 'w_plus', 'gaussian_prior', 'f4' ... 'f10' (one space for all of an image), 'pti', 'pti_sam'.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxinv import latents, settings
+from jaxinv.errors import JaxinvError
+from jaxinv.generators import checks
+from jaxinv.inversion import inputs, sam, sam_prior, sam_regions
+from jaxinv.inversion.project import project
+from jaxinv.inversion.sam_regions import Problem, Regions
+from jaxinv.inversion.tune import tune
+from jaxinv.optimize.runner import LoopTask, Runner
+from jaxinv.pixels import to_float
+from jaxinv.settings import CHOOSING, SINGLE, InvertSam, Search, named
+from jaxinv.types import Generator, GeneratorSpec
+
+SEARCH_FIELDS = tuple(field.name for field in dataclasses.fields(Search))
+
+
+class Inverted(NamedTuple):
+    """The result of an inversion: arrays on the host, but for weights and prior."""
+
+    names: tuple[str, ...]
+    pivots: np.ndarray  # [n, 1 or num_ws, w_dim], where w_plus started
+    weights: Any  # of the generator, tuned by the methods 'pti' and 'pti_sam'
+    codes: sam.Codes  # w_plus [n, num_ws, w_dim], offsets {'F4': [n, h, w, c], ...}
+    masks: dict[str, np.ndarray]  # {'F4': [n, h, w, 1], ...} of every space in codes.offsets
+    prior: sam_prior.Prior | None
+    regions: Regions | None  # of the methods that choose a space for each region
+    history: list  # [(stage, {metric: [steps, n]})]
+
+
+def check(run: InvertSam, spec: GeneratorSpec) -> None:
+    """Raises JaxinvError for settings that cannot be used with a generator of this spec."""
+    run.check()
+    if run.method in CHOOSING:
+        sam_regions.check(run.segments, run.invertibility, spec)
+    spaces = sam.spaces(spec)
+    if run.method in SINGLE and named(SINGLE[run.method], spec) not in spaces:
+        raise JaxinvError(f'{spec.name} has no {SINGLE[run.method]}; it has {", ".join(spaces)}.')
+
+
+def invert_sam(
+    generator: Generator,
+    weights,
+    targets,
+    *,
+    settings: InvertSam | None = None,
+    start=None,
+    seed: int = 0,
+    statistics: latents.WStatistics | None = None,
+    embeddings=None,
+    prior_statistics: sam_prior.Prior | None = None,
+    lpips: Any = 'auto',
+    mesh: str = '',
+    verbose: bool = True,
+    callback=None,
+    runner: Runner | None = None,
+    **changes,
+) -> Inverted:
+    """Inverts targets by SAM or a baseline.
+
+    targets: what `load_images` returned, or images [n, h, w, 3] of the generator's resolution.
+    settings: of all stages (settings.InvertSam); None = the released code's budgets. **changes:
+      fields of it, e.g. method='w_plus', pivot={'num_steps': 60}, invertibility={'num_steps': 30};
+      fields of settings.Search, as num_steps=100, change the joint search.
+    start: codes [n, 1 or num_ws, w_dim] where w_plus starts; None = by projection into W.
+    statistics, prior_statistics: of the generator, if computed already.
+    embeddings [n, e]: of each image's class, for BigGAN-deep (`classes.choose`).
+    seed, lpips, mesh, verbose, callback, runner: as in `project`.
+
+    Raises JaxinvError for settings or shapes that do not fit, NotFinite.
+    """
+    run = changed(InvertSam() if settings is None else settings, **changes)
+    spec = generator.spec
+    check(run, spec)
+    examples = inputs.examples_of(targets, spec)
+    runner = runner or inputs.make_runner(examples.names, mesh, verbose, callback)
+    nets = inputs.lpips_weights(lpips, ('alex', 'vgg'))
+    # Label maps are read first: one that does not fit must not cost a projection.
+    choosing = run.method in CHOOSING
+    segments = sam_regions.segment_images(examples, runner, run.segments) if choosing else []
+    shared = {'seed': seed, 'statistics': statistics, 'lpips': nets, 'runner': runner}
+    history = []
+    if start is None:
+        pivots = project(
+            generator, weights, examples, settings=run.pivot, embeddings=embeddings, **shared
+        )
+        history.append(('project', pivots.history))
+        pivots = pivots.w
+    else:
+        pivots = np.asarray(start, np.float32)
+        checks.check_w(pivots, spec)
+    if run.method in ('pti', 'pti_sam'):
+        tuned = tune(generator, weights, examples, pivots, settings=run.tune, **shared)
+        weights = tuned.weights
+        history.append(('tune', tuned.history))
+    n, prior = len(examples.names), prior_statistics
+    w_plus = np.broadcast_to(pivots, (n, spec.num_ws, spec.w_dim))
+    problem = Problem(generator, weights, examples, nets, runner, seed)
+    if run.method in ('w', 'pti'):
+        codes = sam.Codes(w_plus, {})
+        return Inverted(examples.names, pivots, weights, codes, {}, prior, None, history)
+    if prior is None:
+        prior = sam_prior.statistics(generator, weights, run.prior)
+    regions = None
+    if choosing:
+        regions = sam_regions.find_regions(
+            problem, segments, w_plus, prior, run.measuring, run.invertibility
+        )
+        masks = regions.masks
+        history += regions.history
+    else:
+        masks = sam.full_masks(spec, [named(SINGLE[run.method], spec)] * n)
+        masks = jax.device_get(masks)
+    codes, traces = search(problem, 'invert', masks, w_plus, prior, run.searching)
+    history.append(('invert', traces))
+    # Unused spaces were kept in the program so that it does not recompile.
+    used = [space for space, mask in masks.items() if np.any(mask)]
+    masks = {space: masks[space] for space in used}
+    codes = sam.Codes(codes.w_plus, {space: codes.offsets[space] for space in used})
+    return Inverted(examples.names, pivots, weights, codes, masks, prior, regions, history)
+
+
+def changed(run: InvertSam, **changes) -> InvertSam:
+    """A checked copy with these fields changed; those of Search are changed in `sam`."""
+    search = {name: changes.pop(name) for name in SEARCH_FIELDS if name in changes}
+    if search:
+        changes['sam'] = settings.changed(changes.get('sam', run.sam), **search)
+    return settings.changed(run, **changes)
+
+
+def search(problem: Problem, stage: str, masks, w_plus, prior, options: Search):
+    """The joint search (equations 5 to 8): (Codes of all images, {metric: [steps, n]}).
+
+    masks {feature: [n, h, w, 1]}; w_plus [n, num_ws, w_dim], where it starts.
+    """
+    generator, weights, examples, nets, runner, seed = problem
+    inverter = sam.make_inverter(generator, options)
+    key, ids = latents.stream(seed, 'search'), examples.ids
+    images, valid = examples.images_uint8, examples.valid
+
+    def make_task(rows):
+        def prepare(which, shard):
+            own = rows[which]
+            return inverter.prepare(
+                weights,
+                nets[options.lpips_net],
+                to_float(images[own]),
+                {space: mask[own] for space, mask in masks.items()},
+                w_plus[own],
+                ids[own],
+                prior,
+                None if valid is None else valid[own],
+            )
+
+        return LoopTask(
+            inverter.loop, prepare, key, options.num_steps, options.metrics, inverter.codes
+        )
+
+    return runner.run(stage, make_task, batch_per_device=options.batch_per_device)
