@@ -2,43 +2,50 @@
 
 Symbols: x, y are images [b, h, w, 3], float RGB of about [-1, 1]; every metric returns [b].
 
-  lpips_alex  LPIPS with AlexNet at full resolution, as in PTI's tuning. 0 is equal, 1 unalike.
-  lpips_vgg   LPIPS with VGG16 on the image reduced to 256 px by area averaging (as in PTI's
-              projection and in SAM; smaller images as they are). 0 is equal, 1 unalike.
-  mse         mean squared difference in [-1, 1], PTI's L2: four times that of [0, 1] images.
-  psnr        dB, of images in [0, 1], clipped: -10 log10(MSE). Infinite for equal images.
-  ms_ssim     in [0, 1], of images in [0, 1], clipped; 1 is equal.
+  lpips_alex      LPIPS with AlexNet at full resolution, as in PTI's tuning. 0 = equal, about 1 =
+                  unalike (Zhang et al. 2018).
+  lpips_vgg       LPIPS with VGG16 at 256 px by area averaging (smaller images as they are), as in
+                  PTI's projection and in SAM.
+  lpips_vgg_full  LPIPS with VGG16 at full resolution.
+  mse             mean squared difference in [-1, 1], PTI's L2: four times that of [0, 1] images.
+  psnr            dB, of images in [0, 1], clipped: -10 log10(MSE). Infinite for equal images.
+  psnr_256        the same at 256 px by area averaging.
+  ms_ssim         in [0, 1], of images in [0, 1], clipped; 1 = equal.
 
-The first three take the values as they are, so clip first what should be judged as seen.
+LPIPS and MSE take the values as they are; clip first what is to be judged as displayed.
 
-The metrics of SAM's report: those of metrics.py, LPIPS-vgg and PSNR at two sizes, valid pixels.
-
-psnr, lpips_vgg_full   at the picture's own size
-psnr_256, lpips_vgg    at 256 pixels (area averages)
-
+Everything is computed at matmul precision 'highest' (policy: jaxinv/rendering.py).
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinv import pixels
+from jaxinv import pixels, rendering
+from jaxinv.errors import JaxinvError
 from jaxinv.networks import lpips
 from jaxinv.pixels import area_resize
 
-VGG_SIZE = 256  # pixels; larger images are reduced to it for lpips_vgg
+METRICS = ('lpips_alex', 'lpips_vgg', 'mse', 'psnr', 'ms_ssim')  # of every report
+SAM_METRICS = (  # of SAM's report, in the order of its table 1
+    'psnr', 'psnr_256', 'lpips_vgg', 'lpips_vgg_full', 'lpips_alex', 'mse', 'ms_ssim',
+)  # fmt: skip
+SMALL = 256  # pixels; larger images are reduced to it for lpips_vgg and psnr_256
+MICROBATCH = 4  # images a device holds at a time
 
 # Wang, Simoncelli and Bovik 2003, "Multi-scale structural similarity": weights of the scales,
 # finest first; window and constants of Wang et al. 2004 for a data range of 1.
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW, _SIGMA, _C1, _C2 = 11, 1.5, 0.01**2, 0.03**2
+_NETS = {'lpips_alex': 'alex', 'lpips_vgg': 'vgg', 'lpips_vgg_full': 'vgg'}  # that metrics need
 
 
 def mse(x, y):
-    """Mean squared difference, [b]; 0 is equal, 4 the distance of black from white."""
+    """Mean squared difference, [b]; 0 = equal, 4 = the distance of black from white."""
     return jnp.mean(jnp.square(x - y), axis=(1, 2, 3))
 
 
@@ -48,15 +55,15 @@ def psnr(x, y):
 
 
 def ms_ssim(x, y):
-    """Multi-scale structural similarity of the images as [0, 1], [b]; per channel, then the mean.
+    """Multi-scale structural similarity of the images as [0, 1], [b]; mean over the channels.
 
     Five scales, each half the last (2x2 means). Images below 176 px have room for fewer, and the
-    remaining weights are then scaled to sum to 1. A negative term counts as 0. Raises ValueError
-    below 11 px, the size of the window.
+    remaining weights are scaled to sum to 1. A negative term counts as 0. Raises JaxinvError below
+    11 px, the size of the window.
     """
     height, width = x.shape[1:3]
     if min(height, width) < _WINDOW:
-        raise ValueError(f'ms_ssim needs images of at least {_WINDOW} px, not {height}x{width}.')
+        raise JaxinvError(f'ms_ssim needs images of at least {_WINDOW} px, not {height}x{width}.')
     scales = 1
     while scales < len(_SCALE_WEIGHTS) and min(height, width) >> scales >= _WINDOW:
         scales += 1
@@ -94,65 +101,120 @@ def lpips_alex(weights, x, y):
 
 def lpips_vgg(weights, x, y):
     """LPIPS with VGG16 at 256 px or below, [b]."""
-    x, y = (_at_most(images, VGG_SIZE) for images in (x, y))
+    return lpips_vgg_full(weights, _at_most(x, SMALL), _at_most(y, SMALL))
+
+
+def lpips_vgg_full(weights, x, y):
+    """LPIPS with VGG16 at the images' own resolution, [b]."""
     return lpips.distance(lpips.features(weights, x), lpips.features(weights, y))
 
 
 def evaluate(
     targets,
     images,
-    lpips_weights: Mapping[str, Any],
-    microbatch: int = 4,  # images at a time; bounds the memory, not the result
+    nets: Mapping[str, Any],
+    valid=None,
+    *,
+    names: Sequence[str] = METRICS,
+    microbatch: int = MICROBATCH,
 ) -> dict[str, np.ndarray]:
-    """Every metric of `images` against `targets`, both [b, h, w, 3], as numpy arrays [b].
+    """Metrics of `images` against `targets`: {name: float32 [b]}, in the order of `names`.
 
-    lpips_weights: {'alex': lpips.load('alex'), 'vgg': lpips.load('vgg')}; one that is left out is
-    not computed, nor is ms_ssim of images below 11 px. Raises ValueError if the shapes differ.
+    targets, images: [b, h, w, 3], float of about [-1, 1] or uint8.
+    nets: {'alex': LPIPS weights, 'vgg': ...}. Metrics of a net that is left out are not computed,
+      nor is ms_ssim of images below 11 px.
+    valid: [b, h, w, 1], 1 where a target counts and 0 where it is padding. The target replaces the
+      image there, and all metrics but ms_ssim are means over the rest. None = all pixels count.
+    names: of METRICS and SAM_METRICS.
+    microbatch: images a device holds at a time (lpips_vgg_full: one). Bounds the memory, on the
+      host too, where float copies are made of so many images; results differ by rounding only.
+
+    Raises JaxinvError for other shapes, names, nets, or a microbatch below 1.
     """
-    targets, images = np.asarray(targets, np.float32), np.asarray(images, np.float32)
-    if targets.shape != images.shape or targets.ndim != 4 or targets.shape[-1] != 3:
-        raise ValueError(f'targets {targets.shape} and images {images.shape} are not [b, h, w, 3].')
-    unknown = set(lpips_weights) - {'alex', 'vgg'}
-    if unknown or microbatch < 1:
-        raise ValueError(
-            f'lpips_weights {sorted(lpips_weights)} must be of alex and vgg, and microbatch '
-            f'{microbatch} at least 1.'
+    shapes = np.shape(targets), np.shape(images)
+    if shapes[0] != shapes[1] or len(shapes[0]) != 4 or shapes[0][-1] != 3:
+        raise JaxinvError(
+            f'targets are {list(shapes[0])} and images {list(shapes[1])}; both must be '
+            '[b, h, w, 3].'
         )
-    lpips_weights = dict(lpips_weights)
-    size = max(1, min(microbatch, len(images)))
-    parts = []
-    for start in range(0, len(images), size):
-        x, y = (_padded(a[start : start + size], size) for a in (images, targets))
-        with jax.default_matmul_precision('highest'):  # else TF32 on GPUs, bfloat16 on TPUs
-            parts.append(jax.device_get(_all(lpips_weights, x, y)))
-    if not parts:
-        return {name: np.zeros(0, np.float32) for name in _names(lpips_weights)}
-    names = [name for name in _names(lpips_weights) if name in parts[0]]
-    return {n: np.concatenate([p[n] for p in parts])[: len(images)] for n in names}
+    if valid is not None and np.shape(valid) != (*shapes[0][:3], 1):
+        raise JaxinvError(f'valid is {list(np.shape(valid))}; it must be {[*shapes[0][:3], 1]}.')
+    unknown = [*(set(nets) - set(_NETS.values())), *(set(names) - {*METRICS, *SAM_METRICS})]
+    if unknown or microbatch < 1:
+        raise JaxinvError(
+            f'nets are {sorted(nets)}, names {list(names)} and microbatch {microbatch}; nets can '
+            f"be 'alex' and 'vgg', names {', '.join(dict.fromkeys(METRICS + SAM_METRICS))}, and "
+            'microbatch at least 1.'
+        )
+    small = min(shapes[0][1:3]) < _WINDOW
+    names = [
+        name for name in names
+        if _NETS.get(name) in (None, *nets) and not (small and name == 'ms_ssim')
+    ]  # fmt: skip
+    count = len(images)
+    size = max(1, min(microbatch, count))
+    batches = []
+    for start in range(0, count, size):
+        rows = slice(start, start + size)
+        own = None if valid is None else np.asarray(valid[rows], np.float32)
+        found = _evaluate_batch(_float(targets[rows]), _float(images[rows]), own, nets, names, size)
+        batches.append(found)
+    return {
+        name: np.concatenate([np.zeros(0, np.float32), *(found[name] for found in batches)])
+        for name in names
+    }
 
 
-@jax.jit
-def _all(weights, x, y):
-    result = {'mse': mse(x, y), 'psnr': psnr(x, y)}
-    if min(x.shape[1:3]) >= _WINDOW:
-        result['ms_ssim'] = ms_ssim(x, y)
-    if 'alex' in weights:
-        result['lpips_alex'] = lpips_alex(weights['alex'], x, y)
-    if 'vgg' in weights:
-        result['lpips_vgg'] = lpips_vgg(weights['vgg'], x, y)
-    return result
+def _evaluate_batch(targets, images, valid, nets, names, size: int) -> dict[str, np.ndarray]:
+    """Metrics of at most `size` images; fewer are padded, which needs no second compilation."""
+    count, share = len(images), np.ones(len(images), np.float32)
+    if valid is not None:
+        share = np.mean(valid, axis=(1, 2, 3))
+        images = valid * images + (1 - valid) * targets
+    together = tuple(name for name in names if name != 'lpips_vgg_full')
+    needed = {_NETS[name] for name in together if name in _NETS}
+    with rendering.full_precision():
+        padded = _padded(images, size), _padded(targets, size)
+        own = {net: nets[net] for net in sorted(needed)}
+        values = jax.device_get(_metrics(own, *padded, names=together))
+        values = {name: x[:count] for name, x in values.items()}
+        if 'lpips_vgg_full' in names:
+            pairs = zip(images, targets, strict=True)
+            values['lpips_vgg_full'] = np.concatenate(
+                [jax.device_get(_vgg_full(nets['vgg'], x[None], y[None])) for x, y in pairs]
+            )
+    for name, value in values.items():
+        if name.startswith('psnr'):
+            values[name] = value + 10 * np.log10(share)
+        elif name != 'ms_ssim':
+            values[name] = value / share
+    return values
 
 
-def _names(weights):
-    return [f'lpips_{net}' for net in ('alex', 'vgg') if net in weights] + [
-        'mse',
-        'psnr',
-        'ms_ssim',
-    ]
+@functools.partial(jax.jit, static_argnames='names')
+def _metrics(nets, x, y, names: tuple[str, ...]) -> dict[str, Any]:
+    functions = {
+        'lpips_alex': lambda: lpips_alex(nets['alex'], x, y),
+        'lpips_vgg': lambda: lpips_vgg(nets['vgg'], x, y),
+        'mse': lambda: mse(x, y),
+        'psnr': lambda: psnr(x, y),
+        'psnr_256': lambda: psnr(_at_most(x, SMALL), _at_most(y, SMALL)),
+        'ms_ssim': lambda: ms_ssim(x, y),
+    }
+    return {name: functions[name]() for name in names}
+
+
+_vgg_full = jax.jit(lpips_vgg_full)
+
+
+def _float(images) -> np.ndarray:
+    images = np.asarray(images)
+    if images.dtype == np.uint8:
+        return pixels.to_float(images, np)
+    return np.asarray(images, np.float32)
 
 
 def _padded(images, size):
-    """Repeats the last image, so that the rest of a batch runs in the program already compiled."""
     return np.concatenate([images, np.repeat(images[-1:], size - len(images), axis=0)])
 
 
@@ -161,7 +223,7 @@ def _unit(x):
 
 
 def _at_most(x, size):
-    return pixels.area_resize(x, size) if min(x.shape[1:3]) > size else x
+    return area_resize(x, size) if min(x.shape[1:3]) > size else x
 
 
 def _halve(x):
@@ -185,43 +247,3 @@ def _band(length, window):
     for i, row in enumerate(matrix):
         row[i : i + len(window)] = window
     return matrix
-
-
-def evaluate_valid(targets, images, nets, valid=None) -> dict[str, np.ndarray]:
-    """Every metric of images against targets, both [b, h, w, 3], as arrays [b].
-
-    valid [b, h, w, 1]: where it is 0 the target stands in for the image, and means are over the
-    rest. MS-SSIM, which is no mean over pixels, then counts the padding as reproduced.
-    """
-    targets, images = (np.asarray(x, np.float32) for x in (targets, images))
-    share = np.ones(len(targets), np.float32)
-    if valid is not None:
-        valid = np.asarray(valid)
-        share = np.mean(valid, axis=(1, 2, 3))
-        images = valid * images + (1 - valid) * targets
-    values = dict(evaluate(targets, images, nets))
-    size = min(VGG_SIZE, targets.shape[1])
-    small = evaluate(_reduced(targets, size), _reduced(images, size), {})
-    values['psnr_256'] = small['psnr']
-    with jax.default_matmul_precision('highest'):
-        full = [_vgg(nets['vgg'], i[None], t[None]) for i, t in zip(images, targets, strict=True)]
-    values['lpips_vgg_full'] = np.concatenate(jax.device_get(full))
-    for name, value in values.items():
-        if name.startswith('psnr'):
-            values[name] = value + 10 * np.log10(share)
-        elif name != 'ms_ssim':
-            values[name] = value / share
-    order = (
-        'psnr', 'psnr_256', 'lpips_vgg', 'lpips_vgg_full', 'lpips_alex', 'mse', 'ms_ssim'
-    )  # fmt: skip
-    return {name: values[name] for name in order}
-
-
-def _reduced(images, size: int) -> np.ndarray:
-    """One by one, so that a device holds only that."""
-    return np.concatenate([area_resize(jnp.asarray(image[None]), size) for image in images])
-
-
-@jax.jit
-def _vgg(weights, images, targets):
-    return lpips.distance(lpips.features(weights, images), lpips.features(weights, targets))

@@ -1,4 +1,10 @@
-"""Pictures of codes outside the loops: a few at a time, as one program."""
+"""Images of codes outside the optimisation, in bounded batches, and the policy of precision.
+
+Policy of precision. What is optimised (projection, tuning, SAM's search) runs at the backend's
+default matmul precision: float32 on CPUs, TF32 on recent NVIDIA GPUs, bfloat16 passes on TPUs. What
+is measured, thresholded or written as a result (metrics, invertibility maps, rendered images) runs
+at 'highest', full float32, by `full_precision`: its numbers are comparable between machines.
+"""
 
 import functools
 
@@ -6,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-BATCH = 4  # pictures a forward pass; bounds memory
+BATCH = 4  # images a forward pass; bounds the memory of the device
+
+full_precision = functools.partial(jax.default_matmul_precision, 'highest')  # context manager
 
 
 @functools.cache
@@ -15,9 +23,19 @@ def _renderer(generator):
 
 
 def render(generator, weights, w) -> np.ndarray:
-    """Images [m, h, w, 3] of codes w [m, 1 or num_ws, w_dim]."""
+    """Images [n, h, w, 3] of codes w [n, 1 or num_ws, w_dim], at full precision.
+
+    Returns float32 of about [-1, 1] on the host, 12 bytes a pixel: a caller with many codes gives a
+    few at a time. The device holds BATCH images; a smaller last batch is padded, which needs no
+    second compilation.
+    """
     spec = generator.spec
     w = np.asarray(jnp.broadcast_to(jnp.asarray(w), (len(w), spec.num_ws, spec.w_dim)))
-    padded = np.concatenate([w, np.repeat(w[-1:], -len(w) % BATCH, axis=0)])
-    batches = np.split(padded, len(padded) // BATCH)
-    return np.concatenate([np.asarray(_renderer(generator)(weights, b)) for b in batches])[: len(w)]
+    images = np.empty((len(w), spec.resolution, spec.resolution, 3), np.float32)
+    for start in range(0, len(w), BATCH):
+        batch = w[start : start + BATCH]
+        padded = np.concatenate([batch, np.repeat(batch[-1:], BATCH - len(batch), axis=0)])
+        with full_precision():
+            rendered = np.asarray(_renderer(generator)(weights, padded))
+        images[start : start + BATCH] = rendered[: len(batch)]
+    return images

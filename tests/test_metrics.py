@@ -1,5 +1,7 @@
 """Metrics equal scikit-image and slow NumPy versions, in the ranges their docstrings promise."""
 
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import scipy.ndimage
 import skimage.metrics
 
 from jaxinv import metrics, pixels
+from jaxinv.errors import JaxinvError
 from jaxinv.weights.networks import load_lpips
 
 
@@ -120,15 +123,57 @@ def test_evaluate_does_not_depend_on_the_microbatch(pair, weights):
     np.testing.assert_allclose(results[0]['lpips_alex'], expected, rtol=1e-4)
 
 
-def test_evaluate_of_parts_and_of_nothing(pair, weights):
+def test_evaluate_without_networks_and_without_images(pair, weights):
     assert set(metrics.evaluate(*pair, {})) == {'mse', 'psnr', 'ms_ssim'}
     empty = metrics.evaluate(pair[0][:0], pair[1][:0], weights)
-    assert set(empty) == {'lpips_alex', 'lpips_vgg', 'mse', 'psnr', 'ms_ssim'}
+    assert tuple(empty) == metrics.METRICS
     assert all(x.shape == (0,) for x in empty.values())
 
 
+def test_evaluate_takes_uint8_and_names_in_their_order(pair, weights):
+    x, y = (pixels.to_uint8(v) for v in pair)
+    names = metrics.SAM_METRICS
+    found = metrics.evaluate(x, y, weights, names=names, microbatch=2)
+    assert tuple(found) == names
+    floats = [pixels.to_float(v, np) for v in (x, y)]
+    expected = metrics.evaluate(*floats, weights, names=names, microbatch=2)
+    for name in names:
+        np.testing.assert_array_equal(found[name], expected[name])
+    # 48 pixels are below 256: both sizes are the same.
+    np.testing.assert_allclose(found['psnr_256'], found['psnr'], rtol=1e-6)
+    np.testing.assert_allclose(found['lpips_vgg_full'], found['lpips_vgg'], rtol=1e-4)
+
+
+def test_padding_does_not_count(pair, weights):
+    x, y = pair
+    valid = np.ones((3, 48, 48, 1), np.float32)
+    valid[:, :12] = valid[:, 36:] = 0
+    other = np.where(valid, y, 0.7)
+    found, again = (
+        metrics.evaluate(x, images, weights, valid, names=metrics.SAM_METRICS)
+        for images in (y, other)
+    )
+    for name in metrics.SAM_METRICS:
+        np.testing.assert_array_equal(found[name], again[name])
+    inside = metrics.evaluate(x[:, 12:36], y[:, 12:36], {})
+    for name in ('mse', 'psnr'):
+        np.testing.assert_allclose(found[name], inside[name], rtol=1e-5)
+    expected = metrics.evaluate(x, valid * y + (1 - valid) * x, weights)['lpips_alex'] * 2
+    np.testing.assert_allclose(found['lpips_alex'], expected, rtol=1e-4)
+
+
+def test_evaluate_holds_float_copies_of_a_microbatch_only(pair):
+    images = np.zeros((64, 64, 64, 3), np.uint8)
+    metrics.evaluate(images[:4], images[:4], {})  # compiles
+    tracemalloc.start()
+    metrics.evaluate(images, images, {})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * 4 * images[0].size * 4  # ten float32 microbatches; all would be 32
+
+
 def test_vgg_sees_at_most_256_pixels(weights, monkeypatch):
-    monkeypatch.setattr(metrics, 'VGG_SIZE', 24)  # the rule, at a size that costs nothing
+    monkeypatch.setattr(metrics, 'SMALL', 24)  # the rule, at a size that costs nothing
     x, y = smooth(6, 48, 1), smooth(7, 48, 1)
     small = [pixels.area_resize(jnp.asarray(v), 24) for v in (x, y)]
     expected = jax.jit(metrics.lpips_vgg)(weights['vgg'], *small)
@@ -138,7 +183,14 @@ def test_vgg_sees_at_most_256_pixels(weights, monkeypatch):
 
 def test_errors(pair, weights):
     x, y = pair
-    with pytest.raises(ValueError, match=r'targets \(3, 48, 48, 3\) and images \(2, 48, 48, 3\)'):
+    shapes = r'targets are \[3, 48, 48, 3\] and images \[2, 48, 48, 3\]'
+    with pytest.raises(JaxinvError, match=shapes):
         metrics.evaluate(x, y[:2], weights)
-    with pytest.raises(ValueError, match='squeeze'):
+    with pytest.raises(JaxinvError, match='squeeze'):
         metrics.evaluate(x, y, {'squeeze': {}})
+    with pytest.raises(JaxinvError, match='fid'):
+        metrics.evaluate(x, y, {}, names=('fid',))
+    with pytest.raises(JaxinvError, match='microbatch 0'):
+        metrics.evaluate(x, y, {}, microbatch=0)
+    with pytest.raises(JaxinvError, match=r'valid is \[3, 48, 48\]'):
+        metrics.evaluate(x, y, {}, np.ones((3, 48, 48)))
