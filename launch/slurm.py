@@ -54,8 +54,8 @@ def submit(text: str) -> int:
     return subprocess.run(['sbatch'], input=text, text=True).returncode
 
 
-def script(options, runs, batch_per_device: int = 0) -> str:
-    """The batch script; for several runs an array job, `batch_per_device` at a time (0 = all)."""
+def script(options, runs, at_once: int = 0) -> str:
+    """The batch script; for several runs an array job, `at_once` at a time (0 = all)."""
     tasks = options.gpus_per_node if options.per == 'gpu' else 1
     asked = {
         'job-name': options.name,
@@ -72,7 +72,7 @@ def script(options, runs, batch_per_device: int = 0) -> str:
         'output': '%x-%j.out' if len(runs) == 1 else '%x-%A_%a.out',
     }
     if len(runs) > 1:
-        asked['array'] = f'0-{len(runs) - 1}' + (f'%{batch_per_device}' if batch_per_device else '')
+        asked['array'] = f'0-{len(runs) - 1}' + (f'%{at_once}' if at_once else '')
     lines = ['#!/bin/bash']
     lines += [f'#SBATCH --{key}={value}' for key, value in asked.items() if value is not None]
     lines += ['#SBATCH --requeue'] + [f'#SBATCH --{option}' for option in options.sbatch]

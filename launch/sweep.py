@@ -163,7 +163,7 @@ def by_slurm(options, commands) -> int:
     if not commands:
         common.say(NAME, 'all runs have finished; --table writes the table.')
         return 0
-    text = slurm.script(made, commands, options.batch_per_device)
+    text = slurm.script(made, commands, options.at_once)
     if options.dry_run:
         print(text, end='')
         return 0

@@ -64,7 +64,7 @@ def lab():
 
 
 def get_config(arg=''):
-    path = pathlib.Path(__file__).parents[1] / 'configs' / 'experiments/fit_directions.py'
+    path = pathlib.Path(__file__).parents[1] / 'configs' / 'fit_directions.py'
     spec = importlib.util.spec_from_file_location('fit_config', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

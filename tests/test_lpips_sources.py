@@ -12,10 +12,10 @@ import huggingface_hub
 import huggingface_hub.constants
 import numpy as np
 import pytest
+
 from jaxinv.converters import lpips as converter
 from jaxinv.converters import safe_pickle
 from jaxinv.converters.lpips import LpipsWeightsError
-
 from jaxinv.io import cache_dir
 from jaxinv.weights import assets, networks
 from jaxinv.weights.networks import _hub_folder, find_lpips, save_lpips
@@ -76,10 +76,11 @@ import sys
 import jax, numpy as np
 import lpips_j.lpips
 from jaxinv.networks import lpips
+from jaxinv.weights.networks import load_lpips
 
 images = np.load(sys.argv[1])
 a, b = (images[i].astype(np.float32)[None] / 127.5 - 1 for i in ('in/img0', 'in/img1'))
-weights = lpips.load('vgg')
+weights = load_lpips('vgg')
 features = jax.jit(lpips.features)
 ours = lpips.distance(features(weights, a), features(weights, b))
 theirs = lpips_j.lpips.LPIPS()

@@ -10,9 +10,9 @@ from jaxinv.runtime import malloc
 
 PROGRAM = """
 import os, sys
-from jaxinv import memory
+from jaxinv.runtime import malloc
 print('start', os.getpid(), flush=True)
-memory.restart_with_large_pages()
+malloc.restart_with_large_pages()
 print(os.environ.get('GLIBC_TUNABLES'), sys.argv[1:])
 """
 
