@@ -1,4 +1,4 @@
-"""jaxinv.align against figures of the published alignment code (data/align.npz)."""
+"""FFHQ alignment against figures of the published code (data/align.npz)."""
 
 import pathlib
 
@@ -59,7 +59,7 @@ def test_supersampling_keeps_the_picture_and_removes_aliasing():
     plain, smooth = (
         np.asarray(align.align(checks, landmarks, 128, supersample=s), float) for s in (1, 4)
     )
-    # Pixel-wide checks can only be grey at a third of the resolution; whatever else is aliasing.
+    # Pixel-wide checks must become grey at a third of the resolution; any contrast is aliasing.
     assert smooth.std() < 0.5 * plain.std()
     photo = photograph('inside')
     a, b = (
@@ -84,7 +84,7 @@ def test_quad_turns_and_scales_with_the_face():
     assert align.side(moved) == pytest.approx(3 * align.side(align.quad(landmarks)))
 
 
-def test_points_are_followed_into_the_crop():
+def test_points_are_mapped_into_the_crop():
     landmarks = golden('inside')['landmarks']
     corners = align.quad(landmarks)
     np.testing.assert_allclose(
@@ -97,7 +97,7 @@ def test_points_are_followed_into_the_crop():
     np.testing.assert_allclose(ideal, [[0, 0], [0, 100], [100, 100], [100, 0]], atol=1e-9)
 
 
-def test_a_face_that_hangs_over_every_edge_is_filled_in():
+def test_a_square_beyond_every_edge_is_filled_in():
     face = photograph('inside').crop((180, 80, 280, 180))
     aligned = align.align(face, golden('inside')['landmarks'] - [180, 80], 128)
     assert aligned.size == (128, 128) and np.asarray(aligned).std() > 20

@@ -1,4 +1,4 @@
-"""jaxinv.attributes: signs, scales and symmetry, on real and on drawn faces."""
+"""Age, smile and yaw: signs, scales and symmetry, on portraits and on synthetic landmarks."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from jaxinv.faces import attributes
 
 @pytest.fixture(scope='module')
 def portraits():
-    return data.load_targets('demo', 256).images_uint8
+    return data.load_images('demo', resolution=256).images_uint8
 
 
 @pytest.fixture(scope='module')
@@ -41,13 +41,13 @@ def test_no_face_is_nan_everywhere(measured):
         assert np.isnan(measured[name]).tolist() == [False] * 4 + [True]
 
 
-def test_nothing_to_measure():
+def test_an_empty_batch_gives_empty_arrays():
     empty = attributes.measure(np.zeros((0, 64, 64, 3), np.uint8))
     assert {name: values.shape for name, values in empty.items()} == dict.fromkeys(empty, (0,))
 
 
-def drawn(yaw, pitch=0.0, roll=0.0, mouth=1.0, lift=0.0):
-    """Landmarks of the model head, turned and projected; smile acts on the mouth's corners."""
+def landmarks_of(yaw, pitch=0.0, roll=0.0, mouth=1.0, lift=0.0):
+    """Landmarks of the rotated model head; mouth and lift move the corners of the mouth."""
     head = {k: np.array(v, float) for k, v in attributes._HEAD.items()}
     centre = (head[48] + head[54]) / 2 + [0, 0, 6]
     for k in (48, 54):
@@ -70,23 +70,25 @@ def drawn(yaw, pitch=0.0, roll=0.0, mouth=1.0, lift=0.0):
 @pytest.mark.parametrize('pitch', [-10, 0, 10])
 @pytest.mark.parametrize('roll', [-15, 0, 15])
 @pytest.mark.parametrize('yaw', [-40, -28, 0, 15, 40])
-def test_yaw_of_a_turned_head_is_found(yaw, pitch, roll):
-    # Seen turned and tilted, "to the picture's right" and "about the head's axis" differ a little.
+def test_yaw_of_a_rotated_head_is_recovered(yaw, pitch, roll):
+    # With pitch and roll, yaw about the picture's axis and about the head's axis differ.
     exact = pitch == roll == 0
-    assert attributes.yaw(drawn(yaw, pitch, roll)) == pytest.approx(yaw, abs=1e-6 if exact else 10)
+    assert attributes.yaw(landmarks_of(yaw, pitch, roll)) == pytest.approx(
+        yaw, abs=1e-6 if exact else 10
+    )
 
 
 def test_positive_yaw_moves_the_nose_to_the_right():
-    ahead, turned = drawn(0), drawn(20)
+    ahead, turned = landmarks_of(0), landmarks_of(20)
     assert turned[30, 0] > ahead[30, 0]
     assert attributes.yaw(turned) > 15
     assert attributes.yaw(faces.mirror(turned, 512)) == pytest.approx(-attributes.yaw(turned))
 
 
 def test_smile_grows_with_width_and_lift_and_not_with_yaw_or_size():
-    neutral = attributes.smile(drawn(0))
-    assert attributes.smile(drawn(0, mouth=1.2)) > neutral + 0.5
-    assert attributes.smile(drawn(0, lift=8)) > neutral + 0.1
+    neutral = attributes.smile(landmarks_of(0))
+    assert attributes.smile(landmarks_of(0, mouth=1.2)) > neutral + 0.5
+    assert attributes.smile(landmarks_of(0, lift=8)) > neutral + 0.1
     for yaw in (-35, 35):
-        assert attributes.smile(drawn(yaw)) == pytest.approx(neutral, abs=0.1)
-    assert attributes.smile(drawn(0) * 0.1) == pytest.approx(neutral)
+        assert attributes.smile(landmarks_of(yaw)) == pytest.approx(neutral, abs=0.1)
+    assert attributes.smile(landmarks_of(0) * 0.1) == pytest.approx(neutral)

@@ -1,4 +1,4 @@
-"""jaxinv.data and jaxinv.files: every way to name pictures, and everything that can be wrong."""
+"""Pictures to targets: requests in every form, and everything that can be wrong with files."""
 
 import hashlib
 import os
@@ -10,9 +10,10 @@ import PIL.Image
 import pytest
 import skimage.data
 
-from jaxinv import data
+from jaxinv import data, pixels
 from jaxinv.data import discover, images
 from jaxinv.io import safe_name
+from jaxinv.types import Generator, GeneratorSpec
 
 GRACE = pathlib.Path(matplotlib.get_data_path(), 'sample_data', 'grace_hopper.jpg')
 
@@ -25,7 +26,7 @@ def portrait():
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory, portrait):
-    """A folder as people have them."""
+    """A folder with sound, damaged, hidden and other files, subfolders and links."""
     root = tmp_path_factory.mktemp('my photos')
     (root / 'sub').mkdir()
     portrait.save(root / 'img10.png')
@@ -49,11 +50,11 @@ def folder(tmp_path_factory, portrait):
 
 @pytest.fixture(scope='module')
 def loaded(folder):
-    return data.load_targets(folder, 64)
+    return data.load_images(folder, resolution=64)
 
 
 def test_demo_is_two_people_ready_to_invert():
-    targets = data.load_targets('demo', 128)
+    targets = data.load_images('demo', resolution=128)
     assert targets.names == ['grace_hopper', 'eileen_collins'] and not targets.skipped
     assert targets.images_uint8.shape == (2, 128, 128, 3)
     assert targets.images_uint8.dtype == np.uint8
@@ -61,12 +62,14 @@ def test_demo_is_two_people_ready_to_invert():
     assert source['sha256'] == hashlib.sha256(GRACE.read_bytes()).hexdigest()
     assert source['face']['count'] == 1 and 300 < source['face']['side'] < 360
     assert source['warning'] is None
-    assert 'eileen_collins' in data.load_targets('demo', 128, faces='all').names  # and no badge
+    assert (
+        'eileen_collins' in data.load_images('demo', resolution=128, faces='all').names
+    )  # and no badge
 
 
 def test_enlarged_faces_carry_a_warning(portrait, tmp_path):
     portrait.save(tmp_path / 'a.png')
-    (source,) = data.load_targets(tmp_path, 512).sources
+    (source,) = data.load_images(tmp_path, resolution=512).sources
     assert 'were enlarged to 512' in source['warning']
 
 
@@ -105,20 +108,20 @@ def test_all_faces_of_a_group(tmp_path, portrait):
     group.paste(PIL.Image.fromarray(skimage.data.astronaut()).resize((380, 380)), (300, 20))
     group.paste(portrait.resize((80, 94)), (750, 200))
     group.save(tmp_path / 'group.png')
-    everyone = data.load_targets(tmp_path, 64, faces='all')
-    assert everyone.names == ['group_1', 'group_2']
-    assert [entry['file'][-8:] for entry in everyone.skipped] == ['(face 3)']
-    assert '64 are needed' in everyone.skipped[0]['reason']
-    largest = data.load_targets(tmp_path, 64)
+    all_faces = data.load_images(tmp_path, resolution=64, faces='all')
+    assert all_faces.names == ['group_1', 'group_2']
+    assert [entry['file'][-8:] for entry in all_faces.skipped] == ['(face 3)']
+    assert '64 are needed' in all_faces.skipped[0]['reason']
+    largest = data.load_images(tmp_path, resolution=64)
     assert largest.names == ['group'] and largest.sources[0]['face']['index'] == 1
-    sides = [t.sources[0]['face']['side'] for t in (largest, everyone)]
+    sides = [t.sources[0]['face']['side'] for t in (largest, all_faces)]
     assert sides[0] == pytest.approx(sides[1], rel=0.1)  # the same face, sought at two scales
 
 
 def test_files_lists_patterns_and_comma_strings(folder):
     a, b = folder / 'img10.png', folder / 'img2.b.jpg'
-    for asked in ([a, b], (str(a), str(b)), f'{a}, {b}', [f'{a},{b}']):
-        assert [path for _, path in discover.find(asked).files] == [a, b]
+    for request in ([a, b], (str(a), str(b)), f'{a}, {b}', [f'{a},{b}']):
+        assert [path for _, path in discover.find(request).files] == [a, b]
     assert [path for _, path in discover.find(folder / 'img*').files] == [b, a]
     assert len(discover.find([a, a, folder / 'sub' / '..' / 'img10.png']).files) == 1
     odd = folder / 'sub' / 'a, b.png'
@@ -128,28 +131,28 @@ def test_files_lists_patterns_and_comma_strings(folder):
 
 
 def test_one_missing_file_does_not_stop_the_others(folder):
-    targets = data.load_targets([folder / 'img10.png', folder / 'nowhere.png'], 32)
+    targets = data.load_images([folder / 'img10.png', folder / 'nowhere.png'], resolution=32)
     assert targets.names == ['img10']
     assert 'nowhere.png does not exist' in targets.skipped[0]['reason']
 
 
-@pytest.mark.parametrize('asked', ['', ' , ', [], (), None])
-def test_nothing_asked_for_is_one_sentence(asked):
+@pytest.mark.parametrize('source', ['', ' , ', [], (), None])
+def test_an_empty_request_is_one_sentence(source):
     with pytest.raises(data.NoImages, match="give 'demo', a folder, or files"):
-        data.load_targets(asked, 64)
+        data.load_images(source, resolution=64)
 
 
 def test_nothing_left_names_what_was_looked_for(folder, tmp_path):
     with pytest.raises(data.NoImages, match='/no/such/place does not exist'):
-        data.load_targets('/no/such/place', 64)
+        data.load_images('/no/such/place', resolution=64)
     (tmp_path / 'notes.txt').write_text('mine')
     with pytest.raises(data.NoImages, match='holds no image files'):
-        data.load_targets(tmp_path, 64)
+        data.load_images(tmp_path, resolution=64)
     with pytest.raises(data.NoImages, match='is an address; download it'):
-        data.load_targets('https://example.com/face.jpg', 64)
+        data.load_images('https://example.com/face.jpg', resolution=64)
     bad = [folder / name for name in ('black.png', 'letter.png', 'empty.jpg', 'one.png')]
     with pytest.raises(data.NoImages, match='No usable face.*black.png.*and 1 more') as caught:
-        data.load_targets(bad, 64)
+        data.load_images(bad, resolution=64)
     assert '\n' not in str(caught.value)
 
 
@@ -158,23 +161,53 @@ def test_aligned_pictures_are_only_resized(tmp_path, portrait):
     square.save(tmp_path / 'square.png')
     square.resize((20, 20)).save(tmp_path / 'stamp.png')
     portrait.save(tmp_path / 'tall.png')
-    same = data.load_targets(tmp_path, 256, aligned=True)
+    same = data.load_images(tmp_path, resolution=256, aligned=True)
     assert same.names == ['square'] and (same.images_uint8[0] == np.asarray(square)).all()
     assert same.sources[0]['face'] is None
     reasons = sorted(entry['reason'] for entry in same.skipped)
     assert '20 x 20 pixels' in reasons[0] and '256 x 300 and not square' in reasons[1]
-    half = data.load_targets(tmp_path / 'square.png', 128, aligned=True).images_uint8[0]
+    half = data.load_images(tmp_path / 'square.png', resolution=128, aligned=True).images_uint8[0]
     blocks = np.asarray(square, float).reshape(128, 2, 128, 2, 3).mean((1, 3))
     assert np.abs(half - blocks).max() <= 1  # Pillow rounds after each axis
     # A generator smaller than the usual least size takes smaller pictures.
-    assert data.load_targets(tmp_path / 'stamp.png', 16, aligned=True).names == ['stamp']
+    assert data.load_images(tmp_path / 'stamp.png', resolution=16, aligned=True).names == ['stamp']
 
 
 def test_unknown_options_say_what_is_known():
-    with pytest.raises(data.DataError, match="'everybody'; it can be 'largest' or 'all'"):
-        data.load_targets('demo', 64, faces='everybody')
+    with pytest.raises(data.DataError, match="'every'; it can be 'largest' or 'all'"):
+        data.load_images('demo', resolution=64, faces='every')
     with pytest.raises(data.DataError, match='resolution is 0'):
-        data.load_targets('demo', 0)
+        data.load_images('demo', resolution=0)
+    with pytest.raises(data.DataError, match='or give the generator'):
+        data.load_images('demo')
+
+
+def generator_of(domain):
+    spec = GeneratorSpec('any', resolution=32, z_dim=1, w_dim=1, num_ws=1, domain=domain)
+    return Generator(spec, None, None, None)
+
+
+def test_the_generator_gives_resolution_and_alignment():
+    faces = data.load_images('demo', generator_of('ffhq'))
+    assert faces.images_uint8.shape[1:3] == (32, 32) and faces.sources[0]['face'] is not None
+    cars = data.load_images('demo', generator_of('cars'))
+    assert cars.valid is not None and cars.sources[0]['face'] is None
+    lines, unknown = [], generator_of('')
+    plain = data.load_images('demo', unknown, log=lines.append)
+    assert plain.sources[0]['face'] is None and 'domain of any is unknown' in lines[0]
+    with pytest.raises(data.DataError, match='resolution is 64 and any makes 32 pixels'):
+        data.load_images('demo', unknown, resolution=64)
+    assert len(data.load_images('demo', unknown, resolution=32, align='none')) == 2
+
+
+def test_targets_are_arrays_with_names(folder):
+    targets = data.load_images([folder / 'img10.png', folder / 'letter.png'], resolution=32)
+    assert targets.images.dtype == np.float32 and targets.images.shape == (1, 32, 32, 3)
+    np.testing.assert_array_equal(pixels.to_uint8(targets.images), targets.images_uint8)
+    assert len(targets) == 1 and targets.names == ['img10']
+    assert repr(targets) == 'Targets(1 of 32 x 32 pixels: img10, 1 skipped)'
+    twice = targets.select([0, 0], ['a', 'b'])
+    assert twice.names == ['a', 'b'] and twice.images.shape == (2, 32, 32, 3)
 
 
 def test_names_are_safe_and_distinct():
@@ -198,31 +231,31 @@ def test_order_does_not_depend_on_the_file_system(tmp_path):
     ]
 
 
-def test_pictures_without_faces_become_squares_as_asked(tmp_path):
+def test_fit_makes_squares_of_pictures_without_faces(tmp_path):
     wide = np.zeros((90, 160, 3), np.uint8)
     wide[:, :80, 0], wide[:, 80:, 1] = 200, 100
     PIL.Image.fromarray(wide).save(tmp_path / 'wide.png')
 
     def load(fit):
-        targets = data.load_targets(tmp_path, 64, align='none', fit=fit)
+        targets = data.load_images(tmp_path, resolution=64, align='none', fit=fit)
         assert targets.sources[0]['face'] is None
         return targets.images_uint8[0].astype(int)
 
     crop, pad, stretch, cars = (load(fit) for fit in ('crop', 'pad', 'stretch', '4:3'))
-    for pixels in (crop, pad, stretch, cars):  # the middle stays the middle
-        assert abs(pixels[32, 28, 0] - 200) < 3 and abs(pixels[32, 35, 1] - 100) < 3
+    for square in (crop, pad, stretch, cars):  # the centre stays the centre
+        assert abs(square[32, 28, 0] - 200) < 3 and abs(square[32, 35, 1] - 100) < 3
     assert (crop.max(-1) > 50).all() and (stretch.max(-1) > 50).all()
     # 64 x 36 of picture in the middle, the rest black; 64 x 48 as the largest part of 4:3.
-    for pixels, bar in ((pad, 14), (cars, 8)):
-        assert (pixels[:bar] == 0).all() and (pixels[64 - bar :] == 0).all()
-        assert (pixels[bar + 1 : 63 - bar].max(-1) > 50).all()
+    for square, bar in ((pad, 14), (cars, 8)):
+        assert (square[:bar] == 0).all() and (square[64 - bar :] == 0).all()
+        assert (square[bar + 1 : 63 - bar].max(-1) > 50).all()
     with pytest.raises(ValueError, match="'4:3'"):
         load('squeeze')
     with pytest.raises(data.DataError, match='data.align'):
-        data.load_targets(tmp_path, 64, align='auto')
+        data.load_images(tmp_path, resolution=64, align='faces')
 
 
-def test_no_picture_left_is_said_without_faces(tmp_path):
+def test_no_usable_picture_without_faces_is_one_sentence(tmp_path):
     PIL.Image.new('RGB', (100, 20)).save(tmp_path / 'strip.png')
     with pytest.raises(data.NoImages, match='No usable picture.*strip.png is too small'):
-        data.load_targets(tmp_path, 64, align='none')
+        data.load_images(tmp_path, resolution=64, align='none')

@@ -1,25 +1,27 @@
-"""Photographs to targets: found, read, aligned or cropped, named."""
+"""Photographs to targets: find, read, align or crop, and name them."""
 
-from jaxinv.data.discover import find
+from jaxinv.data.loader import (
+    ALIGNED_DOMAINS,
+    align_options,
+    find,
+    find_for,
+    load,
+    load_for,
+    load_images,
+    nothing_left,
+)
+from jaxinv.data.reader import read, read_all
 from jaxinv.data.targets import (
-    WITH_FACES,
     AlignOptions,
     DataError,
     NoImages,
     Target,
     Targets,
-    align_options,
     collect,
-    find_for,
-    load,
-    load_for,
-    load_targets,
-    nothing_left,
-    read,
-    read_all,
 )
 
 __all__ = [
-    'WITH_FACES', 'DataError', 'NoImages', 'Target', 'Targets', 'AlignOptions', 'collect', 'find', 'find_for', 'load',
-    'load_for', 'load_targets', 'nothing_left', 'read', 'read_all', 'align_options',
+    'ALIGNED_DOMAINS', 'AlignOptions', 'DataError', 'NoImages', 'Target', 'Targets',
+    'align_options', 'collect', 'find', 'find_for', 'load', 'load_for', 'load_images',
+    'nothing_left', 'read', 'read_all',
 ]  # fmt: skip

@@ -1,13 +1,13 @@
-"""Pictures of any shape as squares, for generators whose pictures are not aligned by a face.
+"""Crops pictures of any shape to squares, for generators that are not aligned by faces.
 
-    crop      the middle square; the default
-    pad       the whole picture, black bars where it lacks
-    stretch   the whole picture, its sides made equal
-    4:3       or any WIDTH:HEIGHT: the largest middle part of that shape, then as 'pad'
+    crop      the largest central square; the default
+    pad       the whole picture between black bars
+    stretch   the whole picture, resized to a square
+    4:3       or any WIDTH:HEIGHT: the largest central part of that shape, then as 'pad'
 
-The last is for generators trained on wide pictures in a square: LSUN's cars are 512 x 384 in
-512 x 512, and their generator makes bars of that height whatever the photograph, so a picture
-should have them too. The bars are then part of what is reproduced and need no mask.
+WIDTH:HEIGHT is for generators trained on wide pictures inside a square. LSUN cars are 512 x 384 in
+512 x 512, and their generator always draws bars of that height. The bars are part of the target
+and need no mask.
 """
 
 import re
@@ -18,57 +18,61 @@ import PIL.Image
 from jaxinv.errors import JaxinvError
 
 KINDS = ('crop', 'pad', 'stretch')
-PADDING = 0  # black, as in the pictures that car generators were trained on
+PADDING = 0  # black, as in the training pictures of the car generators
 
 
-def check(how: str) -> None:
-    """Raises JaxinvError for a way that does not exist."""
-    if how not in KINDS and _shape(how) is None:
+def check(fit: str) -> None:
+    """Raises JaxinvError for an unknown `fit`."""
+    if fit not in KINDS and _shape(fit) is None:
         raise JaxinvError(
-            f"data.fit is {how!r}; it can be 'auto', {', '.join(map(repr, KINDS))} or a shape such "
+            f"data.fit is {fit!r}; it can be 'auto', {', '.join(map(repr, KINDS))} or a shape such "
             "as '4:3'."
         )
 
 
 def square(
-    picture: PIL.Image.Image, resolution: int, how: str = 'crop'
+    picture: PIL.Image.Image, resolution: int, fit: str = 'crop'
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The picture as uint8 [resolution, resolution, 3], and where it is: bool, the same size.
+    """A picture as a square, and which of its pixels are not padding.
 
-    Raises JaxinvError for an unknown `how`.
+    Returns (uint8 [resolution, resolution, 3], bool [resolution, resolution]). Raises JaxinvError
+    for an unknown `fit`.
     """
-    check(how)
-    if how == 'crop':
-        picture = _middle(picture, (1, 1))
-    elif how not in KINDS:
-        picture = _middle(picture, _shape(how))
+    check(fit)
+    if fit == 'crop':
+        picture = _central_part(picture, (1, 1))
+    elif fit not in KINDS:
+        picture = _central_part(picture, _shape(fit))
     width, height = resolution, resolution
-    if how != 'stretch':
+    if fit != 'stretch':
         scale = resolution / max(picture.size)
         width, height = (max(1, round(side * scale)) for side in picture.size)
-    small = resize(picture, (width, height))
+    resized = resize(picture, (width, height))
     top, left = (resolution - height) // 2, (resolution - width) // 2
     pixels = np.full((resolution, resolution, 3), PADDING, np.uint8)
     valid = np.zeros((resolution, resolution), bool)
-    pixels[top : top + height, left : left + width] = np.asarray(small)
+    pixels[top : top + height, left : left + width] = np.asarray(resized)
     valid[top : top + height, left : left + width] = True
     return pixels, valid
 
 
 def resize(picture: PIL.Image.Image, size: tuple[int, int]) -> PIL.Image.Image:
-    """To (width, height). By whole factors the mean of each block is exact and does not ring."""
-    whole = picture.width % size[0] == 0 and picture.height % size[1] == 0
-    method = PIL.Image.Resampling.BOX if whole else PIL.Image.Resampling.LANCZOS
+    """A picture resized to (width, height) pixels.
+
+    Integer factors average blocks, which is exact and does not ring; other factors use Lanczos.
+    """
+    integer = picture.width % size[0] == 0 and picture.height % size[1] == 0
+    method = PIL.Image.Resampling.BOX if integer else PIL.Image.Resampling.LANCZOS
     return picture.resize(size, method)
 
 
-def _shape(how) -> tuple[int, int] | None:
-    match = re.fullmatch(r'([1-9]\d{0,3}):([1-9]\d{0,3})', str(how))
+def _shape(fit) -> tuple[int, int] | None:
+    match = re.fullmatch(r'([1-9]\d{0,3}):([1-9]\d{0,3})', str(fit))
     return (int(match[1]), int(match[2])) if match else None
 
 
-def _middle(picture, shape):
-    """The largest part of the shape (width, height) around the middle."""
+def _central_part(picture, shape):
+    """The largest central part of the aspect ratio `shape` (width, height)."""
     scale = min(picture.width / shape[0], picture.height / shape[1])
     width, height = (max(1, round(side * scale)) for side in shape)
     left, top = (picture.width - width) // 2, (picture.height - height) // 2

@@ -1,4 +1,4 @@
-"""Which picture files a user means, in which order, and what their targets are called."""
+"""Finds picture files, in natural order, and names the targets made of them."""
 
 import glob
 import os
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from jaxinv.io import safe_name
 
-# In a folder these are passed over in silence: surely not pictures, and often beside them.
+# Ignored in folders without a message: not pictures, and often beside them.
 _OTHER_SUFFIXES = frozenset(
     '.csv .tsv .txt .md .rst .json .jsonl .yaml .yml .toml .ini .cfg .log .xml .html .css .js .py '
     '.ipynb .sh .npy .npz .pt .pth .pkl .ckpt .safetensors .onnx .h5 .zip .gz .tar .7z .rar .pdf '
@@ -20,29 +20,30 @@ _OTHER_NAMES = frozenset(
     ('thumbs.db', 'desktop.ini', 'license', 'readme', 'makefile', 'sha256sums')
 )
 _OTHER_FOLDERS = frozenset(('__macosx', '__pycache__', 'node_modules'))
-NOTHING_ASKED = "none were asked for; give 'demo', a folder, or files"
 
 
-class Found(NamedTuple):
-    files: list[tuple[str, pathlib.Path]]  # (name wanted, path)
+class Listing(NamedTuple):
+    """Picture files that were found, not yet opened."""
+
+    files: list[tuple[str, pathlib.Path]]  # (name of the target, path)
     skipped: list[dict]  # {'file', 'reason'}
 
 
-def find(images: str | os.PathLike | Sequence[str | os.PathLike]) -> Found:
-    """Picture files of a path, folder, pattern, comma-separated string, or list of these.
+def find(source: str | os.PathLike | Sequence[str | os.PathLike]) -> Listing:
+    """The picture files of a path, folder, pattern, comma-separated string, or list of these.
 
-    Folders are searched with their subfolders, in natural order (img2 before img10), hidden files
-    and plainly other ones (.txt, .json, ...) left out; links are followed, each folder once.
+    Folders are searched with their subfolders, in natural order (img2 before img10). Hidden files
+    and files with other suffixes (.txt, .json, ...) are ignored. Links are followed, each folder
+    once. A missing file or an empty folder is an entry of `skipped`; nothing is raised.
     """
-    found = Found([], [])
-    seen = set()
-    for item in _items(images):
+    files, skipped, seen = [], [], set()
+    for item in _items(source):
         path = pathlib.Path(item).expanduser()
         if os.path.isdir(path):
             members = list(_walk(path))
             if not members:
                 reason = f'The folder {path} holds no image files.'
-                found.skipped.append({'file': str(path), 'reason': reason})
+                skipped.append({'file': str(path), 'reason': reason})
         elif os.path.lexists(path):
             members = [path]
         elif matches := sorted(glob.glob(str(path), recursive=True), key=_natural):
@@ -51,36 +52,37 @@ def find(images: str | os.PathLike | Sequence[str | os.PathLike]) -> Found:
             reason = f'{path} does not exist.'
             if re.match(r'[a-z]+://', str(item)):
                 reason = f'{item} is an address; download it and give the file.'
-            found.skipped.append({'file': str(path), 'reason': reason})
+            skipped.append({'file': str(path), 'reason': reason})
             continue
         for member in members:
-            key = os.path.abspath(member)
-            if key not in seen:
-                seen.add(key)
-                found.files.append((member.stem, member))
-    return found
+            absolute = os.path.abspath(member)
+            if absolute not in seen:
+                seen.add(absolute)
+                files.append((member.stem, member))
+    return Listing(files, skipped)
 
 
 def _members(path: pathlib.Path) -> list[pathlib.Path]:
     return list(_walk(path)) if path.is_dir() else [path]
 
 
-def _items(images) -> list:
-    if isinstance(images, os.PathLike):
-        return [images]
-    if isinstance(images, str):
-        if not images.strip():
+def _items(source) -> list:
+    """A request as a flat list of paths and patterns."""
+    if isinstance(source, os.PathLike):
+        return [source]
+    if isinstance(source, str):
+        if not source.strip():
             return []
-        # A name may hold a comma itself.
-        if os.path.lexists(os.path.expanduser(images)):
-            return [images]
-        return [part.strip() for part in images.split(',') if part.strip()]
-    return [item for entry in images or () for item in _items(entry)]
+        # A file name may contain a comma.
+        if os.path.lexists(os.path.expanduser(source)):
+            return [source]
+        return [item.strip() for item in source.split(',') if item.strip()]
+    return [item for entry in source or () for item in _items(entry)]
 
 
-def describe(images) -> str:
-    """The request in words for an error message."""
-    items = [str(item) for item in _items(images)]
+def describe(source) -> str:
+    """The request in words, for error messages."""
+    items = [str(item) for item in _items(source)]
     more = f' and {len(items) - 3} more' if len(items) > 3 else ''
     return ', '.join(items[:3]) + more
 
@@ -90,7 +92,7 @@ def _walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
     def visit(current: pathlib.Path) -> Iterator[pathlib.Path]:
         real = os.path.realpath(current)
-        if real in visited:  # a link back to a folder above, or to one seen before
+        if real in visited:  # by a link to a folder above, or to one visited before
             return
         visited.add(real)
         try:
@@ -111,19 +113,22 @@ def _walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _natural(name: str) -> tuple:
-    """img2 before img10, capitals no matter; the plain name last, to settle ties."""
-    parts = re.split(r'(\d+)', unicodedata.normalize('NFC', name).casefold())
-    return ([(0, int(p), '') if p.isdigit() else (1, 0, p) for p in parts if p], name)
+    """Sort key: img2 before img10, case ignored; ties are broken by the name as it is."""
+    pieces = re.split(r'(\d+)', unicodedata.normalize('NFC', name).casefold())
+    return ([(0, int(p), '') if p.isdigit() else (1, 0, p) for p in pieces if p], name)
 
 
 def unique_names(stems: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
-    """Safe names, distinct and none of `taken`: 'a', 'a_2', ... Letters of any script and dots
-    stay as they are."""
+    """Names [n] that are safe as file names, distinct, and not in `taken`: 'a', 'a_2', ...
+
+    Distinct means also without case: some file systems treat A and a as one name. Letters of any
+    script and dots are kept.
+    """
     names, taken = [], {name.casefold() for name in taken}
     for stem in stems:
         base = safe_name(stem)
         name, count = base, 1
-        while name.casefold() in taken:  # some file systems take A and a for one name
+        while name.casefold() in taken:
             count += 1
             name = f'{base}_{count}'
         taken.add(name.casefold())

@@ -1,7 +1,7 @@
-"""Pictures in and out: safe reading, value ranges, area averaging, labelled grids, saving.
+"""Decodes and saves picture files.
 
-`read` takes what people have (phone photos that lie on their side, cut-outs, scans, animations) and
-returns plain upright 8-bit RGB, or raises ImageError with one sentence fit for a report.
+`read` accepts rotated phone photographs, transparency, scans and animations. It returns upright
+8-bit sRGB, or raises ImageError with one sentence for the report.
 """
 
 import io
@@ -18,15 +18,16 @@ import PIL.ImageFont
 import PIL.ImageOps
 
 from jaxinv.errors import JaxinvError
+from jaxinv.io import atomic_path
 
-# Decoders of these run in-process on the file alone. Left out on purpose: EPS and PS (start
-# Ghostscript), WMF (asks the system), containers of scientific data.
+# Their decoders run in this process and read only the file. Excluded: EPS and PS (start
+# Ghostscript), WMF (calls the system), containers of scientific data.
 FORMATS = (
     'AVIF', 'BMP', 'DIB', 'GIF', 'ICO', 'JPEG', 'JPEG2000', 'MPO', 'PCX', 'PNG', 'PPM', 'QOI',
     'TGA', 'TIFF', 'WEBP',
 )  # fmt: skip
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs (0.5 GB of RGB)
-BACKGROUND = (255, 255, 255)  # shows through where a picture is transparent, as in most viewers
+BACKGROUND = (255, 255, 255)  # behind transparent pixels, as in most viewers
 _SIGNATURES = {
     b'\x89PNG': 'PNG',
     b'\xff\xd8\xff': 'JPEG',
@@ -38,29 +39,29 @@ _SIGNATURES = {
 
 
 class ImageError(JaxinvError):
-    """A file is not a usable picture; the message is one sentence that says why."""
+    """A file cannot be used as a picture; the message is one sentence with the reason."""
 
 
 def read(path: str | os.PathLike) -> PIL.Image.Image:
     """The picture in a file as upright 8-bit sRGB (mode 'RGB').
 
-    EXIF orientation is applied. Transparency is laid over white. 16-bit values are scaled to 8,
-    embedded colour profiles other than sRGB converted, CMYK and palettes resolved; of an animation
-    the first frame is taken.
+    EXIF orientation is applied, transparency is composited over white, 16-bit values are scaled to
+    8 bits, embedded colour profiles other than sRGB are converted, CMYK and palettes are resolved.
+    An animation gives its first frame.
 
-    Raises ImageError: missing, not a regular file, empty, not an image whatever its name says, of a
-    format that is not read, damaged or cut short, or more than MAX_PIXELS pixels.
+    Raises ImageError if the file is missing, not regular, empty, not an image, of an unsupported
+    format, damaged, truncated, or larger than MAX_PIXELS pixels.
     """
     path = pathlib.Path(path)
     return decode(_read_bytes(path), path)
 
 
 def decode(data: bytes, path: pathlib.Path) -> PIL.Image.Image:
-    """The same of a file's content; path: what error messages call it."""
+    """`read` for the bytes of a file; `path` names it in error messages."""
     if _is_heif(data):
         _register_heif(path)
     try:
-        # A limit of our own: other code in the process may have lifted Pillow's.
+        # Own limit: other code in the process may have lifted Pillow's.
         with _open_quietly(data) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
@@ -70,19 +71,19 @@ def decode(data: bytes, path: pathlib.Path) -> PIL.Image.Image:
     except ImageError:
         raise
     except PIL.Image.DecompressionBombError as error:
-        raise ImageError(_too_large(path, 'too many pixels')) from error
+        raise ImageError(_too_large(path, 'it has too many pixels')) from error
     except PIL.UnidentifiedImageError as error:
         raise ImageError(_unidentified(path, data)) from error
     except MemoryError as error:
         raise ImageError(f'{path.name} needs more memory than there is.') from error
-    except Exception as error:  # decoders of damaged files raise almost anything
+    except Exception as error:  # for damaged files decoders raise exceptions of many types
         reason = ' '.join(str(error).split())[:120] or type(error).__name__
         raise ImageError(f'{path.name} is damaged or cut short ({reason}).') from error
 
 
 def _read_bytes(path: pathlib.Path) -> bytes:
     try:
-        # Checked before opening: opening a pipe would wait for a writer for ever.
+        # Checked before opening: opening a pipe blocks until it has a writer.
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise ImageError(f'{path.name} is a folder, not an image.')
@@ -105,7 +106,7 @@ def _read_bytes(path: pathlib.Path) -> bytes:
 def _open_quietly(data: bytes) -> PIL.Image.Image:
     formats = [name for name in (*FORMATS, 'HEIF') if name in _known_formats()]
     with warnings.catch_warnings():
-        # Half the limit already makes Pillow warn, and odd metadata does; neither is news here.
+        # Pillow warns from half its limit on, and about unusual metadata.
         warnings.simplefilter('ignore')
         return PIL.Image.open(io.BytesIO(data), formats=formats)
 
@@ -118,7 +119,7 @@ def _known_formats() -> dict:
 def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
     try:
         return PIL.ImageOps.exif_transpose(image)
-    except Exception:  # damaged metadata in front of a sound picture: take it as it lies
+    except Exception:  # damaged metadata of an intact picture: ignored
         return image
 
 
@@ -142,7 +143,7 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _deep_grey_to_8_bit(image: PIL.Image.Image) -> PIL.Image.Image:
-    """16-bit grey by its full range; 32-bit and float, which have none, by what they hold."""
+    """Scales 16-bit grey by its range, 32-bit and float values by the largest one present."""
     values = np.asarray(image).astype(np.float64)
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     top = values.max(initial=0.0)
@@ -171,7 +172,7 @@ def _to_srgb(image: PIL.Image.Image, profile: bytes | None) -> PIL.Image.Image:
             if fits and 'srgb' not in name.lower():
                 return PIL.ImageCms.profileToProfile(image, source, _srgb(), outputMode='RGB')
         except (PIL.ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            pass  # a damaged profile: the plain conversion below is what most programs show
+            pass  # a damaged profile is ignored, as in most viewers
     return image.convert('RGB')
 
 
@@ -191,25 +192,25 @@ def _register_heif(path: pathlib.Path) -> None:
 
 def _too_large(path: pathlib.Path, what: str) -> str:
     limit = MAX_PIXELS // 1_000_000
-    return f'{path.name} is refused: {what}, and at most {limit} million are read.'
+    return f'{path.name} is too large: {what}; at most {limit} million pixels are read.'
 
 
 def _unidentified(path: pathlib.Path, data: bytes) -> str:
     for signature, name in _SIGNATURES.items():
         if data.startswith(signature):
-            return f'{path.name} begins like a {name} file but is damaged.'
+            return f'{path.name} begins as a {name} file but is damaged.'
     if data[:4] == b'%!PS' or data[:4] == b'%PDF' or data[:5] in (b'<?xml', b'<svg '):
         return f'{path.name} holds vector graphics, which are not read; export it as PNG or JPEG.'
     is_text = all(32 <= byte < 127 or byte in b'\t\r\n' or byte >= 128 for byte in data[:512])
     kind = 'text' if is_text else 'unknown data'
-    return f'{path.name} is not an image but {kind}, whatever its name says.'
+    return f'{path.name} is not an image but {kind}.'
 
 
 def save(path: str | os.PathLike, image_uint8) -> None:
-    """Writes [h, w, 3] uint8 or a PIL picture; the format follows the name (PNG, JPEG, ...).
+    """Writes a uint8 picture [h, w, 3] or a PIL image, atomically.
 
-    Whole file or nothing: written beside the target and renamed, so that a killed run leaves no
-    half picture.
+    The suffix decides the format (PNG, JPEG, ...). Raises ValueError for another dtype or an
+    unknown suffix.
     """
     path = pathlib.Path(path)
     if not isinstance(image_uint8, PIL.Image.Image):
@@ -217,11 +218,6 @@ def save(path: str | os.PathLike, image_uint8) -> None:
         if array.dtype != np.uint8:
             raise ValueError(f'save takes uint8, not {array.dtype}; see to_uint8.')
         image_uint8 = PIL.Image.fromarray(np.ascontiguousarray(array))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
     options = {'quality': 95} if path.suffix.lower() in ('.jpg', '.jpeg', '.webp') else {}
-    try:
+    with atomic_path(path) as scratch:
         image_uint8.save(scratch, **options)
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)

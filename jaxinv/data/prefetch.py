@@ -1,4 +1,4 @@
-"""Pictures are read ahead of the devices, and each process reads only its share of them."""
+"""Reads pictures ahead of the devices, and divides the reading among processes."""
 
 import collections
 import concurrent.futures
@@ -11,74 +11,73 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxinv.data import targets
+from jaxinv.data import reader
+from jaxinv.data.targets import AlignOptions, Target
 from jaxinv.runtime import distributed
 
-# Bytes that processes send each other at a time, since they lie on every device meanwhile; and
-# pictures, so that it is heard how far they are.
-SENT_AT_ONCE = 256 * 2**20
-READ_AT_ONCE = 32
+# Limits of one all-gather: its bytes are held on every device, and progress is logged after it.
+MAX_GATHERED_BYTES = 256 * 2**20
+MAX_GATHERED_PICTURES = 32  # of each process
 
 
-def ahead(read: Callable[[Any, Callable[[], bool]], Any], items: Iterable) -> Iterator:
-    """read(item, stopped) of every item, in order, the next one already begun.
+def map_ahead(function: Callable[[Any, Callable[[], bool]], Any], items: Iterable) -> Iterator:
+    """Yields function(item, stopped) in order, and computes the next result in a thread meanwhile.
 
-    stopped(): nobody wants it any more; what `read` then returns is dropped. Close the iterator
-    (contextlib.closing) to be rid of the thread at once.
+    stopped(): True once the iterator is closed; the result is then discarded. Close the iterator
+    (contextlib.closing) so that the thread ends before the caller goes on.
     """
-    stop, coming = threading.Event(), collections.deque()
+    stop, results = threading.Event(), collections.deque()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         try:
             for item in items:
-                coming.append(pool.submit(read, item, stop.is_set))
-                if len(coming) > 1:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
+                results.append(pool.submit(function, item, stop.is_set))
+                if len(results) > 1:
+                    yield results.popleft().result()
+            while results:
+                yield results.popleft().result()
         finally:
             stop.set()
-            for future in coming:
+            for future in results:
                 future.cancel()
 
 
-def together(
-    files, way: targets.AlignOptions, log=print
-) -> tuple[list[targets.Target], list[dict]]:
-    """What data.read_all returns, with each process reading and aligning an equal part of it.
+def read_distributed(files, options: AlignOptions, log=print) -> tuple[list[Target], list[dict]]:
+    """reader.read_all, with the pictures divided equally among processes. Collective.
 
-    All processes must call it, with the same files; each gets the rows of all.
+    All processes call it with the same files, and each gets the targets of all of them, in order.
     """
     distributed.check_same([str(file) for _, file in files])
     index, count = jax.process_index(), jax.process_count()
-    each = min(READ_AT_ONCE, max(1, SENT_AT_ONCE // (count * 4 * way.resolution**2)))
-    rows, skipped = [], []
-    for start in range(0, len(files), each * count):
-        own = files[start + each * index : start + each * (index + 1)]
-        for packed in distributed.allgather_bytes(_packed(*targets.read_all(own, way))):
-            more_rows, more_skipped = _unpacked(packed)
-            rows += more_rows
+    fitting = MAX_GATHERED_BYTES // (count * 4 * options.resolution**2)
+    size = min(MAX_GATHERED_PICTURES, max(1, fitting))
+    targets, skipped = [], []
+    for start in range(0, len(files), size * count):
+        own = files[start + size * index : start + size * (index + 1)]
+        for packed in distributed.allgather_bytes(_pack(*reader.read_all(own, options))):
+            more_targets, more_skipped = _unpack(packed)
+            targets += more_targets
             skipped += more_skipped
-        done = min(start + each * count, len(files))
-        if len(files) > each * count:
+        if len(files) > size * count:
+            done = min(start + size * count, len(files))
             log(f'{done} of {len(files)} pictures read.', flush=True)
-    return rows, skipped
+    return targets, skipped
 
 
-def _packed(rows: list[targets.Target], skipped: list[dict]) -> bytes:
-    about = {'rows': [[row.stem, row.source] for row in rows], 'skipped': skipped}
-    arrays = {'about': np.frombuffer(json.dumps(about).encode(), np.uint8)}
-    for i, row in enumerate(rows):
-        arrays |= {f'image_{i}': row.image_uint8, f'mask_{i}': np.asarray(row.mask, bool)}
+def _pack(targets: list[Target], skipped: list[dict]) -> bytes:
+    header = {'targets': [[t.stem, t.source] for t in targets], 'skipped': skipped}
+    arrays = {'header': np.frombuffer(json.dumps(header).encode(), np.uint8)}
+    for i, target in enumerate(targets):
+        arrays |= {f'image_{i}': target.image_uint8, f'mask_{i}': np.asarray(target.mask, bool)}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
-def _unpacked(packed: bytes) -> tuple[list[targets.Target], list[dict]]:
+def _unpack(packed: bytes) -> tuple[list[Target], list[dict]]:
     with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
-        about = json.loads(arrays['about'].tobytes())
-        rows = [
-            targets.Target(stem, arrays[f'image_{i}'], arrays[f'mask_{i}'], source)
-            for i, (stem, source) in enumerate(about['rows'])
+        header = json.loads(arrays['header'].tobytes())
+        targets = [
+            Target(stem, arrays[f'image_{i}'], arrays[f'mask_{i}'], source)
+            for i, (stem, source) in enumerate(header['targets'])
         ]
-    return rows, about['skipped']
+    return targets, header['skipped']

