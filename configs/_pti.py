@@ -16,7 +16,7 @@ def paper(config):
 
 
 def official(config):
-    """What PTI's released code does where it departs from the paper (README, 'Paper and code')."""
+    """What PTI's released code does where it departs from the paper (table in docs/pti.md)."""
     paper(config)
     config.pivot.learning_rate = 0.01  # an argument of its projector overrides the paper's 5e-3
     config.w_statistics.num_samples = 600
