@@ -10,7 +10,7 @@ order of editability: W+ first, then 'F4' to 'F10'.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -301,6 +301,23 @@ def sweep(
     With t * b rows for the inverter (`rows_of`) the curve of reconstruction against editability
     takes one inversion.
     """
+    found = sweep_batches(
+        maps, labels, taus, spec, valid=valid, resample=resample, batch_per_device=batch_per_device
+    )
+    return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *(own for _, own in found))
+
+
+def sweep_batches(
+    maps: dict,
+    labels,
+    taus,
+    spec: GeneratorSpec,
+    *,
+    valid=None,
+    resample: str = 'bilinear',
+    batch_per_device: int = 0,
+) -> Iterator[tuple[slice, Sweep]]:
+    """Yields the rows of each batch of `sweep`, and its result."""
     _check_sizes(maps, labels)
     spaces, count = tuple(maps), int(np.max(labels)) + 1
 
@@ -316,12 +333,11 @@ def sweep(
         return jax.vmap(one)(taus)
 
     valid = None if valid is None else np.broadcast_to(valid, (*np.shape(labels), 1))
-    taus, parts = jnp.asarray(taus, jnp.float32), []
+    taus = jnp.asarray(taus, jnp.float32)
     for rows in batches(len(labels), batch_per_device):
         own = None if valid is None else valid[rows]
         own = compute(_stack({s: m[rows] for s, m in maps.items()}), labels[rows], taus, own)
-        parts.append(jax.device_get(own))
-    return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
+        yield rows, jax.device_get(own)
 
 
 def batches(count: int, size: int) -> list[slice]:
