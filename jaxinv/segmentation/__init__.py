@@ -1,1 +1,1 @@
-"""Regions of a picture: face parts, superpixels, label maps, networks of torch."""
+"""Regions of a picture: parts of a face, superpixels, label maps, networks of torch."""

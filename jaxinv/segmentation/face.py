@@ -1,12 +1,11 @@
 """Segments of an FFHQ-aligned portrait, from its 68 landmarks and superpixels.
 
-Eyes, brows, nose and mouth are polygons of landmarks. What lies around the face is found by random
-walks (Grady 2005, "Multilabel random walker image segmentation using prior models"): every
-superpixel goes to the class that a walk from it, held back by differences of colour, would most
-likely end in, where the classes pull as far as the usual layout of a portrait suggests.
+Eyes, brows, nose and mouth are polygons of landmarks. The rest is classified by random walks on the
+graph of superpixels (Grady 2005, "Multilabel random walker image segmentation using prior models").
+Edge weights decrease with the difference of colour; the prior is the usual layout of a portrait.
 
-Layout coordinates: the origin between the eyes, v down towards the mouth, which is at v = 1, and u
-at right angles to it, to the picture's right.
+Layout coordinates: the origin is between the eyes, v points down to the mouth, which is at v = 1,
+and u is perpendicular, to the picture's right.
 """
 
 import numpy as np
@@ -16,89 +15,94 @@ import scipy.ndimage
 
 from jaxinv.faces import align
 from jaxinv.segmentation.label_maps import Segments, number
-from jaxinv.segmentation.superpixels import Superpixels, join, superpixels
+from jaxinv.segmentation.superpixels import Superpixels, merge, slic
 
 CLASSES = ('face', 'hair or hat', 'neck and clothes', 'background')
-# Where classes other than the face usually are: Gaussians (u, v, deviations of u and v), mirrored.
+# Layout of the classes other than the face: Gaussians (u, v, deviations of u and v), mirrored.
 LAYOUT = {
     'hair or hat': ((0.0, -1.2, 0.6, 0.2), (0.8, -0.9, 0.25, 0.3), (1.1, 0.1, 0.15, 0.5)),
     'neck and clothes': ((0.0, 2.1, 0.7, 0.15), (1.0, 2.2, 0.5, 0.15)),
     'background': ((1.8, -1.75, 0.3, 0.25), (1.85, -0.4, 0.15, 0.8), (1.6, 0.9, 0.2, 0.3)),
 }
-PULL = 0.02  # of the layout, against the differences of colour
-ANYWHERE = 0.2  # of a class where the layout does not expect it, if the colour is its own
-SPREAD = 8.0  # of a class' colours, in CIELAB
-SOFTNESS = 10.0  # CIELAB distance at which neighbours hold a walk back by 1 / e
-# The parts around the face are divided further where that takes this much off the squared colour
-# distance of a pixel, averaged over the picture.
+PRIOR_WEIGHT = 0.02  # of the layout, relative to the edge weights
+UNIFORM_PRIOR = 0.2  # added to the layout everywhere, times the probability of the class by colour
+COLOR_DEVIATION = 8.0  # CIELAB units; bandwidth of a class' colour density
+EDGE_DEVIATION = 10.0  # CIELAB distance at which an edge weight has fallen to 1 / e
+# A region around the face is divided, into at most MAX_PARTS, where that lowers the squared CIELAB
+# distance of pixels from their region's colour by this much, averaged over the picture.
 CONTRAST = 30.0
 MAX_PARTS = 3
 
 
 def segment(image_uint8, landmarks) -> Segments:
-    """Segments of a picture [h, w, 3] with landmarks [68, 2].
+    """Segments of a uint8 picture [h, w, 3] with landmarks [68, 2].
 
-    'face', 'eyes', 'brows', 'nose', 'mouth', and, as far as they are there and numbered if divided,
-    'hair or hat', 'neck and clothes', 'background left' and 'background right'.
+    'face', 'eyes', 'brows', 'nose', 'mouth', and those present of 'hair or hat', 'neck and
+    clothes', 'background left' and 'background right', numbered if divided.
     """
     image_uint8, points = np.asarray(image_uint8), np.asarray(landmarks, float)
-    found = superpixels(image_uint8)
-    classes = classify(found, points)
+    superpixels = slic(image_uint8)
+    classes = classify(superpixels, points)
     middle = points[27:31, 0].mean()  # the ridge of the nose
-    columns = np.arange(image_uint8.shape[1])
-    center = np.bincount(found.labels.ravel(), np.broadcast_to(columns, found.labels.shape).ravel())
-    right = center / found.areas > middle
+    shape = superpixels.labels.shape
+    columns = np.broadcast_to(np.arange(shape[1]), shape)
+    center = np.bincount(superpixels.labels.ravel(), columns.ravel()) / superpixels.areas
+    right = center > middle
 
     groups = [('face', classes == 0), *((c, classes == i) for i, c in enumerate(CLASSES[1:3], 1))]
     groups += [('background left', (classes == 3) & ~right)]
     groups += [('background right', (classes == 3) & right)]
-    label_of, names = np.zeros(len(found.areas), int), {}
-    for name, chosen in groups:
-        members = np.flatnonzero(chosen)
+    label_of, names = np.zeros(len(superpixels.areas), int), {}
+    for name, selected in groups:
+        members = np.flatnonzero(selected)
         if not len(members):
             continue
         parts = np.zeros(len(members), int)
         if name != 'face':
-            parts = join(found, members, MAX_PARTS, CONTRAST)
-            parts = _largest_first(parts, found.areas[members])
+            parts = merge(superpixels, members, MAX_PARTS, CONTRAST)
+            parts = _largest_first(parts, superpixels.areas[members])
         label_of[members] = len(names) + parts
         for part in range(parts.max() + 1):
             names[len(names)] = f'{name} {part + 1}' if parts.max() else name
-    labels = label_of[found.labels]
+    labels = label_of[superpixels.labels]
     for name, mask in features(points, labels.shape).items():
         names[len(names)] = name
         labels[mask] = len(names) - 1
     return number(labels, names)
 
 
-def classify(found: Superpixels, landmarks) -> np.ndarray:
-    """Class (place in CLASSES) of each superpixel, by random walks with the layout as prior."""
-    prior = layout(landmarks, found.labels.shape)
-    prior = np.stack([np.bincount(found.labels.ravel(), p.ravel()) for p in prior], 1)
-    prior = prior / found.areas[:, None]
+def classify(superpixels: Superpixels, landmarks) -> np.ndarray:
+    """Class [n], an index into CLASSES, of each superpixel.
 
-    difference = found.colors[found.pairs[:, 0]] - found.colors[found.pairs[:, 1]]
-    weight = np.exp(-((np.linalg.norm(difference, axis=1) / SOFTNESS) ** 2)) + 1e-4
-    weight = weight * found.borders / found.borders.mean()
-    laplacian = np.zeros((len(found.areas),) * 2)
-    i, j = found.pairs.T
+    Solves (L + sum_k diag(prior_k)) x_k = prior_k for the probabilities x_k of each class k.
+    """
+    labels, areas = superpixels.labels, superpixels.areas
+    prior = layout(landmarks, labels.shape)
+    prior = np.stack([np.bincount(labels.ravel(), p.ravel()) for p in prior], 1) / areas[:, None]
+
+    i, j = superpixels.pairs.T
+    distance = np.linalg.norm(superpixels.colors[i] - superpixels.colors[j], axis=1)
+    weight = np.exp(-((distance / EDGE_DEVIATION) ** 2)) + 1e-4
+    weight = weight * superpixels.borders / superpixels.borders.mean()
+    laplacian = np.zeros((len(areas),) * 2)
     laplacian[i, j] = laplacian[j, i] = -weight
     laplacian[np.diag_indices_from(laplacian)] = -laplacian.sum(1)
-    pull = PULL * (prior + ANYWHERE) * _by_color(found, prior)
-    matrix = laplacian + np.diag(pull.sum(1) + 1e-9)
-    return np.linalg.solve(matrix, pull).argmax(1)
+    prior = PRIOR_WEIGHT * (prior + UNIFORM_PRIOR) * _color_probability(superpixels, prior)
+    matrix = laplacian + np.diag(prior.sum(1) + 1e-9)
+    return np.linalg.solve(matrix, prior).argmax(1)
 
 
-def _by_color(found, prior) -> np.ndarray:
-    """Probability [n, 4] of each class by colour alone, as the pixels that the layout gives it."""
-    distance = np.linalg.norm(found.colors[:, None] - found.colors, axis=-1)
-    density = np.exp(-0.5 * (distance / SPREAD) ** 2) @ (prior * found.areas[:, None])
-    density = density / np.maximum(prior.T @ found.areas, 1) + 1e-4
+def _color_probability(superpixels, prior) -> np.ndarray:
+    """Probability [n, 4] of each class by colour alone, from colours where its prior is high."""
+    colors, areas = superpixels.colors, superpixels.areas
+    distance = np.linalg.norm(colors[:, None] - colors, axis=-1)
+    density = np.exp(-0.5 * (distance / COLOR_DEVIATION) ** 2) @ (prior * areas[:, None])
+    density = density / np.maximum(prior.T @ areas, 1) + 1e-4
     return density / density.sum(1, keepdims=True)
 
 
 def layout(landmarks, shape) -> np.ndarray:
-    """How strongly each class of CLASSES is expected at each pixel, [4, h, w] from 0 to 1."""
+    """Prior of each class of CLASSES at each pixel: [4, h, w] in [0, 1]."""
     points = np.asarray(landmarks, float)
     u, v = coordinates(points, shape)
     face = mask([*points[:17], *_forehead(points)], shape)
@@ -115,7 +119,7 @@ def layout(landmarks, shape) -> np.ndarray:
 
 
 def coordinates(landmarks, shape) -> tuple[np.ndarray, np.ndarray]:
-    """(u, v) of each pixel [h, w]."""
+    """Layout coordinates (u, v) of each pixel, [h, w] each."""
     eyes, down = _axes(landmarks)
     y, x = np.indices(shape)
     x, y, length = x - eyes[0], y - eyes[1], down @ down
@@ -123,42 +127,42 @@ def coordinates(landmarks, shape) -> tuple[np.ndarray, np.ndarray]:
 
 
 def features(landmarks, shape) -> dict[str, np.ndarray]:
-    """Masks [h, w] of 'brows', 'eyes', 'nose' and 'mouth', a little wider than the landmarks."""
+    """Masks bool [h, w] of 'brows', 'eyes', 'nose' and 'mouth': their polygons, widened."""
     _, down = _axes(landmarks)
     length = np.hypot(*down)
-    brow = 0.06 * length * down / length  # landmarks run along the brows' upper edge
+    brow = 0.06 * length * down / length  # the landmarks are on the upper edge of the brows
     brows = [[*(b - 0.7 * brow), *(b[::-1] + brow)] for b in (landmarks[17:22], landmarks[22:27])]
     eyes = [landmarks[align.LEFT_EYE], landmarks[align.RIGHT_EYE]]
     nose = [*landmarks[27:28], *landmarks[31:36]]
-    wide = {
+    polygons_of = {  # name: (polygons, margin in units of the eye-mouth distance)
         'brows': (brows, 0.02),
         'eyes': (eyes, 0.06),
         'nose': ([nose], 0.07),
         'mouth': ([landmarks[48:60]], 0.04),
     }
     masks = {}
-    for name, (polygons, margin) in wide.items():
+    for name, (polygons, margin) in polygons_of.items():
         inside = np.any([mask(p, shape) for p in polygons], axis=0)
         masks[name] = scipy.ndimage.distance_transform_edt(~inside) <= margin * length
     return masks
 
 
 def mask(polygon, shape) -> np.ndarray:
-    """Pixels [h, w] inside a polygon of points (x, y)."""
+    """bool [h, w]: pixels inside a polygon of points (x, y)."""
     image = PIL.Image.new('1', shape[::-1])
     PIL.ImageDraw.Draw(image).polygon([tuple(map(float, p)) for p in polygon], fill=1)
     return np.asarray(image)
 
 
 def _axes(landmarks):
-    """The point between the eyes, and the way from there to the mouth."""
+    """The point between the eyes [2], and the vector [2] from there to the mouth."""
     landmarks = np.asarray(landmarks)
     eyes = (landmarks[align.LEFT_EYE].mean(0) + landmarks[align.RIGHT_EYE].mean(0)) / 2
     return eyes, landmarks[list(align.MOUTH_CORNERS)].mean(0) - eyes
 
 
 def _forehead(landmarks):
-    """Points of half an ellipse over the brows, from the right end of the jaw to the left."""
+    """Points of half an ellipse above the brows, from the right end of the jaw to the left."""
     eyes, down = _axes(landmarks)
     ends = landmarks[[16, 0]]
     angle = np.linspace(0, np.pi, 9)[1:-1, None]

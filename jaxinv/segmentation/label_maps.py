@@ -1,4 +1,4 @@
-"""Label maps: which segment each pixel belongs to, and those of users, as PNG or npy files."""
+"""Label maps: the segment of each pixel; reads those of users from PNG and npy files."""
 
 import os
 import pathlib
@@ -9,18 +9,18 @@ import PIL.Image
 
 from jaxinv.errors import JaxinvError
 
-MAX_SEGMENTS = 256  # of a user's map; more is a photograph or a map of depths
+MAX_SEGMENTS = 256  # of a user's map; a file with more is a photograph or a depth map
 
 
 class Segments(NamedTuple):
-    labels: np.ndarray  # int32 [h, w], each of 0 ... len(names) - 1 somewhere
+    labels: np.ndarray  # int32 [h, w]; each of 0 ... len(names) - 1 occurs
     names: tuple[str, ...]
 
 
 def number(labels, names=None) -> Segments:
-    """Labels of any integers [h, w] counted anew from 0, in order; `names` {label: name} or None.
+    """Segments of integer labels [h, w], renumbered from 0 in their order.
 
-    Without a name a segment is called 'segment N' by its old label.
+    names: {label: name} or None; a label N without a name becomes 'segment N'.
     """
     old, labels = np.unique(np.asarray(labels), return_inverse=True)
     names = names or {}
@@ -31,18 +31,18 @@ def number(labels, names=None) -> Segments:
 
 
 def resize(segments: Segments, size: int | tuple[int, int]) -> Segments:
-    """Nearest-neighbour copy of [h, w]; segments too small to survive are left out."""
+    """Nearest-neighbour resize to `size` (height, width); segments without a pixel are dropped."""
     size = (size, size) if isinstance(size, int) else tuple(size)
     labels = _nearest(segments.labels, size)
     return number(labels, dict(enumerate(segments.names)))
 
 
 def read_map(path: str | os.PathLike, size: tuple[int, int]) -> Segments:
-    """A user's label map, brought to `size` (h, w) by nearest neighbours.
+    """A user's label map, resized to `size` (height, width) by nearest neighbours.
 
-    PNG: palette indices, grey values (also of 16 bits) or colours are the labels; npy: integers or
-    booleans [h, w]. Raises JaxinvError: unreadable, of another shape than the picture, or with more
-    than MAX_SEGMENTS labels.
+    PNG: palette indices, grey values (8 or 16 bits) or colours are the labels; npy: integers or
+    booleans [h, w]. Raises JaxinvError if the file is unreadable, has another aspect ratio than the
+    picture, or more than MAX_SEGMENTS labels.
     """
     path = pathlib.Path(path)
     labels = _read_npy(path) if path.suffix.lower() == '.npy' else _read_picture(path)
@@ -67,8 +67,8 @@ def _read_npy(path: pathlib.Path) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise JaxinvError(f'{path} is not a readable .npy file ({error}).') from None
     if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in 'biu':
-        found = getattr(labels, 'shape', type(labels).__name__)
-        raise JaxinvError(f'{path} holds {found}; a label map is whole numbers [h, w].')
+        content = getattr(labels, 'shape', type(labels).__name__)
+        raise JaxinvError(f'{path} holds {content}; a label map is whole numbers [h, w].')
     if labels.size == 0:
         raise JaxinvError(f'{path} is empty.')
     return labels.astype(np.int64)
@@ -78,7 +78,7 @@ def _read_picture(path: pathlib.Path) -> np.ndarray:
     try:
         with PIL.Image.open(path, formats=('PNG',)) as image:
             if image.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B'):
-                # A colour a label, whatever order the file's channels have.
+                # Each colour is a label; channels in the order RGB.
                 image = image.convert('RGB')
             pixels = np.asarray(image).astype(np.int64)
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:

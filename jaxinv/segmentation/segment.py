@@ -1,10 +1,10 @@
 """Segments of a picture: the regions that share one latent space (SAM section 3.1, refinement).
 
-    segments = segment(image_uint8)                    # of a face if there is one, else of colours
-    segments.labels, segments.names                    # int32 [h, w]; ('face', 'eyes', ...)
+    segments = segment(image_uint8)                 # parts of a face if there is one, else colours
+    segments.labels, segments.names                 # int32 [h, w]; ('face', 'eyes', ...)
 
-The paper takes a segmentation network; here landmarks (segmentation/face.py) and superpixels do its
-work without weights. A network (segmentation/torch_models.py) or a label map (segmentation/label_maps.py) comes in instead.
+The paper uses a segmentation network. The default here needs no weights: landmarks (face.py) and
+superpixels. Alternatives are a network (torch_models.py) and a label map (label_maps.py).
 """
 
 import functools
@@ -17,39 +17,43 @@ from jaxinv import faces
 from jaxinv.errors import JaxinvError
 from jaxinv.segmentation import face, torch_models
 from jaxinv.segmentation.label_maps import Segments, number, read_map
-from jaxinv.segmentation.superpixels import join, superpixels
+from jaxinv.segmentation.superpixels import merge, slic
 
 PARTS = 12  # regions of a picture without a face
 METHODS = ('auto', 'face', 'slic')
-LEAST = 1e-3  # of a picture; less of what a network names is left to its surroundings
+MIN_FRACTION = 1e-3  # of the picture; smaller masks of a network are ignored
 
 
 def segment(
     image_uint8,
     how: str | os.PathLike = 'auto',
     *,
-    name: str = '',  # of the picture, to find its map if `how` is a folder
-    parts: int = PARTS,  # of 'slic', and of what a network leaves unnamed
+    name: str = '',  # of the picture; selects its map if `how` is a folder
+    parts: int = PARTS,  # regions by colour, of 'slic' and of pixels that a network leaves unnamed
 ) -> Segments:
-    """The segments of a picture [h, w, 3].
+    """The segments of a uint8 picture [h, w, 3].
 
-    how: 'face' (FFHQ-aligned; parts of the face, hair or hat, clothes, background), 'slic'
-    (neighbouring superpixels of like colour joined until `parts` are left), 'auto' ('face' if one
-    stands where alignment puts it, else 'slic'), 'torchvision' or 'transformers' (segmentation/torch_models.py),
-    a label map (label_maps.read_map), or a folder of maps NAME.png or NAME.npy. Raises JaxinvError
-    for a map that cannot be used, without a face, or without the network's package.
+    how, one of:
+      'face'        parts of the face, hair or hat, clothes, background; the face is FFHQ-aligned
+      'slic'        superpixels, neighbours of similar colour merged until `parts` are left
+      'auto'        'face' if there is an aligned face, else 'slic'
+      'torchvision', 'transformers'   a network, see torch_models.py
+      a path        of a label map (label_maps.read_map), or of a folder with NAME.png or NAME.npy
+
+    Raises JaxinvError if there is no aligned face for 'face', a map cannot be used, or a network's
+    package or weights are missing.
     """
     image_uint8 = np.asarray(image_uint8)
-    if torch_models.is_asked_for(how):
-        return by_names(image_uint8, torch_models.find(image_uint8, str(how)), parts)
+    if torch_models.is_network(how):
+        return by_masks(image_uint8, torch_models.masks(image_uint8, str(how)), parts)
     if how in ('auto', 'face'):
         landmarks = faces.landmarks_aligned(image_uint8)
         if landmarks is not None:
             return face.segment(image_uint8, landmarks)
         if how == 'face':
             raise JaxinvError(
-                f'no face stands where FFHQ alignment puts it in {name or "the picture"}; '
-                "take segments 'slic' or 'auto'."
+                f'there is no FFHQ-aligned face in {name or "the picture"}; '
+                "set segments.how to 'slic' or 'auto'."
             )
     if how in METHODS:
         return _by_color(image_uint8, parts)
@@ -57,8 +61,8 @@ def segment(
 
 
 def check(how: str | os.PathLike) -> None:
-    """Raises JaxinvError for a way to segment that does not exist here; see `segment`."""
-    if torch_models.is_asked_for(how):
+    """Raises JaxinvError unless `how` is one of `segment` and its package or file exists."""
+    if torch_models.is_network(how):
         torch_models.check(str(how))
     elif how not in METHODS and not pathlib.Path(how).exists():
         raise _unknown(how)
@@ -77,37 +81,43 @@ def _map_of(how, name: str) -> pathlib.Path:
 
 
 def _unknown(how) -> JaxinvError:
-    ways = ', '.join((*METHODS, *torch_models.DEFAULTS))
+    names = ', '.join((*METHODS, *torch_models.DEFAULTS))
     return JaxinvError(
-        f'segments.how is {str(how)!r}, neither one of {ways} nor a label map or folder of maps; '
+        f'segments.how is {str(how)!r}, neither one of {names} nor a label map or folder of maps; '
         'check the spelling.'
     )
 
 
 def _by_color(image_uint8, parts: int, inside=None) -> Segments:
-    """inside: bool [h, w], where segments are wanted, None = everywhere; -1 may stand elsewhere."""
+    """Segments by colour alone.
+
+    inside: bool [h, w] of pixels to segment, None = all. Superpixels without such a pixel have the
+    label -1.
+    """
     if parts < 1:
         raise JaxinvError(f'segments.parts is {parts}; it must be at least 1.')
-    found = superpixels(image_uint8)
-    members = np.unique(found.labels if inside is None else found.labels[inside])
-    region = np.full(len(found.areas), -1)
-    region[members] = join(found, members, parts)
-    labels = region[found.labels].astype(np.int32)
+    superpixels = slic(image_uint8)
+    labels = superpixels.labels
+    members = np.unique(labels if inside is None else labels[inside])
+    region = np.full(len(superpixels.areas), -1)
+    region[members] = merge(superpixels, members, parts)
+    labels = region[labels].astype(np.int32)
     return Segments(labels, tuple(f'part {i + 1}' for i in range(region.max() + 1)))
 
 
-def by_names(image_uint8, found, parts: int) -> Segments:
-    """Segments of what has a name: `found` is [(name, mask bool [h, w])], later ones on top.
+def by_masks(image_uint8, masks, parts: int) -> Segments:
+    """Segments from named masks [(name, bool [h, w]), ...]; later ones cover earlier ones.
 
-    The rest is divided by colour into `parts` regions, or fewer as it is less than the picture.
+    The remaining pixels are divided by colour into `parts` regions times their fraction of the
+    picture. Equal names are numbered: 'cat', 'cat 2'.
     """
     labels = np.full(image_uint8.shape[:2], -1)
-    names, seen = {}, {}
-    for name, mask in found:
-        if mask.mean() < LEAST:
+    names, counts = {}, {}
+    for name, mask in masks:
+        if mask.mean() < MIN_FRACTION:
             continue
-        seen[name] = seen.get(name, 0) + 1
-        names[len(names)] = name if seen[name] == 1 else f'{name} {seen[name]}'
+        counts[name] = counts.get(name, 0) + 1
+        names[len(names)] = name if counts[name] == 1 else f'{name} {counts[name]}'
         labels[mask] = len(names) - 1
     rest = labels < 0
     if rest.any():
@@ -122,7 +132,7 @@ def by_names(image_uint8, found, parts: int) -> Segments:
 
 @functools.cache
 def palette(count: int) -> np.ndarray:
-    """Distinct colours uint8 [count, 3]: hues a golden angle apart, in two lightnesses."""
+    """Distinct colours uint8 [count, 3]: hues a golden angle apart, of two lightnesses."""
     import colorsys
 
     colors = [
@@ -132,7 +142,7 @@ def palette(count: int) -> np.ndarray:
 
 
 def overlay(image_uint8, segments: Segments, strength: float = 0.45) -> np.ndarray:
-    """The picture tinted by segment, with their borders drawn: uint8 [h, w, 3]."""
+    """The picture [h, w, 3] tinted by segment, with white borders between them: uint8 [h, w, 3]."""
     colors = palette(len(segments.names))[segments.labels]
     mixed = (1 - strength) * np.asarray(image_uint8, float) + strength * colors
     edge = np.zeros(segments.labels.shape, bool)

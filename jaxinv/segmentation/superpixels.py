@@ -1,24 +1,25 @@
-"""SLIC superpixels (Achanta et al. 2012) of a picture, and the joining of those of like colour."""
+"""SLIC superpixels (Achanta et al. 2012) of a picture, and merging of neighbours by colour."""
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxinv.segmentation.label_maps import number
 
-SUPERPIXELS = 700
+COUNT = 700  # superpixels of a picture, about
 
 
 class Superpixels(NamedTuple):
     labels: np.ndarray  # int [h, w], 0 ... n - 1
     colors: np.ndarray  # [n, 3] mean CIELAB
     areas: np.ndarray  # [n] pixels
-    pairs: np.ndarray  # [m, 2] neighbours, each pair once
-    borders: np.ndarray  # [m] length of their common border in pixels
+    pairs: np.ndarray  # [m, 2] of neighbours, each pair once
+    borders: np.ndarray  # [m] length of the common border in pixels
 
 
-def superpixels(image_uint8, count: int = SUPERPIXELS) -> Superpixels:
-    """SLIC superpixels (compactness 10, in CIELAB) of a picture, and who touches whom."""
+def slic(image_uint8, count: int = COUNT) -> Superpixels:
+    """About `count` superpixels of a picture [h, w, 3], compactness 10 in CIELAB."""
     import skimage.color
     import skimage.segmentation
 
@@ -41,50 +42,59 @@ def superpixels(image_uint8, count: int = SUPERPIXELS) -> Superpixels:
     return Superpixels(labels, colors, areas, pairs.reshape(-1, 2), borders)
 
 
-def join(found: Superpixels, members, parts: int, least: float = 0.0) -> np.ndarray:
-    """Joins neighbours among the superpixels `members` [m] until `parts` regions are left.
+def merge(superpixels: Superpixels, members, parts: int, least: float = 0.0) -> np.ndarray:
+    """Merges neighbours among the superpixels `members` [m] until `parts` regions are left.
 
     Ward's criterion: the pair whose union adds least to the squared distance of all pixels from
-    their region's colour, a_i a_j / (a_i + a_j) |c_i - c_j|^2. With least > 0 it goes on below
-    `parts` while that, a pixel of the picture, is less than `least`. Where nothing touches any
-    more, apart regions are joined by the same rule. Returns the region [m] of each member, from 0.
+    their region's colour, a_i a_j / (a_i + a_j) |c_i - c_j|^2. With least > 0 merging continues
+    below `parts` while that cost, divided by the picture's pixels, is less than `least`. When no
+    two regions touch, the same rule is applied to regions apart. Returns the region [m] of each
+    member, numbered from 0 by their first members.
     """
     members = np.asarray(members)
-    place = np.full(len(found.areas), -1)
-    place[members] = np.arange(len(members))
-    inside = place[found.pairs]
-    touches = np.zeros((len(members),) * 2, bool)
-    inside = inside[(inside >= 0).all(1)]
-    touches[inside[:, 0], inside[:, 1]] = touches[inside[:, 1], inside[:, 0]] = True
-    areas, colors = found.areas[members].astype(float), found.colors[members].copy()
+    merges, total = _dendrogram(superpixels, members), superpixels.areas.sum()
     region = np.arange(len(members))
-    costs = np.full(touches.shape, np.inf)
-    for i in range(len(members)):
-        costs[i] = _ward(areas, colors, touches, i)
-    left, total = len(members), found.areas.sum()
-    while left > 1:
-        i, j = divmod(int(costs.argmin()), len(members))
-        if not np.isfinite(costs[i, j]):
-            rest = np.unique(region)
-            touches[np.ix_(rest, rest)] = ~np.eye(len(rest), dtype=bool)
-            for i in rest:
-                costs[i] = _ward(areas, colors, touches, i)
-            continue
-        if left <= parts and costs[i, j] >= least * total:
+    for left, (source, kept, cost) in zip(range(len(members), 1, -1), merges, strict=True):
+        if left <= parts and cost >= least * total:
             break
-        colors[i] = (areas[i] * colors[i] + areas[j] * colors[j]) / (areas[i] + areas[j])
-        areas[i] += areas[j]
-        touches[i] |= touches[j]
-        touches[:, i] |= touches[:, j]
-        touches[i, i] = False
-        touches[j] = touches[:, j] = False
-        costs[j] = costs[:, j] = np.inf
-        costs[i] = costs[:, i] = _ward(areas, colors, touches, i)
-        region[region == j] = i
-        left -= 1
-    return np.unique(region, return_inverse=True)[1]
+        region[region == source] = kept
+    _, first, region = np.unique(region, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[region]
 
 
-def _ward(areas, colors, touches, i):
-    distance = ((colors - colors[i]) ** 2).sum(1)
-    return np.where(touches[i], areas * areas[i] / (areas + areas[i]) * distance, np.inf)
+def _dendrogram(superpixels: Superpixels, members) -> list[tuple[int, int, float]]:
+    """All merges down to one region, in order: (region that ends, region that stays, cost)."""
+    import skimage.graph
+
+    graph, merges = skimage.graph.RAG(), []
+    for i, member in enumerate(members):
+        facts = {'area': float(superpixels.areas[member]), 'color': superpixels.colors[member]}
+        graph.add_node(i, labels=[i], **facts)
+
+    def cost(i, j):
+        a, b = graph.nodes[i], graph.nodes[j]
+        areas = a['area'] * b['area'] / (a['area'] + b['area'])
+        return areas * float(((a['color'] - b['color']) ** 2).sum())
+
+    def record(graph, source, kept):
+        merges.append((source, kept, graph.edges[source, kept]['weight']))
+        a, b = graph.nodes[source], graph.nodes[kept]
+        area = a['area'] + b['area']
+        b['color'] = (a['area'] * a['color'] + b['area'] * b['color']) / area
+        b['area'] = area
+
+    def weight(graph, source, kept, neighbour):
+        return {'weight': cost(kept, neighbour)}
+
+    def merge_along(pairs):
+        for i, j in pairs:
+            graph.add_edge(i, j, weight=cost(i, j))
+        labels = np.arange(len(members))
+        skimage.graph.merge_hierarchical(labels, graph, np.inf, False, True, record, weight)
+
+    index = np.full(len(superpixels.areas), -1)
+    index[members] = np.arange(len(members))
+    pairs = index[superpixels.pairs]
+    merge_along(pairs[(pairs >= 0).all(1)].tolist())
+    merge_along(itertools.combinations(graph, 2))  # regions that do not touch
+    return merges

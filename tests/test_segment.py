@@ -1,4 +1,4 @@
-"""Segments: parts of a portrait, joined superpixels, and label maps of users."""
+"""Segments: parts of a portrait, merged superpixels, and label maps of users."""
 
 import numpy as np
 import PIL.Image
@@ -10,21 +10,21 @@ from jaxinv.errors import JaxinvError
 from jaxinv.segmentation import label_maps, segment, superpixels
 
 
-def assert_counted(found, shape):
-    assert found.labels.shape == shape and found.labels.dtype == np.int32
-    assert np.unique(found.labels).tolist() == list(range(len(found.names)))
-    assert len(set(found.names)) == len(found.names)
+def assert_numbered(segments, shape):
+    assert segments.labels.shape == shape and segments.labels.dtype == np.int32
+    assert np.unique(segments.labels).tolist() == list(range(len(segments.names)))
+    assert len(set(segments.names)) == len(segments.names)
 
 
 @pytest.fixture(scope='module')
 def portraits():
-    images = data.load_targets('demo', 256).images_uint8
+    images = data.load_images('demo', resolution=256).images_uint8
     return images, [segment.segment(image) for image in images]
 
 
-def test_parts_of_portraits_are_where_people_see_them(portraits):
-    # (y, x) at 256 pixels, looked up in the pictures by eye.
-    seen = [
+def test_parts_of_portraits_are_at_annotated_points(portraits):
+    # (y, x) at 256 pixels, annotated by hand.
+    annotations = [
         {
             'hair or hat': [(20, 70), (15, 125), (60, 60), (60, 190)],  # white, badge, black
             'background right': [(40, 235), (160, 235)],
@@ -44,10 +44,9 @@ def test_parts_of_portraits_are_where_people_see_them(portraits):
             'mouth': [(185, 130)],
         },
     ]
-    images, found = portraits
-    for image, portrait, places in zip(images, found, seen, strict=True):
-        assert_counted(portrait, image.shape[:2])
-        for name, points in places.items():
+    for image, portrait, annotated in zip(*portraits, annotations, strict=True):
+        assert_numbered(portrait, image.shape[:2])
+        for name, points in annotated.items():
             for point in points:
                 assert portrait.names[portrait.labels[point]].startswith(name), (name, point)
 
@@ -62,32 +61,54 @@ def test_borders_follow_the_picture():
     image[:, :50] = (200, 40, 40)
     image[:, 50:] = (40, 60, 200)
     image[60:, 30:90] = (240, 240, 60)
-    found = segment.segment(image, parts=3)  # 'auto': there is no face
-    assert_counted(found, (96, 120))
-    assert found.names == ('part 1', 'part 2', 'part 3')
+    segments = segment.segment(image, parts=3)  # 'auto': there is no face
+    assert_numbered(segments, (96, 120))
+    assert segments.names == ('part 1', 'part 2', 'part 3')
     for value in range(3):
-        colors = image[found.labels == value].reshape(-1, 3)
+        colors = image[segments.labels == value].reshape(-1, 3)
         _, counts = np.unique(colors, axis=0, return_counts=True)
         assert counts.max() > 0.98 * counts.sum()
 
 
-def test_joining_takes_the_cheapest_pair_first():
-    found = superpixels.superpixels(skimage.data.chelsea()[::3, ::3], 40)
-    members = np.arange(len(found.areas))
-    parts = superpixels.join(found, members, 6)
-    expected = np.array(slow_join(found, 6))
-    assert len(set(parts)) == 6
+@pytest.fixture(scope='module')
+def cat():
+    """About 40 superpixels of a picture."""
+    return superpixels.slic(skimage.data.chelsea()[::3, ::3], 40)
+
+
+def test_merging_takes_the_cheapest_pair_first(cat):
+    members = np.arange(len(cat.areas))
+    parts = superpixels.merge(cat, members, 6)
+    expected = slow_merge(cat, 6)
+    assert sorted(set(parts)) == list(range(6)) and parts[0] == 0
     pairs = [(a, b) for a in members for b in members]
     assert all((parts[a] == parts[b]) == (expected[a] == expected[b]) for a, b in pairs)
 
 
-def slow_join(found, parts):
+def test_regions_that_do_not_touch_are_merged_last(cat):
+    i = int(np.bincount(cat.pairs.ravel()).argmax())
+    neighbours = {int(x) for pair in cat.pairs if i in pair for x in pair}
+    apart = next(k for k in range(len(cat.areas)) if k not in neighbours)
+    j = next(iter(neighbours - {i}))
+    assert superpixels.merge(cat, [apart, i, j], 2).tolist() == [0, 1, 1]
+    assert superpixels.merge(cat, [apart, i, j], 1).tolist() == [0, 0, 0]
+    assert superpixels.merge(cat, [apart], 3).tolist() == [0]
+
+
+def test_merging_continues_while_it_costs_less_than_the_limit(cat):
+    members = np.arange(len(cat.areas))
+    assert superpixels.merge(cat, members, 6, least=np.inf).max() == 0
+    counts = [superpixels.merge(cat, members, 6, least).max() + 1 for least in (0, 20, 200)]
+    assert counts == sorted(counts, reverse=True) and counts[0] == 6 > counts[2]
+
+
+def slow_merge(pixels, parts):
     """The same from the definition, on sets."""
-    groups = [{i} for i in range(len(found.areas))]
+    groups = [{i} for i in range(len(pixels.areas))]
 
     def spread(group):
         group = sorted(group)
-        areas, colors = found.areas[group], found.colors[group]
+        areas, colors = pixels.areas[group], pixels.colors[group]
         mean = areas @ colors / areas.sum()
         return areas @ ((colors - mean) ** 2).sum(1)
 
@@ -95,11 +116,11 @@ def slow_join(found, parts):
         costs = {}
         for i, a in enumerate(groups):
             for j, b in enumerate(groups[:i]):
-                if any((p in a and q in b) or (p in b and q in a) for p, q in found.pairs):
+                if any((p in a and q in b) or (p in b and q in a) for p, q in pixels.pairs):
                     costs[i, j] = spread(a | b) - spread(a) - spread(b)
         i, j = min(costs, key=costs.get)
         groups[j] |= groups.pop(i)
-    return [next(k for k, g in enumerate(groups) if i in g) for i in range(len(found.areas))]
+    return [next(k for k, g in enumerate(groups) if i in g) for i in range(len(pixels.areas))]
 
 
 def test_label_maps_of_every_kind(tmp_path):
@@ -116,14 +137,14 @@ def test_label_maps_of_every_kind(tmp_path):
     palette.save(tmp_path / 'palette.png')
     expected = np.kron(np.searchsorted([0, 7, 9], labels), np.ones((2, 2), int))
     for file in ('a.npy', 'grey.png', 'deep.png', 'palette.png'):
-        found = segment.segment(image, tmp_path / file)
-        assert_counted(found, (40, 60))
-        np.testing.assert_array_equal(found.labels, expected)
+        segments = segment.segment(image, tmp_path / file)
+        assert_numbered(segments, (40, 60))
+        np.testing.assert_array_equal(segments.labels, expected)
     assert segment.segment(image, tmp_path / 'a.npy').names[2] == 'segment 9'
-    found = segment.segment(image, tmp_path / 'colors.png')
-    np.testing.assert_array_equal(found.labels, np.array([0, 2, 1])[expected])  # red after green
-    found = segment.segment(image, tmp_path, name='grey')
-    np.testing.assert_array_equal(found.labels, expected)
+    segments = segment.segment(image, tmp_path / 'colors.png')
+    np.testing.assert_array_equal(segments.labels, np.array([0, 2, 1])[expected])  # red after green
+    segments = segment.segment(image, tmp_path, name='grey')
+    np.testing.assert_array_equal(segments.labels, expected)
 
 
 def test_label_maps_that_cannot_be_used(tmp_path):
@@ -146,15 +167,15 @@ def test_label_maps_that_cannot_be_used(tmp_path):
             segment.segment(image, tmp_path / file)
     with pytest.raises(JaxinvError, match=r'neither someone.png nor someone.npy'):
         segment.segment(image, tmp_path, name='someone')
-    with pytest.raises(JaxinvError, match='no face stands'):
+    with pytest.raises(JaxinvError, match='no FFHQ-aligned face'):
         segment.segment(image, 'face')
 
 
-def test_resized_segments_are_counted_anew():
+def test_resized_segments_are_renumbered():
     labels = np.zeros((40, 40), int)
     labels[20:] = 2
     labels[7, 7] = 1  # too small to survive
-    found = label_maps.resize(label_maps.number(labels, {0: 'a', 1: 'b', 2: 'c'}), 10)
-    assert_counted(found, (10, 10))
-    assert found.names == ('a', 'c')
-    assert segment.overlay(np.zeros((10, 10, 3), np.uint8), found).shape == (10, 10, 3)
+    segments = label_maps.resize(label_maps.number(labels, {0: 'a', 1: 'b', 2: 'c'}), 10)
+    assert_numbered(segments, (10, 10))
+    assert segments.names == ('a', 'c')
+    assert segment.overlay(np.zeros((10, 10, 3), np.uint8), segments).shape == (10, 10, 3)

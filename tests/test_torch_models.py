@@ -1,7 +1,7 @@
-"""Segments from networks: what is asked for, what is missing, and how names become segments.
+"""Segments from networks: requests, missing packages, and named masks as segments.
 
-The networks themselves are optional and have random weights here; without their packages those
-tests are skipped.
+The networks are optional and have random weights here; tests of them are skipped without their
+packages.
 """
 
 import importlib.util
@@ -25,25 +25,25 @@ def cat():
 def test_named_regions_keep_their_pixels_and_the_rest_is_divided_by_colour(cat):
     one, two, speck = np.zeros((3, *cat.shape[:2]), bool)
     one[10:50, 10:60] = two[30:80, 40:90] = speck[0, 0] = True
-    found = segment.by_names(cat, [('cat', one), ('cat', two), ('fly', speck)], parts=8)
-    assert found.names[:2] == ('cat', 'cat 2')
-    np.testing.assert_array_equal(found.labels == 1, two)  # the later one on top
-    np.testing.assert_array_equal(found.labels == 0, one & ~two)
-    others = found.names[2:]
+    segments = segment.by_masks(cat, [('cat', one), ('cat', two), ('fly', speck)], parts=8)
+    assert segments.names[:2] == ('cat', 'cat 2')
+    np.testing.assert_array_equal(segments.labels == 1, two)  # the later one on top
+    np.testing.assert_array_equal(segments.labels == 0, one & ~two)
+    others = segments.names[2:]
     assert others == tuple(f'part {i + 1}' for i in range(len(others)))
     # 8 parts of a whole picture are so many of what is left of it.
     assert len(others) == round(8 * (1 - (one | two).mean()))
-    assert np.unique(found.labels).tolist() == list(range(len(found.names)))
+    assert np.unique(segments.labels).tolist() == list(range(len(segments.names)))
 
 
 def test_a_picture_without_anything_named_is_divided_by_colour(cat):
-    found, colors = segment.by_names(cat, [], parts=5), segment.segment(cat, 'slic', parts=5)
-    np.testing.assert_array_equal(found.labels, colors.labels)
-    everything = segment.by_names(cat, [('cat', np.ones(cat.shape[:2], bool))], parts=5)
+    segments, colors = segment.by_masks(cat, [], parts=5), segment.segment(cat, 'slic', parts=5)
+    np.testing.assert_array_equal(segments.labels, colors.labels)
+    everything = segment.by_masks(cat, [('cat', np.ones(cat.shape[:2], bool))], parts=5)
     assert everything.names == ('cat',)
 
 
-def test_an_unknown_way_is_found_before_any_work():
+def test_an_unknown_method_is_refused_by_check():
     for how in ('auto', 'slic', 'face', os.curdir):
         segment.check(how)
     with pytest.raises(JaxinvError, match='neither one of auto, face, slic, torchvision, transf'):
@@ -61,7 +61,7 @@ def test_a_missing_package_is_named_with_its_remedy(cat, package):
 
 @pytest.fixture
 def torchvision_file(tmp_path):
-    """Where torchvision's own cache keeps LR-ASPP's weights; nothing is fetched if it is there."""
+    """Path of LR-ASPP's weights in torchvision's cache; nothing is downloaded if it exists."""
     torch, models = pytest.importorskip('torch'), pytest.importorskip('torchvision').models
     before = torch.hub.get_dir()
     torch.hub.set_dir(tmp_path)
@@ -73,24 +73,24 @@ def torchvision_file(tmp_path):
     torch.hub.set_dir(before)
 
 
-def test_torchvision_segments_are_the_likeliest_kinds(cat, torchvision_file):
+def test_torchvision_segments_are_the_likeliest_categories(cat, torchvision_file):
     import torch
     from torchvision import models
 
     torch.manual_seed(0)
     network = models.get_model('lraspp_mobilenet_v3_large', weights=None, weights_backbone=None)
     torch.save(network.state_dict(), torchvision_file)
-    found = torch_models.find(cat, 'torchvision:lraspp_mobilenet_v3_large')
+    masks = torch_models.masks(cat, 'torchvision:lraspp_mobilenet_v3_large')
     weights = models.get_model_weights('lraspp_mobilenet_v3_large').DEFAULT
     batch = weights.transforms()(torch.from_numpy(cat).permute(2, 0, 1))[None]
     with torch.no_grad():
         scores = network.eval()(batch)['out']
     scores = torch.nn.functional.interpolate(scores, size=cat.shape[:2], mode='bilinear')
-    kinds = scores[0].argmax(0).numpy()
-    assert found and sum(mask.sum() for _, mask in found) == (kinds > 0).sum()
-    for name, mask in found:
-        np.testing.assert_array_equal(mask, kinds == weights.meta['categories'].index(name))
-    with pytest.raises(JaxinvError, match='torchvision segments with deeplabv3'):
+    categories = scores[0].argmax(0).numpy()
+    assert masks and sum(mask.sum() for _, mask in masks) == (categories > 0).sum()
+    for name, mask in masks:
+        np.testing.assert_array_equal(mask, categories == weights.meta['categories'].index(name))
+    with pytest.raises(JaxinvError, match='those of torchvision are deeplabv3'):
         segment.check('torchvision:resnet50')
 
 
@@ -102,17 +102,17 @@ class _Call:
         return os.mkdir, (self.path,)
 
 
-def test_torchvision_weights_that_would_run_something_are_refused(cat, torchvision_file):
+def test_torchvision_weights_with_code_are_refused(cat, torchvision_file):
     import torch
 
     trap = torchvision_file.parent / 'ran'
     torch.save({'backbone.weight': _Call(str(trap))}, torchvision_file)
     with pytest.raises(JaxinvError, match='could not be fetched or read'):
-        torch_models.find(cat, 'torchvision:lraspp_mobilenet_v3_large')
+        torch_models.masks(cat, 'torchvision:lraspp_mobilenet_v3_large')
     assert not trap.exists()
 
 
-def test_transformers_segments_are_the_likeliest_kinds(cat, tmp_path):
+def test_transformers_segments_are_the_likeliest_categories(cat, tmp_path):
     torch, transformers = pytest.importorskip('torch'), pytest.importorskip('transformers')
     torch.manual_seed(0)
     config = transformers.SegformerConfig(
@@ -126,15 +126,17 @@ def test_transformers_segments_are_the_likeliest_kinds(cat, tmp_path):
     network.save_pretrained(tmp_path)
     processor = transformers.SegformerImageProcessor(size={'height': 64, 'width': 64})
     processor.save_pretrained(tmp_path)
-    found = torch_models.find(cat, f'transformers:{tmp_path}')
+    masks = torch_models.masks(cat, f'transformers:{tmp_path}')
     with torch.no_grad():
         outputs = network(**processor(cat, return_tensors='pt'))
-    kinds = processor.post_process_semantic_segmentation(outputs, [cat.shape[:2]])[0].numpy()
+    categories = processor.post_process_semantic_segmentation(outputs, [cat.shape[:2]])[0].numpy()
     expected = [
-        (name, kinds == i) for i, name in ((1, 'cat'), (2, 'blanket')) if (kinds == i).any()
+        (name, categories == i)
+        for i, name in ((1, 'cat'), (2, 'blanket'))
+        if (categories == i).any()
     ]
-    assert expected and [name for name, _ in found] == [name for name, _ in expected]
-    for (_, mask), (_, other) in zip(found, expected, strict=True):
+    assert expected and [name for name, _ in masks] == [name for name, _ in expected]
+    for (_, mask), (_, other) in zip(masks, expected, strict=True):
         np.testing.assert_array_equal(mask, other)
     with pytest.raises(JaxinvError, match='could not be fetched or read'):
-        torch_models.find(cat, f'transformers:{tmp_path / "nowhere"}')
+        torch_models.masks(cat, f'transformers:{tmp_path / "nowhere"}')
