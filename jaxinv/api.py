@@ -55,7 +55,7 @@ def settings_for(config: str) -> settings.Section:
         values = module.get_config(variant)
     except ValueError as error:
         raise JaxinvError(str(error)) from None
-    return settings.of(values, settings.TASKS[values.task])
+    return settings.of(values, settings.METHODS[values.task].settings)
 
 
 def _config_files():

@@ -16,9 +16,9 @@ WIDTH = 100  # characters of a line of help
 
 
 def get_config(task: str = 'invert') -> ml_collections.ConfigDict:
-    """All settings of a task (settings.TASKS), each at its default. Takes no other keys."""
+    """All settings of a task (settings.METHODS), each at its default. Takes no other keys."""
     config = ml_collections.ConfigDict()
-    for key in settings.keys(settings.TASKS[task]):
+    for key in settings.keys(settings.METHODS[task].settings):
         own = _section(config, key)
         own[key.name] = config_dict.placeholder(key.kind) if key.optional else key.default
         if key.optional and key.default is not None:
@@ -28,7 +28,7 @@ def get_config(task: str = 'invert') -> ml_collections.ConfigDict:
 
 def reset(config: ml_collections.ConfigDict, *paths: str) -> None:
     """Sets keys, such as 'pivot.num_steps', to their defaults again."""
-    known = {key.path: key for key in settings.keys(settings.TASKS[config.task])}
+    known = {key.path: key for key in settings.keys(settings.METHODS[config.task].settings)}
     for path in paths:
         _section(config, known[path])[known[path].name] = known[path].default
 
@@ -52,7 +52,7 @@ def variant(
 def explain(config: ml_collections.ConfigDict) -> str:
     """Every key of a config, with its value and its sentence, section by section."""
     lines, section = [], None
-    for key in settings.keys(settings.TASKS[config.task]):
+    for key in settings.keys(settings.METHODS[config.task].settings):
         if key.section is not section:
             section = key.section
             head = section.__doc__.splitlines()[0]

@@ -3,14 +3,14 @@
   python -m jaxinv.launch --config=NAME[:VARIANT] [--config.KEY=VALUE ...] [--workdir=DIR]
 
 Configs: {configs}.
-Each config's file says what its keys mean; for example
+For example
 
   python -m jaxinv.launch --config=pti_multi_id --config.data.images=FOLDER
   python -m jaxinv.launch --config=pti_multi_id:paper --config.tune.num_steps=100
   python -m jaxinv.launch --config=pti_multi_id --help     # all keys with their values
 
-The same command goes on where an interrupted run stopped, and changes nothing once it has ended.
-SIGTERM saves and ends it with exit code 75. Several processes, one on each host: docs/devices.md.
+The same command resumes an interrupted run, and changes nothing after the run is finished. SIGTERM
+saves the state and exits with code 75. Several processes, one on each host: docs/devices.md.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ import pathlib
 import re
 import sys
 import traceback
+from collections.abc import Mapping
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -28,18 +29,9 @@ from ml_collections import config_flags
 from jaxinv import defaults, settings
 from jaxinv.errors import JaxinvError
 from jaxinv.io import cache_dir
-from jaxinv.runtime import distributed, malloc, supervisor
+from jaxinv.runtime import cluster, console, distributed, malloc, supervisor
 from jaxinv.runtime import workdir as workdirs
 from jaxinv.runtime.progress import silent
-
-TASKS = {
-    'invert': 'jaxinv.experiments.pti',
-    'invert_sam': 'jaxinv.experiments.sam',
-    'fit_directions': 'jaxinv.experiments.fit_directions',
-    'invertibility_data': 'jaxinv.experiments.invertibility_data',
-    'train_invertibility': 'jaxinv.experiments.train_invertibility',
-}
-TASKS_OF_SEVERAL = ('invert', 'invert_sam')  # processes
 
 
 def config_folder() -> pathlib.Path:
@@ -56,22 +48,22 @@ __doc__ = __doc__.format(configs=', '.join(config_names()))
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'NAME, NAME:VARIANT, or a path.')
 _WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Folder for results and checkpoints; by default a folder under runs/.'
+    'workdir', None, 'Folder of results and checkpoints; by default a folder under runs/.'
 )
 _NAME = flags.DEFINE_string(
-    'name', 'run', "Of the folder under runs/; by default the config's name."
+    'name', 'run', "Name of the folder under runs/; by default the config's name."
 )
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Start anew in a folder that holds a run.')
 _COORDINATOR = flags.DEFINE_string(
-    'coordinator', None, "Of several processes: HOST:PORT of the first, or 'cluster'."
+    'coordinator', None, "HOST:PORT of process 0 of several, or 'cluster' to detect it."
 )
-_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
-_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is: 0, 1, ...')
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Number of processes.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Index of this process: 0, 1, ...')
 _TIMEOUT = flags.DEFINE_integer(
-    'timeout', distributed.TIMEOUT, 'Seconds that processes wait for each other at the start.'
+    'timeout', distributed.TIMEOUT, 'Seconds to wait for all processes at the start.'
 )
 _HEARTBEAT = flags.DEFINE_integer(
-    'heartbeat', distributed.HEARTBEAT, 'Seconds of silence after which a process counts as dead.'
+    'heartbeat', distributed.HEARTBEAT, 'Seconds without a heartbeat after which one is lost.'
 )
 
 
@@ -146,16 +138,16 @@ def main(argv: list[str]) -> None:
         _exit(f'--config is missing; known configs: {", ".join(config_names())}. See --help.', 2)
     logging.set_verbosity(logging.FATAL)  # what Orbax logs it raises, too
     flags_given = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-    process = _or_exit(distributed.process_from, *flags_given)
+    process = _or_exit(cluster.process_from, *flags_given)
     if process is not None:
-        if config.task not in TASKS_OF_SEVERAL:
+        if not settings.METHODS[config.task].several_processes:
             _exit(f'{config.task} runs in one process; leave --coordinator out.', 2)
         supervisor.supervise(process, _TIMEOUT.value, _HEARTBEAT.value)
-    setup_jax()
+    setup_jax(os.environ)
     if process is not None:
         _or_exit(distributed.initialize, process, _TIMEOUT.value, _HEARTBEAT.value)
     distributed.handle_sigterm()
-    task = importlib.import_module(TASKS[config.task])
+    task = importlib.import_module(settings.METHODS[config.task].module)
     record = settings.record_of(config)
     path = pathlib.Path(_WORKDIR.value or workdirs.default_path(_NAME.value, record))
     log = print if distributed.is_primary() else silent
@@ -171,9 +163,14 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         _exit(f'stopped; run the same command to go on from the last checkpoint in {path}.', 130)
     except Exception as error:
+        if console.is_closed(error):
+            distributed.exit_together(console.CLOSED)
+            raise SystemExit(console.CLOSED) from None
         if distributed.lost_peer(error):
             print(' '.join(str(error).split())[:300], file=sys.stderr, flush=True)
-            distributed.abort_without_peers()
+            message = distributed.peer_lost(process.index, _HEARTBEAT.value)
+            print(f'jaxinv: {message}', file=sys.stderr, flush=True)
+            os._exit(distributed.PEER_LOST)  # jax's own exit would wait for the peers and abort
         if workdirs.no_room(error):
             message = (
                 f'nothing more can be written in {path}, whose disk, quota or limit of file size '
@@ -182,18 +179,23 @@ def main(argv: list[str]) -> None:
             )
             with contextlib.suppress(SystemExit):
                 _exit(message)
-            os._exit(1)  # or writers that still have something to say would say it, at length
+            os._exit(1)  # at a normal exit Orbax's writers would print their own tracebacks
         traceback.print_exc()
         distributed.exit_together(1)
         raise SystemExit(1) from None
 
 
-def setup_jax() -> None:
-    """Keeps compiled programs between runs. Importing jax here keeps --help quick."""
-    import jax
+def setup_jax(environment: Mapping[str, str]) -> None:
+    """Keeps compiled programs in the cache folder between runs, unless the user set JAX's own."""
+    import jax  # here, so that --help does not wait for it
 
-    jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'programs'))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+    mine = {
+        'jax_compilation_cache_dir': (None, str(cache_dir() / 'programs')),
+        'jax_persistent_cache_min_compile_time_secs': (1.0, 0.5),
+    }
+    for name, (default, value) in mine.items():
+        if name.upper() not in environment and getattr(jax.config, name) == default:
+            jax.config.update(name, value)
 
 
 def _or_exit(function, *args):
@@ -212,7 +214,8 @@ def _exit(message: str, code: int = 1):
 def run() -> None:
     """The command `jaxinv`."""
     malloc.restart_with_large_pages()
-    app.run(main, flags_parser=parse_flags)
+    with console.exit_if_closed():
+        app.run(main, flags_parser=parse_flags)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jaxinv import launch
+from jaxinv import launch, settings
 from jaxinv.errors import JaxinvError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -39,7 +39,7 @@ def test_every_config_builds_and_names_a_known_task(name):
     spec = importlib.util.spec_from_file_location(name, launch.config_folder() / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.get_config().task in launch.TASKS
+    assert module.get_config().task in settings.METHODS
     assert module.__doc__
     with pytest.raises(ValueError, match='nope'):
         module.get_config('nope')

@@ -12,6 +12,7 @@ from jaxinv import edits as edits_lib
 from jaxinv.data import prefetch
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import classes
+from jaxinv.inversion.classes import Classes
 from jaxinv.optimize.runner import Runner
 from jaxinv.optimize.sharding import Sharding
 from jaxinv.optimize.sharding import make as make_sharding
@@ -39,7 +40,7 @@ class Session(NamedTuple):
     measures_faces: bool  # whether identity and attributes are measured
     about: dict  # the generator's origin: {'kind', 'file', 'sha256', ...}
     sharding: Sharding = Sharding()
-    classes: classes.Classes | None = None  # of the targets, where w holds a class
+    classes: Classes | None = None  # of the targets, where w holds a class
 
     @property
     def runner(self) -> Runner:
@@ -110,7 +111,7 @@ def begin(config, path, opened, overwrite, start, log, nouns=('identity', 'ident
 def make(config, path, opened, targets, nets, sharding, stopwatch, log, chosen=None) -> Session:
     """The Session of a work folder that this process owns. targets: None in bulk mode."""
     generator, weights, about = opened
-    run = settings.of(config, settings.TASKS[config.task])
+    run = settings.of(config, settings.METHODS[config.task].settings)
     faces_expected = run.data.aligned or run.data.align == 'face'
     return Session(
         config=config,

@@ -86,6 +86,9 @@ def invert_sam(
     spec = generator.spec
     check(run, spec)
     examples = inputs.examples_of(targets, spec)
+    if run.sam.padding == 'crop' and examples.valid is not None:
+        # An error here costs no projection.
+        sam.padded_rows(examples.valid, min(run.sam.loss_size, spec.resolution))
     runner = runner or inputs.make_runner(examples.names, mesh, verbose, callback)
     nets = inputs.lpips_weights(lpips, ('alex', 'vgg'))
     # Label maps are read first: one that does not fit must not cost a projection.
@@ -100,7 +103,7 @@ def invert_sam(
         history.append(('project', pivots.history))
         pivots = pivots.w
     else:
-        pivots = np.asarray(start, np.float32)
+        pivots = np.asarray(start)
         checks.check_w(pivots, spec)
     if run.method in ('pti', 'pti_sam'):
         tuned = tune(generator, weights, examples, pivots, settings=run.tune, **shared)

@@ -67,7 +67,7 @@ def tune(
     spec = generator.spec
     examples = inputs.examples_of(targets, spec)
     n = len(examples.names)
-    w = np.asarray(pivots.w if isinstance(pivots, Pivots) else pivots, np.float32)
+    w = np.asarray(pivots.w if isinstance(pivots, Pivots) else pivots)
     if w.shape not in ((n, 1, spec.w_dim), (n, spec.num_ws, spec.w_dim)):
         raise JaxinvError(
             f'pivots are {list(w.shape)}; {n} targets and {spec.name} take [{n}, 1 or '

@@ -92,7 +92,10 @@ class Runner:
         batches = split(count, size, begun)
         if len(batches) == 1:
             task = make_task(np.arange(count))
-            return self._run_batch(task, writer, range(count), stage, stage, start)
+            result, traces = self._run_batch(task, writer, range(count), stage, stage, start)
+            if task.loop.axes.variables:
+                result = jax.tree.map(np.asarray, result)
+            return result, traces
         results, traces = None, []
         for i, rows in enumerate(batches):
             task = make_task(np.array(rows))

@@ -37,25 +37,39 @@ class Progress:
 
 
 class SlotProgress:
-    """Prints `tune  12/128 finished, 4 at work  loss 0.2113  l2 0.0412 ...  2.31 s/step`."""
+    """Prints `tune      12/128 finished  4 at steps 10 to 40 of 80  loss 0.2113 ...  1m32s left`."""
 
     def __init__(self, stage: str, count: int, log=print):
         self._stage, self._count, self._log = stage, count, log
-        self._before = None  # (time, step) after the chunk before; the first one compiles
+        self._start = time.perf_counter()
+        self._first = None  # (time, step) after the first chunk, whose pace includes compiling
 
     def __call__(self, step: int, table, traces: Mapping[str, np.ndarray]) -> None:
-        """table: continuous_batching.RowTable; traces {name: [steps, count]}."""
-        now, seated = time.perf_counter(), table.identity[table.occupied()]
-        parts = [f'{self._stage:<8}{table.finished.sum():>4}/{self._count} finished']
-        parts.append(f'{len(seated)} at work')
+        """table: continuous_batching.RowTable; traces {name: [num_steps, count]}."""
+        now, active = time.perf_counter(), table.identity[table.occupied()]
+        parts = [f'{self._stage:<7} {table.finished.sum():>4}/{self._count} finished']
+        num_steps = len(next(iter(traces.values())))
+        steps = np.isfinite(next(iter(traces.values()))).sum(axis=0)  # of each identity
+        if len(active):
+            low, high = steps[active].min(), steps[active].max()
+            which = f'step {low}' if low == high else f'steps {low} to {high}'
+            parts.append(f'{len(active)} at {which} of {num_steps}')
         for name, values in traces.items():
-            known = [own[np.isfinite(own)] for own in values[:, seated].T]
+            known = [own[np.isfinite(own)] for own in values[:, active].T]
             last = [own[-1] for own in known if len(own)]
             if last:
                 parts.append(f'{name} {np.mean(last):.4f}')
-        if self._before is not None and step > self._before[1]:
-            parts.append(f'{(now - self._before[0]) / (step - self._before[1]):.2f} s/step')
-        self._before = (now, step)
+        if self._first is None:
+            self._first = (now, step)
+            parts.append(f'{now - self._start:.0f} s with compilation')
+        elif step > self._first[1]:
+            pace = (now - self._first[0]) / (step - self._first[1])
+            parts.append(f'{pace:.2f} s/step')
+            if len(active):
+                # An upper bound: an identity may stop before its last step.
+                left = np.where(table.finished, 0, num_steps - steps)
+                left = max(-(-left.sum() // len(active)), left[active].max())
+                parts.append(f'at most {duration(pace * left)} left')
         self._log('  '.join(parts), flush=True)
 
 

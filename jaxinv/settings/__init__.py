@@ -27,8 +27,8 @@ from jaxinv.settings.sam import (
 )
 from jaxinv.settings.tasks import (
     EDITS,
+    METHODS,
     RENAMED,
-    TASKS,
     Data,
     Inversion,
     Invert,
@@ -42,7 +42,7 @@ from jaxinv.settings.tasks import (
 )
 
 __all__ = [
-    'CHOOSING', 'EDITS', 'LABELS', 'RENAMED', 'SINGLE', 'TASKS', 'Data', 'Drift', 'FitDirections',
+    'CHOOSING', 'EDITS', 'LABELS', 'METHODS', 'RENAMED', 'SINGLE', 'Data', 'Drift', 'FitDirections',
     'Inversion', 'Invert', 'InvertSam', 'Invertibility', 'InvertibilityData', 'Key', 'Locality',
     'Prior', 'Projection', 'Saving', 'Search', 'Section', 'Segments', 'Sweep', 'TrainInvertibility',
     'Tuning', 'WStatistics', 'changed', 'check', 'keys', 'measuring_settings', 'named', 'of',

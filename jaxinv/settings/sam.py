@@ -61,6 +61,12 @@ class Search(Section):
         "Over the squared values of a feature: 'sum', or 'mean' as in SAM's code.",
         choices=('sum', 'mean'),
     )
+    padding: str = setting(
+        'fill',
+        "Padded pixels in the distances: 'fill' = they are the target's, or 'crop' = padded rows "
+        "above and below are cut off, as in SAM's code for 4:3 pictures.",
+        choices=('fill', 'crop'),
+    )
     clamp: bool = setting(
         False, "True = images are cut to [-1, 1] before they are compared, as in SAM's code."
     )

@@ -1,7 +1,7 @@
 """Settings of whole runs, one class for each task of the launcher, with checks across sections."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from jaxinv.errors import JaxinvError
 from jaxinv.settings.declare import Section, keys, of, setting, subsection, unknown
@@ -60,8 +60,9 @@ class Inversion(Section):
     )
     group: int = setting(
         0,
-        'Bulk mode for thousands of pictures: so many at a time, each written when it is finished; '
-        '0 = off.',
+        'Bulk mode for thousands of pictures: so many are read and inverted at a time, each '
+        'written when it is finished; 0 = off. With one generator for all (tune.shared) so many '
+        'are read and measured at a time.',
         least=0,
     )
     start: str = setting(
@@ -134,13 +135,6 @@ class Inversion(Section):
                 "count pictures, data.faces can be 'largest'."
             )
 
-    def _check_group(self, shared: bool) -> None:
-        if self.group and shared:
-            raise JaxinvError(
-                f'group is {self.group} and one generator is tuned for all; that needs every '
-                'picture in every step, so use pti_single_id (tune.shared=False), or group=0.'
-            )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Invert(Inversion):
@@ -148,10 +142,6 @@ class Invert(Inversion):
 
     task: str = setting('invert', 'Main path of this config; not to be changed.')
     drift: Drift = subsection(Drift)
-
-    def check(self) -> None:
-        super().check()
-        self._check_group(self.tune.shared and self.tune.num_steps > 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -179,7 +169,12 @@ class InvertSam(Inversion):
     def check(self) -> None:
         super().check()
         tunes = self.method.startswith('pti')
-        self._check_group(tunes)
+        if self.group and tunes:
+            raise JaxinvError(
+                f'group is {self.group} and method is {self.method!r}, which tunes one generator '
+                'for all pictures; use --config=pti_multi_id, whose bulk mode does that, or '
+                'group=0.'
+            )
         if self.group and self.sweep.num_steps:
             raise JaxinvError(
                 f'group is {self.group} and sweep.num_steps is {self.sweep.num_steps}; sweep a few '
@@ -205,9 +200,21 @@ class InvertSam(Inversion):
         return self.sam.replace(num_steps=own.num_steps, learning_rate=own.learning_rate)
 
 
-TASKS = {
-    cls().task: cls
-    for cls in (Invert, InvertSam, FitDirections, InvertibilityData, TrainInvertibility)
+class Method(NamedTuple):
+    """What --config.task names: its settings, and MODULE.run(config, path, *, overwrite, log)."""
+
+    settings: type[Section]
+    module: str
+    several_processes: bool = False  # True = also with --coordinator
+
+
+# To add a method: its settings, its module, a config, and a line here.
+METHODS = {
+    'invert': Method(Invert, 'jaxinv.experiments.pti', several_processes=True),
+    'invert_sam': Method(InvertSam, 'jaxinv.experiments.sam', several_processes=True),
+    'fit_directions': Method(FitDirections, 'jaxinv.experiments.fit_directions'),
+    'invertibility_data': Method(InvertibilityData, 'jaxinv.experiments.invertibility_data'),
+    'train_invertibility': Method(TrainInvertibility, 'jaxinv.experiments.train_invertibility'),
 }
 
 # Keys by which a config was given before: the present key.
@@ -244,9 +251,9 @@ def record_of(config) -> dict[str, Any]:
 
 def _task_of(config) -> type[Section]:
     task = config.get('task')
-    if task not in TASKS:
-        raise JaxinvError(f'config.task is {task!r}; it can be {", ".join(TASKS)}.')
-    return TASKS[task]
+    if task not in METHODS:
+        raise JaxinvError(f'config.task is {task!r}; it can be {", ".join(METHODS)}.')
+    return METHODS[task].settings
 
 
 def search_settings(config) -> Search:
