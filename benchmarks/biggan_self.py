@@ -8,6 +8,7 @@ Prints PSNR and LPIPS-vgg of inversions into Z, Z+, Z+ with F2 and Z+ with F4, a
 distance for a number of z, which is 1 on average for codes that the generator makes. Settings that
 are not options are those of configs/sam_biggan.py.
 """
+# ruff: noqa: E402
 
 import argparse
 import pathlib
@@ -21,25 +22,15 @@ import PIL.Image
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
-import biggan_folder  # noqa: E402
-from jaxinv.configs import sam_biggan  # noqa: E402
+import biggan_folder
 
-import jaxinv  # noqa: E402
-from jaxinv import (
-    generators,  # noqa: E402
-    latents,  # noqa: E402
-    metrics,  # noqa: E402
-    optimize,  # noqa: E402
-    pixels,  # noqa: E402
-)
-from jaxinv.inversion import (
-    classes,  # noqa: E402
-    invertibility,  # noqa: E402
-    project,  # noqa: E402
-    sam,  # noqa: E402
-    sam_prior,  # noqa: E402
-)
-from jaxinv.weights.networks import load_lpips  # noqa: E402
+import jaxinv
+from jaxinv import generators, latents, metrics, optimize, pixels
+from jaxinv import settings as settings_lib
+from jaxinv.configs import sam_biggan
+from jaxinv.inversion import classes, invertibility, project, sam, sam_prior
+from jaxinv.settings import Prior, Projection, Search
+from jaxinv.weights.networks import load_lpips
 
 
 def main():
@@ -68,12 +59,12 @@ def main():
     nets, ids, key = {'vgg': load_lpips('vgg')}, np.arange(options.count), jax.random.key(0)
     statistics = latents.w_statistics(generator, weights)
     start = statistics._replace(mean=latents.with_class(statistics.mean, embeddings))
-    settings = project.Settings(**config.pivot.to_dict())._replace(num_steps=options.project)
+    settings = settings_lib.of(config, Projection).replace(num_steps=options.project)
     projector = project.make_projector(generator, settings)
     state, args = projector.prepare(weights, nets['vgg'], targets, ids, start, key)
     state, _ = optimize.run(projector.loop, state, args, key, options.project)
     pivots = state.variables['w']
-    prior = sam_prior.statistics(generator, weights, sam_prior.Settings(epsilon=0.0))
+    prior = sam_prior.statistics(generator, weights, Prior(epsilon=0.0))
     pictures = [targets]
 
     def show(weight, space, found, w):
@@ -92,7 +83,7 @@ def main():
     show('', 'start', image(weights, start.mean[:, None]), start.mean[:, None])
     show('', 'Z', image(weights, pivots), pivots)
     for weight in options.prior:
-        search = sam.Settings(**config.sam.to_dict())._replace(
+        search = settings_lib.of(config, Search).replace(
             num_steps=options.search, prior_weight=weight
         )
         given = weights, nets, targets, pivots, ids, prior, search

@@ -16,6 +16,7 @@ from absl import app, flags
 
 from jaxinv import metrics, pixels, rendering
 from jaxinv.data import images
+from jaxinv.settings import Saving
 from jaxinv.weights import deltas
 from jaxinv.weights.load import load_generator
 from jaxinv.weights.networks import load_lpips
@@ -34,8 +35,8 @@ def main(argv):
     base = deltas.Base.of(config['generator'], config['resolution'], weights)
     nets = {'alex': load_lpips('alex')}
     pivots = np.load(run / 'pivots.npz')
-    ways = [deltas.Settings('bfloat16')]
-    ways += [deltas.Settings('low_rank', int(rank)) for rank in _RANKS.value]
+    ways = [Saving(save='bfloat16')]
+    ways += [Saving(save='low_rank', rank=int(rank)) for rank in _RANKS.value]
     print(COLUMNS + '\n' + '|---' * (COLUMNS.count('|') - 1) + '|')
     for name, w in zip(pivots['names'], pivots['w'], strict=True):
         _, tuned = load_generator(run / 'generators' / str(name))

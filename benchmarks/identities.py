@@ -44,7 +44,7 @@ from jaxinv.inversion import project, pti
 from jaxinv.io import cache_dir
 from jaxinv.optimize import continuous_batching, sharding
 from jaxinv.report import provenance
-from jaxinv.runtime import malloc
+from jaxinv.runtime import malloc, memory
 from jaxinv.runtime.progress import silent
 from jaxinv.settings import Projection, Tuning
 from jaxinv.weights import store
@@ -89,7 +89,7 @@ def rate():
         rates = 3600 * n / clock, 3600 * n * os.cpu_count() / cores
         shown = ''.join(f'{x:>9.2f}' for stage in BUDGET for x in seconds[stage])
         shown += ''.join(f'{x:>11.1f}' for x in rates)
-        print(f'{n:>8}{shown}{provenance.peak_memory_gb():>7.1f}', flush=True)
+        print(f'{n:>8}{shown}{memory.peak_host_gb():>7.1f}', flush=True)
 
 
 def step_time(loop, state, args, key) -> tuple[float, float]:
@@ -135,7 +135,7 @@ def measure_slots(count, rows):
             folder=scratch / 'state',
             finish=lambda one: np.save(scratch / 'last.npy', np.asarray(one.variables['x'])),
         )
-    print(f'{count} identities, {rows} slots: {provenance.peak_memory_gb():.2f} GB')
+    print(f'{count} identities, {rows} slots: {memory.peak_host_gb():.2f} GB')
 
 
 def measure_memory():
@@ -206,7 +206,7 @@ def measured(module, config):
     jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'programs'))
     with tempfile.TemporaryDirectory() as work:
         module.run(config, pathlib.Path(work) / 'work', log=silent)
-    print(json.dumps({'gb': provenance.peak_memory_gb(), 'seconds': time.perf_counter() - start}))
+    print(json.dumps({'gb': memory.peak_host_gb(), 'seconds': time.perf_counter() - start}))
 
 
 def main(argv):

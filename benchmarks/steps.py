@@ -17,7 +17,7 @@ from absl import app, flags
 from jaxinv import data, latents, pixels
 from jaxinv.inversion import project, pti, sam, sam_prior
 from jaxinv.report import provenance
-from jaxinv.runtime import malloc
+from jaxinv.runtime import malloc, memory
 from jaxinv.settings import Locality, Prior, Projection, Search, Tuning
 from jaxinv.weights.networks import load_lpips
 from jaxinv.weights.zoo import load_named
@@ -116,9 +116,7 @@ def main(argv):
             f'{flops / step / 1e9:>9.0f}{share:>7.0%}',
             flush=True,
         )
-    print(
-        f'matrix product {rate / 1e9:.0f} GFLOP/s, peak memory {provenance.peak_memory_gb():.1f} GB'
-    )
+    print(f'matrix product {rate / 1e9:.0f} GFLOP/s, peak memory {memory.peak_host_gb():.1f} GB')
 
 
 if __name__ == '__main__':
