@@ -1,13 +1,15 @@
 r"""Directions in the generator's W for smile, age and yaw, found by rendering and measuring.
 
     python -m jaxinv.launch --config=fit_directions
+    python -m jaxinv.launch --config=fit_directions:quick     # to see that it runs
     python -m jaxinv.launch --config=pti_multi_id \
         --config.edits="('runs/.../directions.npz:smile=2',)"
 
-Samples w, renders, measures (jaxinv/faces/attributes.py), fits linear directions that leave the other
-attributes and the identity alone, chooses between a few kinds by trying them, and validates the
-choice on fresh faces. GANSpace's principal components come along. The result of the default
-settings is what `smile=2` means elsewhere: jaxinv/directions/ffhq.npz, its figures in ffhq.json.
+Samples w, renders, measures (jaxinv/faces/attributes.py), and fits linear directions that leave the
+other attributes and the identity unchanged. It tries a few kinds of direction, takes the best one
+of each attribute, and validates it on fresh faces. GANSpace's principal components are added. The
+result of the default settings is in jaxinv/directions/ffhq.npz, its figures in ffhq.json. `:quick`
+takes few samples, and its directions are noise.
 """
 
 from jaxinv import defaults

@@ -3,11 +3,13 @@ r"""Pictures with measured invertibility maps, to train SAM's invertibility netw
     python -m jaxinv.launch --config=invertibility_data --workdir=DATA
     python -m jaxinv.launch --config=train_invertibility --config.data=DATA
 
-Takes pictures of the generator with occluders and crooked framing (jaxinv/data/occluders.py), and real
-ones from config.images. The paper takes 10 000 real ones; there the inversions are most of the
-work, here too. `:compact` is what two CPU cores can bear: few steps, LPIPS at 128 pixels.
-To share the work: the same command with --config.shares=N and --config.share=0 ... N-1, each with
-a --workdir of its own; train with all of them, separated by commas.
+The pictures are generated, with occluders and crooked framing (jaxinv/data/occluders.py), and real
+ones from config.images. The defaults differ from the paper: it measures 10 000 real pictures, by
+inversions of 1001 steps in its code. The inversions take most of the time. `:compact` is a budget
+for two CPU cores: 30 generated pictures and the demo portraits, 30 steps, LPIPS at 128 pixels.
+
+Several machines: the same command with --config.shares=N and --config.share=0 ... N-1, and one
+--workdir for each; give all folders to the training, separated by commas.
 """
 
 from jaxinv import defaults

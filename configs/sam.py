@@ -4,14 +4,18 @@ r"""SAM: each region in the most editable latent space that can reproduce it, wi
     python -m jaxinv.launch --config=sam --config.data.images=FOLDER      # faces of yours
     python -m jaxinv.launch --config=sam --config.data.align=none --config.data.fit=pad \
         --config.data.images=FOLDER                                       # anything, whole
-    python -m jaxinv.launch --config=sam:paper                            # the code's 1000 steps
+    python -m jaxinv.launch --config=sam:paper                            # the code's 1001 steps
     python -m jaxinv.launch --config=sam:official                         # as SAM's code
     python -m jaxinv.launch --config=sam:w_plus                           # a baseline, same report
 
 Variants are joined by commas, as in sam:f6,paper. Baselines: w, w_plus, gaussian_prior, f4, f6, f8,
-f10 (one space for all of a picture), pti, pti_sam (SAM on what tuning left over). Ablations:
-no_offset_penalty, no_refinement, class_map, lpips_alex; sweep runs every threshold for real. The
-default budget is for two CPU cores. docs/sam.md says more.
+f10 (one space for all of a picture), pti, pti_sam (SAM with the tuned generator). Ablations:
+no_offset_penalty, no_refinement, class_map, lpips_alex; sweep inverts at every threshold.
+
+The default budget is for two CPU cores. It differs from `:paper` in the steps of every stage, the
+pivot's learning rate of 0.1 and the threshold of 0.26. The paper gives no budget; `:paper` has the
+one of its code, and `:official` also what its code does differently (docs/sam.md). pti and pti_sam
+tune without the locality regulariser, in every budget.
 """
 
 from jaxinv import defaults
@@ -29,6 +33,7 @@ def _official(config):
     _sam.paper(config)
     config.sam.spread, config.sam.spread_weight = 'norm', 1e-3
     config.sam.offsets, config.sam.offsets_weight = 'mean', 5.0
+    config.sam.padding = 'crop'
     config.sam.clamp = True
     config.sam.noise = 'random'
     config.prior.num_samples = 5000

@@ -1,14 +1,17 @@
-r"""SAM on BigGAN-deep: regions of a picture in Z+, F2 or F4, its class kept (appendix 6.3).
+r"""SAM on BigGAN-deep: regions of a picture in Z+, F2 or F4, with its class kept (appendix 6.3).
 
     python -m jaxinv.launch --config=sam_biggan --config.data.images=FOLDER \
         --config.generator=biggan256                        # the converted weights (docs/biggan.md)
-    python -m jaxinv.launch --config=sam_biggan ... --config.label=207       # a class for all
+    python -m jaxinv.launch --config=sam_biggan ... --config.label=207       # one class for all
     python -m jaxinv.launch --config=sam_biggan ... --config.edits="('class:208=0.5','my.npy=2')"
     python -m jaxinv.launch --config=sam_biggan:paper ...                    # SAM's 1001 steps
     python -m jaxinv.launch --config=sam_biggan:z_plus ...                   # a baseline
 
 Variants are joined by commas. Baselines: z, z_plus, f2, f4 (one space for all of a picture), pti,
-pti_sam. Ablations: no_offset_penalty, no_refinement, lpips_alex; sweep runs every threshold.
+pti_sam. Ablations: no_offset_penalty, no_refinement, lpips_alex; sweep inverts at every threshold.
+
+The default budget is for two CPU cores, as that of configs/sam.py; `:paper` has the steps of SAM's
+code. The paper gives no weights for BigGAN; docs/biggan.md says how these were chosen.
 """
 
 from jaxinv import defaults

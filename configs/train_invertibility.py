@@ -2,9 +2,11 @@ r"""SAM's invertibility network, trained on measured maps (equation 2).
 
     python -m jaxinv.launch --config=train_invertibility --config.data=DATA
 
-DATA: the work folder of --config=invertibility_data, or several with commas between. `:official`
-takes the released code's network and optimiser; it starts from random weights here, there from
-ImageNet's.
+DATA: the work folder of --config=invertibility_data, or several separated by commas.
+
+The default differs from the paper: a frozen LPIPS-VGG trunk, where the paper trains a ResNet
+DeepLab as a whole (--config.size=paper). `:official` takes network and optimiser of the released
+code, from random weights, where the code starts from ImageNet's.
 """
 
 from jaxinv import defaults
