@@ -1,8 +1,8 @@
-"""Converts StyleGAN2 and BigGAN-deep checkpoints, and says what is in them.
+"""Converts StyleGAN2 and BigGAN-deep checkpoints, or prints a summary of one.
 
 Nothing in a file is executed.
 
-  python -m converters SRC                                    # only says what is in SRC
+  python -m converters SRC                                    # only prints a summary of SRC
   python -m converters SRC DST                                # for jaxinv
   python -m converters SRC DST.safetensors --to=rosinality    # for rosinality's PyTorch code
   python -m converters SRC DST.npz --to=ada                   # for NVIDIA's PyTorch code
@@ -11,7 +11,7 @@ SRC: a checkpoint (.pkl, .pt, .npz, .safetensors) of stylegan2-ada-pytorch, styl
 TensorFlow's StyleGAN2, rosinality/stylegan2-pytorch, PTI, e4e or pSp; a folder with the
 pytorch_model.bin and config.json of pytorch-pretrained-biggan; a generator that jaxinv wrote
 (a work folder, its generator/ or generator.safetensors); an address https://... or
-hf://OWNER/NAME/FILE[@REVISION], both with #sha256=HASH if it shall be checked; or one of
+hf://OWNER/NAME/FILE[@REVISION], either with #sha256=HASH to check it; or one of
 {names}.
 
 DST: a folder (Orbax), or a file that ends in .safetensors or .npz. Pickles are never written.
@@ -25,13 +25,14 @@ import sys
 from absl import flags, logging
 
 from jaxinv.errors import JaxinvError
+from jaxinv.runtime import console
 from jaxinv.weights import export as export_lib
 from jaxinv.weights.load import open_generator
-from jaxinv.weights.zoo import WELL_KNOWN
+from jaxinv.weights.well_known import WELL_KNOWN
 
 __doc__ = __doc__.format(names=', '.join(WELL_KNOWN))
 
-FLAGS = flags.FlagValues()  # its own, apart from those of jaxinv.launch
+FLAGS = flags.FlagValues()  # not shared with jaxinv.launch
 flags.DEFINE_string(
     'to',
     None,
@@ -67,13 +68,11 @@ def main(argv: list[str]) -> None:
     except MemoryError:
         _exit('there is not enough memory.')
     except KeyboardInterrupt:
-        _exit('stopped; a download goes on from where it was.', 130)
+        _exit('stopped; the same command resumes a download.', 130)
 
 
 def convert(source: str, path: pathlib.Path | None, log=print) -> None:
     """Prints the summary of `source` and writes it to `path`, unless that is None."""
-    # Late: --help need not wait for JAX.
-
     to = None
     if path is not None:
         to = export_lib.format_of(path, FLAGS.to)
@@ -89,7 +88,7 @@ def convert(source: str, path: pathlib.Path | None, log=print) -> None:
 
 
 def summary(spec, weights, about) -> str:
-    """The lines of the report on a generator."""
+    """One line for each property of a generator."""
     import jax
 
     def count(tree):
@@ -154,7 +153,8 @@ def _exit(message: str, code: int = 1):
 
 def run() -> None:
     """The command `jaxinv-convert`."""
-    main(sys.argv)
+    with console.exit_if_closed():
+        main(sys.argv)
 
 
 if __name__ == '__main__':

@@ -27,7 +27,7 @@ from jaxinv import latents, optimize
 from jaxinv.inversion import project, pti, sam, sam_prior
 from jaxinv.io import cache_dir
 from jaxinv.optimize import checkpoints, continuous_batching, sharding
-from jaxinv.runtime import distributed
+from jaxinv.runtime import cluster, distributed
 from jaxinv.settings import Locality, Prior, Projection, Search, Tuning
 from jaxinv.weights.networks import load_lpips
 from jaxinv.weights.zoo import load_named
@@ -158,7 +158,7 @@ def run_in_slots(mesh, dtype, folder) -> dict:
                 settings.metrics,
                 count=N,
                 slots=2,
-                folder=folder / f'slots_{mesh}',
+                saved=checkpoints.LoopCheckpoints(folder / f'slots_{mesh}', STEPS),
                 finish=finish,
                 on_chunk=on_chunk,
             )
@@ -204,7 +204,8 @@ def run(method, mesh, dtype, folder) -> dict:
             layout = sharding.make(second)
             loop, state, args, host_batches = METHODS[method](layout, dtype)
             key = layout.replicate(key_of_run())
-            state, traces = saved.restore(state, list(loop.init_carry(state).traces), count=N)
+            restored = saved.restore(state, loop.metric_names, count=N)
+            state, traces = restored.state, restored.traces
         saved.close()
         if not second:
             return {}
@@ -225,7 +226,7 @@ def run(method, mesh, dtype, folder) -> dict:
 
 def main():
     out, *cases = sys.argv[1:]
-    process = distributed.process_from(None, None, None)
+    process = cluster.process_from(None, None, None)
     if process is not None:
         distributed.initialize(process, timeout=60, heartbeat=10)
     dtype = np.float64 if jax.config.jax_enable_x64 else np.float32

@@ -14,7 +14,7 @@ import pytest
 from test_sharding import CASES_FILE, environment, largest_difference
 
 from jaxinv.errors import JaxinvError
-from jaxinv.runtime import distributed
+from jaxinv.runtime import cluster, distributed
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -180,14 +180,14 @@ def test_flags_come_first_then_variables_then_the_cluster():
         'JAXINV_PROCESS_ID': '3',
         'SLURM_STEP_NUM_TASKS': '8',
     }
-    assert distributed.process_from('a:1', 2, 0, ours) == ('a:1', 2, 0)
-    assert distributed.process_from(None, None, None, ours) == ('b:2', 4, 3)
-    for cluster in ({'SLURM_STEP_NUM_TASKS': '8'}, {'TPU_WORKER_HOSTNAMES': 'a,b'}):
-        assert distributed.process_from(None, None, None, cluster) == (None, None, None)
+    assert cluster.process_from('a:1', 2, 0, ours) == ('a:1', 2, 0)
+    assert cluster.process_from(None, None, None, ours) == ('b:2', 4, 3)
+    for several in ({'SLURM_STEP_NUM_TASKS': '8'}, {'TPU_WORKER_HOSTNAMES': 'a,b'}):
+        assert cluster.process_from(None, None, None, several) == (None, None, None)
     for alone in ({}, {'SLURM_STEP_NUM_TASKS': '1'}, {'TPU_WORKER_HOSTNAMES': 'localhost'}):
-        assert distributed.process_from(None, None, None, alone) is None
-    assert distributed.process_from('cluster', None, None, {}) == (None, None, None)
-    assert distributed.process_from('a:1', 1, 0, {}) is None
+        assert cluster.process_from(None, None, None, alone) is None
+    assert cluster.process_from('cluster', None, None, {}) == (None, None, None)
+    assert cluster.process_from('a:1', 1, 0, {}) is None
 
 
 @pytest.mark.parametrize(
@@ -203,10 +203,10 @@ def test_flags_come_first_then_variables_then_the_cluster():
 )
 def test_half_a_wish_gets_a_sentence(given, expected):
     with pytest.raises(JaxinvError, match=expected) as error:
-        distributed.process_from(*given, {})
+        cluster.process_from(*given, {})
     assert '\n' not in str(error.value)
     with pytest.raises(JaxinvError, match='whole numbers'):
-        distributed.process_from(None, None, None, {'JAXINV_PROCESS_ID': 'two'})
+        cluster.process_from(None, None, None, {'JAXINV_PROCESS_ID': 'two'})
 
 
 def test_alone_one_agrees_with_oneself():
@@ -242,5 +242,5 @@ def test_sigterm_is_kept_until_it_may_stop():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)
     finally:
-        distributed._asked = False
+        distributed._received = False
         signal.signal(signal.SIGTERM, before)

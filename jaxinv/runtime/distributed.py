@@ -1,92 +1,47 @@
-"""Several processes, as on several machines: who they are, what they agree on, how they end.
+"""Several processes, on one or more hosts: connection, host collectives, SIGTERM and exit.
 
-Each process runs the same command; jax.distributed brings them together. Everything is computed
-everywhere, on the devices of all; process 0 alone writes and speaks (`is_primary`), except for
-checkpoints, of which each process writes what it has.
-
-JAX aborts a process that loses a peer; runtime/supervisor.py turns that into a sentence.
+Each process runs the same command and jax.distributed connects them. All processes run the same
+programs on one mesh of all devices. Process 0 (`is_primary`) writes the results and the log; each
+process writes its own shards of a checkpoint. runtime/supervisor.py reports a process that JAX
+aborts because a peer is lost.
 """
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
+import pathlib
 import signal
 import sys
 import time
-from typing import NamedTuple
 
 from jaxinv.errors import JaxinvError
+from jaxinv.runtime import peer_errors
+from jaxinv.runtime.cluster import Process
 
-PREEMPTED = 75  # exit code: SIGTERM, everything is saved, the same command goes on (EX_TEMPFAIL)
-PEER_LOST = 76  # exit code: another process ended or was not heard of; the same command goes on
+PREEMPTED = 75  # exit code: stopped by SIGTERM after saving; the same command resumes (EX_TEMPFAIL)
+PEER_LOST = 76  # exit code: another process ended or sends no heartbeat; the same command resumes
 TIMEOUT, HEARTBEAT = 300, 60  # seconds
-PARTING = 10  # seconds to wait for others that end too
+EXIT_TIMEOUT = 10  # seconds in which all processes must reach the exit
+PEER_TIMEOUT = 5  # seconds in which a live peer with the same error must answer
+NO_TIMEOUT = 7 * 24 * 3600  # seconds
 
-_met = False  # there are several processes, and they have met
-_apart = None  # while the processes work apart: the file that tells all to stop
-_news = None  # where the process that waits reads that they have
-
-
-class Process(NamedTuple):
-    coordinator: str | None  # HOST:PORT of process 0; None = all as the cluster's environment says
-    count: int | None = None
-    index: int | None = None
-
-
-def process_from(coordinator, count, index, environment=None) -> Process | None:
-    """Which process this is, None if it is the only one.
-
-    By the three flags; else by the variables JAXINV_COORDINATOR, JAXINV_NUM_PROCESSES and
-    JAXINV_PROCESS_ID; else by what SLURM (srun) and Cloud TPU or GKE set where there are several
-    processes, of which jax knows the details; coordinator 'cluster' asks jax whatever is set.
-    Raises JaxinvError for parts of it only, or numbers that do not fit.
-    """
-    environment = os.environ if environment is None else environment
-    given, names = (coordinator, count, index), ('coordinator', 'num_processes', 'process_id')
-    if given == (None, None, None):
-        given = [environment.get(f'JAXINV_{name.upper()}') for name in names]
-        try:
-            given = [given[0], *(None if x is None else int(x) for x in given[1:])]
-        except ValueError:
-            raise JaxinvError(
-                f'JAXINV_NUM_PROCESSES and JAXINV_PROCESS_ID are {given[1]!r} and {given[2]!r}; '
-                'they must be whole numbers.'
-            ) from None
-    coordinator, count, index = given
-    if coordinator == 'cluster' and count is None and index is None:
-        return Process(None)
-    if all(x is None for x in given):
-        hosts = environment.get('TPU_WORKER_HOSTNAMES', '').split(',')
-        tasks = environment.get('SLURM_STEP_NUM_TASKS', '1')
-        return Process(None) if len(hosts) > 1 or tasks not in ('', '1') else None
-    missing = [f'--{name}' for name, x in zip(names, given, strict=True) if x is None]
-    if missing:
-        raise JaxinvError(
-            f'{" and ".join(missing)} {"is" if len(missing) == 1 else "are"} missing; several '
-            'processes need --coordinator=HOST:PORT, --num_processes and --process_id, or '
-            '--coordinator=cluster.'
-        )
-    host, _, port = coordinator.rpartition(':')
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise JaxinvError(f'--coordinator is {coordinator!r}; it must be HOST:PORT of process 0.')
-    if count < 1 or not 0 <= index < count:
-        raise JaxinvError(
-            f'--process_id is {index} of --num_processes={count}; it must be from 0 to '
-            f'{max(count - 1, 0)}.'
-        )
-    return Process(coordinator, count, index) if count > 1 else None
+_connected = False  # jax.distributed is initialised with more than one process
+_stop_file = None  # of independent_processes
+_supervisor_pipe = None  # file descriptor
+_barriers = itertools.count()
 
 
 def initialize(process: Process, timeout: int = TIMEOUT, heartbeat: int = HEARTBEAT) -> None:
-    """Meets the other processes. Call it before anything is computed. Raises JaxinvError.
+    """Connects to the other processes, before the first computation. Raises JaxinvError.
 
-    timeout: seconds to wait for them; heartbeat: seconds of silence after which one counts as dead,
-    upon which all end.
+    timeout: seconds to wait for them; heartbeat: seconds without a heartbeat after which a process
+    counts as lost and JAX aborts the others.
     """
     import jax
 
-    global _met
+    global _connected
     try:
         jax.distributed.initialize(
             process.coordinator,
@@ -98,59 +53,61 @@ def initialize(process: Process, timeout: int = TIMEOUT, heartbeat: int = HEARTB
     except (RuntimeError, ValueError, OSError) as error:
         reason = ' '.join(str(error).split())
         where = process.coordinator or 'the coordinator that the cluster names'
-        raise JaxinvError(f'{not_met(where, timeout)} ({reason[:200]})') from None
-    _met = jax.process_count() > 1
-    if _news is not None:
-        os.write(_news, b'met')
+        raise JaxinvError(f'{not_connected(where, timeout)} ({reason[:200]})') from None
+    _connected = jax.process_count() > 1
+    if _supervisor_pipe is not None:
+        os.write(_supervisor_pipe, b'met')
 
 
-def announce_to(descriptor: int) -> None:
-    """`initialize` writes 'met' to this file descriptor, which the supervisor reads."""
-    global _news
-    _news = descriptor
+def report_connection_to(descriptor: int) -> None:
+    """Makes `initialize` write 'met' to this file descriptor, for the supervisor."""
+    global _supervisor_pipe
+    _supervisor_pipe = descriptor
 
 
-def not_met(where, timeout) -> str:
+def not_connected(where: str, timeout: float) -> str:
     return (
         f'the processes did not meet at {where} within {timeout} s; start all of them with the '
         'same coordinator, whose port must be free on the first host.'
     )
 
 
-# --- What they agree on ---------------------------------------------------------------------------
+# --- Collectives on the host ----------------------------------------------------------------------
 
 
 def is_primary() -> bool:
     import jax
 
-    return _apart is not None or jax.process_index() == 0
+    return _stop_file is not None or jax.process_index() == 0
 
 
 def is_multiprocess() -> bool:
     import jax
 
-    return _apart is None and jax.process_count() > 1
+    return _stop_file is None and jax.process_count() > 1
 
 
 def is_independent() -> bool:
-    return _apart is not None
+    return _stop_file is not None
 
 
 @contextlib.contextmanager
 def independent_processes(stop):
-    """Within, each process works as if it were the only one: on its own devices, in folders of its
-    own, saying nothing to the others. stop: a file by which one that was told to stop tells all.
+    """In this context every process runs on its own devices and folders, without collectives.
+
+    stop: path of a file that a process creates when it receives SIGTERM; the others poll it in
+    `raise_if_preempted`.
     """
-    global _apart
-    _apart = stop
+    global _stop_file
+    _stop_file = pathlib.Path(stop)
     try:
         yield
     finally:
-        _apart = None
+        _stop_file = None
 
 
 def allgather_int(value: int) -> list[int]:
-    """The value that each process has. All must call it."""
+    """All-gathers an int: one value for each process. Collective."""
     if not is_multiprocess():
         return [value]
     import numpy as np
@@ -160,21 +117,21 @@ def allgather_int(value: int) -> list[int]:
 
 
 def allgather_bytes(value: bytes) -> list[bytes]:
-    """The same for bytes. They lie on every device meanwhile."""
+    """All-gathers bytes, through the memory of the devices. Collective."""
     if not is_multiprocess():
         return [value]
     import numpy as np
     from jax.experimental import multihost_utils
 
     lengths = allgather_int(len(value))
-    buffer = np.zeros(1 << max(lengths).bit_length(), np.uint8)  # few sizes, hence few programs
+    buffer = np.zeros(1 << max(lengths).bit_length(), np.uint8)  # few shapes to compile
     buffer[: len(value)] = np.frombuffer(value, np.uint8)
     rows = np.asarray(multihost_utils.process_allgather(buffer))
     return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
 
 
 def broadcast_str(text: str) -> str:
-    """The text that process 0 has. All must call it."""
+    """Broadcasts the text of process 0. Collective."""
     if not is_multiprocess():
         return text
     import numpy as np
@@ -190,9 +147,9 @@ def broadcast_str(text: str) -> str:
 
 @contextlib.contextmanager
 def entered_by_primary(manager):
-    """A context manager that process 0 alone enters; its value or JaxinvError is everybody's.
+    """Enters a context manager on process 0 and broadcasts its value or JaxinvError. Collective.
 
-    The value must be of JSON's types.
+    The value must consist of JSON types.
     """
     with contextlib.ExitStack() as stack:
         answer = {}
@@ -208,7 +165,7 @@ def entered_by_primary(manager):
 
 
 def check_same(record) -> None:
-    """Raises JaxinvError on all processes if the record (JSON's types) is not the same on all."""
+    """Raises JaxinvError on all processes unless all have the same record (JSON types)."""
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).digest()
     found = allgather_int(int.from_bytes(digest[:3]))
     others = [str(i) for i, x in enumerate(found) if x != found[0]]
@@ -220,87 +177,108 @@ def check_same(record) -> None:
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when all processes have come here, however long it takes."""
+    """Returns when all processes have called it. name: for the coordination service's messages."""
     if is_multiprocess():
-        from orbax.checkpoint import multihost
+        _barrier(f'jaxinv {name} {next(_barriers)}', NO_TIMEOUT)
 
-        multihost.sync_global_processes(name, timeout=7 * 24 * 3600)
+
+def _barrier(key: str, timeout: float) -> None:
+    """Waits in JAX's coordination service, not in a collective of devices, which has no timeout.
+
+    Raises jax.errors.JaxRuntimeError after `timeout` seconds, or if a process is lost.
+    """
+    from orbax.checkpoint import multihost
+
+    multihost.get_barrier_sync_fn()(key=key, timeout_ms=int(timeout * 1000))
+
+
+# --- Exit -----------------------------------------------------------------------------------------
 
 
 def exit_together(code: int) -> None:
-    """Ends this process with the exit code if there are others, which may know nothing of it yet.
+    """Exits with the code after the other processes have called it too, or after EXIT_TIMEOUT.
 
-    Where they come to their end too, as they do on a mistake that all have made, all wait for that,
-    so that none takes the others' leave for a failure.
+    So that peers that exit for the same reason do not report a lost process. Returns if there is
+    only one process.
     """
-    if not _met:
+    if not _connected:
         return
-    from orbax.checkpoint import multihost
-
-    with contextlib.suppress(Exception):  # there is nobody left
-        multihost.sync_global_processes(f'part_{code}', timeout=PARTING)
+    with contextlib.suppress(Exception):  # a peer is lost, or does not exit
+        _barrier(f'jaxinv exit {code}', EXIT_TIMEOUT)
         if is_primary():
-            time.sleep(1)  # with process 0 goes the service, which the others must not miss
+            time.sleep(1)  # process 0 runs the coordination service, which the others still use
     sys.stdout.flush()
     os._exit(code)
 
 
 def lost_peer(error: Exception) -> bool:
-    """Whether an error of jax's says that another process is gone."""
-    return is_multiprocess() and any(word in str(error).lower() for word in _SIGNS)
+    """True if the error is due to a process that has ended (runtime/peer_errors.py).
+
+    False also if all processes have such an error and are alive.
+    """
+    if not is_multiprocess() or not peer_errors.is_peer_error(error):
+        return False
+    try:
+        _barrier('jaxinv peer error', PEER_TIMEOUT)
+    except Exception:  # the coordination service does not reach all processes
+        return True
+    return False
 
 
-_SIGNS = ('gloo', 'connection', 'peer', 'heartbeat', 'unavailable', 'coordination service')
-
-
-def abort_without_peers() -> None:
-    """Ends this process as jax would a little later; the one that waits says why."""
-    sys.stdout.flush()
-    os.abort()
+def peer_lost(index: int | None, heartbeat: float) -> str:
+    """The message of a process that ends with PEER_LOST."""
+    process = 'a process' if index is None else f'process {index}'
+    return (
+        f'{process} of several stops, since another one ended or sent no heartbeat for '
+        f'{heartbeat} s; run the same command again to resume from the last checkpoint.'
+    )
 
 
 # --- SIGTERM --------------------------------------------------------------------------------------
 
 
-class Preempted(BaseException):  # as KeyboardInterrupt: no handler of mistakes is to catch it
-    """SIGTERM came, and everything is saved that can be."""
+class Preempted(BaseException):  # like KeyboardInterrupt: not caught by `except Exception`
+    """SIGTERM was received, and the state is saved."""
 
 
-_asked = False  # a process has one SIGTERM, as it has one handler
-_waits = False
+_received = False
+_deferred = False
 
 
 def _on_sigterm(signum, frame):
-    global _asked
-    _asked = True
-    if not _waits and not _met:
+    global _received
+    _received = True
+    if not _deferred and not _connected:
         raise Preempted
 
 
 def handle_sigterm() -> None:
-    """From now on SIGTERM raises Preempted; after `initialize`, since jax has a handler too."""
+    """Makes SIGTERM raise Preempted. Call it after `initialize`, which installs jax's handler."""
     signal.signal(signal.SIGTERM, _on_sigterm)
 
 
 @contextlib.contextmanager
 def defer_sigterm():
-    """Within, and everywhere in several processes, SIGTERM is only noted, for `raise_if_preempted`."""
-    global _waits
-    _waits = True
+    """In this context SIGTERM is only recorded, for `raise_if_preempted`.
+
+    With several processes it is always deferred.
+    """
+    global _deferred
+    _deferred = True
     try:
         yield
     finally:
-        _waits = False
+        _deferred = False
 
 
 def raise_if_preempted() -> None:
-    """Raises Preempted on all processes if SIGTERM came to any; all must call it.
+    """Raises Preempted on all processes if any of them received SIGTERM. Collective.
 
-    Processes that work apart find out when they call it next.
+    Independent processes read the stop file instead.
     """
-    if any(allgather_int(int(_asked))):
-        if _apart is not None:
-            _apart.touch()
+    if any(allgather_int(int(_received))):
+        if _stop_file is not None:
+            _stop_file.touch()
         raise Preempted
-    if _apart is not None and _apart.exists():
+    if _stop_file is not None and _stop_file.exists():
         raise Preempted
