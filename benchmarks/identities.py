@@ -42,7 +42,7 @@ from jaxinv.experiments import sam
 from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.inversion import project, pti
 from jaxinv.io import cache_dir
-from jaxinv.optimize import continuous_batching, sharding
+from jaxinv.optimize import checkpoints, continuous_batching, sharding
 from jaxinv.report import provenance
 from jaxinv.runtime import malloc, memory
 from jaxinv.runtime.progress import silent
@@ -132,7 +132,7 @@ def measure_slots(count, rows):
             ('loss',),
             count=int(count),
             slots=int(rows),
-            folder=scratch / 'state',
+            saved=checkpoints.LoopCheckpoints(scratch / 'state', 2),
             finish=lambda one: np.save(scratch / 'last.npy', np.asarray(one.variables['x'])),
         )
     print(f'{count} identities, {rows} slots: {memory.peak_host_gb():.2f} GB')

@@ -71,7 +71,7 @@ def tiny():
     return load_named('tiny')
 
 
-def projection(layout, dtype):
+def projection(placement, dtype):
     weights, nets, targets, _, ids, statistics = problem(toy.GENERATOR, dtype)
     method = project.make_projector(
         toy.GENERATOR, Projection(num_steps=STEPS, learning_rate=0.1, chunk_steps=1)
@@ -82,14 +82,14 @@ def projection(layout, dtype):
             weights, nets['vgg'], targets[which], ids[which], statistics, key_of_run()
         )
 
-    return *layout.start(method.loop, N, prepare), None
+    return *placement.start(method.loop, N, prepare), None
 
 
-def tuning(layout, dtype, count=N, **settings):
+def tuning(placement, dtype, count=N, **settings):
     weights, nets, targets, pivots, ids, statistics = problem(toy.GENERATOR, dtype)
     targets, pivots, ids = (x[np.arange(count) % N] for x in (targets, pivots, ids))
     settings = TUNING.replace(**settings)
-    tuner = pti.make_tuner(toy.GENERATOR, settings, count, num_shards=layout.num_shards)
+    tuner = pti.make_tuner(toy.GENERATOR, settings, count, num_shards=placement.num_shards)
 
     def prepare(which, shard):
         own = targets[which], pivots[which], ids[which]
@@ -97,11 +97,13 @@ def tuning(layout, dtype, count=N, **settings):
 
     host_batches = None
     if tuner.examples is not None:
-        host_batches = layout.host_batches(functools.partial(tuner.examples, targets, pivots, ids))
-    return *layout.start(tuner.loop, count, prepare, tuner.members), host_batches
+        host_batches = placement.host_batches(
+            functools.partial(tuner.examples, targets, pivots, ids)
+        )
+    return *placement.start(tuner.loop, count, prepare, tuner.members), host_batches
 
 
-def search(layout, dtype):
+def search(placement, dtype):
     generator = tiny()[0]
     weights, nets, targets, pivots, ids, _ = problem(generator, dtype)
     prior = cast(sam_prior.from_samples(np.random.RandomState(0).randn(50, 16), Prior()), dtype)
@@ -114,7 +116,7 @@ def search(layout, dtype):
         start = pivots[which], ids[which], prior
         return inverter.prepare(weights, nets['alex'], targets[which], own, *start)
 
-    return *layout.start(inverter.loop, N, prepare), None
+    return *placement.start(inverter.loop, N, prepare), None
 
 
 SPACES = ('W+', 'F4', 'F6')
@@ -122,6 +124,10 @@ METHODS = {
     'projection': projection,
     'shared': functools.partial(tuning, microbatch=1),
     'fed': functools.partial(tuning, microbatch=1, resident=1),  # on 1 or 2 devices
+    'regrouped': (  # the resumed part has other microbatches, and targets on the host
+        functools.partial(tuning, microbatch=1),
+        functools.partial(tuning, microbatch=2, resident=1),
+    ),
     'minibatches': functools.partial(tuning, batch_size=2),
     'each': functools.partial(tuning, shared=False, stop_lpips=0.0021),
     'sam': search,
@@ -134,8 +140,8 @@ def run_in_slots(mesh, dtype, folder) -> dict:
     settings = TUNING.replace(shared=False, stop_lpips=0.0021)
     results, first = {}, mesh.partition('>')[0]
     for part in mesh.split('>'):
-        layout = sharding.make(part)
-        tuner = pti.make_tuner(toy.GENERATOR, settings, 2, num_shards=layout.num_shards)
+        placement = sharding.make(part)
+        tuner = pti.make_tuner(toy.GENERATOR, settings, 2, num_shards=placement.num_shards)
 
         def prepare(which, shard, tuner=tuner):
             own = targets[which], pivots[which], ids[which]
@@ -151,7 +157,7 @@ def run_in_slots(mesh, dtype, folder) -> dict:
         try:
             traces = continuous_batching.run(
                 tuner.loop,
-                layout,
+                placement,
                 prepare,
                 key_of_run(),
                 STEPS,
@@ -174,9 +180,9 @@ def run_in_slots(mesh, dtype, folder) -> dict:
 
 def compiled(mesh, dtype) -> dict:
     """'weak:MESH': shared tuning of an identity a device, which is compiled and not run."""
-    layout = sharding.make(mesh)
-    loop, state, args, _ = tuning(layout, dtype, layout.num_shards, microbatch=1)
-    lowered = loop.lower(state, args, layout.replicate(key_of_run()))
+    placement = sharding.make(mesh)
+    loop, state, args, _ = tuning(placement, dtype, placement.num_shards, microbatch=1)
+    lowered = loop.lower(state, args, placement.replicate(key_of_run()))
     return {f'weak:{mesh}/text': np.array(lowered.compile().as_text())}
 
 
@@ -188,11 +194,12 @@ def run(method, mesh, dtype, folder) -> dict:
     if method == 'weak':
         return compiled(mesh, dtype)
     first, arrow, second = mesh.partition('>')
-    traces = None
+    traces, methods = None, METHODS[method]
+    before, after = methods if isinstance(methods, tuple) else (methods, methods)
     if first:
-        layout = sharding.make(first)
-        loop, state, args, host_batches = METHODS[method](layout, dtype)
-        key = layout.replicate(key_of_run())
+        placement = sharding.make(first)
+        loop, state, args, host_batches = before(placement, dtype)
+        key = placement.replicate(key_of_run())
     if arrow:
         saved = checkpoints.LoopCheckpoints(folder / method, STEPS)
         if first:
@@ -201,9 +208,9 @@ def run(method, mesh, dtype, folder) -> dict:
             )
             saved.save(state, traces)
         if second:
-            layout = sharding.make(second)
-            loop, state, args, host_batches = METHODS[method](layout, dtype)
-            key = layout.replicate(key_of_run())
+            placement = sharding.make(second)
+            loop, state, args, host_batches = after(placement, dtype)
+            key = placement.replicate(key_of_run())
             restored = saved.restore(state, loop.metric_names, count=N)
             state, traces = restored.state, restored.traces
         saved.close()
@@ -213,14 +220,14 @@ def run(method, mesh, dtype, folder) -> dict:
         loop, state, args, key, STEPS, traces=traces, host_batches=host_batches, count=N
     )
     found = {f'trace/{name}': rows for name, rows in traces.items()}
-    collected = layout.collect(loop, state.variables, N)
+    collected = placement.collect(loop, state.variables, N)
     for name, leaf in flatten_dict(collected, sep='/').items():
         found[f'result/{name}'] = np.asarray(leaf)
     found['programs'] = np.array(len(loop.compiled))
     found['text'] = np.array(next(iter(loop.compiled.values())).as_text())
-    before = jax.tree.leaves(state)
+    donated = jax.tree.leaves(state)
     loop.chunk(state, args, key, 1, host_batches)
-    found['donated'] = np.array(np.mean([x.is_deleted() for x in before]))
+    found['donated'] = np.array(np.mean([x.is_deleted() for x in donated]))
     return {f'{method}:{mesh}/{name}': value for name, value in found.items()}
 
 

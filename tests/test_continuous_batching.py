@@ -1,4 +1,4 @@
-"""A few rows for many identities: the same numbers as all at once, and after any interruption."""
+"""A few rows for many identities: the results of all at once, also after interruptions."""
 
 import functools
 import json
@@ -18,7 +18,7 @@ import jaxinv
 from jaxinv import optimize
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import pti
-from jaxinv.optimize import continuous_batching
+from jaxinv.optimize import checkpoints, continuous_batching
 from jaxinv.optimize.sharding import Sharding
 from jaxinv.runtime import metrics_log
 
@@ -50,7 +50,7 @@ def make_loop():
 
 def prepare(which, shard, targets=TARGETS):
     examples = {
-        'target': jnp.asarray(targets[which]),
+        'target': jnp.asarray(targets[which], float),
         'ids': jnp.arange(COUNT)[which],
         'start_step': jnp.zeros(len(which), jnp.int32),
     }
@@ -58,15 +58,18 @@ def prepare(which, shard, targets=TARGETS):
     return loop.init({'x': jnp.zeros([len(which), 2])}, len(which)), {'examples': examples}
 
 
-def run(folder, rows=4, prepare=prepare, stop_after=None):
+def run(folder, rows=4, prepare=prepare, stop_after=None, on_table=None):
     """({identity: Finished}, traces), or up to an interruption after some chunks."""
-    left, chunks = {}, []
+    finished, chunks = {}, []
 
     def finish(one):
-        left[one.identity] = one._replace(variables=one.variables and np.array(one.variables['x']))
+        variables = one.variables and np.array(one.variables['x'])
+        finished[one.identity] = one._replace(variables=variables)
 
     def on_chunk(step, table, traces):
         chunks.append(step)
+        if on_table is not None:
+            on_table(jax.tree.map(np.copy, table))
         assert len(table.occupied()) <= rows
         if len(chunks) == stop_after:
             raise KeyboardInterrupt
@@ -80,11 +83,11 @@ def run(folder, rows=4, prepare=prepare, stop_after=None):
         METRICS,
         count=COUNT,
         slots=rows,
-        folder=pathlib.Path(folder),
+        saved=checkpoints.LoopCheckpoints(pathlib.Path(folder), STEPS),
         finish=finish,
         on_chunk=on_chunk,
     )
-    return left, traces
+    return finished, traces
 
 
 @pytest.fixture(scope='module')
@@ -131,6 +134,30 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(straight, stop_after, tm
         np.testing.assert_array_equal(one.variables, straight[0][i].variables)
     np.testing.assert_array_equal(traces['loss'], straight[1]['loss'])
     assert not run(tmp_path)[0]  # all are finished
+
+
+@pytest.mark.parametrize('before,after', [(2, 3), (2, 1), (COUNT, 2), (2, COUNT)])
+def test_an_interrupted_run_resumes_with_more_and_fewer_slots(before, after, tmp_path):
+    with jax.enable_x64(True):
+        straight, traces = run(tmp_path / 'straight', before)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / 'work', before, stop_after=3)
+        resumed, resumed_traces = run(tmp_path / 'work', after)
+    finished_before = set(straight) - set(resumed)
+    assert len(finished_before) < COUNT
+    for i, one in resumed.items():
+        np.testing.assert_allclose(one.variables, straight[i].variables, rtol=1e-12)
+    # Checkpoints hold float32 traces.
+    np.testing.assert_allclose(resumed_traces['loss'], traces['loss'], rtol=1e-6)
+
+
+def test_with_more_slots_rows_go_on_where_they_were(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, 2, stop_after=1)
+    tables = []
+    run(tmp_path, 3, on_table=tables.append)
+    assert tables[0].identity[:2].tolist() == [0, 1]  # after 8 of at most 15 steps
+    assert tables[0].start_step.tolist() == [0, 0, 4]
 
 
 def test_who_fails_leaves_and_the_others_do_not_notice(straight, tmp_path):
@@ -196,11 +223,3 @@ def test_slots_that_cannot_be_get_a_sentence(tmp_path):
     ):
         with pytest.raises(JaxinvError, match=expected):
             invert(tmp_path / 'none', **settings)
-
-
-def test_many_generators_at_once_get_a_word():
-    params = {'x': np.zeros(10**6, np.float32)}
-    assert continuous_batching.advice(continuous_batching.MANY, params) is None
-    assert '50 generators' in continuous_batching.advice(
-        50, params
-    ) and '0.6 GB' in continuous_batching.advice(50, params)

@@ -1,49 +1,61 @@
 """The task `train_invertibility`: fits SAM's invertibility network to measured maps (equation 2).
 
-Trains on some pictures of `invertibility_data`, and reports on the others, and apart from those on
-real photographs, which are never trained on unless asked for. The figures are the mean squared
-error, which is what is minimised, and the correlation of predicted with measured maps over all
-pixels, for every latent space; beside the network's stand those of the mean training map, which
-knows nothing of the picture: only what is above them was learned from it.
+Trains on a part of the pictures of `invertibility_data`. Held out are a share of the generated
+pictures and, unless train_on_real is set, all real photographs; both are reported separately. For
+each latent space the report has the mean squared error, which is minimised, and the correlation of
+predicted with measured maps over all pixels, beside those of the mean training map. The mean map
+does not depend on the picture: a network that is no better has learned nothing from pictures.
 
-  network.safetensors   the network (networks.invertibility.load)
+  network.safetensors   the network (weights.networks.load_invertibility)
   predictions.png       held-out pictures, measured and predicted maps
-  metrics.json          last: the run is finished
+  metrics.json          written last: the run is finished
 """
 
+import functools
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.training import train_state
 
-from jaxinv import optimize, pixels, settings
+from jaxinv import latents, pixels, settings
 from jaxinv.data import images
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import invertibility_data
 from jaxinv.io import write_atomically
 from jaxinv.networks import invertibility
-from jaxinv.optimize import checkpoints
+from jaxinv.optimize import LoopState, checkpoints
+from jaxinv.optimize.loop import append_traces
 from jaxinv.report import grid
 from jaxinv.runtime import workdir
 from jaxinv.runtime.progress import Progress
 from jaxinv.weights.networks import load_lpips, save_invertibility
 
 METRICS = ('loss',)
-BATCH = 8  # pictures a forward pass outside the loop
+BATCH = 8  # pictures of a forward pass in validation
+
+
+class TrainState(train_state.TrainState):
+    """Flax's TrainState with the running statistics of batch norm."""
+
+    batch_stats: Any
 
 
 class Split(NamedTuple):
-    train: np.ndarray  # places in the dataset
+    """Indices into the dataset."""
+
+    train: np.ndarray
     held_out: np.ndarray  # generated pictures
     real: np.ndarray
 
 
 def run(config, path, *, overwrite: bool = False, log=print) -> None:
-    """Runs the task into the folder `path`, or goes on with it."""
+    """Runs the task in the folder `path`, or resumes it there."""
     path = pathlib.Path(path)
     settings.check(config)
     dataset = invertibility_data.load(config.data)
@@ -65,9 +77,9 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
         predicted = predict_all(network, variables, vgg, dataset.images_uint8)
         mean_map = dataset.maps[split.train].mean(0)
         for part in ('held_out', 'real'):
-            places = getattr(split, part)
-            if len(places):
-                result[part] = validate(dataset, predicted, mean_map, places)
+            indices = getattr(split, part)
+            if len(indices):
+                result[part] = validate(dataset, predicted, mean_map, indices)
         show(path, dataset, predicted, split)
         text = json.dumps(result, indent=1) + '\n'
         write_atomically(path / 'metrics.json', text.encode())
@@ -75,7 +87,7 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
 
 
 def split_of(dataset, held_out: float, train_on_real: bool, seed: int) -> Split:
-    """A seeded share of the pictures is held out; real ones all, unless they may be trained on."""
+    """Holds out a seeded share of the pictures, and all real ones unless `train_on_real`."""
     real = np.array([kind == 'real' for kind in dataset.kinds])
     free = np.flatnonzero(~real | train_on_real)
     order = np.random.default_rng(seed).permutation(free)
@@ -93,40 +105,63 @@ def split_of(dataset, held_out: float, train_on_real: bool, seed: int) -> Split:
 # --- Training -------------------------------------------------------------------------------------
 
 
-def train(config, network, vgg, dataset, split: Split, path, log):
-    """Variables of the trained network; goes on from the last checkpoint in `path`."""
+def train(config, network, vgg, dataset, split: Split, path, log) -> dict[str, Any]:
+    """Variables {'params', 'batch_stats'} of the trained network.
+
+    Resumes from the last checkpoint below `path`. Raises NotFinite if the loss is not finite.
+    """
     batch = min(config.batch_size, len(split.train))
-    loop = make_loop(config, network, batch)
-    variables = invertibility.init(network, config.seed)
     args = arguments(network, vgg, dataset, split.train)
-    key = jax.random.key(config.seed + 1)
-    state = loop.init(variables, batch)
+    key = latents.stream(config.seed, 'train_invertibility')
+    state = create_state(config, network)
+    train_step = make_step(network.spaces, batch)
     saved = checkpoints.LoopCheckpoints(path / 'state' / 'train', config.num_steps)
     progress = Progress('train', config.num_steps, log)
-    traces = None
-    restored = saved.restore(state, METRICS, log)
+    traces = {}
+    restored = saved.restore(_to_loop_state(state, batch), METRICS, log)
     if restored is not None:
-        state, traces = restored
-        log(f'train: going on after step {int(state.step)}.')
-
-    def on_chunk(state, traces):
+        kept, traces = restored.state, restored.traces
+        state = state.replace(step=kept.step, opt_state=kept.opt_state, **kept.variables)
+        log(f'train: resumed after step {int(state.step)}.')
+    while (start := int(state.step)) < config.num_steps:
+        losses = []
+        for _ in range(min(config.chunk_steps, config.num_steps - start)):
+            state, loss = train_step(state, args, key)
+            losses.append(loss)
+        losses = np.asarray(jnp.stack(losses))
+        active = np.ones(losses.shape, bool)
+        traces = append_traces(traces, {'loss': losses}, active, start, int(state.step))
         progress(int(state.step), traces)
-        saved.save(state, traces)
-
-    state, _ = optimize.run(
-        loop, state, args, key, config.num_steps, traces=traces, on_chunk=on_chunk
-    )
+        saved.save(_to_loop_state(state, batch), traces)
     saved.close()
-    return state.variables
+    return {'params': state.params, 'batch_stats': state.batch_stats}
 
 
-def arguments(network, vgg, dataset, places) -> dict[str, Any]:
-    """Pictures, maps and, of a frozen trunk, the features: with the mirrored ones, [2, n, ...].
+def create_state(config, network) -> TrainState:
+    """The state before the first step."""
+    variables = invertibility.init(network, config.seed)
+    state = TrainState.create(
+        apply_fn=network.apply,
+        params=variables['params'],
+        batch_stats=variables['batch_stats'],
+        tx=make_optimizer(config),
+    )
+    return state.replace(step=jnp.int32(0))  # TrainState's int would compile the step twice
 
-    The features never change, so they are computed once and not at every step.
+
+def _to_loop_state(state, batch):
+    """The state in the form of the other methods' checkpoints."""
+    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+    return LoopState(state.step, jnp.zeros(batch, bool), variables, state.opt_state)
+
+
+def arguments(network, vgg, dataset, indices) -> dict[str, Any]:
+    """Pictures [2, n, h, w, 3] and maps [2, n, h, w, spaces], as they are and mirrored.
+
+    vgg: weights of a frozen trunk, or None. Its features, 'taps', are computed once, here.
     """
-    pictures = pixels.to_float(dataset.images_uint8[places])
-    maps = jnp.moveaxis(jnp.asarray(dataset.maps[places]), 1, -1)  # [n, h, w, spaces]
+    pictures = pixels.to_float(dataset.images_uint8[indices])
+    maps = jnp.moveaxis(jnp.asarray(dataset.maps[indices]), 1, -1)  # [n, h, w, spaces]
     args = {
         name: jnp.stack([x, x[:, :, ::-1]]) for name, x in (('images', pictures), ('maps', maps))
     }
@@ -134,12 +169,12 @@ def arguments(network, vgg, dataset, places) -> dict[str, Any]:
         taps = jax.jit(lambda vgg, x: invertibility.trunk_taps(network, vgg, x))
         parts = [taps(vgg, x[None]) for x in args['images'].reshape(-1, *pictures.shape[1:])]
         joined = [jnp.concatenate(tap) for tap in zip(*parts, strict=True)]
-        args['taps'] = [tap.reshape(2, len(places), *tap.shape[1:]) for tap in joined]
+        args['taps'] = [tap.reshape(2, len(indices), *tap.shape[1:]) for tap in joined]
     return args
 
 
-def make_loop(config, network, batch: int) -> optimize.Loop:
-    """Steps of `batch` pictures drawn by the step's number, each mirrored or not."""
+def make_optimizer(config) -> optax.GradientTransformation:
+    """Adam or SGD with a polynomial schedule; a ResNet trunk has a learning rate of its own."""
 
     def optimizer_at(rate):
         schedule = optax.polynomial_schedule(rate, 0.0, 0.9, config.num_steps)
@@ -148,25 +183,29 @@ def make_loop(config, network, batch: int) -> optimize.Loop:
         decay = optax.add_decayed_weights(config.weight_decay)
         return optax.chain(decay, optax.sgd(schedule, momentum=0.9))
 
-    def group(path, _):
-        names = [part.key for part in path]
-        if names[0] == 'batch_stats':
-            return 'statistics'  # the network keeps them, not the optimiser
-        return 'trunk' if 'backbone' in names else 'rest'
+    def label(path, _):
+        return 'trunk' if 'backbone' in [part.key for part in path] else 'rest'
 
-    optimizer = optax.multi_transform(
+    return optax.multi_transform(
         {
             'trunk': optimizer_at(config.learning_rate * config.trunk_rate),
             'rest': optimizer_at(config.learning_rate),
-            'statistics': optax.set_to_zero(),
         },
-        lambda variables: jax.tree_util.tree_map_with_path(group, variables),
+        lambda params: jax.tree_util.tree_map_with_path(label, params),
     )
 
-    def gradient(variables, args, step, part, key):
-        """In the place of gradients of the statistics stand their new values."""
-        del part  # there is only one
-        keys = jax.random.split(jax.random.fold_in(key, step), 3)
+
+def make_step(spaces: tuple[str, ...], batch: int) -> Callable:
+    """Compiled (state, args, key) -> (state, loss [batch]).
+
+    A step draws `batch` pictures without replacement, each mirrored with probability 1/2, and
+    minimises equation 2, the mean squared error over pixels and spaces.
+    """
+
+    # A step a program: inside XLA:CPU's loops convolutions use one core (optimize/loop.py).
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_step(state, args, key):
+        keys = jax.random.split(jax.random.fold_in(key, state.step), 3)
         count = args['images'].shape[1]
         chosen = jax.random.choice(keys[0], count, (batch,), replace=False)
         mirrored = jax.random.bernoulli(keys[1], 0.5, (batch,)).astype(int)
@@ -174,31 +213,22 @@ def make_loop(config, network, batch: int) -> optimize.Loop:
         taps = [tap[mirrored, chosen] for tap in args['taps']] if 'taps' in args else None
 
         def objective(params):
-            predicted, new = network.apply(
-                {'params': params, 'batch_stats': variables['batch_stats']},
+            predicted, new = state.apply_fn(
+                {'params': params, 'batch_stats': state.batch_stats},
                 pictures,
                 taps,
                 train=True,
                 rngs={'dropout': keys[2]},
                 mutable=['batch_stats'],
             )
-            predicted = jnp.stack([predicted[space] for space in network.spaces], -1)
+            predicted = jnp.stack([predicted[space] for space in spaces], -1)
             loss = jnp.mean((predicted - maps) ** 2, axis=(1, 2, 3))
             return loss.mean(), (loss, new['batch_stats'])
 
-        gradients, (loss, statistics) = jax.grad(objective, has_aux=True)(variables['params'])
-        return {'params': gradients, 'batch_stats': statistics}, {'loss': loss}, None
+        gradients, (loss, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
+        return state.apply_gradients(grads=gradients, batch_stats=batch_stats), loss
 
-    def apply(gradients, variables, opt_state, args, step):
-        del args, step
-        statistics = gradients['batch_stats']
-        gradients = gradients | {'batch_stats': jax.tree.map(jnp.zeros_like, statistics)}
-        changes, opt_state = optimizer.update(gradients, opt_state, variables)
-        params = optax.apply_updates(variables, changes)['params']
-        return {'params': params, 'batch_stats': statistics}, opt_state
-
-    update = optimize.Update(gradient, apply)
-    return optimize.make_loop(update, optimizer, METRICS, chunk_steps=config.chunk_steps)
+    return train_step
 
 
 # --- Validation -----------------------------------------------------------------------------------
@@ -221,11 +251,14 @@ def predict_all(network, variables, vgg, images_uint8) -> np.ndarray:
     return np.concatenate(parts)[:count]
 
 
-def validate(dataset, predicted, mean_map, places) -> dict[str, dict[str, float]]:
-    """{space: figures} of the pictures `places`, beside those of the mean training map."""
+def validate(dataset, predicted, mean_map, indices) -> dict[str, dict[str, float]]:
+    """{space: figures} of the pictures `indices`, beside those of the mean training map.
+
+    predicted [all pictures, spaces, h, w], mean_map [spaces, h, w].
+    """
     result = {}
     for i, space in enumerate(dataset.spaces):
-        measured, guess = dataset.maps[places, i], predicted[places, i]
+        measured, guess = dataset.maps[indices, i], predicted[indices, i]
         constant = np.broadcast_to(mean_map[i], measured.shape)
         result[space] = {
             'correlation': correlation(guess, measured),
@@ -237,7 +270,7 @@ def validate(dataset, predicted, mean_map, places) -> dict[str, dict[str, float]
 
 
 def correlation(a, b) -> float:
-    """Pearson's correlation over all pixels of all pictures; 0 where one is constant."""
+    """Pearson's correlation over all pixels of all pictures; 0 if one of the two is constant."""
     a, b = (np.asarray(x, np.float64).ravel() for x in (a, b))
     a, b = a - a.mean(), b - b.mean()
     length = np.sqrt((a @ a) * (b @ b))
@@ -245,19 +278,20 @@ def correlation(a, b) -> float:
 
 
 def show(path, dataset, predicted, split: Split, count: int = 6) -> None:
-    """predictions.png: real pictures first, measured maps above predicted ones, on one scale."""
+    """Writes predictions.png: measured maps above predicted ones, on one scale; real ones first."""
     rows, labels = [], []
-    for place in [*split.real, *split.held_out][:count]:
-        highest = max(float(np.quantile(dataset.maps[place], 0.99)), 1e-6)
+    for index in [*split.real, *split.held_out][:count]:
+        highest = max(float(np.quantile(dataset.maps[index], 0.99)), 1e-6)
         for what, maps in (('measured', dataset.maps), ('predicted', predicted)):
-            shown = [invertibility_data.map_picture(m, highest) for m in maps[place]]
-            rows.append([dataset.images_uint8[place] if what == 'measured' else None, *shown])
-            labels.append(f'{dataset.names[place]} {what}')
+            shown = [invertibility_data.map_picture(m, highest) for m in maps[index]]
+            rows.append([dataset.images_uint8[index] if what == 'measured' else None, *shown])
+            labels.append(f'{dataset.names[index]} {what}')
     sheet = grid.grid(rows, labels, ['picture', *dataset.spaces], cell=160)
     images.save(path / 'predictions.png', sheet)
 
 
 def summary(result, spaces, path) -> str:
+    """The lines printed at the end of a run."""
     lines = ['correlation with measured maps (in brackets, of the mean training map)']
     for part in ('held_out', 'real'):
         if part in result:

@@ -129,7 +129,7 @@ class Runner:
         with contextlib.closing(self._checkpoints(folder, num_steps)) as saved:
             restored = saved.restore(state, task.metric_names, self.log, len(names))
             if restored is not None:
-                state, traces = restored
+                state, traces = restored.state, restored.traces
                 self.log(f'{label}: going on after step {int(state.step)}.')
 
             def on_chunk(state, traces):

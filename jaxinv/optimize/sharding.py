@@ -1,12 +1,12 @@
-"""Where things lie on several devices, decided once; the methods do not know that devices exist.
+"""Builds the mesh and places a loop's state and arguments on it; the methods are per device.
 
-A mesh has two axes. The rows of a batch (identities, pictures, candidates) are divided over both of
-them: a device of either axis does its own shard of the work. What axes differ in is the generator
-that shared tuning moves and its optimiser's moments: on every device along `data`, divided along
-their largest divisible axis over `fsdp`. All else (frozen weights, LPIPS) is on every device.
+A mesh has two axes. The examples of a batch (identities, pictures, candidates) are sharded over
+both. Variables that all examples share (the generator of shared tuning, with its optimiser's
+moments) are replicated along `data` and sharded along their largest divisible axis over `fsdp`.
+Everything else (frozen weights, LPIPS) is replicated.
 
-Numbers of rows that the devices do not divide are filled up with repeated rows, which are done from
-the start, weigh nothing and are cut off at the end.
+If the number of devices does not divide the number of examples, the last one is repeated as
+padding. Padding is done from the start, has weight 0 and is cut off at the end.
 """
 
 import dataclasses
@@ -26,13 +26,13 @@ from jaxinv.optimize.sharded_step import AXES, DATA, FSDP, fetch
 
 @dataclasses.dataclass(frozen=True)
 class Sharding:
-    """A mesh with the axes `data` and `fsdp`, or None: everything on the default device."""
+    """A mesh with the axes `data` and `fsdp`; None = the default device alone."""
 
     mesh: Mesh | None = None
 
     @property
     def num_shards(self) -> int:
-        """Parts that a batch's rows are divided into, one a device."""
+        """Number of devices, each with a shard of the examples."""
         return 1 if self.mesh is None else self.mesh.size
 
     def __str__(self) -> str:
@@ -43,73 +43,78 @@ class Sharding:
         )
 
     def start(self, loop, count: int, prepare: Callable, members=None):
-        """The loop, its first state and its arguments, all in place.
+        """(loop, state, args): the loop for this mesh, its first state and its arguments, sharded.
 
-        count: rows without padding. prepare(which, shard) -> (state, args) makes those of one
-        shard: `which` is an index of rows, all of them on one device. members [num_shards]: the rows of
-        each shard; None = as `shard_indices` divides them. Only a process's own num_shards are made, one after
-        the other, so that no device ever holds all.
+        count: examples without padding. prepare(which, shard) -> (state, args) makes those of one
+        shard; `which` indexes examples. members [num_shards]: indices of the examples of each
+        shard; None = shard_indices(count, num_shards). Each process prepares its own shards, one
+        after the other, so that no device ever holds all examples.
         """
         if self.mesh is None:
             return loop, *prepare(slice(None), 0)
         members = shard_indices(count, self.num_shards) if members is None else members
-        rows, others = [], None
-        for shard, device in self._own():
+        shards, unsharded = [], None
+        for shard, device in self._local_shards():
             state, args = prepare(members[shard], shard)
             if loop.axes.variables:
                 first = shard * len(members[shard])
                 padding = jnp.arange(first, first + len(members[shard])) >= count
                 state = state._replace(done=padding)
-            leaves, treedef = jax.tree.flatten((state, args))
+            leaves, structure = jax.tree.flatten((state, args))
             specs = sharded_step.specs(self.mesh, loop.axes, loop.optimizer, state, args)
             specs = jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, P))
             axes = [sharded_step.row_axis(spec) for spec in specs]
-            own = [
-                None if axis is None else jax.device_put(x, device)
-                for x, axis in zip(leaves, axes, strict=True)
-            ]
-            rows.append(own)
-            if others is None:
-                others = [
+            shards.append(
+                [
+                    None if axis is None else jax.device_put(x, device)
+                    for x, axis in zip(leaves, axes, strict=True)
+                ]
+            )
+            if unsharded is None:  # without a batch axis: the same in every shard
+                unsharded = [
                     _put(x, NamedSharding(self.mesh, spec)) if axis is None else None
                     for x, spec, axis in zip(leaves, specs, axes, strict=True)
                 ]
         placed = [
-            x if axis is None else self._join([own[i] for own in rows], spec, axis)
-            for i, (x, spec, axis) in enumerate(zip(others, specs, axes, strict=True))
+            x if axis is None else self._join([own[i] for own in shards], spec, axis)
+            for i, (x, spec, axis) in enumerate(zip(unsharded, specs, axes, strict=True))
         ]
-        return loop.on(self.mesh), *jax.tree.unflatten(treedef, placed)
+        return loop.on(self.mesh), *jax.tree.unflatten(structure, placed)
 
     def host_batches(self, examples: Callable) -> Callable:
-        """What `optimize.run` takes as `host_batches`, in place.
+        """Makes host_batches(microbatch) -> sharded args, for `optimize.run`.
 
-        examples(shard, microbatch) -> {name: arrays on the host [rows, ...]} of one shard; those of a
-        process's own num_shards are asked for, and nothing but them is sent to its devices.
+        examples(shard, microbatch) -> {name: arrays on the host [m, ...]} of one shard. Each
+        process calls it for its own shards only.
         """
         if self.mesh is None:
             return lambda microbatch: jax.device_put(examples(0, microbatch))
 
-        def of_microbatch(microbatch):
-            own = [
-                jax.device_put(examples(shard, microbatch), device) for shard, device in self._own()
+        spec = sharded_step.row_spec(0)
+
+        def sharded(microbatch):
+            shards = [
+                jax.device_put(examples(shard, microbatch), device)
+                for shard, device in self._local_shards()
             ]
-            return jax.tree.map(lambda *rows: self._join(rows, sharded_step.row_spec(0), 0), *own)
+            return jax.tree.map(lambda *arrays: self._join(arrays, spec, 0), *shards)
 
-        return of_microbatch
+        return sharded
 
-    def _own(self):
-        """(shard, device) of this process."""
+    def _local_shards(self):
+        """(shard, device) pairs of this process."""
         devices = enumerate(self.mesh.devices.flat)
         return [(i, d) for i, d in devices if d.process_index == jax.process_index()]
 
-    def _join(self, parts, spec, axis):
-        shape = list(parts[0].shape)
+    def _join(self, arrays, spec, axis):
+        """The global array of this process's shards, which lie on their devices."""
+        shape = list(arrays[0].shape)
         shape[axis] *= self.num_shards
         sharding = NamedSharding(self.mesh, spec)
-        return jax.make_array_from_single_device_arrays(tuple(shape), sharding, parts)
+        return jax.make_array_from_single_device_arrays(tuple(shape), sharding, list(arrays))
 
     def replicate(self, x):
-        """An array, or a key, on every device."""
+        """An array or PRNG key, replicated on all devices."""
         if self.mesh is None:
             return x
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -118,7 +123,7 @@ class Sharding:
         return _put(x, NamedSharding(self.mesh, P()))
 
     def collect(self, loop, variables, count: int):
-        """The variables without padding; those of rows that were on several devices on the host."""
+        """The variables without padding; from a mesh, those with a batch axis are on the host."""
         if self.mesh is None:
             return variables
         if loop.axes.variables:
@@ -127,10 +132,10 @@ class Sharding:
 
 
 def make(text: str = '', devices=None) -> Sharding:
-    """The placement that config.mesh asks for.
+    """The Sharding of a `mesh` setting.
 
-    text: '' = all devices of all processes along data; or 'D,F' or 'data=D,fsdp=F', where what is
-    left out is 1. On one process fewer devices than there are will do. Raises JaxinvError.
+    text: '' = all devices of all processes along data; or 'D,F' or 'data=D,fsdp=F', where an axis
+    left out has size 1. A single process may use fewer devices than there are. Raises JaxinvError.
     """
     devices = jax.devices() if devices is None else devices
     sizes = _sizes(text) if text else (len(devices), 1)
@@ -153,7 +158,7 @@ def make(text: str = '', devices=None) -> Sharding:
 
 
 def _mesh(sizes, devices) -> Mesh:
-    """In the order that suits the network between the devices."""
+    """jax.make_mesh orders the devices by the network between them."""
     auto = (jax.sharding.AxisType.Auto,) * 2
     return jax.make_mesh(sizes, AXES, axis_types=auto, devices=devices)
 
@@ -175,7 +180,7 @@ def _sizes(text: str) -> tuple[int, int]:
 
 
 def shard_indices(count: int, num_shards: int) -> list[np.ndarray]:
-    """Row numbers of each shard, equally many: 0 ... in order, the last row repeated as padding."""
+    """Indices of each shard's examples, equally many, in order; the last is repeated as padding."""
     each = -(-count // num_shards)
     return np.split(np.minimum(np.arange(each * num_shards), count - 1), num_shards)
 
