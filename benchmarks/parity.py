@@ -1,13 +1,14 @@
-"""Every recorded figure of the official StyleGAN2, BigGAN-deep and PTI code against jaxinv.
+"""Every recorded figure of the official StyleGAN2, BigGAN-deep, LPIPS, PTI and SAM code.
 
     python benchmarks/parity.py [--goldens=FOLDER] [--only=ada32,tune] [--precision=float32]
 
-FOLDER holds stylegan2_ada.npz, stylegan2_rosinality.npz, biggan_deep.npz, pti.npz, specs.json and
-tolerances.json. Prints a table.
-Errors are relative L2 distances (plain ones from figures that are zero). In float32 each figure has
-its own limit, from tolerances.json; in float64 trajectories must agree to 1e-4 with the figures of
-the official float64 runs, all else to 1e-5. Of each group the figure nearest its limit is shown.
-Exits with 1 if a figure misses its limit or has nothing to compare with.
+FOLDER holds stylegan2_ada.npz, stylegan2_rosinality.npz, biggan_deep.npz, lpips.npz, pti.npz,
+sam.npz, specs.json and tolerances.json. Prints a table of jaxinv's errors.
+
+Errors are relative L2 distances, absolute ones from figures that are zero. In float32 each figure
+has its own limit, from tolerances.json; in float64 trajectories must agree to 1e-4 with the figures
+of the official float64 runs, all else to 1e-5. Of each group the figure nearest its limit is shown.
+Exits with 1 if a figure misses its limit or is not compared.
 """
 
 import json
@@ -24,13 +25,18 @@ from absl import app, flags
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'tests'))  # what computes the figures
 
 import biggan_figures  # noqa: E402
+import lpips_figures  # noqa: E402
 import pti_figures  # noqa: E402
 import recipe  # noqa: E402
+import sam_figures  # noqa: E402
 import stylegan2_figures  # noqa: E402
 
 PRECISIONS = ('float32', 'float64')
 _GOLDENS = flags.DEFINE_string('goldens', '../shared/goldens', 'Folder of the figures.')
-_ALL = [*stylegan2_figures.MODELS, biggan_figures.NAME, *pti_figures.RUNS]
+_PTI = (*pti_figures.RUNS, *pti_figures.VMAPPED)
+_ALL = [
+    *stylegan2_figures.MODELS, biggan_figures.NAME, *lpips_figures.NETS, *_PTI, *sam_figures.PARTS
+]  # fmt: skip
 _ONLY = flags.DEFINE_list('only', _ALL, 'Which ones.')
 _PRECISION = flags.DEFINE_list('precision', list(PRECISIONS), 'One or both.')
 
@@ -62,26 +68,28 @@ def main(argv):
     good = True
     for name in _ONLY.value:
         start = time.perf_counter()
-        file = file_of(name)
+        file, figures_name = file_of(name), pti_figures.VMAPPED.get(name, name)
         with np.load(folder / f'{file}.npz') as arrays:
             figures = dict(arrays)
-        entries = specs['pti64' if file == 'pti' else name]['entries']
+        model = {'pti': 'pti64', 'sam': 'sam256'}.get(file, name)
+        entries = specs[model]['entries'] if model in specs else []
         entries = [(e[0], e[1], e[2], e[5]) for e in entries]
         groups = {}
         for precision in _PRECISION.value:
             prefix = 'f64/' if precision == 'float64' else ''
             with jax.enable_x64(precision == 'float64'):
                 arrays = compute(name, entries, figures, jnp.dtype(precision))
-                arrays = {f'{name}/{key}': array for key, array in arrays.items()}
+                arrays = {f'{figures_name}/{key}': array for key, array in arrays.items()}
                 errors = recipe.distances(arrays, figures, prefix)
-            missing = wanted(name, figures, prefix) - set(errors)
+            missing = wanted(figures_name, figures, prefix) - set(errors)
             good &= not missing
             for key in sorted(missing):
                 print(f'{key}: not compared', file=sys.stderr)
             for key, error in errors.items():
                 if not key.endswith(NOT_FIGURES):
                     result = Result(key, error, limit(file, key, figures[key], tolerances))
-                    group = ' '.join(key.removeprefix(prefix).split('/')[:2])
+                    kinds = key.removeprefix(prefix).split('/')
+                    group = f'{name} {kinds[2 if file == "lpips" else 1]}'  # lpips: of all pairs
                     groups.setdefault(group, {}).setdefault(precision, []).append(result)
         for group, results in groups.items():
             print(row(group, results), flush=True)
@@ -94,8 +102,12 @@ def main(argv):
 
 
 def file_of(name):
-    if name in pti_figures.RUNS:
+    if name in _PTI:
         return 'pti'
+    if name in sam_figures.PARTS:
+        return 'sam'
+    if name in lpips_figures.NETS:
+        return 'lpips'
     if name == biggan_figures.NAME:
         return 'biggan_deep'
     return 'stylegan2_rosinality' if name.startswith('ros') else 'stylegan2_ada'
@@ -114,17 +126,21 @@ def wanted(name, figures, prefix):
 
 
 def limit(file, key, figure, tolerances):
-    if figure.dtype.kind == 'i':
-        return 0.0  # numbers of steps
+    if figure.dtype.kind in 'iu':
+        return 0.0  # numbers of steps, chosen spaces
     if key.startswith('f64/'):
-        return 1e-4 if file == 'pti' else 1e-5
+        return 1e-4 if file in ('pti', 'sam') else 1e-5
     return tolerances[f'{file}:{key}']['tol_rel_l2']
 
 
 def compute(name, entries, figures, dtype):
     """{figure's name without its model's: array}."""
-    if name in pti_figures.RUNS:
+    if name in _PTI:
         return pti_figures.compute(name, entries, figures, dtype)
+    if name in sam_figures.PARTS:
+        return sam_figures.compute(name, entries, figures, dtype)
+    if name in lpips_figures.NETS:
+        return lpips_figures.compute(name, figures, dtype)
     if name == biggan_figures.NAME:
         return biggan_figures.compute(entries, figures, dtype)
     model = stylegan2_figures.load(name, entries, figures.get(f'{name}/in/c'), dtype)

@@ -28,12 +28,19 @@ KEY = jax.random.key(0)
 OFF = Locality(weight=0.0)
 LOCALITY = Locality(truncation_psi=0.5, noise='none')
 RUNS = ('tune', 'tune_reg', 'early_stop', 'multi', 'multi_reg', 'reg', 'proj', 'proj_wnoise')
+# Two identities with a generator each in one vmapped program, as in pti_single_id; the first is
+# compared with the figures of the run of one identity.
+VMAPPED = {'tune_vmapped': 'tune', 'tune_reg_vmapped': 'tune_reg'}
 
 
 def compute(run, entries, figures, dtype=jnp.float32):
-    """The arrays of one of RUNS; `figures` holds its inputs in/* and what `run` must stop at."""
+    """The arrays of one of RUNS or VMAPPED, by the names of the figures without the run's.
+
+    `figures` holds the inputs in/* and what `run` must stop at.
+    """
     model = load(tuple((e[0], tuple(e[1]), *e[2:]) for e in entries), jnp.dtype(dtype))
     arrays = _run(run, model, figures)
+    run = VMAPPED.get(run, run)
     if f'{run}/delta_names' in figures:
         changes = [f'delta/{entry}' for entry in figures[f'{run}/delta_names']]
         assert {key for key in arrays if key.startswith('delta/')} <= set(changes)
@@ -48,6 +55,10 @@ def _run(run, model, given):
         return tune(model, given, 1, 8)
     if run == 'tune_reg':
         return tune(model, given, 1, 8, LOCALITY, given['in/reg_z'])
+    if run == 'tune_vmapped':
+        return tune_vmapped(model, given, 8)
+    if run == 'tune_reg_vmapped':
+        return tune_vmapped(model, given, 8, LOCALITY, given['in/reg_z'])
     if run == 'early_stop':
         return tune(model, given, 1, 8, stop=float(given['early_stop/threshold']))
     if run == 'multi':
@@ -84,9 +95,12 @@ def targets(model, given, n):
     return jnp.asarray(images.astype(np.float32) / 127.5 - 1, model.dtype)
 
 
+def pivots(model, given):
+    return jnp.asarray(given['in/pivots'], model.dtype)[:, None]
+
+
 def tune(model, given, n, num_steps, locality=OFF, z=None, stop=None):
     """Tuning on n images; one Adam step an image, `stop` at that LPIPS. z [updates, 1, z_dim]."""
-    generator, weights = model.generator, model.weights
     z = None if z is None else jnp.asarray(z, model.dtype)
 
     def draw(key, ids, step, shape):
@@ -100,17 +114,7 @@ def tune(model, given, n, num_steps, locality=OFF, z=None, stop=None):
         locality=locality,
         chunk_steps=num_steps,
     )
-    tuner = pti.make_tuner(generator, settings, n, draw)
-    pivots = jnp.asarray(given['in/pivots'], model.dtype)[:, None]
-    state, args = tuner.prepare(
-        weights,
-        model.lpips['alex'],
-        targets(model, given, n),
-        pivots[:n],
-        np.arange(n, dtype=np.uint32),
-        weights['buffers']['w_avg'],
-    )
-    state, traces = optimize.run(tuner.loop, state, args, KEY, num_steps)
+    state, traces = run_tuning(model, given, n, settings, draw)
     params = state.variables
     if stop is not None:
         params = jax.tree.map(lambda p: p[0], params)
@@ -122,13 +126,48 @@ def tune(model, given, n, num_steps, locality=OFF, z=None, stop=None):
             'num_updates': len(evaluated) - 1,  # the last step only found that it was to stop
             **parameters(model, params),
         }
-    images = jax.jit(generator.synthesize)(tuner.weights(weights, params), pivots)[0]
+    traces = {name: rows.reshape(-1) for name, rows in traces.items()}
+    return {'num_updates': n * int(state.step), **tuned_figures(model, given, traces, params)}
+
+
+def tune_vmapped(model, given, num_steps, locality=OFF, z=None):
+    """The first of two identities with a generator each. z [updates, 1, z_dim], of both."""
+    z = None if z is None else jnp.asarray(z, model.dtype)
+
+    def draw(key, ids, step, shape):
+        return z[step][None]  # ids and step of one identity
+
+    settings = Tuning(num_steps=num_steps, shared=False, locality=locality, chunk_steps=num_steps)
+    state, traces = run_tuning(model, given, 2, settings, draw)
+    params = jax.tree.map(lambda p: p[0], state.variables)
+    traces = {name: rows[:, 0] for name, rows in traces.items()}
+    return {'num_updates': int(state.step), **tuned_figures(model, given, traces, params)}
+
+
+def run_tuning(model, given, n, settings, draw):
+    """(LoopState, {metric: [steps, n]}) of the tuning on the first n images."""
+    weights = model.weights
+    tuner = pti.make_tuner(model.generator, settings, n, draw)
+    state, args = tuner.prepare(
+        weights,
+        model.lpips['alex'],
+        targets(model, given, n),
+        pivots(model, given)[:n],
+        np.arange(n, dtype=np.uint32),
+        weights['buffers']['w_avg'],
+    )
+    return optimize.run(tuner.loop, state, args, KEY, settings.num_steps)
+
+
+def tuned_figures(model, given, traces, params):
+    """What the figures hold of a tuning: traces {metric: [updates]}, parameters, images."""
+    tuned = {'params': params, 'buffers': model.weights['buffers']}
+    images = jax.jit(model.generator.synthesize)(tuned, pivots(model, given))[0]
     return {
-        'total': traces['loss'].reshape(-1),
-        'l2': traces['l2'].reshape(-1),
-        'lpips': traces['lpips_alex'].reshape(-1),
-        'reg': 0.1 * traces['locality'].reshape(-1),
-        'num_updates': n * int(state.step),
+        'total': traces['loss'],
+        'l2': traces['l2'],
+        'lpips': traces['lpips_alex'],
+        'reg': 0.1 * traces['locality'],
         'final_img0': recipe.nchw(images[:1]),
         'final_img1': recipe.nchw(images[1:]),
         **parameters(model, params),

@@ -11,6 +11,7 @@ from jaxinv import optimize
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import sam, sam_prior
 from jaxinv.networks import lpips
+from jaxinv.settings import Prior, Search
 from jaxinv.types import Affine
 from jaxinv.weights.networks import load_lpips
 
@@ -95,12 +96,12 @@ def test_prior_is_the_squared_mahalanobis_distance():
     v = np.where(w >= 0, w, 5 * w)
     covariance = np.cov(v, rowvar=False) + 1e-8 * np.eye(6)
     for matrix, middle in (('inverse', np.linalg.inv(covariance)), ('covariance', covariance)):
-        prior = sam_prior.from_samples(w, sam_prior.Settings(matrix=matrix, epsilon=1e-8))
+        prior = sam_prior.from_samples(w, Prior(matrix=matrix, epsilon=1e-8))
         d = v[:4] - v.mean(0)
         expected = np.einsum('nd,de,ne->n', d, middle, d)
         found = sam_prior.distance(jnp.asarray(w[:4, None], jnp.float32), prior)
         np.testing.assert_allclose(found, expected, rtol=1e-4)
-    shifted = sam_prior.from_samples(w, sam_prior.Settings(order='map_of_mean'))
+    shifted = sam_prior.from_samples(w, Prior(order='map_of_mean'))
     mean = w.mean(0)
     np.testing.assert_allclose(shifted.mean, np.where(mean >= 0, mean, 5 * mean), rtol=1e-5)
 
@@ -113,7 +114,7 @@ def test_spread_has_a_finite_gradient_where_all_rows_are_equal(norm):
     assert np.isfinite(gradient).all() and not gradient[0].any()
 
 
-SETTINGS = sam.Settings(8, spread='norm', spread_weight=1e-3, chunk_steps=8)
+SETTINGS = Search(num_steps=8, spread='norm', spread_weight=1e-3, chunk_steps=8)
 
 
 @pytest.fixture(scope='module')
@@ -121,7 +122,7 @@ def search(tiny):
     """search(targets, masks, valid, rows) -> codes, traces; all with the same program."""
     generator, weights = tiny
     inverter = sam.make_inverter(generator, SETTINGS)
-    prior = sam_prior.statistics(generator, weights, sam_prior.Settings(200))
+    prior = sam_prior.statistics(generator, weights, Prior(num_samples=200))
     net = load_lpips('vgg')
 
     def run(targets, masks, valid):
@@ -157,7 +158,7 @@ def test_search_comes_closer_and_moves_offsets_only_within_their_masks(search, c
         assert not np.any(offset[:, :, :half]) and np.any(offset[:, :, half:]), space
 
 
-def test_pixels_that_are_not_valid_have_no_say(case):
+def test_pixels_that_are_not_valid_do_not_count(case):
     targets, _, valid = case
     images = targets.at[:, 8:].add(0.3 * jnp.sin(jnp.arange(32.0))[:, None])
     net = load_lpips('vgg')
@@ -168,6 +169,67 @@ def test_pixels_that_are_not_valid_have_no_say(case):
     again = sam.reconstruction(images.at[:, :8].set(0.7), {**args, 'valid': valid})
     np.testing.assert_allclose(again, (l2, distance), rtol=1e-5)
     assert (sam.reconstruction(images.at[:, :8].set(0.7), args)[0] > l2).all()
+
+
+@pytest.fixture(scope='module')
+def wide(tiny):
+    """Targets in rows 4 to 28 of 32, and where they are valid: pictures of 4:3."""
+    random = np.random.RandomState(2)
+    targets = np.full((2, 32, 32, 3), -1, np.float32)
+    targets[:, 4:28] = random.uniform(-1, 1, (2, 24, 32, 3))
+    valid = np.zeros((2, 32, 32, 1), np.float32)
+    valid[:, 4:28] = 1
+    return targets, valid
+
+
+def official_distances(images, targets, rows):
+    """MSE and LPIPS as in SAM's code for cars: the rows of padding are cut off both images."""
+    net, cut = load_lpips('vgg'), slice(rows, -rows)
+    features = [lpips.features(net, jnp.asarray(x[:, cut])) for x in (images, targets)]
+    mse = [np.mean((i[cut] - t[cut]) ** 2) for i, t in zip(images, targets, strict=True)]
+    return mse, lpips.distance(*features)
+
+
+def test_cropped_padding_gives_the_distances_of_sams_code(tiny, wide):
+    generator, weights = tiny
+    targets, valid = wide
+    traces = {}
+    for padding in ('crop', 'fill'):
+        settings = Search(num_steps=1, padding=padding, chunk_steps=1)
+        inverter = sam.make_inverter(generator, settings)
+        prior = sam_prior.statistics(generator, weights, Prior(num_samples=200))
+        start, ids = weights['buffers']['w_avg'][None, None], np.arange(2, dtype=np.uint32)
+        args = load_lpips('vgg'), targets, {}, start, ids, prior, valid
+        state, args = inverter.prepare(weights, *args)
+        _, traces[padding] = optimize.run(inverter.loop, state, args, KEY, 1)
+    images = np.asarray(
+        sam.synthesize(
+            generator,
+            weights,
+            sam.Codes(
+                jnp.broadcast_to(start, (2, generator.spec.num_ws, generator.spec.w_dim)), {}
+            ),
+            {},
+        )
+    )
+    mse, distance = official_distances(images, targets, 4)
+    np.testing.assert_allclose(traces['crop']['l2'][0], mse, rtol=1e-5)
+    np.testing.assert_allclose(traces['crop']['lpips_vgg'][0], distance, rtol=1e-4)
+    np.testing.assert_allclose(traces['fill']['l2'][0], mse, rtol=1e-5)
+    assert (np.abs(traces['fill']['lpips_vgg'][0] / distance - 1) > 1e-3).all()
+
+
+def test_padding_that_cannot_be_cropped_is_named(wide):
+    _, valid = wide
+    assert sam.padded_rows(valid, 32) == 4 and sam.padded_rows(valid, 16) == 2
+    assert sam.padded_rows(np.ones_like(valid), 32) == 0
+    uneven, other, columns = (valid.copy() for _ in range(3))
+    uneven[:, :8] = 0
+    other[1, :8], other[1, 24:] = 0, 0
+    columns[:, :, 30:] = 0
+    for wrong, size in ((uneven, 32), (other, 32), (columns, 32), (valid, 4)):
+        with pytest.raises(JaxinvError, match="use sam.padding='fill'"):
+            sam.padded_rows(wrong, size)
 
 
 def test_examples_of_a_batch_do_not_see_each_other(search, case):
@@ -191,11 +253,11 @@ def test_masks_of_images_that_lie_in_one_space_each(tiny):
     ('change', 'words'),
     [
         ({'spread': 'cubic'}, "sam.spread is 'cubic'"),
-        ({'noise': 'loud'}, "'const' or 'none' or 'random'"),
+        ({'noise': 'loud'}, "'const', 'none' or 'random'"),
         ({'loss_size': 0}, 'at least 1'),
         ({'num_steps': -1}, 'at least 0'),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(change, words):
     with pytest.raises(JaxinvError, match=words):
-        sam.check(sam.Settings(4)._replace(**change))
+        Search(**change).check()

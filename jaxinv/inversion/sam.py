@@ -8,8 +8,12 @@
 
 BigGAN-deep: z_plus for w_plus, F2 and F4, and equations 9 and 10 for 6 and 8 (appendix 6.3).
 
-(Parmar et al. 2022, arXiv:2206.08357.) Feature offsets delta_f start at 0, w_plus where the caller
-says. A batch is images, candidate spaces or thresholds: its examples share nothing but the program.
+Parmar et al. 2022, arXiv:2206.08357. Feature offsets delta_f start at 0, w_plus at the codes given.
+A batch is images, candidate spaces or thresholds; its examples are independent.
+
+Equations 7 and 8 have one lambda_F for sums of squares; the paper gives no value. The number of
+values differs between spaces (FFHQ: 131072 in F4, 4194304 in F10), so Search.offsets='mean' divides
+each sum by it, as the released code does. That is lambda_F / size for each space.
 """
 
 import functools
@@ -18,9 +22,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxinv import latents, optimize
+from jaxinv.errors import JaxinvError
 from jaxinv.inversion import sam_prior
 from jaxinv.networks import lpips
 from jaxinv.optimize import schedules
@@ -141,13 +147,14 @@ _NUMBERS = (
 def make_inverter(generator: Generator, settings: Search) -> Inverter:
     """The search for a generator and settings.
 
-    All images, and all settings that differ in numbers only, share a compiled program.
+    All images, and all settings that differ in numbers only, share a compiled program. The size of
+    a crop (Search.padding) makes another one.
 
     prepare(weights, lpips_weights, targets, masks, w_plus_init, ids, prior, valid=None)
         -> (state, args)
     targets [b, h, w, 3]; masks as in `synthesize`: which spaces have offsets; w_plus_init
     [b or 1, 1 or num_ws, w_dim]; ids [b] as in latents.identity_ids; prior of sam_prior; valid
-    [b, h, w, 1], 1 where the target counts and 0 where it is padding.
+    [b, h, w, 1], 1 where the target counts and 0 where it is padding, on the host if it is cropped.
     """
     spec, s = generator.spec, settings
     s.check()
@@ -161,6 +168,9 @@ def make_inverter(generator: Generator, settings: Search) -> Inverter:
         masks = {space: jnp.asarray(mask) for space, mask in masks.items() if space in shapes}
         offsets = {space: jnp.zeros((b, *shapes[space]), w_plus.dtype) for space in masks}
         targets = area_resize(jnp.asarray(targets), size)
+        if valid is not None and s.padding == 'crop':
+            top = padded_rows(valid, size)
+            targets, valid = targets[:, top : size - top], None
         args = {
             'weights': weights,
             'lpips': lpips_weights,
@@ -204,6 +214,8 @@ def _make_loop(generator: Generator, s: Search) -> optimize.Loop:
         images = area_resize(images, size)
         if s.clamp:
             images = jnp.clip(images, -1, 1)
+        rows = args['targets'].shape[1]  # fewer than size if prepare has cropped the padding
+        images = images[:, (size - rows) // 2 :][:, :rows]
         l2, distance = reconstruction(images, args)
         squares = [jnp.sum(x**2, axis=(1, 2, 3)) for x in offsets.values()]
         if s.offsets == 'mean':
@@ -227,11 +239,11 @@ def _make_loop(generator: Generator, s: Search) -> optimize.Loop:
         return *jax.grad(objective, has_aux=True)(variables, args, step, key), None
 
     def apply(gradients, variables, opt_state, args, step):
-        directions, opt_state = adam.update(gradients, opt_state, variables)
+        changes, opt_state = adam.update(gradients, opt_state, variables)
         n = args['numbers']
         ramp = schedules.learning_rate_ramp(step / n['num_steps'], n['lr_rampdown'], n['lr_rampup'])
-        rate = n['learning_rate'] * ramp
-        return jax.tree.map(lambda x, d: x - rate * d, variables, directions), opt_state
+        changes = optax.tree.scale(-n['learning_rate'] * ramp, changes)
+        return optax.apply_updates(variables, changes), opt_state
 
     update = optimize.Update(gradient, apply)
     return optimize.make_loop(update, adam, s.metrics, axes=AXES, chunk_steps=s.chunk_steps)
@@ -240,8 +252,11 @@ def _make_loop(generator: Generator, s: Search) -> optimize.Loop:
 def reconstruction(images, args):
     """The two distances of equation 5, [b] each, over the valid pixels if args has 'valid'.
 
-    Where a pixel is not valid the target stands in for the image, so that no feature of LPIPS sees
-    a difference there; dividing by the valid share makes means over the rest.
+    Padding is filled with the target, and both distances are divided by the valid share. For L2
+    that is the mean over the valid pixels. For LPIPS it is not the distance of cropped images:
+    features near the edge of the picture see the padding, and those inside the padding see the
+    picture. On 4:3 pictures LPIPS-vgg was 0.870 where the crop of SAM's code has 0.808; that crop
+    is Search.padding='crop'.
     """
     share = 1.0
     if 'valid' in args:
@@ -251,3 +266,24 @@ def reconstruction(images, args):
     l2 = jnp.mean((images - args['targets']) ** 2, axis=(1, 2, 3)) / share
     features = lpips.features(args['lpips'], images)
     return l2, lpips.distance(features, args['target_features']) / share
+
+
+def padded_rows(valid, size: int) -> int:
+    """Rows of padding above, and as many below, of pictures at size x size.
+
+    valid [b, h, w, 1]: 1 inside the pictures. SAM's code crops rows 32 to 224 of 256 for its 4:3
+    pictures. Raises JaxinvError unless all pictures have the same padding and it is whole rows,
+    equally many above and below.
+    """
+    valid = np.asarray(valid)
+    one = np.asarray(area_resize(jnp.asarray(valid[:1], jnp.float32), size))[0, :, :, 0]
+    filled = (one > 1 - 1e-6).all(axis=1)
+    top = int(filled.argmax())
+    expected = np.zeros_like(filled)
+    expected[top : size - top] = True
+    if (valid != valid[:1]).any() or (filled != expected).any() or one[~expected].any():
+        raise JaxinvError(
+            "sam.padding is 'crop', which is for pictures with the same whole rows of padding "
+            "above and below, as data.fit='4:3' makes them; use sam.padding='fill'."
+        )
+    return top
