@@ -2,9 +2,9 @@
 
     python benchmarks/locality_alpha.py docs/locality_alpha.jpg
 
-The paper's appendix A describes alpha = 8 as the pivot, 30 as between the pivot and a random code,
-60 as the random code, 120 as unrealistic. That holds for the length over all num_ws rows
-(norm='all_layers', the default), not for the length in W (norm='w').
+Appendix A of the paper: at alpha = 8 the image is the pivot's, at 30 between the pivot's and the
+random code's, at 60 the random code's, at 120 unrealistic. The images show this for the length over
+all num_ws rows (norm='all_layers', the default), not for the length in W (norm='w').
 """
 
 import sys

@@ -18,7 +18,6 @@ def _quick(config):
     config.pivot.num_steps = 60
     config.pivot.learning_rate = 0.1
     config.tune.num_steps = 80
-    config.locality.weight = 0.0  # of the methods pti and pti_sam, in every budget
     config.sam.num_steps = 100
     config.invertibility.num_steps = 30  # with fewer, F8 and F10 are not yet better than F4
     config.invertibility.tau = 0.26  # after 30 steps a space that will pass can be above 0.225

@@ -5,7 +5,7 @@ r"""Pictures with measured invertibility maps, to train SAM's invertibility netw
 
 The pictures are generated, with occluders and crooked framing (jaxinv/data/occluders.py), and real
 ones from config.images. The defaults differ from the paper: it measures 10 000 real pictures, by
-inversions of 1001 steps in its code. The inversions take most of the time. `:compact` is a budget
+inversions of 501 steps in its code. The inversions take most of the time. `:compact` is a budget
 for two CPU cores: 30 generated pictures and the demo portraits, 30 steps, LPIPS at 128 pixels.
 
 Several machines: the same command with --config.shares=N and --config.share=0 ... N-1, and one

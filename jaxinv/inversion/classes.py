@@ -1,18 +1,15 @@
-"""Which of ImageNet's classes a picture shows, for generators that want to be told a class.
+"""Classes of pictures, for class-conditional generators: predicted, or given.
 
     probabilities = classify(images)       # [b, 1000] of [b, h, w, 3] in [-1, 1]
     top(probabilities[0], 3)               # [(285, 'Egyptian cat', 0.38), ...]
     choice = choose_labels(images_uint8, None, 1000)
-    choice.labels                                   # [b], to be kept during an inversion
+    choice.labels                          # [b]
 
-The classifier is EfficientNet-Lite0 with its published weights (75.1 % right on ImageNet by its
-authors' count), fetched from the package index once.
+The classifier is EfficientNet-Lite0 (75.1 % top-1 on ImageNet by its authors' count), whose weights
+are downloaded from the package index once. SAM's paper uses ResNet-50 (appendix 6.3).
 
-A class for every picture of a run, where w holds the class and an inversion leaves it alone.
-
-BigGAN-deep's w is [z, embedding of the class] (GeneratorSpec.moving_dims): the search moves z, and
-each picture's code keeps the embedding of the class that it was given or is predicted to show.
-
+BigGAN-deep's w is [z, embedding of the class] (GeneratorSpec.moving_dims): an inversion optimises
+z, and each picture's code keeps the embedding of its class.
 """
 
 import functools
@@ -26,6 +23,7 @@ import numpy as np
 from jaxinv import generators, pixels
 from jaxinv.errors import JaxinvError
 from jaxinv.networks import efficientnet
+from jaxinv.rendering import full_precision
 from jaxinv.types import Generator, GeneratorSpec, Weights
 from jaxinv.weights import assets
 from jaxinv.weights.networks import load_efficientnet
@@ -38,35 +36,36 @@ class Choice(NamedTuple):
     """A class for each picture."""
 
     labels: np.ndarray  # int32 [n]
-    # For each picture its likeliest classes, [(class, name, probability)]; () = the user chose.
+    # Likeliest classes of each picture, [(class, name, probability)]; () = the class was given.
     candidates: tuple[list[tuple[int, str, float]], ...]
 
 
 def classify(pictures) -> np.ndarray:
     """Probabilities [b, 1000] of pictures [b, h, w, 3] in about [-1, 1], of any size.
 
-    The classifier sees the whole middle square (`square`). Raises JaxinvError for other shapes and
-    for integers, assets.AssetError if the weights cannot be had.
+    The classifier's input is the largest central square (`square`). Raises JaxinvError for other
+    shapes and for integers, assets.AssetError if the weights cannot be downloaded. At full
+    precision (policy: jaxinv/rendering.py).
     """
     pictures = jnp.asarray(pictures)
     if pictures.ndim != 4 or pictures.shape[-1] != 3 or min(pictures.shape[1:3]) < 1:
         raise JaxinvError(f'pictures {list(pictures.shape)} are not [b, h, w, 3].')
     if not jnp.issubdtype(pictures.dtype, jnp.floating):
         raise JaxinvError(
-            f'pictures are {pictures.dtype}; classify takes floats in [-1, 1] (images.to_float).'
+            f'pictures are {pictures.dtype}; classify takes floats in [-1, 1] (pixels.to_float).'
         )
-    # One at a time: any number of them is the same program.
-    rows = [_probabilities(_weights(), square(picture[None])) for picture in pictures]
+    # One at a time, so that any number of pictures is the same program.
+    with full_precision():
+        rows = [_probabilities(_weights(), square(picture[None])) for picture in pictures]
     return np.concatenate(rows) if rows else np.zeros((0, efficientnet.NUM_CLASSES), np.float32)
 
 
 @functools.partial(jax.jit, static_argnames='size')
 def square(pictures, size: int = efficientnet.SIZE):
-    """The largest square in the middle of pictures [b, h, w, 3], bicubically at size x size.
+    """The largest central square of pictures [b, h, w, 3], resized to size x size.
 
-    Bicubic as in Pillow (Keys, a = -1/2, widened where it makes smaller). The whole square is
-    kept: the evaluation of ImageNet cuts off an eighth more, in which an aligned or generated
-    picture may have its subject.
+    Bicubic as in Pillow (Keys, a = -1/2, widened when it shrinks). The usual evaluation on ImageNet
+    crops an eighth more, in which an aligned or generated picture may have its subject.
     """
     b, h, w, c = pictures.shape
     side = min(h, w)
@@ -74,7 +73,7 @@ def square(pictures, size: int = efficientnet.SIZE):
     middle = pictures[:, top : top + side, left : left + side]
     for shape in ((b, side, size, c), (b, size, size, c)):  # columns first
         levels = (jax.image.resize(middle, shape, 'cubic', antialias=True) + 1) * 127.5
-        # Pillow's pictures are of 8 bits after either pass; probabilities move by 0.02 by it.
+        # Pillow rounds to 8 bits after each pass, which changes probabilities by up to 0.02.
         middle = jnp.clip(jnp.round(levels), 0, 255) / 127.5 - 1
     return middle
 
@@ -92,9 +91,9 @@ def top(probabilities, k: int = 5) -> list[tuple[int, str, float]]:
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    """What ImageNet calls its 1000 classes: the first of each one's synonyms.
+    """Names of ImageNet's 1000 classes, the first synonym of each.
 
-    Two are called crane, the bird (134) and the machine (517).
+    Not unique: 134 and 517 are both crane, the bird and the machine.
     """
     listed = json.loads(assets.get(*NAMES).read_text(encoding='utf-8'))
     return tuple(listed[str(i)].split(', ')[0] for i in range(efficientnet.NUM_CLASSES))
@@ -103,11 +102,11 @@ def names() -> tuple[str, ...]:
 def choose_labels(
     images_uint8, label: int | None, num_classes: int, log=print, picture_names=None
 ) -> Choice:
-    """A class for each of the pictures [n, h, w, 3]: `label` for all, or what each one shows.
+    """A class for each of the pictures [n, h, w, 3]: `label` for all, or predicted if it is None.
 
-    Prediction supposes that a generator of 1000 classes has ImageNet's, in their usual order. Its
-    candidates are logged by `picture_names`. Raises JaxinvError for a label that the generator does
-    not have, and if none is given and it has another number of classes.
+    Prediction assumes that a generator of 1000 classes has ImageNet's, in their usual order.
+    Candidates are logged with `picture_names`. Raises JaxinvError for a label out of range, and
+    without a label if the generator has another number of classes.
     """
     count = len(images_uint8)
     if label is not None:
@@ -149,27 +148,27 @@ def _probabilities(weights, pictures):
 
 
 class Classes(NamedTuple):
-    """Of the pictures of a run."""
+    """Classes of the pictures of a run."""
 
     choice: Choice
     embeddings: np.ndarray  # [n, e], the last e numbers of their codes
 
     def rows(self, which) -> 'Classes':
-        """Of the pictures of these numbers."""
+        """The classes of some pictures, by their indices."""
         labels, candidates = self.choice
         own = tuple(candidates[i] for i in which) if candidates else ()
         return Classes(Choice(labels[which], own), self.embeddings[which])
 
 
 def in_w(spec: GeneratorSpec) -> bool:
-    """Whether every code names a class of its own."""
+    """Whether a code w contains the embedding of its class."""
     return bool(spec.label_dim) and spec.moving_dims is not None
 
 
 def embeddings(generator: Generator, weights: Weights, labels=None) -> np.ndarray | None:
-    """What codes of the classes `labels` [n] end with, [n, e]; None = of all.
+    """Embeddings [n, e] of the classes `labels` [n], None = all; the last e numbers of their w.
 
-    None for a generator whose codes do not name a class.
+    None for a generator whose codes contain no class.
     """
     spec = generator.spec
     if not in_w(spec):
@@ -183,10 +182,10 @@ def embeddings(generator: Generator, weights: Weights, labels=None) -> np.ndarra
 def choose(
     generator: Generator, weights: Weights, targets, label: int | None, log=print
 ) -> tuple[Generator, Classes | None]:
-    """The classes of targets (data.Targets), and the generator of the first one.
+    """The classes of targets (data.Targets), and the generator with the class of the first one.
 
-    Of that generator's codes only the first numbers are right for the other pictures: what stays is
-    `Classes.embeddings`. Raises JaxinvError as choose_labels.
+    Codes that this generator maps have the first picture's class; `latents.with_class` puts in
+    each picture's own, from `Classes.embeddings`. Raises JaxinvError as choose_labels.
     """
     spec = generator.spec
     if not in_w(spec):

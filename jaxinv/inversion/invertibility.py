@@ -4,9 +4,9 @@
     selection = select(maps, labels, tau=0.225)  # for every segment, one space
     masks = soft_masks(selection.chosen, spec)   # {'F4': [b, 16, 16, 1], ...}, see masks.py
 
-A map is the spatial LPIPS-vgg distance of the picture and its inversion into that space alone
-(equation 1): 0 is perfect. Spaces are named 'W+' and by the generator's features, and stand in the
-order of editability: W+ first, then 'F4' to 'F10'.
+A map is the spatial LPIPS-vgg distance between a picture and its inversion into one space alone
+(equation 1); 0 = equal. Spaces are ordered by editability: 'W+' first, then the generator's
+features 'F4' to 'F10'.
 """
 
 import functools
@@ -24,6 +24,7 @@ from jaxinv.inversion.masks import soft_masks
 from jaxinv.networks import lpips
 from jaxinv.optimize.runner import LoopTask
 from jaxinv.pixels import area_resize
+from jaxinv.rendering import full_precision
 from jaxinv.settings import Invertibility, Search
 from jaxinv.types import Generator, GeneratorSpec
 
@@ -32,7 +33,7 @@ TAU = Invertibility.tau
 
 
 def check_spaces(spaces: Sequence[str], spec: GeneratorSpec) -> tuple[str, ...]:
-    """`spaces` in the order of editability. JaxinvError for one that the generator lacks."""
+    """`spaces` in the order of editability. Raises JaxinvError for an unknown one, or none."""
     known = sam.spaces(spec)
     wrong = [space for space in spaces if space not in known]
     if wrong or not spaces:
@@ -147,7 +148,7 @@ def measuring_task(
             own = jax.tree.map(lambda x, part=part: x[part], (codes, rows.masks))
             noise = 'none' if settings.noise == 'none' else 'const'
             # Maps are thresholded, so they are computed at full precision (jaxinv/rendering.py).
-            with jax.default_matmul_precision('highest'):
+            with full_precision():
                 images[space] = _synthesize(generator, noise)(weights, *own)
                 maps[space] = error_map(nets['vgg'], images[space], targets, valid)
         return result(Measured(maps, images, codes))
@@ -174,7 +175,8 @@ def _synthesize(generator, noise):
 def error_map(lpips_weights, images, targets, valid=None):
     """Equation 1: the spatial LPIPS-vgg [b, size, size] of images, at SIZE pixels or fewer.
 
-    valid [b, h, w, 1]: where it is 0 the target stands in for the image.
+    Images are clipped to [-1, 1], as they are displayed; the search compares them unclipped unless
+    Search.clamp. valid [b, h, w, 1]: where it is 0, the image is filled with the target.
     """
     size = min(SIZE, *images.shape[1:3])
     images, targets = (area_resize(jnp.asarray(x), size) for x in (images, targets))
@@ -190,7 +192,7 @@ def error_map(lpips_weights, images, targets, valid=None):
 
 
 class Selection(NamedTuple):
-    chosen: Any  # int32 [b, h, w]: place in `spaces`
+    chosen: Any  # int32 [b, h, w]: index into `spaces`
     choice: Any  # int32 [b, n]: the same for each segment
     means: Any  # [b, spaces, n]: a segment's mean of each map
 
@@ -223,8 +225,9 @@ def select(maps: dict, labels, tau=TAU, valid=None) -> Selection:
     """For every segment the most editable space whose mean is at most tau (section 3.2).
 
     maps: {space: [b, h, w]}, most editable first; labels [b, h, w] of the same size; tau a number
-    (may be traced). Where no space passes, the last one is taken. The released code walks from F10
-    to W+ and keeps the last that passes, which is the same: W+ wins even where F4 fails.
+    (may be traced). A segment that no space passes gets the last one (the paper does not say; the
+    released code takes F10). The released code tests from F10 to W+ and keeps the last that passes,
+    which is the same: W+ is chosen even where F4 fails.
     """
     _check_sizes(maps, labels)
     count = int(np.max(labels)) + 1
@@ -249,15 +252,16 @@ def _select(means, labels, tau) -> Selection:
 
 
 def select_pixels(maps: dict, tau):
-    """`chosen` without refinement: every pixel by itself (the ablation of appendix 6.5)."""
+    """`chosen` of every pixel alone, without segments (the ablation of appendix 6.5)."""
     passes = _stack(maps) <= tau
     return jnp.where(passes.any(1), passes.argmax(1), passes.shape[1] - 1).astype(jnp.int32)
 
 
 def assign(labels, names: Sequence[str], space_of: dict[str, str], default: str, spaces):
-    """`chosen` [h, w] from names alone (class segmentation as the map, appendix 6.5).
+    """`chosen` [h, w] from the names of segments (class segmentation as the map, appendix 6.5).
 
-    space_of: {beginning of a segment's name: space}; the longest that fits counts.
+    space_of: {beginning of a segment's name: space}; the longest match counts, `default` is for
+    names without one. Raises JaxinvError for a space that is not in `spaces`.
     """
     spaces = tuple(spaces)
     for space in (*space_of.values(), default):
@@ -271,7 +275,7 @@ def assign(labels, names: Sequence[str], space_of: dict[str, str], default: str,
 
 
 def areas(chosen, num_spaces: int, valid=None):
-    """Share of the (valid) pixels [b, spaces] that each space was chosen for."""
+    """Share of the valid pixels in each space, [b, spaces]; sums to 1."""
     hot = jax.nn.one_hot(chosen, num_spaces, axis=-1)
     weight = _weight(chosen.shape, valid)
     return jnp.einsum('bhws,bhw->bs', hot, weight) / weight.sum((1, 2))[:, None]
@@ -298,8 +302,8 @@ def sweep(
 ) -> Sweep:
     """Selections, masks and areas for all thresholds taus [t] in one program, on the host.
 
-    With t * b rows for the inverter (`rows_of`) the curve of reconstruction against editability
-    takes one inversion.
+    As t * b rows (`rows_of`), one inversion gives the whole curve of reconstruction against
+    editability.
     """
     found = sweep_batches(
         maps, labels, taus, spec, valid=valid, resample=resample, batch_per_device=batch_per_device

@@ -1,4 +1,4 @@
-"""Terms of the objectives. Each returns one number an example, [b]; the caller weighs and reduces.
+"""Terms of the objectives. Each returns one number per example, [b]; the caller weights them.
 
 Images are [b, h, w, c] in [-1, 1], not clamped. LPIPS terms are in networks/lpips.py.
 """
@@ -46,10 +46,12 @@ def normalize_noise(noise: dict) -> dict:
 def locality_codes(pivots, w, alpha: float, norm: str, num_ws: int):
     """Codes at distance alpha from the pivots, towards random ones (PTI, equation 4).
 
-    pivots [b, k, w_dim]; w [b, num_samples, w_dim] -> [b * num_samples, k, w_dim].
-    norm 'w': every row moves by alpha, the equation read in W. norm 'all_layers': the official
-    code's reading, where alpha is the length over all num_ws rows together, so that each row moves
-    by about alpha / sqrt(num_ws).
+    pivots [b, k, w_dim], k = 1 or num_ws; w [b, num_samples, w_dim], random codes. Returns
+    [b * num_samples, k, w_dim].
+
+    norm: 'all_layers' as in the official code: alpha is the length over all num_ws rows together,
+    so each row moves by about alpha / sqrt(num_ws). 'w': each row moves by alpha, the equation in
+    W. docs/pti.md says why the first is the default. Raises JaxinvError for another norm.
     """
     b, k, w_dim = pivots.shape
     num_samples = w.shape[1]
@@ -58,9 +60,9 @@ def locality_codes(pivots, w, alpha: float, norm: str, num_ws: int):
     if norm == 'w':
         length = jnp.sqrt(squares)
     elif norm == 'all_layers':
-        # A W code stands for num_ws equal rows.
+        # A W code is num_ws equal rows.
         length = jnp.sqrt(jnp.sum(squares, axis=-2, keepdims=True) * (num_ws / k))
     else:
-        raise JaxinvError(f"locality norm {norm!r} is neither 'w' nor 'all_layers'")
+        raise JaxinvError(f"locality.norm is {norm!r}; it can be 'all_layers' or 'w'.")
     codes = pivots[:, None] + alpha * towards / length
     return codes.reshape(b * num_samples, k, w_dim)

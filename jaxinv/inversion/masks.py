@@ -2,9 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxinv import pixels
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import sam
 from jaxinv.types import GeneratorSpec
@@ -38,11 +36,3 @@ def resize_mask(masks, size: tuple[int, int], resample: str):
         raise JaxinvError(f'resample is {resample!r}; it can be one of {", ".join(RESAMPLERS)}.')
     shape = (len(masks), *size)
     return jax.image.resize(masks, shape, RESAMPLERS[resample], antialias=True)
-
-
-def valid_of(job, size: tuple[int, int]):
-    """The targets' mask [n, h, w, 1] at the size of maps, or None."""
-    valid = job.targets.valid
-    if valid is None:
-        return None
-    return np.concatenate([pixels.area_resize(jnp.asarray(v[None]), size) for v in valid])

@@ -2,12 +2,12 @@
 
     L_W = sum_n (v_n - mu)^T Sigma^-1 (v_n - mu)  +  sum_n ||w_n - w_0||^2,   v = LeakyReLU(w, 5)
 
-The mapping network ends in a leaky ReLU of slope 1/5; slope 5 undoes it, and what it undoes is
-close to Gaussian (Wulff and Torralba 2020, arXiv:2009.06529). Where z is in w without a mapping
-network, the same of z, v = z (equation 9).
+The mapping network ends in a leaky ReLU of slope 1/5, which slope 5 inverts; v is close to Gaussian
+(Wulff and Torralba 2020, arXiv:2009.06529). Without a mapping network (BigGAN-deep) v = z
+(equation 9).
 
-Equation 6 prints Sigma where a Gaussian's exponent, its source and the released code have the
-inverse. matrix='inverse' is therefore the default and matrix='covariance' the printed letter.
+Equation 6 prints Sigma. A Gaussian's exponent, the cited source and the released code have the
+inverse, which is the default, matrix='inverse'; matrix='covariance' is the equation as printed.
 """
 
 import functools
@@ -20,6 +20,7 @@ import numpy as np
 from jaxinv import latents
 from jaxinv import settings as settings_lib
 from jaxinv.nn import ops
+from jaxinv.rendering import full_precision
 from jaxinv.types import Generator, GeneratorSpec, Weights
 
 SLOPE = 5.0
@@ -29,21 +30,25 @@ SMALLEST = 1e-8  # eigenvalue of a covariance; rounding can make them negative
 class Prior(NamedTuple):
     """The prior as ||(v - mean) @ factor||^2, in which no covariance is inverted in float32."""
 
-    mean: jax.Array  # [d], of as many numbers as an inversion moves
+    mean: jax.Array  # [d], of the dimensions that are optimised (GeneratorSpec.moving_dims)
     factor: jax.Array  # [d, d]: whitens v - mean if matrix is 'inverse'
 
 
 def statistics(generator: Generator, weights: Weights, settings: settings_lib.Prior) -> Prior:
-    """The prior from seeded samples of the mapping network, without truncation."""
+    """The prior from seeded samples of the mapping network, without truncation.
+
+    At full precision: it is saved with a run (policy: jaxinv/rendering.py).
+    """
     settings.check()
     spec = generator.spec
     z = latents.sample_z(settings.seed, settings.num_samples, spec.z_dim, spec.z_truncation)
-    w = _mapping(generator)(weights, z)[:, : spec.moving_dims]
+    with full_precision():
+        w = _mapping(generator)(weights, z)[:, : spec.moving_dims]
     return from_samples(w, settings, slope_of(spec))
 
 
 def slope_of(spec: GeneratorSpec) -> float:
-    """Of the leaky ReLU that undoes the mapping network's; 1 where there is none."""
+    """Slope of the leaky ReLU that inverts the mapping network's last one; 1 if there is none."""
     return SLOPE if spec.latent == 'W' else 1.0
 
 
@@ -55,7 +60,7 @@ def _mapping(generator):
 def from_samples(w, settings: settings_lib.Prior, slope: float = SLOPE) -> Prior:
     """The prior from samples w [n, d].
 
-    Covariance and eigenvalues are of float64: at 512 dimensions they span seven orders.
+    Covariance and eigenvalues are computed in float64: they span seven orders of magnitude.
     """
     w = np.asarray(w, np.float64)
     v = np.where(w >= 0, w, slope * w)
