@@ -1,1 +1,1 @@
-"""Readers of other projects' weight files. Nothing in a file is ever executed."""
+"""Other projects' weight files to arrays and back. Nothing in a file is executed."""

@@ -1,6 +1,6 @@
 """Named arrays in .npz and .safetensors files, as read-only views of the file.
 
-Stricter than the libraries: a doubled name is an error, and so are bytes that no array owns.
+Stricter than the libraries: duplicate names and bytes outside all arrays are errors.
 """
 
 import json
@@ -8,6 +8,7 @@ import math
 import struct
 
 import numpy as np
+
 from jaxinv.converters.file_view import Reader, Refused
 from jaxinv.converters.pickle_values import Budget
 from jaxinv.converters.zip_members import Members
@@ -28,24 +29,24 @@ _DTYPES = {
 
 
 def is_npz(data: memoryview) -> bool:
-    """Whether this zip file is one of NumPy's."""
+    """True if the zip file is an .npz: all its members are .npy files."""
     names = list(Members(data, Budget(2**62)))
     return bool(names) and all(name.endswith('.npy') for name in names)
 
 
 def is_safetensors(data: memoryview) -> bool:
-    """Whether the file begins with the length of a JSON object and the object."""
+    """True if the file begins with a length and a JSON object."""
     return len(data) > 9 and bytes(data[8:9]) == b'{'
 
 
 def from_npz(data: memoryview, budget: Budget) -> dict[str, np.ndarray]:
-    """{name: array}. Raises Refused, ValueError and other errors of damaged files."""
+    """{name: array} of an .npz. Raises Refused, or an error of safe_pickle.DAMAGE."""
     members = Members(data, budget)
     return {name.removesuffix('.npy'): _npy(members[name], name) for name in members}
 
 
 def from_safetensors(data: memoryview, budget: Budget) -> tuple[dict[str, np.ndarray], dict]:
-    """{name: array} and the metadata, {str: str}. Raises like from_npz."""
+    """({name: array}, metadata {str: str}). bfloat16 becomes float32. Raises like from_npz."""
     (length,) = struct.unpack('<Q', data[:8])
     if length > min(_MAX_HEADER, len(data) - 8):
         raise ValueError('the header is longer than the file')
@@ -58,10 +59,10 @@ def from_safetensors(data: memoryview, budget: Budget) -> tuple[dict[str, np.nda
         start, end = entry['data_offsets']
         shape = tuple(entry['shape'])
         if any(type(n) is not int or n < 0 for n in (start, end, *shape)):
-            raise ValueError(f'{name[:80]!r} has no place')
+            raise ValueError(f'{name[:80]!r} has an invalid shape or offset')
         dtype = np.dtype(_DTYPES[entry['dtype']])
         if end - start != math.prod(shape) * dtype.itemsize or end > len(content):
-            raise ValueError(f'{name[:80]!r} is not as large as its shape')
+            raise ValueError(f'{name[:80]!r} does not have the size of its shape')
         array = np.frombuffer(content[start:end], dtype).reshape(shape)
         if entry['dtype'] == 'BF16':
             array = (array.astype(np.uint32) << 16).view(np.float32)
@@ -69,7 +70,7 @@ def from_safetensors(data: memoryview, budget: Budget) -> tuple[dict[str, np.nda
         spans.append((start, end))
     ends = [0, *(end for _, end in sorted(spans))]
     if [start for start, _ in sorted(spans)] != ends[:-1] or ends[-1] != len(content):
-        raise Refused('has arrays that share bytes, or bytes of no array')
+        raise Refused('has arrays that overlap, or bytes outside all arrays')
     return arrays, metadata
 
 
@@ -81,12 +82,12 @@ def _npy(content, name):
     elif version == (2, 0):
         shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
     else:
-        raise ValueError(f'{name[:80]!r} is of version {version}')
+        raise ValueError(f'{name[:80]!r} has the .npy version {version}')
     if dtype.kind not in 'biufcSU' or not dtype.itemsize:
         raise Refused(f'holds {name[:80]!r}, an array of Python objects or of records')
     rest = content[file.tell() :]
     if len(rest) != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f'{name[:80]!r} is not as large as its shape')
+        raise ValueError(f'{name[:80]!r} does not have the size of its shape')
     return np.frombuffer(rest, dtype).reshape(shape, order='F' if fortran else 'C')
 
 

@@ -1,13 +1,13 @@
-"""BigGAN-deep weights by the names of pytorch-pretrained-biggan -> jaxinv weights.
+"""BigGAN-deep weights with the names of pytorch-pretrained-biggan -> jaxinv weights.
 
-A folder holds pytorch_model.bin, a state dict, and config.json. Sizes are taken from the arrays;
-config.json tells what arrays cannot, which blocks double the resolution and epsilon, and where both
-tell something they must agree. Without it the blocks must be those of one of the official networks.
+A folder holds pytorch_model.bin, a state dict, and config.json. Sizes come from the arrays; only
+config.json has the blocks that double the resolution, and epsilon. Where both give a value, they
+must agree. Without config.json the blocks must be those of an official network.
 
-Every convolution, linear layer and attention kernel is stored with its spectral norm apart: the
-network divides weight_orig by u^T M v, M = weight_orig as a matrix of [outputs, the rest], with the
-stored u and v and no iteration in evaluation. The quotient is what jaxinv keeps. Of the last
-convolution, which makes channel_width channels, it keeps the three that become the image.
+Convolutions, linear layers and attention kernels are stored with spectral normalisation: the
+network divides weight_orig by u^T M v, M = weight_orig as a matrix [outputs, the rest], with the
+stored u and v (no power iteration in evaluation). jaxinv stores the quotient. The last convolution
+makes channel_width channels, of which the first three are the image; jaxinv stores those three.
 """
 
 import json
@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxinv.converters import tables
 
+from jaxinv.converters import tables
 from jaxinv.generators import biggan_deep as generators
 
 KIND = 'pytorch-pretrained-biggan state dict'
@@ -32,15 +32,15 @@ _EPSILON = 1e-4  # without config.json; of all official ones
 
 
 def is_state_dict(content) -> bool:
-    """Whether it holds arrays by the names of pytorch-pretrained-biggan."""
+    """True for a dict with the names of pytorch-pretrained-biggan."""
     marks = ('generator.gen_z.weight_orig', 'generator.gen_z.bias', 'generator.bn.running_means')
     return isinstance(content, dict) and any(mark in content for mark in marks)
 
 
 def read_config(path: pathlib.Path) -> dict | None:
-    """config.json beside a state dict's file, its types and sizes checked; None if there is none.
+    """config.json in the folder of a state dict, checked by `checked`; None if there is none.
 
-    Raises tables.ConversionError naming what is wrong.
+    Raises tables.ConversionError naming the file and the key.
     """
     path = path.parent / CONFIG
     if not path.is_file():
@@ -56,13 +56,18 @@ def read_config(path: pathlib.Path) -> dict | None:
         raise tables.ConversionError(f'{path}: {error}') from None
     except (ValueError, RecursionError) as error:
         reason = ' '.join(str(error).split())[:80]
-        raise tables.ConversionError(f'{path} is no JSON ({reason}).') from None
+        raise tables.ConversionError(f'{path} is not JSON ({reason}).') from None
 
 
 def checked(config) -> dict:
-    """What of a config jaxinv needs, layers as tuples. Raises ConversionError for an odd value."""
+    """The keys of a config that jaxinv reads, layers as tuples.
+
+    Raises ConversionError naming a key with a value of another type or range.
+    """
     if not isinstance(config, dict):
-        raise tables.ConversionError(f'It holds a {type(config).__name__}, not settings.')
+        raise tables.ConversionError(
+            f'It holds a {type(config).__name__}, not an object of settings.'
+        )
     names = (
         'output_dim', 'z_dim', 'class_embed_dim', 'channel_width', 'num_classes',
         'attention_layer_position', 'n_stats',
@@ -71,39 +76,46 @@ def checked(config) -> dict:
     for name in names:
         if name in config:
             if type(config[name]) is not int or not 0 <= config[name] <= 1 << 20:
-                raise _odd(name, config[name], 'a whole number')
+                raise _invalid(name, config[name], 'an integer of at least 0')
             found[name] = config[name]
     if 'eps' in config:
         eps = config['eps']
         if type(eps) not in (int, float) or not 0 < eps < 1:
-            raise _odd('eps', eps, 'a number between 0 and 1')
+            raise _invalid('eps', eps, 'a number between 0 and 1')
         found['eps'] = float(eps)
     if 'layers' in config:
         layers = config['layers']
-        if not isinstance(layers, list) or not 0 < len(layers) <= 64 or not all(map(_row, layers)):
-            raise _odd('layers', layers, 'a list of [upsampling, channels before, channels after]')
+        if (
+            not isinstance(layers, list)
+            or not 0 < len(layers) <= 64
+            or not all(map(_is_layer, layers))
+        ):
+            raise _invalid(
+                'layers', layers, 'a list of [upsampling, channels before, channels after]'
+            )
         found['layers'] = tuple((bool(up), before, after) for up, before, after in layers)
     return found
 
 
-def _row(row):
-    """Whether it is [True or False, number, number]."""
+def _is_layer(layer):
+    """True for [upsampling, channels before, channels after]."""
     return (
-        isinstance(row, list)
-        and len(row) == 3
-        and (type(row[0]) is bool or row[0] in (0, 1))
-        and all(type(n) is int and 0 < n <= 1024 for n in row[1:])
+        isinstance(layer, list)
+        and len(layer) == 3
+        and (type(layer[0]) is bool or layer[0] in (0, 1))
+        and all(type(n) is int and 0 < n <= 1024 for n in layer[1:])
     )
 
 
-def _odd(name, value, wanted):
+def _invalid(name, value, wanted):
     return tables.ConversionError(f'{name} is {str(value)[:60]}; it must be {wanted}.')
 
 
 def arguments(source: Mapping[str, np.ndarray], config: dict | None = None) -> dict:
-    """Arguments of generators.biggan_deep but name and truncation, of arrays and `read_config`.
+    """Arguments of generators.biggan_deep, without name and truncation.
 
-    Raises ConversionError if arrays that tell them are missing, or contradict the config.
+    config: from `read_config`. Raises ConversionError if arrays that determine an argument are
+    missing, or contradict the config.
     """
     config = config or {}
     width = _size(source, 'generator.bn.weight', 0, 1)
@@ -111,7 +123,7 @@ def arguments(source: Mapping[str, np.ndarray], config: dict | None = None) -> d
     numbers = {int(m[1]) for n in source if (m := re.match(r'generator\.layers\.(\d{1,3})\.', n))}
     attention = [i for i in sorted(numbers) if f'generator.layers.{i}.gamma' in source]
     if len(attention) > 1:
-        raise tables.ConversionError(f'It has {len(attention)} layers of attention; 1 is allowed.')
+        raise tables.ConversionError(f'It has {len(attention)} attention layers; 1 is allowed.')
     channels = [
         tuple(
             _size(source, f'generator.layers.{i}.{name}', 0, 1)
@@ -122,7 +134,7 @@ def arguments(source: Mapping[str, np.ndarray], config: dict | None = None) -> d
     layers = config.get('layers') or _official_layers(channels, width)
     _check_layers(layers, channels, width)
     position = attention[0] if attention else len(layers)
-    told = {
+    from_arrays = {
         'channel_width': width,
         'num_classes': classes,
         'class_embed_dim': embedded,
@@ -132,34 +144,34 @@ def arguments(source: Mapping[str, np.ndarray], config: dict | None = None) -> d
         'output_dim': 4 * 2 ** sum(up for up, _, _ in layers),
     }
     given = dict(config)
-    if not attention:  # where there is none, any number beyond the blocks says so
-        place = 'attention_layer_position'
-        given[place] = min(given.get(place, position), position)
-    for name, value in told.items():
+    if not attention:  # without attention any position behind the last block is allowed
+        key = 'attention_layer_position'
+        given[key] = min(given.get(key, position), position)
+    for name, value in from_arrays.items():
         if given.get(name, value) != value:
             raise tables.ConversionError(
                 f'{CONFIG} has {name} = {given[name]}, but its '
-                f'{"layers" if name == "output_dim" else "arrays"} tell {value}.'
+                f'{"layers" if name == "output_dim" else "arrays"} give {value}.'
             )
     return {
-        'resolution': told['output_dim'],
+        'resolution': from_arrays['output_dim'],
         'layers': layers,
         'channel_width': width,
         'num_classes': classes,
-        'z_dim': told['z_dim'],
+        'z_dim': from_arrays['z_dim'],
         'class_embed_dim': embedded,
         'attention_position': position,
-        'num_statistics': told['n_stats'],
+        'num_statistics': from_arrays['n_stats'],
         'epsilon': config.get('eps', _EPSILON),
     }
 
 
 def _check_layers(layers, channels, width):
-    """Raises ConversionError if the config's layers are not those of the arrays."""
+    """Raises ConversionError if the layers in the config contradict the arrays."""
     wanted = [(before * width, after * width) for _, before, after in layers]
     if len(wanted) != len(channels):
         raise tables.ConversionError(
-            f'{CONFIG} has {len(wanted)} layers, but the arrays are of {len(channels)}.'
+            f'{CONFIG} has {len(wanted)} layers, but the arrays belong to {len(channels)}.'
         )
     for i, (said, found) in enumerate(zip(wanted, channels, strict=True)):
         if said != found:
@@ -178,8 +190,8 @@ def _official_layers(channels, width):
         if [(before * width, after * width) for _, before, after in layers] == channels:
             return layers
     raise tables.ConversionError(
-        f'Its blocks are not those of an official network, and arrays do not tell which of them '
-        f'double the resolution; put its {CONFIG} beside it.'
+        'Its blocks are not those of an official network, and the arrays do not determine which '
+        f'blocks double the resolution; put its {CONFIG} beside it.'
     )
 
 
@@ -188,13 +200,14 @@ def _size(source, name, axis, ndim):
         raise tables.ConversionError(f'Missing array: {name}.')
     if np.ndim(source[name]) != ndim:
         raise tables.ConversionError(
-            f'Array {name!r} has shape {list(np.shape(source[name]))}; {ndim} axes are wanted.'
+            f'Array {name!r} has the shape {list(np.shape(source[name]))}; it must have {ndim} '
+            'axes.'
         )
     return source[name].shape[axis]
 
 
 def convert(source: Mapping[str, np.ndarray], arguments: dict) -> dict[str, np.ndarray]:
-    """Flat {path: float32 array} for the generator of these arguments.
+    """Flat {path: float32 array} for biggan_deep(**arguments).
 
     Raises ConversionError naming every array that is missing, unexpected or misshapen.
     """
@@ -207,9 +220,10 @@ def convert(source: Mapping[str, np.ndarray], arguments: dict) -> dict[str, np.n
 
 
 def fold(source: Mapping[str, np.ndarray]) -> tuple[dict, dict]:
-    """({name: array} with X.weight for X.weight_orig, _u and _v, {X: what it was divided by}).
+    """Divides by the spectral norms, in float64.
 
-    In float64. Raises ConversionError for a divisor of zero.
+    Returns ({name: array} with X.weight in place of X.weight_orig, _u and _v, {X: norm}).
+    Raises ConversionError for a norm of 0.
     """
     folded, divisors = {}, {}
     for name, array in source.items():
@@ -227,15 +241,17 @@ def fold(source: Mapping[str, np.ndarray]) -> tuple[dict, dict]:
 
 
 class Entry(NamedTuple):
-    path: str  # ours
-    name: str  # theirs; X.weight where normed, which is stored as X.weight_orig, _u and _v
-    shape: tuple[int, ...]  # theirs
-    transform: Callable  # from theirs to ours
-    normed: bool = False
+    """One array: its place in jaxinv's weights and in the state dict."""
+
+    path: str  # in jaxinv's flat weights
+    name: str  # in the state dict; X.weight, if normed, is stored as X.weight_orig, _u and _v
+    shape: tuple[int, ...]  # in the state dict
+    transform: Callable  # from the state dict's layout to jaxinv's
+    normed: bool = False  # stored with spectral normalisation
 
 
 def entries(arguments: dict) -> Iterator[Entry]:
-    """Every array of a network."""
+    """All arrays of the network with these arguments of generators.biggan_deep."""
     a = arguments
     width, w_dim = a['channel_width'], a['z_dim'] + a['class_embed_dim']
     ours, theirs = 'params/synthesis', 'generator'
@@ -296,14 +312,14 @@ def _attention(a):
 
 
 def _ours(array):
-    """From PyTorch's layout: [out, in], OIHW, of which 1x1 kernels lose their window, or a bias."""
+    """From PyTorch's layout: [out, in], OIHW or a bias; 1x1 kernels become matrices."""
     if array.ndim < 4:
         return array.T
     return array[:, :, 0, 0].T if array.shape[2] == 1 else array.transpose(2, 3, 1, 0)
 
 
 def shapes(layout: Iterable[Entry]) -> dict[str, tuple[int, ...]]:
-    """{name: shape} of the state dict."""
+    """{name: shape} of the state dict with these entries."""
     found = {}
     for entry in layout:
         if entry.normed:

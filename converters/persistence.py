@@ -1,17 +1,18 @@
-"""Torch modules saved whole, in the persistence format of NVIDIA's PyTorch code.
+"""Torch modules in the persistence format of NVIDIA's PyTorch code.
 
-Such a file holds the source text of the network's classes, which NVIDIA's own loader runs. Here the
-text was dropped by the pickle reader; what is left is each module's attributes: its parameters,
-its buffers, its submodules and its options, of which those that change the arithmetic are checked.
+Such a file contains the source text of the network's classes, which NVIDIA's loader executes. The
+pickle reader drops the text and keeps the attributes of each module: parameters, buffers,
+submodules and options. Options that change the arithmetic are checked here.
 """
 
 import re
 
 import numpy as np
+
 from jaxinv.converters import options, tables
 from jaxinv.converters.pickle_values import Record, brief
 
-# Options by module, as jaxinv.generators.stylegan2 has them. NVIDIA: training/networks.py.
+# The options of jaxinv.generators.stylegan2 by module. NVIDIA: training/networks.py.
 _OPTIONS = {
     r'mapping\.fc\d+': {'activation': 'lrelu', 'bias_gain': 0.01},
     r'mapping\.embed': {'activation': 'linear', 'bias_gain': 1},
@@ -30,7 +31,7 @@ def is_module(value) -> bool:
 
 
 def state_dict(module: Record) -> dict[str, np.ndarray]:
-    """{'synthesis.b4.const': array, ...}: what state_dict() of the module would give."""
+    """{'synthesis.b4.const': array, ...}, as torch's state_dict()."""
     arrays = {}
     for path, state in _modules(module):
         for group in ('_parameters', '_buffers'):
@@ -44,15 +45,15 @@ def state_dict(module: Record) -> dict[str, np.ndarray]:
 
 
 def settings(module: Record) -> tuple[dict, list[str]]:
-    """Generator arguments that no tensor tells, {'conv_clamp': ...}, and notes.
+    """Generator arguments that the tensors do not determine, {'conv_clamp': ...}, and notes.
 
-    Raises tables.ConversionError naming the option that jaxinv's StyleGAN2 does not have.
+    Raises tables.ConversionError naming an option that jaxinv's StyleGAN2 does not have.
     """
     modules = dict(_modules(module))
     if any(re.fullmatch(r'synthesis\.(input|L\d+_.*)', path) for path in modules):
         raise tables.ConversionError(
-            'This is a StyleGAN3 generator (synthesis.input, synthesis.L0_...), another '
-            'architecture: only StyleGAN2 generators can be read.'
+            'This is a StyleGAN3 generator (synthesis.input, synthesis.L0_...), which is not '
+            'supported; StyleGAN2 generators are.'
         )
     for path, state in modules.items():
         for pattern, wanted in _OPTIONS.items():
@@ -73,12 +74,12 @@ def settings(module: Record) -> tuple[dict, list[str]]:
     halves = [p for p, state in modules.items() if state.get('use_fp16') is True]
     notes = []
     if halves:
-        notes.append(f'float16 was used in {", ".join(halves)} on GPUs; here all is float32.')
+        notes.append(f'{", ".join(halves)} used float16 on GPUs; jaxinv uses float32.')
     return {'conv_clamp': clamp}, notes
 
 
 def architectures(module: Record) -> set:
-    """What the blocks say of themselves: 'skip', 'resnet' or 'orig'."""
+    """The values of the blocks' option `architecture`: 'skip', 'resnet' or 'orig'."""
     found = [
         state.get('architecture')
         for path, state in _modules(module)
@@ -88,13 +89,13 @@ def architectures(module: Record) -> set:
 
 
 def _modules(module, path=''):
-    """Yields (dotted path, attributes) of the module and of all below it."""
+    """Yields (dotted path, attributes) of the module and its submodules, recursively."""
     yield path, module.state
     for name, child in _dict(module.state, '_modules').items():
         if child is None:
             continue
         if not is_module(child):
-            raise tables.ConversionError(f'{path or "The network"} holds {name!r}, no module.')
+            raise tables.ConversionError(f'{path or "The network"} holds {name!r}, not a module.')
         yield from _modules(child, f'{path}.{name}'.lstrip('.'))
 
 
@@ -106,9 +107,9 @@ def _dict(state, group):
 
 
 def is_flat(module: Record) -> bool:
-    """Whether the generator was made from flat options, as in stylegan3's repository.
+    """True if the generator's options are flat, as in stylegan3's repository.
 
-    stylegan2-ada-pytorch collects those of the synthesis network in `synthesis_kwargs`.
+    In stylegan2-ada-pytorch those of the synthesis network are in `synthesis_kwargs`.
     """
     given = module.state.get('_init_kwargs')
     return isinstance(given, dict) and bool(

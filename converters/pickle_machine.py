@@ -1,8 +1,8 @@
-"""Carries out a pickle as plain data: no import, no call, no object of a class the file names.
+"""Interprets a pickle as plain data: no import, no call, no object of a class in the file.
 
-`pickletools` knows the instructions and how each argument is written; `Machine` keeps the stack.
-What a file may name, and what then is made, is in the tables of pickle_names.py. Internal to
-safe_pickle.py, which turns the errors here into sentences.
+`pickletools` decodes the instructions; `Machine` has the stack. The names that are allowed, and
+the values made for them, are in the tables of pickle_names.py. Used by safe_pickle.py, which turns
+the errors raised here into sentences.
 """
 
 import collections
@@ -13,7 +13,7 @@ from jaxinv.converters import pickle_names as names
 from jaxinv.converters import pickle_values as values
 from jaxinv.converters.file_view import Reader, Refused
 
-LARGE = 2**16  # longer blocks of bytes are not copied out of the file
+LARGE = 2**16  # bytes; longer blocks stay views of the file
 
 _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}
 _EMPTY = {'EMPTY_DICT': dict, 'EMPTY_LIST': list, 'EMPTY_TUPLE': tuple, 'EMPTY_SET': set}
@@ -46,11 +46,12 @@ def instructions(file: Reader):
 
 
 class Machine:
-    """Carries out one pickle on its own stack; `result` is the object.
+    """Interprets one pickle; `result` is the object.
 
     budget: pickle_values.Budget, shared by all pickles of a file.
     storage: (dtype, key, count) -> values of a torch storage outside the pickle.
     blob: (bytes) -> the torch storage in a torch file inside the pickle.
+    Raises Refused, or an error of safe_pickle.DAMAGE.
     """
 
     def __init__(self, file: Reader, budget, storage=None, blob=None):
@@ -60,13 +61,13 @@ class Machine:
             budget.step()
             self.step(name, arg)
         if len(self.stack) != 1 or self.marks:
-            raise ValueError('the pickle ends in the middle of something')
+            raise ValueError('the pickle ends before its object is complete')
         self.result = values.finished(self.stack[0])
 
     def pop(self, count):
         floor = self.marks[-1] if self.marks else 0
         if len(self.stack) - count < floor:
-            raise ValueError('the pickle takes more than it put')
+            raise ValueError('the pickle pops from an empty stack')
         items = self.stack[len(self.stack) - count :]
         del self.stack[len(self.stack) - count :]
         return items
@@ -79,7 +80,7 @@ class Machine:
 
     def top(self, kinds):
         if not self.stack or not isinstance(self.stack[-1], kinds):
-            raise ValueError('the pickle fills something that is not a container')
+            raise ValueError('the pickle adds items to a value that is not a container')
         return self.stack[-1]
 
     def step(self, op, arg):
@@ -134,11 +135,11 @@ class Machine:
         elif op in ('PERSID', 'BINPERSID'):
             push(self.persistent(self.pop(1)[0] if op == 'BINPERSID' else arg))
         else:  # INST, OBJ, NEWOBJ_EX, EXT*, NEXT_BUFFER, READONLY_BUFFER
-            raise Refused(f'makes an object by the pickle instruction {op}')
+            raise Refused(f'creates an object by the pickle instruction {op}')
 
     def call(self, name, args):
         if not isinstance(name, names.Name) or name.key not in names.CALLS:
-            raise Refused('calls something that is not a function')
+            raise Refused('calls a value that is not an allowed function')
         if not isinstance(args, tuple):
             raise ValueError('the pickle calls a function without a tuple of arguments')
         return names.CALLS[name.key](self, *args)
@@ -146,9 +147,9 @@ class Machine:
     def new(self, name, args):
         if not isinstance(name, names.Name) or name.key not in names.CLASSES:
             what = name.key if isinstance(name, names.Name) else type(name).__name__
-            raise Refused(f'makes an object of {what} by the pickle instruction NEWOBJ')
+            raise Refused(f'creates an object of {what} by the pickle instruction NEWOBJ')
         if args != ():
-            raise Refused(f'makes an object of {name.key} from arguments')
+            raise Refused(f'creates an object of {name.key} from arguments')
         return names.CLASSES[name.key]()
 
     def build(self, target, state):
@@ -162,17 +163,17 @@ class Machine:
         elif isinstance(target, values.Record) and isinstance(state, dict):
             target.set_state(state)
         elif isinstance(target, collections.OrderedDict) and isinstance(state, dict):
-            pass  # torch hangs `_metadata` on a state_dict; nothing here needs it
+            pass  # torch's state_dict has an attribute _metadata, which is not used
         else:
             raise Refused('sets attributes of an object')
 
     def persistent(self, pid):
         if self.storage is None or not isinstance(pid, tuple) or len(pid) not in (5, 6):
-            raise Refused('refers to something outside the file')
+            raise Refused('refers to data outside the file')
         kind, name, key, _location, count = pid[:5]
         known = isinstance(name, names.Name) and name.key in names.STORAGES
         if kind != 'storage' or not known:
-            raise Refused('refers to something that is not a torch storage')
+            raise Refused('refers to data that is not a torch storage')
         if len(pid) == 6 and pid[5] is not None:
             raise Refused('holds a torch storage that is a view of another')
         if not isinstance(key, str) or values.whole(count) < 0:

@@ -1,13 +1,14 @@
-"""What a pickle may name, and the plain values that are made in its place.
+"""The names that a pickle may contain, and the functions that make plain values for them.
 
-Every entry of the tables at the end is a small function of this module: nothing is looked up in
-the modules a file names, and nothing of theirs is imported.
+The entries of the tables at the end are functions of this module: no module that a file names is
+imported.
 """
 
 import collections
 import math
 
 import numpy as np
+
 from jaxinv.converters.file_view import Refused
 from jaxinv.converters.pickle_values import (
     Array,
@@ -22,22 +23,22 @@ from jaxinv.converters.pickle_values import (
     whole,
 )
 
-MAX_EXPANSION = 2**20  # bytes by which a tensor may be larger than the storage it is made of
+MAX_EXPANSION = 2**20  # bytes by which a tensor may exceed its storage
 
 
 class Name:
-    """What the file called `module name`: a key into the tables below, not the thing itself."""
+    """A global of the file, as a key of the tables below. Raises Refused if it is in none."""
 
     def __init__(self, module, name):
         if not isinstance(module, str) or not isinstance(name, str):
-            raise ValueError('a name that is no string')
+            raise ValueError('a name that is not a string')
         self.key = f'{module} {name}'
         if not any(self.key in table for table in (CALLS, CLASSES, STORAGES)):
-            raise Refused(f'asks for {module}.{name}'[:200] + ', which no weight file needs')
+            raise Refused(f'refers to {module}.{name}'[:200] + ', which no weight file needs')
 
 
 def array(machine, data, dtype, shape, order):
-    """The numpy array over these bytes, read-only and without a copy."""
+    """A read-only numpy array over these bytes, without a copy."""
     if isinstance(data, str):  # Python 2's byte strings, decoded as latin-1 by pickletools
         data = data.encode('latin-1')
     if not isinstance(data, bytes | bytearray | memoryview):
@@ -55,7 +56,7 @@ def array(machine, data, dtype, shape, order):
 
 
 def tensor(machine, storage, offset, sizes, strides, *requires_grad_hooks_metadata):
-    """Follows torch's as_strided, after checking that every element lies in the storage."""
+    """torch's as_strided; raises unless all elements are in the storage."""
     if not isinstance(storage, Storage):
         raise ValueError('a torch tensor without a storage')
     sizes, strides, offset = sizes_of(sizes), sizes_of(strides), whole(offset)
@@ -67,7 +68,7 @@ def tensor(machine, storage, offset, sizes, strides, *requires_grad_hooks_metada
     size = math.prod(sizes) * (4 if values.dtype == _BFLOAT16 else values.dtype.itemsize)
     machine.budget.spend(size)
     if size > 2 * values.nbytes + MAX_EXPANSION:  # twice: bfloat16 becomes float32
-        raise Refused(f'holds a tensor of {size} bytes made of {values.nbytes}')
+        raise Refused(f'holds a tensor of {size} bytes with a storage of {values.nbytes}')
     if math.prod(sizes) == 0:
         view = values[:0].reshape(sizes)
     else:
@@ -81,19 +82,19 @@ def tensor(machine, storage, offset, sizes, strides, *requires_grad_hooks_metada
     return view.astype(values.dtype.newbyteorder('='), order='C', copy=False)
 
 
-# --- What a file may name. Each entry is our own small function of (machine, *arguments). ---
+# --- Functions (machine, *arguments) -> value, the entries of the tables --------------------------
 
 
 def _reconstruct(machine, subtype, shape, typecode):
     if not (isinstance(subtype, Name) and subtype.key == 'numpy ndarray'):
-        raise Refused('makes an array of a foreign class')
+        raise Refused('creates an array of another class than ndarray')
     return Array()
 
 
 def _dtype(machine, code, align=False, copy=True):
     if isinstance(code, bytes):
         code = code.decode('latin-1')
-    # A fixed list: np.dtype itself understands whole little languages.
+    # A fixed list: np.dtype also parses records and other complex descriptions.
     if not isinstance(code, str) or code.lstrip('<>=|') not in _DTYPE_CODES:
         if isinstance(code, str) and code[:1] in ('S', 'U') and code[1:].isdigit():
             if len(code) < 8:
@@ -119,12 +120,12 @@ def _encode(machine, text, encoding):
 
 
 def _bytes(kind):
-    """Protocols below 3 write b'' and every bytearray as calls."""
+    """Protocols below 3 write bytes and bytearrays as calls."""
 
     def make(machine, data=b'', encoding='latin-1'):
         if isinstance(data, str):
             data = _encode(machine, data, encoding)
-        if not isinstance(data, bytes):  # a number would be a length to allocate
+        if not isinstance(data, bytes):  # an integer would allocate that many bytes
             raise ValueError(f'{kind.__name__} of {type(data).__name__}')
         return kind(data)
 
@@ -137,12 +138,12 @@ def _ordered_dict(machine, pairs=()):
 
 def _parameter(machine, data, *requires_grad_hooks):
     if data is not None and not isinstance(data, np.ndarray):
-        raise ValueError('a torch parameter that is no tensor')
+        raise ValueError('a torch parameter that is not a tensor')
     return data
 
 
 def _blob(machine, data):
-    """A storage in a plain pickle: a torch file of its own inside. One level, as torch writes."""
+    """A storage in a plain pickle: a torch file inside it, one level deep as in torch."""
     if machine.blob is None:
         raise Refused('holds torch files inside each other')
     if isinstance(data, str) or not isinstance(data, bytes | memoryview):
@@ -151,7 +152,7 @@ def _blob(machine, data):
 
 
 def _persistent(machine, meta):
-    """NVIDIA's torch_utils.persistence: the class's source text, which they run, is dropped."""
+    """NVIDIA's torch_utils.persistence. The source text of the class is dropped."""
     if not isinstance(meta, dict) or not isinstance(meta.get('state'), dict):
         raise ValueError('a persistent object without a state')
     if meta.get('type') != 'class' or not isinstance(meta.get('class_name'), str):
@@ -161,7 +162,7 @@ def _persistent(machine, meta):
 
 def _path(machine, *parts):
     if not all(isinstance(part, str) for part in parts):
-        raise ValueError('a path that is not made of strings')
+        raise ValueError('a path with parts that are not strings')
     return '/'.join(parts)
 
 
@@ -172,11 +173,11 @@ def _device(machine, kind, index=None):
 
 
 def _not_callable(machine, *args):
-    raise Refused('calls a class that is only a label')
+    raise Refused('calls a class that may only be named')
 
 
 _DTYPE_CODES = frozenset('b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 c8 c16'.split())
-_BFLOAT16 = np.dtype([('bits', '<u2')])  # numpy has none; the field keeps it apart from uint16
+_BFLOAT16 = np.dtype([('bits', '<u2')])  # NumPy has no bfloat16; a field tells it from uint16
 
 CALLS = {
     'numpy ndarray': _not_callable,

@@ -1,16 +1,17 @@
-"""The plain values that a pickle is made into, and the checks of what they are made from."""
+"""The plain values that a pickle becomes, and checks of their parts."""
 
 import numpy as np
+
 from jaxinv.converters.file_view import Refused
 
-# In all pickles of a file: half a minute. Training checkpoints have some ten thousand.
+# In all pickles of a file, about 30 s of interpretation. Training checkpoints have about 10^4.
 MAX_INSTRUCTIONS = 10**7
 
 
 class Budget:
-    """What a file may still cost: bytes of arrays, and instructions of its pickles.
+    """The remaining bytes of arrays and pickle instructions that a file may use.
 
-    Python integers: products of int64 sizes could wrap around.
+    Python integers, since products of int64 sizes may overflow.
     """
 
     def __init__(self, left):
@@ -28,13 +29,13 @@ class Budget:
 
 
 class Array:
-    """An ndarray between its `_reconstruct` and its state; `value` is set by the latter."""
+    """An ndarray after `_reconstruct`; `value` is set by the instruction with its state."""
 
     value = None
 
 
 class Dtype:
-    """A dtype between its name and the byte order in its state."""
+    """A dtype; the byte order is in its state, a later instruction."""
 
     def __init__(self, value):
         self.value = value
@@ -49,7 +50,7 @@ class Dtype:
 
 
 class Storage:
-    """A torch storage: flat values, or None while the older format has not got to them yet."""
+    """A torch storage: flat values, or None until the older format has read them."""
 
     def __init__(self, values):
         self.values = values
@@ -60,10 +61,10 @@ class Attributes(dict):
 
 
 class Record:
-    """An object as the state it was saved with, for reading, without any class behind it.
+    """The saved state of an object, without its class.
 
     kind: 'module' (a torch module in NVIDIA's persistence format) or 'network' (of their TensorFlow
-    code); class_name: what the file calls its class; state: its attributes.
+    code); class_name: as in the file; state: its attributes.
     """
 
     def __init__(self, kind, class_name='', state=None):
@@ -76,14 +77,14 @@ class Record:
 
 
 def brief(value):
-    """A few characters for a message. Never repr() of a container: it can unfold without end."""
+    """At most 40 characters for a message. repr() of a container could be unbounded."""
     known = isinstance(value, str | bytes | float | None | np.dtype)
     small = isinstance(value, int) and abs(value) < 2**64
     return repr(value)[:40] if known or small else f'a {type(value).__name__}'
 
 
 def finished(item):
-    """An array once its state is set; an unfinished one must not get into the data."""
+    """The value of an Array whose state is set; other items unchanged."""
     if isinstance(item, Array):
         if item.value is None:
             raise ValueError('a numpy array without values')
@@ -92,7 +93,8 @@ def finished(item):
 
 
 def hashable(key):
-    # Never hash nested tuples: the hash has no recursion limit, a deep one ends the process.
+    """The key itself. Raises ValueError unless it is a plain value or a flat tuple of such."""
+    # hash() of a deeply nested tuple overflows the C stack and ends the process.
     flat = key if isinstance(key, tuple) else (key,)
     if not all(isinstance(x, str | bytes | int | float | complex | None) for x in flat):
         raise ValueError(f'a {type(key).__name__} as a key')
@@ -100,7 +102,7 @@ def hashable(key):
 
 
 def put(target, items):
-    """Puts key, value, key, value ... into the dict. Whoever writes a key twice hides something."""
+    """Puts key, value, key, value ... into the dict. Raises Refused for duplicate keys."""
     if len(items) % 2:
         raise ValueError('a key without a value')
     for key, value in zip(items[::2], items[1::2], strict=True):
@@ -111,14 +113,16 @@ def put(target, items):
 
 
 def whole(number):
+    """The integer itself. Raises ValueError for other types, also bool."""
     if type(number) is not int:
-        raise ValueError(f'{type(number).__name__} where a whole number belongs')
+        raise ValueError(f'a {type(number).__name__} instead of an integer')
     return number
 
 
 def sizes_of(sizes):
+    """A shape as a tuple. Raises ValueError for more than 32 axes, or sizes outside 0 ... 2^48."""
     if not isinstance(sizes, tuple | list) or len(sizes) > 32:
-        raise ValueError('sizes that are no tuple of at most 32 numbers')
+        raise ValueError('sizes that are not a tuple of at most 32 integers')
     if any(whole(n) < 0 or n >= 2**48 for n in sizes):
         raise ValueError(f'sizes {str(tuple(sizes))[:80]}')
     return tuple(sizes)

@@ -1,10 +1,10 @@
-"""Reads weights out of pickles and torch files without running what they ask for.
+"""Reads weights from pickles and torch files without executing them.
 
-A pickle is a little program that may call any function of any module. This reader walks the
-program (pickle_machine.py) and carries out the building of plain data itself: numbers, strings,
-lists, dicts, numpy arrays and torch tensors (as numpy arrays). A name in the file is looked up in a
-fixed table (pickle_names.py) and never imported; anything else is refused. Covers plain pickles of
-protocols 0 to 5, torch's zip format and its older one (torch_files.py).
+A pickle is a program that may call any function of any module. This reader interprets it
+(pickle_machine.py) and builds plain data only: numbers, strings, lists, dicts, numpy arrays and
+torch tensors (as numpy arrays). Names in the file are looked up in a fixed table (pickle_names.py)
+and never imported; other names are refused. Formats: plain pickles of protocols 0 to 5, torch's zip
+format and its older one (torch_files.py).
 """
 
 import struct
@@ -16,13 +16,12 @@ from jaxinv.converters import file_view, torch_files
 from jaxinv.converters.file_view import MAX_BYTES, Refused
 from jaxinv.converters.pickle_names import Name
 from jaxinv.converters.pickle_values import Budget, Dtype, Record, Storage
-
 from jaxinv.errors import JaxinvError
 
-MAX_DEPTH = 64  # of containers in containers
-MAX_ITEMS = 10**7  # counting a shared container once for every place it is used
+MAX_DEPTH = 64  # of nested containers
+MAX_ITEMS = 10**7  # where a shared container counts once for each use
 
-# Whatever a reader that is fed damaged bytes stumbles over.
+# The errors that readers raise for damaged bytes.
 DAMAGE = (
     ArithmeticError,
     AttributeError,
@@ -31,7 +30,7 @@ DAMAGE = (
     MemoryError,
     NotImplementedError,  # zipfile: unknown compression
     OSError,
-    RuntimeError,  # also endless recursion
+    RuntimeError,  # includes RecursionError
     TypeError,
     ValueError,
     struct.error,
@@ -41,18 +40,18 @@ DAMAGE = (
 
 
 class UnsafePickle(JaxinvError):
-    """The file is not plain data, or not whole; the message names the file and the reason."""
+    """The file is not plain data, or damaged; the message names the file and the reason."""
 
 
 def load(path_or_file, max_bytes: int = MAX_BYTES):
     """The object in a pickle or torch file, from a path or an open binary file.
 
     Returns None, bool, int, float, complex, str, bytes (large ones as memoryview), list, tuple,
-    dict, OrderedDict, set and numpy arrays and scalars. Torch tensors and parameters come back as
-    numpy arrays in C order (bfloat16 as float32), saved modules as pickle_values.Record. Arrays are
-    read-only views of the file wherever possible, which must not change while they are used. Raises
-    UnsafePickle with one sentence for everything else: calls, foreign classes, object arrays,
-    cycles, doubled keys, damaged or truncated files, files or arrays above `max_bytes`.
+    dict, OrderedDict, set and numpy arrays and scalars. Torch tensors and parameters become numpy
+    arrays in C order (bfloat16 as float32), saved modules pickle_values.Record. Arrays are
+    read-only views of the file where possible; the file must not change while they are used.
+    Raises UnsafePickle with one sentence for everything else: calls, other classes, object arrays,
+    cycles, duplicate keys, damaged or truncated files, files or arrays above `max_bytes`.
     """
     if hasattr(path_or_file, 'read'):
         name = str(getattr(path_or_file, 'name', 'the file'))
@@ -63,7 +62,7 @@ def load(path_or_file, max_bytes: int = MAX_BYTES):
 
 
 def load_view(data: memoryview, name: str, max_bytes: int = MAX_BYTES):
-    """`load` for a file already in view; `name` is for messages."""
+    """`load` for a file in memory; `name` is for messages."""
     if len(data) > max_bytes:
         raise UnsafePickle(f'{name} has more than the {max_bytes} bytes allowed.')
     try:
@@ -74,15 +73,15 @@ def load_view(data: memoryview, name: str, max_bytes: int = MAX_BYTES):
         _check_containers(result)
     except Refused as e:
         raise UnsafePickle(
-            f'{name} {e}; nothing in it was run. Convert it to .npz or .safetensors where you '
-            'trust it.'
+            f'{name} {e}; nothing in it was executed. Convert it to .npz or .safetensors on a '
+            'machine where it is trusted.'
         ) from None
     except DAMAGE as e:
-        # The oldest pickles look so, too; one that could be read has been.
+        # Pickles of protocol 0 are text, too; this one could not be read.
         start = bytes(data[:40])
         if start and all(32 <= byte < 127 or byte in b'\t\r\n' for byte in start):
             raise UnsafePickle(
-                f'{name} is no checkpoint: it begins like text, {start.decode()!r}; fetch or copy '
+                f'{name} is not a checkpoint: it begins with the text {start.decode()!r}; download '
                 'it again, or name another file.'
             ) from None
         raise UnsafePickle(
@@ -93,7 +92,7 @@ def load_view(data: memoryview, name: str, max_bytes: int = MAX_BYTES):
 
 
 def _check_containers(root):
-    """Refuses cycles, great depth, and small files that unfold into huge trees."""
+    """Raises Refused for cycles, for depth, and for small files that expand to huge trees."""
     depth, items, path = {}, {}, set()
     stack = [(root, False)]
     while stack:
@@ -119,4 +118,4 @@ def _check_containers(root):
         depth[id(node)] = 1 + max((depth.get(id(c), 0) for c in children), default=0)
         items[id(node)] = 1 + sum(items.get(id(c), 1) for c in children)
         if depth[id(node)] > MAX_DEPTH or items[id(node)] > MAX_ITEMS:
-            raise Refused('holds containers too deeply or too often inside each other')
+            raise Refused('holds containers that are nested too deeply or repeated too often')

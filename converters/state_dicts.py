@@ -1,30 +1,32 @@
-"""Finds the generator among the entries of a torch checkpoint: dicts of arrays by name."""
+"""Finds the generator among the state dicts of a torch checkpoint."""
 
 import re
 from typing import NamedTuple
 
 import numpy as np
+
 from jaxinv.converters import tables
 
-_FIRST = {'nvidia': 'synthesis.b4.const', 'rosinality': 'input.input'}  # an array of each naming
+_FIRST = {'nvidia': 'synthesis.b4.const', 'rosinality': 'input.input'}  # identify the naming
 _AVERAGE = 'latent_avg'
-_SAME = 1e-6  # relative: rows of an average that differ by rounding only
+_SAME = 1e-6  # relative difference of equal rows
 
 
 class Found(NamedTuple):
-    """A generator's arrays under the names the file has for them."""
+    """A generator's arrays under their names in the file."""
 
-    kind: str
+    kind: str  # of file, in words
     naming: str  # 'nvidia', 'rosinality' or 'tensorflow'
     source: dict[str, np.ndarray]
-    arguments: dict  # of the generator, that the arrays do not tell
-    notes: tuple[str, ...]
+    arguments: dict  # of the generator, those that the arrays do not determine
+    notes: tuple[str, ...]  # sentences for the user
 
 
 def find(content: dict, which: str) -> Found:
-    """The generator of a checkpoint. which: 'G_ema' or 'G', if it holds both.
+    """The generator of a checkpoint.
 
-    Raises tables.ConversionError naming what is there instead, or twice.
+    which: 'G_ema' or 'G', if it holds both. Raises tables.ConversionError naming the entries, if
+    none or several are generators.
     """
     entries = {name: value for name, value in content.items() if _is_state_dict(value)}
     named = [name for name in entries if name in (which, which.lower())]
@@ -41,19 +43,19 @@ def find(content: dict, which: str) -> Found:
         return _plain(content, which)
     names = ', '.join(str(name)[:40] for name in list(content)[:8])
     raise tables.ConversionError(
-        f'It holds {names or "nothing"}, not a generator in any layout that is known.'
+        f'It holds {names or "nothing"}, not a generator in a known layout.'
     )
 
 
 def _entry(content, name, which):
-    """The state dict content[name], and the average w beside it."""
+    """The state dict content[name], with the average w of the checkpoint."""
     source = content[name]
     average = content.get(_AVERAGE)
     if average is not None:
         if not isinstance(average, np.ndarray):
-            raise tables.ConversionError(f'{_AVERAGE} is no array.')
+            raise tables.ConversionError(f'{_AVERAGE} is not an array.')
         if _AVERAGE in source:
-            raise tables.ConversionError(f'{_AVERAGE} is there twice, also within {name}.')
+            raise tables.ConversionError(f'It holds {_AVERAGE} twice, once in {name}.')
         source = source | {_AVERAGE: average}
     found = _plain(source, which)
     rest = [str(other)[:40] for other in content if other not in (name, _AVERAGE, 'opts')]
@@ -65,7 +67,7 @@ def _entry(content, name, which):
 
 
 def _plain(source, which):
-    """Finds the prefix under which the generator's names stand, and takes it off."""
+    """The generator in a state dict, without the prefix of its names."""
     places = [
         (naming, name.removesuffix(first))
         for naming, first in _FIRST.items()
@@ -80,7 +82,7 @@ def _plain(source, which):
         names = ', '.join(sorted(source)[:5])
         raise tables.ConversionError(
             f'It holds {names} ({len(source)} arrays), but neither {" nor ".join(_FIRST.values())}:'
-            ' this is not a StyleGAN2 generator under names that are known.'
+            ' this is not a StyleGAN2 generator in a known naming.'
         )
     naming, prefix = (chosen or places)[0]
     kind = {'nvidia': 'stylegan2-ada-pytorch', 'rosinality': 'rosinality'}[naming] + ' state dict'
@@ -92,21 +94,21 @@ def _plain(source, which):
         notes.append(f'{prefix}* was taken, not {", ".join(f"{o}.*" for o in others[:8])}.')
     if prefix and _AVERAGE in source:
         if _AVERAGE in taken:
-            raise tables.ConversionError(f'{_AVERAGE} is there twice, also under {prefix}.')
+            raise tables.ConversionError(f'It holds {_AVERAGE} twice, once under {prefix}.')
         taken[_AVERAGE] = source[_AVERAGE]
     if naming == 'nvidia':
-        notes.append('A state dict does not tell conv_clamp: none is assumed.')
+        notes.append('A state dict has no conv_clamp; none is assumed.')
         return Found(kind, naming, taken, {}, tuple(notes))
     if _AVERAGE in taken:
         taken[_AVERAGE] = _one_row(taken[_AVERAGE], notes)
     if not any(name.startswith('noises.') for name in taken):
         taken |= _noises(taken)
-        notes.append('The file has no noise maps, as early ones; seeded random ones were made.')
+        notes.append('The file has no noise maps (an early version); seeded random ones are used.')
     return Found(kind, naming, taken, {}, tuple(notes))
 
 
 def _one_row(average, notes):
-    """[w_dim] of an average that encoders store once for every layer."""
+    """[w_dim] of an average [num_ws, w_dim], as encoders store it."""
     rows = average.reshape(-1, average.shape[-1]) if average.ndim else average.reshape(1, 1)
     if len(rows) > 1 and np.abs(rows - rows[:1]).max() > _SAME * np.abs(rows).max():
         notes.append(f'{_AVERAGE} differs between its {len(rows)} rows; their mean was taken.')
@@ -125,7 +127,7 @@ def _noises(source):
 
 
 def _is_state_dict(value):
-    """A dict of arrays by name; numbers of batches and the like may be among them."""
+    """True for a dict {name: array}; counters may be among the values."""
     return (
         isinstance(value, dict)
         and bool(value)

@@ -1,14 +1,15 @@
-"""StyleGAN2 weights by name -> jaxinv weights: NVIDIA's PyTorch names and rosinality's.
+"""StyleGAN2 state dicts with NVIDIA's PyTorch names or rosinality's -> jaxinv weights.
 
-Both store the same numbers in PyTorch's layouts (OIHW, [out, in], CHW); gains are applied when the
-network runs, there and here. What is constant, the upsampling filter [1, 3, 3, 1], is checked and
-left out. The names of NVIDIA's TensorFlow code are in stylegan2_tf.py.
+Both store the same numbers in PyTorch's layouts (OIHW, [out, in], CHW); gains are applied at run
+time, there and here. The constant upsampling filter [1, 3, 3, 1] is checked and dropped. The names
+of NVIDIA's TensorFlow code are in stylegan2_tf.py.
 """
 
 import re
 from collections.abc import Mapping
 
 import numpy as np
+
 from jaxinv.converters import tables
 
 FILTER = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
@@ -18,7 +19,10 @@ LAST = {'kernel': 'weight', 'bias': 'bias', 'noise_strength': 'noise_strength', 
 
 
 def nvidia_arguments(source: Mapping[str, np.ndarray]) -> dict:
-    """Arguments of generators.stylegan2 that the tensors tell: all but conv_clamp and name."""
+    """Arguments of generators.stylegan2 from the tensors: all but conv_clamp and name.
+
+    Raises tables.ConversionError if it is not a generator in this naming.
+    """
     blocks = numbers(source, r'synthesis\.b(\d+)\.conv1\.bias')
     layers = len([name for name in source if re.fullmatch(r'mapping\.fc\d+\.weight', name)])
     if not blocks or not layers:
@@ -46,7 +50,10 @@ def nvidia_arguments(source: Mapping[str, np.ndarray]) -> dict:
 
 
 def rosinality_arguments(source: Mapping[str, np.ndarray]) -> dict:
-    """Arguments of generators.stylegan2 for a state dict with rosinality's names."""
+    """Arguments of generators.stylegan2 from a state dict with rosinality's names.
+
+    Raises tables.ConversionError if it is not a generator in this naming.
+    """
     convs = numbers(source, r'convs\.(\d+)\.activate\.bias')
     layers = len([name for name in source if re.fullmatch(r'style\.\d+\.weight', name)])
     if 'conv1.activate.bias' not in source or not convs or not layers:
@@ -70,27 +77,27 @@ def convert_nvidia(source: Mapping[str, np.ndarray], like) -> dict[str, np.ndarr
     """Flat {path: float32 array} with the paths and shapes of the flat tree `like`.
 
     source: the generator's state dict {'synthesis.b4.const': ..., 'mapping.fc0.weight': ...}.
-    Raises tables.ConversionError naming what is missing, unexpected or misshapen.
+    Raises tables.ConversionError naming a missing, unexpected or misshapen array.
     """
     return tables.apply(nvidia_table(like), _without_filters(source, NVIDIA_FILTERS, 1), like)
 
 
 def convert_rosinality(source: Mapping[str, np.ndarray], like) -> dict[str, np.ndarray]:
-    """The same for a state dict 'g' or 'g_ema'; 'latent_avg' may stand beside its entries.
+    """The same for a state dict 'g' or 'g_ema', which may contain 'latent_avg'.
 
-    Without it `like` must not ask for buffers/w_avg, which is then to be computed from samples.
+    Without it `like` must not contain buffers/w_avg.
     """
     source = _without_filters(source, ROSINALITY_FILTERS, 4)
     return tables.apply(rosinality_table(like), source, like)
 
 
 def nvidia_table(like) -> tables.Table:
-    """Where each of our weights is in stylegan2-ada-pytorch."""
+    """The conversion table for the names of stylegan2-ada-pytorch."""
     return {path: (_nvidia_name(path), _transform(path)) for path in like}
 
 
 def rosinality_table(like) -> tables.Table:
-    """Where each of our weights is in rosinality/stylegan2-pytorch."""
+    """The conversion table for the names of rosinality/stylegan2-pytorch."""
     return {path: (_rosinality_name(path), _transform(path)) for path in like}
 
 
@@ -134,13 +141,13 @@ def _rosinality_name(path):
 
 
 def order(block, conv):
-    """Number of a 3x3 convolution in network order: b4_conv1 0, b8_conv0 1, b8_conv1 2, ..."""
+    """Index of a 3x3 convolution in network order: b4_conv1 0, b8_conv0 1, b8_conv1 2, ..."""
     octave = int(block[1:]).bit_length() - 3  # b4: 0
     return 2 * octave - (conv == 'conv0')
 
 
 def _transform(path):
-    """From PyTorch's layout to ours; leading axes of one, which rosinality adds, are dropped."""
+    """From PyTorch's layout to jaxinv's; drops the leading axes of size 1 of rosinality's code."""
     if path.endswith('const'):
         return lambda a: a.reshape(a.shape[-3:]).transpose(1, 2, 0)
     if path.startswith('buffers/noise/'):
@@ -157,30 +164,31 @@ def _transform(path):
 
 
 def _without_filters(source, pattern, total):
-    """The source without its constant filters. Raises ConversionError if one is another filter."""
+    """The source without its constant filters. Raises ConversionError for other filters."""
     rest = {}
     for name, array in source.items():
         if not re.fullmatch(pattern, name):
             rest[name] = array
         elif array.shape != FILTER.shape or not np.allclose(array, total * FILTER, atol=1e-5):
             raise tables.ConversionError(
-                f'{name!r} is not the filter [1, 3, 3, 1] of StyleGAN2, the only one allowed.'
+                f'{name!r} is not the filter [1, 3, 3, 1] of StyleGAN2; no other is supported.'
             )
     return rest
 
 
 def numbers(source, pattern) -> list[int]:
-    """Sorted numbers in the names that match."""
+    """Sorted numbers, group 1 of the pattern, in the names that match it."""
     matches = (re.fullmatch(pattern, name) for name in source)
     return sorted(int(match[1]) for match in matches if match)
 
 
 def sizes_of(source, name, ndim) -> tuple[int, ...]:
-    """The shape of an array that must be there. Raises ConversionError if it has other axes."""
+    """The shape of source[name]. Raises ConversionError if it is missing or has not `ndim` axes."""
     if name not in source:
         raise tables.ConversionError(f'Missing array: {name}.')
     if np.ndim(source[name]) != ndim:
         raise tables.ConversionError(
-            f'Array {name!r} has shape {list(np.shape(source[name]))}; {ndim} axes are wanted.'
+            f'Array {name!r} has the shape {list(np.shape(source[name]))}; it must have {ndim} '
+            'axes.'
         )
     return source[name].shape

@@ -1,18 +1,19 @@
 """StyleGAN2 as pickled by NVIDIA's TensorFlow code (stylegan2 and stylegan2-ada) -> jaxinv weights.
 
-Such a file holds three dnnlib.tflib.network.Network: G, D and Gs, the averaged generator. Of each,
-the options, the components (mapping, synthesis) and the variables by name are read, never the
-source text. Layouts are jaxinv's own (HWIO, [in, out]) but for the constant (CHW); the kernel of
-the up-convolution is turned by 180 degrees, and a modulation's bias lacks the 1 added to it.
+Such a file holds three dnnlib.tflib.network.Network: G, D and Gs, the averaged generator. Their
+options, components (mapping, synthesis) and variables are read, not their source text. Layouts are
+those of jaxinv (HWIO, [in, out]), except that the constant is CHW, kernels of up-convolutions are
+rotated by 180 degrees, and 1 is to be added to the biases of modulations.
 """
 
 import re
 
 import numpy as np
+
 from jaxinv.converters import options, stylegan2, tables
 from jaxinv.converters.pickle_values import Record, brief
 
-# Options that change the arithmetic, as jaxinv.generators.stylegan2 has them.
+# Options that change the arithmetic, with the values of jaxinv.generators.stylegan2.
 _OPTIONS = {
     'num_channels': 3,
     'nonlinearity': 'lrelu',
@@ -25,7 +26,7 @@ _OPTIONS = {
     'fmap_const': None,
 }
 _SYNTHESES = ('G_synthesis_stylegan2', 'G_synthesis', 'G_synthesis_stylegan_revised')
-# Told by the variables, or without effect on an image from given latents and noise.
+# Determined by the variables, or without effect on images of given latents and noise.
 _KNOWN = {*_OPTIONS} | set(
     'synthesis_func conv_clamp resolution label_size latent_size dlatent_size mapping_layers '
     'mapping_fmaps label_fmaps fmap_base fmap_decay fmap_min fmap_max architecture structure '
@@ -42,19 +43,19 @@ def is_network(value) -> bool:
 def variables(network: Record) -> tuple[dict[str, np.ndarray], list[str]]:
     """{'synthesis/4x4/Const/const': array, ...} of the network and its components, and notes.
 
-    The progress variable `lod` must be 0, and the color layers of smaller resolutions that
-    progressive growing needed are left out.
+    `lod` must be 0, the end of progressive growing; the color layers of smaller resolutions are
+    left out. Raises ConversionError naming the variable.
     """
     found, notes = {}, []
     for name, value in _own_variables(network):
         if name in found:
             raise tables.ConversionError(f'The network holds the variable {name!r} twice.')
         if not isinstance(value, np.ndarray | np.number):
-            raise tables.ConversionError(f'The variable {name!r} is no array.')
+            raise tables.ConversionError(f'The variable {name!r} is not an array.')
         found[name] = np.asarray(value)
     for name in ('lod', 'synthesis/lod'):
         if np.any(found.pop(name, 0) != 0):
-            raise tables.ConversionError(f'{name} is not 0: this network was still growing.')
+            raise tables.ConversionError(f'{name} is not 0: progressive growing was not complete.')
     sizes = _sizes(found)
     if 'synthesis/ToRGB_lod0/weight' in found and sizes:
         growing = [n for n in found if re.match(r'synthesis/ToRGB_lod\d+/', n)]
@@ -63,12 +64,15 @@ def variables(network: Record) -> tuple[dict[str, np.ndarray], list[str]]:
             if name.startswith('synthesis/ToRGB_lod0/'):
                 last = name.removeprefix('synthesis/ToRGB_lod0/')
                 found[f'synthesis/{sizes[-1]}x{sizes[-1]}/ToRGB/{last}'] = value
-        notes.append('Color layers that only progressive growing used were left out.')
+        notes.append('The color layers of progressive growing were left out.')
     return found, notes
 
 
 def settings(network: Record) -> tuple[dict, list[str]]:
-    """Generator arguments that no variable tells, and notes. Raises ConversionError by option."""
+    """Generator arguments that the variables do not determine, {'conv_clamp': ...}, and notes.
+
+    Raises ConversionError naming an option that jaxinv's StyleGAN2 does not have.
+    """
     given = network.state.get('static_kwargs')
     version = network.state.get('version')
     if type(version) is not int or version < 4:
@@ -87,12 +91,15 @@ def settings(network: Record) -> tuple[dict, list[str]]:
     notes = []
     unknown = [str(name)[:40] for name in given if name not in _KNOWN]
     if unknown:
-        notes.append(f'Unknown options of the network were ignored: {", ".join(unknown[:5])}.')
+        notes.append(f'Ignored unknown options of the network: {", ".join(unknown[:5])}.')
     return {'conv_clamp': options.clamp(given.get('conv_clamp'))}, notes
 
 
 def arguments(source) -> dict:
-    """Arguments of generators.stylegan2 that the variables tell: all but conv_clamp and name."""
+    """Arguments of generators.stylegan2 from the variables: all but conv_clamp and name.
+
+    Raises ConversionError if it is not a generator of that code.
+    """
     if 'mapping/LabelConcat/weight' in source:
         raise tables.ConversionError(
             'The mapping network takes labels through LabelConcat, as only the TensorFlow code of '
@@ -131,7 +138,7 @@ def convert(source, like) -> dict[str, np.ndarray]:
 
 
 def _own_variables(network, prefix=''):
-    """Yields (name, value) of the network's variables and, below their names, its components'."""
+    """Yields (name, value) of the network's variables, and COMPONENT/name of its components'."""
     own, components = network.state.get('variables'), network.state.get('components', {})
     if not isinstance(own, list) or not isinstance(components, dict):
         raise tables.ConversionError('The TensorFlow network has no variables.')

@@ -1,7 +1,7 @@
-"""Weight conversion by table: every target named once, every source used once, every shape checked.
+"""Weight conversion by table: every target and source exactly once, every shape checked.
 
 A table is {target path: (source name, transform)}, paths joined by '/', transform a function of one
-array. The ends are loud: a missing, unexpected or misshapen array is an error that names its key.
+array. A missing, unexpected or misshapen array raises an error that names it.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,11 +14,14 @@ Table = Mapping[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]
 
 
 class ConversionError(JaxinvError):
-    """The source is not the network the table describes; the message names the array."""
+    """The source is not the expected network; the message names the array or option."""
 
 
 def apply(table: Table, source: Mapping[str, np.ndarray], like: Mapping) -> dict[str, np.ndarray]:
-    """Flat {target path: float32 array} with the keys and shapes of the flat tree `like`."""
+    """Flat {target path: float32 array} with the keys and shapes of the flat tree `like`.
+
+    like: {path: anything with .shape}. Raises ConversionError naming the array.
+    """
     same_names('weight', table, like)
     same_names('array', source, {name for name, _ in table.values()})
     converted = {}
@@ -31,15 +34,15 @@ def apply(table: Table, source: Mapping[str, np.ndarray], like: Mapping) -> dict
             ) from error
         if np.shape(array) != tuple(like[path].shape):
             raise ConversionError(
-                f'Array {name!r} gives {path} the shape {list(array.shape)}; '
-                f'{list(like[path].shape)} is wanted.'
+                f'Array {name!r} gives {path} the shape {list(array.shape)}; it must be '
+                f'{list(like[path].shape)}.'
             )
         converted[path] = np.array(array, np.float32, order='C')  # ascontiguousarray makes 0-d 1-d
     return converted
 
 
 def same_names(kind: str, given, wanted) -> None:
-    """Raises ConversionError naming what `given` lacks or has too much, each a `kind`."""
+    """Raises ConversionError naming up to 5 missing or unexpected names, each a `kind`."""
     missing, unexpected = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
     if missing:
         raise ConversionError(f'Missing {kind}: {", ".join(missing[:5])} ({len(missing)} in all).')

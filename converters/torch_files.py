@@ -3,6 +3,7 @@
 import struct
 
 import numpy as np
+
 from jaxinv.converters.file_view import Reader
 from jaxinv.converters.pickle_machine import Machine
 from jaxinv.converters.pickle_values import Budget, Storage, brief, whole
@@ -12,7 +13,7 @@ MAGIC = 0x1950A86A20F9469CFC6C  # the older format begins with a pickle of this 
 
 
 def from_zip(data: memoryview, budget: Budget):
-    """The object in torch's zip format, which is used since torch 1.6."""
+    """The object in torch's zip format, the default since torch 1.6."""
     members = Members(data, budget)
     pickles = [name for name in members if name.split('/')[1:] == ['data.pkl']]
     if len(pickles) != 1:
@@ -27,7 +28,7 @@ def from_zip(data: memoryview, budget: Budget):
         if key not in cache:
             cache[key] = members[f'{root}data/{key}']
         if len(cache[key]) != count * dtype.itemsize:
-            raise ValueError(f'storage {key[:80]!r} is not of the size announced')
+            raise ValueError(f'storage {key[:80]!r} does not have the declared size')
         return np.frombuffer(cache[key], dtype.newbyteorder(order))
 
     return Machine(Reader(members[pickles[0]]), budget, storage).result
@@ -41,13 +42,13 @@ def from_stream(data: memoryview, budget: Budget):
 
 
 def _storage_in(blob, budget):
-    """The bare storage that torch.storage._load_from_bytes is given."""
+    """The storage in the argument of torch.storage._load_from_bytes."""
     file = Reader(memoryview(blob))
     if not _is_magic(Machine(file, budget).result):
-        raise ValueError('a storage that is no torch file')
+        raise ValueError('a storage that is not a torch file')
     storage = _after_magic(file, budget)
     if not isinstance(storage, Storage):
-        raise ValueError('a torch file without a storage in place of one')
+        raise ValueError('a torch file that holds no storage')
     return storage
 
 
@@ -61,7 +62,7 @@ def _after_magic(file, budget):
     if version != 1001 or not isinstance(system, dict):
         raise ValueError(f'torch file version {brief(version)}')
     order = '<' if system.get('little_endian', True) else '>'
-    # The values come after the pickle that uses them, so it is carried out twice.
+    # The values come after the pickle that refers to them, so it is interpreted twice.
     wanted, start = {}, file.tell()
 
     def note(dtype, key, count):
@@ -71,7 +72,7 @@ def _after_magic(file, budget):
     Machine(file, budget, note)
     keys = Machine(file, budget).result
     if not isinstance(keys, list) or sorted(keys) != sorted(wanted):
-        raise ValueError('the list of storages is not the one the tensors use')
+        raise ValueError('the list of storages is not that of the tensors')
     values = {}
     for key in keys:
         dtype, count = wanted[key]

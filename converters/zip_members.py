@@ -1,4 +1,4 @@
-"""The members of a zip file, of the kind that NumPy and torch write, after the checks."""
+"""The checked members of a zip file, as written by NumPy and torch."""
 
 import re
 import struct
@@ -7,16 +7,16 @@ import zlib
 
 from jaxinv.converters.file_view import Reader, Refused
 
-MAX_RATIO = 100  # by which a large member may unpack; trained weights reach 1.1, zeros 1000
-_LARGE = 2**20
-_LOCAL_HEAD = '<4s22x2H'  # signature ... lengths of the name and of the extra field
+MAX_RATIO = 100  # of unpacked to packed bytes; trained weights reach 1.1, zeros 1000
+_LARGE = 2**20  # bytes; the ratio of smaller members is not limited
+_LOCAL_HEAD = '<4s22x2H'  # signature ..., lengths of the name and of the extra field
 
 
 class Members:
-    """Names, and their contents as views of the file where they are stored unpacked, as torch does.
+    """{name: contents}; those of uncompressed members, as in torch files, are views of the file.
 
-    Raises Refused for doubled names, paths that lead elsewhere, members that share bytes, encrypted
-    ones and ones that unfold to much more than they are; ValueError for damaged ones.
+    Raises Refused for duplicate names, absolute or parent paths, overlapping or encrypted members
+    and compression ratios above MAX_RATIO; ValueError for damage.
     """
 
     def __init__(self, data: memoryview, budget):
@@ -32,7 +32,7 @@ class Members:
             if info.flag_bits & 1:
                 raise Refused('is encrypted')
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f'{name[:80]!r} is packed by method {info.compress_type}')
+                raise ValueError(f'{name[:80]!r} has the compression method {info.compress_type}')
             if info.file_size > _LARGE + MAX_RATIO * info.compress_size:
                 raise Refused('unpacks to more than allowed')
             self.infos[name] = info
@@ -42,7 +42,7 @@ class Members:
         spans = sorted((i.header_offset, self.starts[i.filename] + i.compress_size) for i in infos)
         for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
             if start < end:
-                raise Refused('holds members that share bytes')
+                raise Refused('holds members that overlap')
 
     def __contains__(self, name):
         return name in self.infos
@@ -56,25 +56,25 @@ class Members:
         info, start = self.infos[name], self.starts[name]
         content = self.data[start : start + info.compress_size]
         if info.compress_type == zipfile.ZIP_DEFLATED:
-            # One byte more than announced is enough to see that it lies.
+            # One byte more than the declared size shows that the size is wrong.
             content = memoryview(zlib.decompressobj(-15).decompress(content, info.file_size + 1))
         if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
             raise ValueError(f'{name[:80]!r} is damaged')
         return content
 
     def _start(self, info):
-        """Where the content begins; the local header must be that of the directory's entry."""
+        """Offset of the contents. Raises if the local header differs from the directory's entry."""
         end = info.header_offset + struct.calcsize(_LOCAL_HEAD)
         head = self.data[info.header_offset : end]
         signature, name_length, extra_length = struct.unpack(_LOCAL_HEAD, head)
         if signature != b'PK\x03\x04':
-            raise ValueError(f'{info.filename[:80]!r} does not begin where the directory says')
+            raise ValueError(f'{info.filename[:80]!r} is not at the offset in the directory')
         if info.flag_bits & 0x800:
             name = info.orig_filename.encode()
         else:
             name = info.orig_filename.encode('cp437')
         if self.data[end : end + name_length] != name:
-            raise Refused(f'calls the member {info.filename[:80]!r} by two names')
+            raise Refused(f'has two names for the member {info.filename[:80]!r}')
         start = end + name_length + extra_length
         if start + info.compress_size > len(self.data):
             raise ValueError(f'{info.filename[:80]!r} is cut short')

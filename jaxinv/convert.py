@@ -26,8 +26,6 @@ from absl import flags, logging
 
 from jaxinv.errors import JaxinvError
 from jaxinv.runtime import console
-from jaxinv.weights import export as export_lib
-from jaxinv.weights.load import open_generator
 from jaxinv.weights.well_known import WELL_KNOWN
 
 __doc__ = __doc__.format(names=', '.join(WELL_KNOWN))
@@ -73,6 +71,10 @@ def main(argv: list[str]) -> None:
 
 def convert(source: str, path: pathlib.Path | None, log=print) -> None:
     """Prints the summary of `source` and writes it to `path`, unless that is None."""
+    # Imported here, so that --help does not wait for JAX.
+    from jaxinv.weights import export as export_lib
+    from jaxinv.weights.load import open_generator
+
     to = None
     if path is not None:
         to = export_lib.format_of(path, FLAGS.to)

@@ -1,6 +1,6 @@
 """Latent codes: statistics of W, truncation, and the keys of their randomness.
 
-W is W+ with one row: w [b, k, w_dim] with k = 1 or num_ws.
+w is [b, k, w_dim]: k = 1 in W, k = num_ws in W+.
 """
 
 import zlib
@@ -13,11 +13,11 @@ import scipy.special
 
 from jaxinv.types import Generator, GeneratorSpec, Weights
 
-CUT = 2.0  # where BigGAN's normals are cut
+CUT = 2.0  # BigGAN truncates its normals there
 
 
 class WStatistics(NamedTuple):
-    """Mean of W [w_dim], and its spread as one number: sqrt(E ||w - mean||^2), over all dims."""
+    """mean: of W, [w_dim]; std: sqrt(E ||w - mean||^2), a scalar over all dimensions."""
 
     mean: jax.Array
     std: jax.Array
@@ -28,7 +28,7 @@ def sample_z(
 ) -> np.ndarray:
     """Unit normals [num_samples, z_dim], the same on every machine and device count.
 
-    truncation: the codes of BigGAN (GeneratorSpec.z_truncation), normals within -2 and 2 times it.
+    truncation: of BigGAN's codes (GeneratorSpec.z_truncation): normals within [-2, 2], times it.
     """
     random = np.random.RandomState(seed)
     if truncation is None:
@@ -41,9 +41,9 @@ def sample_z(
 def w_statistics(
     generator: Generator, weights: Weights, num_samples: int = 10_000, seed: int = 123
 ) -> WStatistics:
-    """Statistics of the mapping network's output, without truncation.
+    """Statistics of the mapping network's output over seeded samples, without truncation.
 
-    Defaults as in StyleGAN2's projector; PTI's code takes 600 samples with the same seed.
+    The defaults are those of StyleGAN2's projector; PTI's code takes 600 samples of the same seed.
     """
     spec = generator.spec
     z = sample_z(seed, num_samples, spec.z_dim, spec.z_truncation)
@@ -54,9 +54,9 @@ def w_statistics(
 
 
 def freeze_class(w, spec: GeneratorSpec):
-    """w [..., w_dim] with gradients only for what an inversion may move.
+    """w [..., w_dim] with zero gradients for the constant dimensions (spec.moving_dims).
 
-    Adam then leaves the rest exactly where it is.
+    Adam then does not change them.
     """
     if spec.moving_dims is None:
         return w
@@ -65,9 +65,9 @@ def freeze_class(w, spec: GeneratorSpec):
 
 
 def with_class(w, rest):
-    """w [..., w_dim] whose last numbers are those of rest [..., d]; the other axes broadcast.
+    """w [..., w_dim] with rest [..., d] as the last d dimensions; the other axes broadcast.
 
-    None = w itself.
+    rest: None = w itself.
     """
     if rest is None:
         return w
@@ -78,7 +78,10 @@ def with_class(w, rest):
 
 
 def truncated_normal(z, truncation: float | None):
-    """Codes of BigGAN from unit normals z, in their order; None = z itself. See `sample_z`."""
+    """BigGAN's codes from unit normals z of any shape, elementwise and monotonic.
+
+    truncation: as in `sample_z`; None = z itself.
+    """
     if truncation is None:
         return z
     low, high = scipy.special.ndtr([-CUT, CUT]).tolist()
@@ -87,15 +90,15 @@ def truncated_normal(z, truncation: float | None):
 
 
 def mapping_fingerprint(generator: Generator, weights: Weights) -> np.ndarray:
-    """Some numbers [4, 8] that tell one mapping network from another: w of seeded samples."""
+    """w of seeded samples, [4, 8]: equal for generators with the same mapping network."""
     z = sample_z(0, 4, generator.spec.z_dim)
     return np.asarray(jax.jit(generator.map)(weights, z))[:, :8]
 
 
 def truncate(w, w_avg, truncation_psi: float, cutoff: int | None = None):
-    """Moves w towards w_avg; truncation_psi 1 = off, 0 = w_avg itself.
+    """w_avg + truncation_psi (w - w_avg); truncation_psi 1 = off, 0 = w_avg.
 
-    cutoff: only the first so many rows of w [b, num_ws, w_dim] move; None = all, in any shape.
+    cutoff: number of leading rows of w [b, num_ws, w_dim] to truncate; None = all, w of any shape.
     """
     moved = w_avg + truncation_psi * (w - w_avg)
     if cutoff is None:
@@ -112,16 +115,16 @@ def stream(seed: int, name: str) -> jax.Array:
 
 
 def identity_ids(images_uint8: np.ndarray) -> np.ndarray:
-    """A number [b] (uint32) per image, from its pixels.
+    """CRC-32 of each image's pixels, uint32 [b].
 
-    Randomness is keyed by it and by the step, never by the place in a batch or the device: an
-    image gets the same numbers alone, among others, and on any machine.
+    Random numbers are keyed by it and by the step, not by the index in a batch or the device: an
+    image gets the same numbers alone, in a batch, and on any machine.
     """
     return np.array([zlib.crc32(np.ascontiguousarray(i)) for i in images_uint8], np.uint32)
 
 
 def identity_normals(key, ids, step, shape):
-    """Unit normals [b, *shape], one draw per identity and step."""
+    """Unit normals [b, *shape], a draw for each identity (ids [b]) and step."""
 
     def draw(identity):
         return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, identity), step), shape)

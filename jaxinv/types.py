@@ -1,10 +1,10 @@
-"""The values every part of jaxinv passes around, and the meaning of their axes.
+"""The types that all rooms share, and the meaning of their axes.
 
-Symbols, fixed here once:
+Symbols:
   b         batch: images, identities or samples
-  h, w, c   image or feature height, width, channels (NHWC everywhere)
+  h, w, c   height, width, channels of images and features (NHWC everywhere)
   k         rows of a latent: 1 (the space W) or num_ws (the space W+)
-Images are float32 RGB, about [-1, 1] and not clamped, unless a name ends in `_uint8`.
+Images are float32 RGB, about [-1, 1] and not clamped; names of others end in `_uint8`.
 """
 
 import dataclasses
@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 Shape = tuple[int, ...]
-Weights = dict[str, Any]  # {'params': what tuning may move, 'buffers': w_avg and noise constants}
+Weights = dict[str, Any]  # {'params': tuned by PTI, 'buffers': w_avg, mapping network, noise ...}
 
 
 @dataclasses.dataclass(frozen=True)
 class GeneratorSpec:
-    """What there is to know about a generator without its weights."""
+    """The properties of a generator that do not depend on its weights."""
 
     name: str
     resolution: int  # pixels; images are square
@@ -27,25 +27,25 @@ class GeneratorSpec:
     label_dim: int = 0  # 0 = unconditional
     noise_shapes: tuple[tuple[str, Shape], ...] = ()  # (name, (h, w, 1)); () = takes no noise
     feature_shapes: tuple[tuple[str, Shape], ...] = ()  # SAM's names: ('F4', (16, 16, c)), ...
-    # Codes are normals cut at 2 and scaled by this (BigGAN); None = plain normals.
+    # z is drawn from normals truncated at 2 and scaled by this (BigGAN); None = plain normals.
     z_truncation: float | None = None
-    # An inversion moves the first so many numbers of every row of w; the rest, which is the class
-    # where w = [z, embedding of the class], stays. None = all of them.
+    # Leading dimensions of w that are optimised; None = all. The others are constant: the class
+    # where w = [z, embedding of the class].
     moving_dims: int | None = None
-    # For generators that come in any size: what makes them again (see generators.FAMILIES).
+    # Of a member of a family: its key in generators.FAMILIES, and the factory's arguments.
     family: str = ''
     arguments: tuple[tuple[str, Any], ...] = ()
-    # What is known of its pictures: 'ffhq' = FFHQ's W and alignment, 'faces' = only aligned like
-    # FFHQ, 'cars' = like LSUN's, 512 x 384 between black bars; '' = nothing.
+    # Pictures: 'ffhq' = FFHQ's W and alignment, 'faces' = FFHQ's alignment only, 'cars' = LSUN's,
+    # 512 x 384 between black bars; '' = unknown.
     domain: str = ''
 
     @property
     def latent(self) -> str:
-        """What papers call the code: 'W', or 'Z' where z is in w without a mapping network."""
+        """The papers' name of the code: 'W', or 'Z' where w contains z (no mapping network)."""
         return 'W' if self.moving_dims is None else 'Z'
 
 
-Tap = Callable[[Any], Any]  # a feature map [b, h, w, c] -> what takes its place, same shape
+Tap = Callable[[Any], Any]  # a feature map [b, h, w, c] -> its replacement, same shape
 
 
 class Affine(NamedTuple):
@@ -62,17 +62,16 @@ class Generator(NamedTuple):
     """A generator as a value: its spec and three pure functions.
 
     init(key) -> weights
-        Random weights in the right shapes, for tests.
+        Random weights, for shapes and tests.
     map(weights, z [b, z_dim]) -> w [b, w_dim]
-        The mapping network, without truncation. Class-conditional ones take label [b, label_dim],
-        one-hot or a mixture, as the third argument.
+        The mapping network, without truncation. Class-conditional generators take label
+        [b, label_dim], one-hot or a mixture, as the third argument.
     synthesize(weights, w [b, k, w_dim], noise='const', taps=None) -> (images, features)
-        images [b, h, w, 3]; features {'F4': [b, 16, 16, c], ...}, as the next layer sees them
-        (after their tap). noise: 'const' uses weights['buffers']['noise'], 'none' uses none, a key
-        (jax.random.key) draws maps, other ones for every layer and image: the same for the same key
-        and batch size, others if a batch is split. A dict {name: [b or 1, h, w, 1]} (unit RMS,
-        before the layer's strength) uses those maps, which may be optimised.
-        taps: {feature name: Tap}; a tap sees the whole batch, so it may mix its examples.
+        images [b, h, w, 3]; features {'F4': [b, 16, 16, c], ...}, after their taps. k: 1 or num_ws.
+        noise: 'const' = weights['buffers']['noise']; 'none' = no noise; a key (jax.random.key) =
+        random maps for every layer and image, which depend on the batch size, too; a dict
+        {name: [b or 1, h, w, 1]} = these maps, unit RMS, before the layer's strength.
+        taps: {feature name: Tap}. A tap gets the whole batch, so it may mix examples.
     """
 
     spec: GeneratorSpec

@@ -139,17 +139,17 @@ def test_everything_equals_the_official_float64_runs():
 
 def test_rows_on_the_grid_are_themselves_and_between_it_is_linear():
     for i in range(1, 51):
-        assert biggan.shares_of_rows(i / 50, 51, 'correct') == ((i, 1.0),)
-    ((low, share), (high, rest)) = biggan.shares_of_rows(0.735, 51, 'correct')
+        assert biggan.statistics_rows(i / 50, 51, 'correct') == ((i, 1.0),)
+    ((low, share), (high, rest)) = biggan.statistics_rows(0.735, 51, 'correct')
     assert (low, high) == (36, 37)
     np.testing.assert_allclose([share, rest], [0.25, 0.75], atol=1e-6)
 
 
 def test_official_rows_are_exchanged_and_miss_the_grid():
     def nearest(t):
-        return max(biggan.shares_of_rows(t, 51, 'official'), key=lambda pair: pair[1])[0]
+        return max(biggan.statistics_rows(t, 51, 'official'), key=lambda pair: pair[1])[0]
 
-    np.testing.assert_allclose(dict(biggan.shares_of_rows(0.735, 51, 'official'))[36], 0.75)
+    np.testing.assert_allclose(dict(biggan.statistics_rows(0.735, 51, 'official'))[36], 0.75)
     missed = {i / 50: nearest(i / 50) - i for i in range(1, 50) if nearest(i / 50) != i}
     assert missed == {0.14: 1, 0.28: 1, 0.56: 1, 0.58: -1, 0.94: -1}
 

@@ -5,6 +5,7 @@ import official_files as files
 import official_weights
 import pickle_writer
 import pytest
+
 from jaxinv.converters import checkpoint, tables
 from jaxinv.converters.safe_pickle import UnsafePickle
 
@@ -42,7 +43,7 @@ WRONG = {
     ),
     'flat_first_layer': (
         lambda a: a.update({'mapping.fc0.weight': np.zeros(3, np.float32)}),
-        "'mapping.fc0.weight' has shape",
+        "'mapping.fc0.weight' has the shape",
     ),
     'missing_block': (
         lambda a: [a.pop(n) for n in list(a) if n.startswith('synthesis.b4.') and 'const' not in n],
@@ -50,15 +51,15 @@ WRONG = {
     ),
     'not_finite': (
         lambda a: a.update({'mapping.fc1.bias': np.float32([0, 0, np.nan, 0, 0, 0])}),
-        "'mapping.fc1.bias' has numbers that are not finite",
+        "'mapping.fc1.bias' has values that are not finite",
     ),
     'too_large_for_float32': (
         lambda a: a.update({'mapping.fc1.bias': np.full(6, 1e300)}),
-        "'mapping.fc1.bias' has numbers that are not finite",
+        "'mapping.fc1.bias' has values that are not finite",
     ),
     'integers': (
         lambda a: a.update({'mapping.fc1.bias': np.zeros(6, np.int64)}),
-        "'mapping.fc1.bias' holds int64; floats are wanted",
+        "'mapping.fc1.bias' holds int64; it must hold floats",
     ),
     'other_filter': (
         lambda a: a.update({'synthesis.b8.resample_filter': np.full([4, 4], 1 / 16)}),
@@ -103,7 +104,7 @@ def test_two_averages_are_not_chosen_from(read):
         'state_dict': pickle_writer.tensors(under('decoder.', state) | {'latent_avg': average}),
         'latent_avg': pickle_writer.tensor(average),
     }
-    with pytest.raises(tables.ConversionError, match='latent_avg is there twice'):
+    with pytest.raises(tables.ConversionError, match='latent_avg twice'):
         read(pickle_writer.torch_zip(content))
 
 
@@ -113,7 +114,7 @@ UNSUPPORTED = {
     'synthesis.b8.torgb': ({'conv_clamp': 3.0}, 'one limit for all layers'),
     'mapping.fc1': ({'bias_gain': 1.0}, 'bias_gain = 1.0; only 0.01'),
     'synthesis': ({'img_channels': 1}, 'img_channels = 1; only 3'),
-    'synthesis.b8': ({'architecture': 'resnet'}, 'say they are resnet and skip'),
+    'synthesis.b8': ({'architecture': 'resnet'}, 'architecture = resnet and skip'),
 }
 
 

@@ -9,10 +9,10 @@ import PIL.Image
 import PIL.ImageOps
 import pytest
 import skimage
-from jaxinv.converters import efficientnet as converter
-from jaxinv.converters import safe_pickle, tables
 
 from jaxinv import pixels
+from jaxinv.converters import efficientnet as converter
+from jaxinv.converters import safe_pickle, tables
 from jaxinv.data import images
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import classes
@@ -138,7 +138,7 @@ def test_strictness_names_the_array(state_dict):
         ({'_bn0.running_var': -variance}, "'_bn0.running_var' has negative"),
         (
             {'_bn0.bias': variance * np.float32(np.nan)},
-            "'_bn0.bias' has numbers that are not finite",
+            "'_bn0.bias' has values that are not finite",
         ),
         ({'_bn0.bias': np.zeros(32, np.int64)}, "'_bn0.bias' holds int64"),
         ({'_bn0.bias': 'text'}, "'_bn0.bias' holds str"),

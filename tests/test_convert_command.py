@@ -13,10 +13,10 @@ import numpy as np
 import official_files
 import pytest
 import recipe
-from jaxinv.converters import __main__ as command
-from jaxinv.converters import checkpoint
 
 import jaxinv
+from jaxinv import convert as command
+from jaxinv.converters import checkpoint
 from jaxinv.weights import import_checkpoint
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -130,12 +130,12 @@ def test_mistakes_get_one_sentence_and_status_1(pkl, tmp_path, capsys):
     assert 'give SRC' in refusal(capsys)
     assert 'give SRC' in refusal(capsys, pkl, 'a', 'b')
     assert 'neither a generator' in refusal(capsys, tmp_path / 'nothing.pkl')
-    assert 'can hold two sorts' in refusal(capsys, pkl, tmp_path / 'a.npz')
+    assert 'may hold either naming' in refusal(capsys, pkl, tmp_path / 'a.npz')
     assert 'never written' in refusal(capsys, pkl, tmp_path / 'a.pt')
     assert 'never written' in refusal(capsys, pkl, tmp_path / 'a.pkl', '--to=ada')
     assert '--to=tf' in refusal(capsys, pkl, tmp_path / 'a.npz', '--to=tf')
-    assert 'knows no classes' in refusal(capsys, pkl, tmp_path / 'a.npz', '--to=rosinality')
-    assert 'no StyleGAN2' in refusal(capsys, 'tiny', tmp_path / 'a.npz', '--to=ada')
+    assert 'has no classes' in refusal(capsys, pkl, tmp_path / 'a.npz', '--to=rosinality')
+    assert 'not a StyleGAN2' in refusal(capsys, 'tiny', tmp_path / 'a.npz', '--to=ada')
     assert 'tp' in refusal(capsys, pkl, tmp_path / 'a.npz', '--tp=ada')
     assert 'refused' in refusal(capsys, 'ftp://a.com/net.pkl')
     bad = tmp_path / 'bad.pkl'

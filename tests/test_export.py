@@ -130,7 +130,7 @@ def test_nvidias_generator_under_rosinalitys_names_differs_by_the_epsilon_only(
 @pytest.mark.parametrize(
     'name,to,words',
     [
-        ('ada32c', 'rosinality', 'knows no classes'),
+        ('ada32c', 'rosinality', 'has no classes'),
         ('ada32res', 'rosinality', 'not resnet'),
         ('ada32', 'rosinality', 'not 96 and 128'),
     ],
@@ -142,7 +142,7 @@ def test_what_a_code_cannot_load_is_refused(name, to, words):
 
 
 def test_generators_of_other_families_are_refused(tiny):
-    with pytest.raises(export.ExportError, match='no StyleGAN2'):
+    with pytest.raises(export.ExportError, match='not a StyleGAN2'):
         export.state_dict(tiny[0].spec, tiny[1], 'ada')
 
 

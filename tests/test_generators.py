@@ -214,7 +214,7 @@ def test_vmapped_weights_equal_one_by_one(small, w):
         ({'w': [2, 5, 16]}, r'\[b, 11, 16\] \(W\+\)'),
         ({'noise': 'random'}, "noise is 'random'; allowed: 'const', 'none', a key"),
         ({'noise': np.zeros(3)}, 'noise is of type ndarray; allowed'),
-        ({'noise': jax.random.split(KEY)}, r'noise is \[2\] random keys; one is allowed'),
+        ({'noise': jax.random.split(KEY)}, r'noise is an array of keys \[2\]; one key is allowed'),
         ({'noise': {}}, "'b16_conv1' is missing"),
         ({'taps': {'F12': None}}, "No feature 'F12' to tap; tiny has F4, F6"),
     ],

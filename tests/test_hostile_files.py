@@ -7,8 +7,8 @@ import numpy as np
 import official_files as files
 import pickle_writer
 import pytest
-from jaxinv.converters import checkpoint
 
+from jaxinv.converters import checkpoint
 from jaxinv.errors import JaxinvError
 
 
@@ -59,9 +59,9 @@ def test_no_name_leads_out_of_the_table(name, refused):
 
 
 def test_refusals_name_what_was_asked_for(refused):
-    assert 'asks for os.system' in refused(hostile.beside(hostile.call('os.system')))
-    assert 'asks for builtins.eval' in refused(hostile.beside(hostile.call('builtins.eval')))
-    assert 'nothing in it was run' in refused(hostile.within(hostile.SYSTEM))
+    assert 'refers to os.system' in refused(hostile.beside(hostile.call('os.system')))
+    assert 'refers to builtins.eval' in refused(hostile.beside(hostile.call('builtins.eval')))
+    assert 'nothing in it was executed' in refused(hostile.within(hostile.SYSTEM))
     assert "the member 'archive/data.pkl' twice" in refused(hostile.doubled_member())
 
 

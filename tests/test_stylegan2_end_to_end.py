@@ -11,10 +11,10 @@ import official_files
 import PIL.Image
 import pytest
 import skimage
-from jaxinv.converters import export
 
 import jaxinv
-from jaxinv import data, defaults, generators, launch
+from jaxinv import data, generators, launch, settings
+from jaxinv.converters import export
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import pti
 from jaxinv.generators.stylegan2 import stylegan2
@@ -53,7 +53,7 @@ def config_for(path):
     config.resolution = None
     config.data.align = 'auto'
     config.data.images = ','.join(map(str, PICTURES))
-    config.edits = defaults.EDITS
+    config.edits = settings.EDITS
     config.pivot.num_steps = config.tune.num_steps = 2
     return config
 
@@ -85,7 +85,7 @@ def assert_whole(result, path, resolution, num_ws):
     return generator
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_a_class_of_a_conditional_pickle_at_32_pixels(tmp_path):
     """With a direction of the user's own."""
     file = write_pkl(tmp_path / 'animals.pkl', 32, c_dim=5, conv_clamp=256)
@@ -104,7 +104,7 @@ def test_a_class_of_a_conditional_pickle_at_32_pixels(tmp_path):
     assert 'greener' in (tmp_path / 'work' / 'report.html').read_text()
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.parametrize('resolution', (8, 32, 64, 256))
 def test_any_size(resolution, tmp_path):
     """8 pixels are fewer than LPIPS and MS-SSIM are made for."""
@@ -126,8 +126,8 @@ def files(tmp_path_factory):
     'which,changes,words',
     [
         (1, {}, 'choose one with --config.label=0 ... 4'),
-        (1, {'label': 5}, 'makes 5 classes and label is 5'),
-        (0, {'label': 0}, 'knows no classes'),
+        (1, {'label': 5}, 'has 5 classes and label is 5'),
+        (0, {'label': 0}, 'has no classes'),
         (0, {'resolution': 512}, 'images of 8 pixels, not 512'),
         (0, {'edits': ('smile=1',)}, "no direction 'smile'"),
         (0, {'edits': ('my.npy=1',)}, 'takes 16'),
@@ -148,7 +148,7 @@ def test_settings_that_do_not_fit_the_generator_get_a_sentence(
     assert not (tmp_path / 'work').exists()
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_another_file_under_the_same_name_is_another_run(files, tmp_path):
     file = tmp_path / 'net.pkl'
     file.write_bytes(files[0].read_bytes())

@@ -4,9 +4,13 @@ import importlib.util
 import json
 import pathlib
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxinv import settings
 from jaxinv.data import occluders
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import invertibility_data, train_invertibility
@@ -46,7 +50,7 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_the_network_learns_what_the_pictures_tell(folder, tmp_path):
     config = config_of('train_invertibility', '')
     config.data, config.size = str(folder), 'small'
@@ -66,6 +70,35 @@ def test_the_network_learns_what_the_pictures_tell(folder, tmp_path):
     place = dataset.names.index('p0')
     again = train_invertibility.correlation(predicted[place], dataset.maps[place])
     assert again > 0.6 and (tmp_path / 'run' / 'predictions.png').is_file()
+
+
+class Linear(nn.Module):
+    """The smallest network with batch statistics."""
+
+    @nn.compact
+    def __call__(self, images, taps, train):
+        x = nn.Dense(2, name='dense')(images)
+        return {'W+': nn.BatchNorm(not train, momentum=0.9, name='bn')(x)[..., 0]}
+
+
+def test_batch_statistics_are_kept_by_the_network_and_not_by_the_optimizer():
+    config = config_of('train_invertibility', '')
+    pictures = jax.random.uniform(jax.random.key(0), (3, 8, 8, 3), minval=-1)
+    variables = Linear().init(jax.random.key(1), pictures, None, False)
+    state = train_invertibility.TrainState.create(
+        apply_fn=Linear().apply,
+        tx=train_invertibility.make_optimizer(config),
+        **variables,
+    )
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(state.opt_state)]
+    assert not [path for path in paths if 'mean' in jax.tree_util.keystr(path)]
+    expected = 0.1 * (pictures @ variables['params']['dense']['kernel']).mean((0, 1, 2))
+    bias = np.array(variables['params']['bn']['bias'])  # the step donates it
+    args = {'images': jnp.stack([pictures, pictures]), 'maps': jnp.ones((2, 3, 8, 8, 1))}
+    state, loss = train_invertibility.make_step(('W+',), 3)(state, args, jax.random.key(2))
+    assert int(state.step) == 1 and loss.shape == (3,)
+    np.testing.assert_allclose(state.batch_stats['bn']['mean'], expected, atol=1e-6)
+    assert np.abs(state.params['bn']['bias'] - bias).max() > 1e-4
 
 
 def test_correlation_is_numpys():
@@ -96,7 +129,7 @@ def test_distorted_pictures_are_seeded_and_differ_in_places():
         for i in range(20)
     ]
     assert all(0 < share < 0.7 for share in changed)
-    turned = occluders.crooked(picture, np.random.default_rng(0))
+    turned = occluders.misalign(picture, np.random.default_rng(0))
     assert turned.shape == picture.shape and turned.dtype == np.uint8
 
 
@@ -109,10 +142,10 @@ def test_folders_that_are_not_data_are_refused(folder, tmp_path):
     config = config_of('invertibility_data', 'quicktest')
     config.share = 1
     with pytest.raises(JaxinvError, match='share is 1 of 1'):
-        invertibility_data.check(config)
+        settings.check(config)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_from_measuring_to_a_network_with_interruptions(tmp_path):
     config = config_of('invertibility_data', 'quicktest')
     data = tmp_path / 'data'

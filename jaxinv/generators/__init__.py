@@ -1,8 +1,8 @@
-"""Generators by name, and families whose members differ in their arguments.
+"""Generators by name, and families of generators that files describe by their arguments.
 
-To add one: a module with a factory that returns jaxinv.types.Generator, a line in GENERATORS, and
-the function that reads its weights in jaxinv/weights/zoo.py; or, for generators that only files
-name, a line in FAMILIES.
+To add one: a module with a factory that returns jaxinv.types.Generator, a line in GENERATORS, and a
+function for its weights in jaxinv/weights/zoo.py. For generators that only come from files: the
+module and a line in FAMILIES.
 """
 
 import dataclasses
@@ -21,15 +21,17 @@ from jaxinv.types import Generator, GeneratorSpec
 
 
 class Entry(NamedTuple):
-    make: Callable[
-        ..., Generator
-    ]  # (resolution) -> Generator; those without a family take remat, too
-    resolution: int  # the default
+    """A generator with a name of its own."""
+
+    make: Callable[..., Generator]  # (resolution) -> Generator; without a family also (remat=)
+    resolution: int  # the default, pixels
 
 
 class Family(NamedTuple):
-    make: Callable[..., Generator]  # (**arguments, name=..., **HOW) -> Generator
-    arguments_of: Callable[[dict], dict]  # of a record: in Python's types again
+    """Generators of one architecture in any size."""
+
+    make: Callable[..., Generator]  # (**arguments, name=...) -> Generator; also takes COMPUTING
+    arguments_of: Callable[[dict], dict]  # a record in JSON's types -> arguments; checks ranges
 
 
 def _make_ffhq(resolution, remat=False):
@@ -38,7 +40,7 @@ def _make_ffhq(resolution, remat=False):
 
 
 def _make_tiny(resolution, remat=False):
-    """The same family, small enough for tests: 32 pixels, or 64 with all wavelet bands."""
+    """A small MobileStyleGAN for tests: 32 pixels, or 64 with all wavelet bands."""
     sizes = {'channels': (32, 32, 32, 16), 'z_dim': 16, 'w_dim': 16, 'mapping_layers': 2}
     return mobile_stylegan(resolution, **sizes, remat=remat, name='tiny')
 
@@ -59,16 +61,18 @@ FAMILIES = {
     'stylegan2': Family(stylegan2.stylegan2, stylegan2.arguments_of),
     'biggan_deep': Family(biggan_deep.biggan_deep, biggan_deep.arguments_of),
 }
-# That a run may choose, with their types; the weights fit all of them.
+# Arguments of families that a run may change without changing the weights, with their types.
 OPTIONS = {'truncation': (int, float), 'truncation_mode': (str,)}
-HOW = ('compute_dtype', 'remat')  # it is computed, which is not what it is: never stored
-MAX_RESOLUTION = 8192  # of a family's member that a file asks for
+# Arguments of families that change precision and memory only; never part of a record.
+COMPUTING = ('compute_dtype', 'remat')
+MAX_RESOLUTION = 8192  # of a record from a file
 
 
 def make(name: str, resolution: int | None = None) -> Generator:
-    """The generator without its weights; None = its default resolution.
+    """The generator without its weights.
 
-    Raises JaxinvError for an unknown name or a resolution it cannot make.
+    resolution: pixels; None = its default. Raises JaxinvError for an unknown name, or a resolution
+    that the generator does not have.
     """
     entry = _entry(name)
     return entry.make(resolution or entry.resolution)
@@ -81,7 +85,7 @@ def _entry(name):
 
 
 def record(spec: GeneratorSpec) -> dict[str, Any]:
-    """What `remake` needs to make the generator again, in JSON's types."""
+    """The record from which `remake` makes the generator again, in JSON's types."""
     if not spec.family:
         return {'generator': spec.name, 'resolution': spec.resolution}
     return {
@@ -95,7 +99,8 @@ def record(spec: GeneratorSpec) -> dict[str, Any]:
 def remake(record: Any, resolution: int | None = None) -> Generator:
     """The generator of a `record`, which may come from a file and is not trusted.
 
-    Raises JaxinvError if it is no such record, or for a resolution that it cannot make.
+    resolution: pixels; None = that of the record. Raises JaxinvError for other records, or a
+    resolution that the generator does not have.
     """
     if not isinstance(record, dict):
         raise JaxinvError(f'{str(record)[:60]!r} is not the record of a generator.')
@@ -120,7 +125,7 @@ def remake(record: Any, resolution: int | None = None) -> Generator:
 
 
 def check_resolution(generator: Generator, resolution: int | None) -> None:
-    """Raises JaxinvError if another resolution than the generator's is asked for."""
+    """Raises JaxinvError if `resolution` is neither None nor the generator's."""
     spec = generator.spec
     if resolution not in (None, spec.resolution):
         raise JaxinvError(
@@ -130,18 +135,18 @@ def check_resolution(generator: Generator, resolution: int | None) -> None:
 
 
 def with_domain(generator: Generator, domain: str) -> Generator:
-    """The generator with what is known of its pictures (GeneratorSpec.domain)."""
+    """The generator with another GeneratorSpec.domain."""
     return generator._replace(spec=dataclasses.replace(generator.spec, domain=domain))
 
 
-@functools.lru_cache(maxsize=8)  # equal values, so that compiled programs are shared
+@functools.lru_cache(maxsize=8)  # equal results share compiled programs
 def with_computing(generator: Generator, dtype: str = 'float32', remat: bool = False) -> Generator:
-    """The generator, computed in another way; its weights are the same ones.
+    """The generator in another precision, or with less memory for gradients; same weights.
 
     dtype: of feature maps, 'float32' or 'bfloat16'; parameters stay float32. remat: gradients
-    compute each block again and keep only what goes between blocks (nn/remat.py).
-    To be asked after `with_options`. Raises JaxinvError for other values, or where a generator has
-    no such choice.
+    recompute each block and keep only the features between blocks (nn/remat.py).
+    Call it after `with_options`. Raises JaxinvError for other values, and for bfloat16 of a
+    generator without a family.
     """
     if dtype not in ('float32', 'bfloat16'):
         raise JaxinvError(f"compute_dtype is {dtype!r}; it can be 'float32' or 'bfloat16'.")
@@ -158,18 +163,18 @@ def with_computing(generator: Generator, dtype: str = 'float32', remat: bool = F
     return generator
 
 
-@functools.lru_cache(maxsize=8)  # equal values, so that compiled programs are shared
+@functools.lru_cache(maxsize=8)  # equal results share compiled programs
 def with_options(generator: Generator, **options) -> Generator:
-    """The generator with other arguments of its family, of which its weights are the same ones:
-    truncation and truncation_mode of BigGAN, for example. To be asked before `with_label`.
+    """The generator with other arguments of its family that do not change its weights.
 
-    Raises JaxinvError for options it does not have.
+    For example truncation and truncation_mode of BigGAN. Call it before `with_label`. Raises
+    JaxinvError for options that the family does not have.
     """
     if not options:
         return generator
     spec = generator.spec
     arguments = dict(spec.arguments)
-    unknown = [name for name in options if name not in (*arguments, *HOW)]
+    unknown = [name for name in options if name not in (*arguments, *COMPUTING)]
     if unknown:
         raise JaxinvError(
             f'{spec.name} has no {unknown[0]}; it has {", ".join(arguments) or "no options"}.'
@@ -178,20 +183,21 @@ def with_options(generator: Generator, **options) -> Generator:
     return with_domain(other, spec.domain)
 
 
-@functools.lru_cache(maxsize=8)  # equal values, so that compiled programs are shared
+@functools.lru_cache(maxsize=8)  # equal results share compiled programs
 def with_label(generator: Generator, label: int | None) -> Generator:
-    """A generator of one class, which no longer asks for a label; None for one without classes.
+    """The generator of one class: its `map` takes no label.
 
-    Raises JaxinvError for a class it does not have, or if it has some and none is chosen.
+    label: None for a generator without classes. Raises JaxinvError for a class that it does not
+    have, or if it has classes and label is None.
     """
     spec = generator.spec
     if not spec.label_dim and label is None:
         return generator
     if not spec.label_dim:
-        raise JaxinvError(f'label is {label}, but {spec.name} knows no classes; leave it out.')
+        raise JaxinvError(f'label is {label}, but {spec.name} has no classes; leave it out.')
     if label is None or not 0 <= label < spec.label_dim:
         raise JaxinvError(
-            f'{spec.name} makes {spec.label_dim} classes and label is {label}; choose one with '
+            f'{spec.name} has {spec.label_dim} classes and label is {label}; choose one by '
             f'--config.label=0 ... {spec.label_dim - 1}.'
         )
 

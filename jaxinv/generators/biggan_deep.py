@@ -1,15 +1,15 @@
 """BigGAN-deep (Brock et al. 2019, arXiv:1809.11096, appendix B) as pure functions around Flax.
 
-A code of W is z and the embedding of the class side by side, w = [z, e]; there is no mapping
-network, so W+ is SAM's Z+ with the class in it, and a direction may move either part. Row 0 of W+
-makes the first 4x4 feature, row i + 1 conditions the batch norms of block i.
+w = [z, e], the code and the embedding of the class; there is no mapping network, so W+ is SAM's Z+
+with the class, and an edit direction may change either part. Row 0 of W+ makes the first 4x4
+feature, row i + 1 conditions the batch norms of block i.
 
-Batch norms divide by recorded statistics, one row for each truncation 0, 0.02, ..., 1. The public
-PyTorch code interpolates between rows with the two weights exchanged, and lands beside rows that
-it should hit (0.58 / 0.02 is below 29 in floating point, so that it takes row 28);
-truncation_mode='official' does the same, 'correct' interpolates.
+Batch norms use recorded statistics, one row for each truncation 0, 0.02, ..., 1. The public PyTorch
+code swaps the two weights when it interpolates between rows, and misses rows by rounding
+(0.58 / 0.02 is below 29 in floating point, so it takes row 28). truncation_mode='official' does
+the same, 'correct' interpolates.
 
-Spectral norms are part of the kernels: dividing by them is the converter's work.
+Kernels are stored divided by their spectral norms (converters/biggan.py).
 
 Weights: {'params': {'synthesis': {'gen_z': ..., 'block_0': ..., 'attention': ..., ...}},
           'buffers': {'mapping': {'embeddings': [classes, e]}, 'w_avg': [w_dim],
@@ -30,40 +30,39 @@ from jaxinv.nn import remat as rematerialise
 from jaxinv.types import Generator, GeneratorSpec
 
 F, T = False, True
-# Blocks as (upsampling?, channels before, channels after), in units of channel_width.
+# Blocks as (upsampling, channels before, channels after), channels in units of channel_width.
 _TO_64 = ((F, 16, 16), (T, 16, 16), (F, 16, 16), (T, 16, 8), (F, 8, 8))
 _FROM_64 = ((F, 4, 4), (T, 4, 2), (F, 2, 2), (T, 2, 1))
 _256 = (*_TO_64, (T, 8, 8), (F, 8, 8), (T, 8, 4), *_FROM_64)
 LAYERS = {128: (*_TO_64, (T, 8, 4), *_FROM_64), 256: _256, 512: (*_256, (F, 1, 1), (T, 1, 1))}
 FIRST = 16  # channels of the 4x4 feature, in units of channel_width
-REDUCTION = 4  # of channels within a block
+REDUCTION = 4  # of channels inside a block
 MODES = ('correct', 'official')
-MAX_SIZE, MAX_LAYERS = 1 << 20, 64  # of a network that a file asks for
+MAX_SIZE, MAX_LAYERS = 1 << 20, 64  # of a record from a file
 
 
 def biggan_deep(
     resolution,
     *,
-    layers=None,  # as in LAYERS; None = those of the official network of this resolution
+    layers=None,  # as in LAYERS; None = the official network's of this resolution
     channel_width=128,
     num_classes=1000,
     z_dim=128,
     class_embed_dim=128,
-    attention_position=8,  # number of the block that self-attention precedes
+    attention_position=8,  # index of the block after self-attention; >= len(layers) = none
     num_statistics=51,
     epsilon=1e-4,
     truncation=1.0,
     truncation_mode='correct',
     compute_dtype=None,  # of feature maps and kernels, e.g. 'bfloat16'; None = the parameters'
-    remat=False,  # blocks in the backward pass: less memory (nn/remat.py)
+    remat=False,  # recompute blocks in the backward pass, for less memory (nn/remat.py)
     name='biggan_deep',
 ) -> Generator:
     """A class-conditional generator of square images.
 
-    The feature F(2k) is what 2k blocks make, before attention if that comes next; in the official
-    networks it has 4 * 2^k pixels, as SAM's F2, F4, ... of StyleGAN2. The last block has none.
-    Noise is not taken: synthesize ignores it. Raises JaxinvError for layers or options that cannot
-    be.
+    The feature F(2k) is the output of block 2k - 1, before attention; in the official networks it
+    has 4 * 2^k pixels, as SAM's F2, F4, ... of StyleGAN2. The last block's output is no feature.
+    synthesize ignores `noise`. Raises JaxinvError for invalid layers, sizes or options.
     """
     layers = LAYERS.get(resolution) if layers is None else tuple(tuple(row) for row in layers)
     _check_layers(name, resolution, layers)
@@ -110,13 +109,13 @@ def biggan_deep(
         ),
     )
     synthesis = Synthesis(layers, channel_width, attention_position, epsilon, compute_dtype, remat)
-    shares = shares_of_rows(truncation, num_statistics, truncation_mode)
+    row_weights = statistics_rows(truncation, num_statistics, truncation_mode)
 
     def init(key):
         keys = jax.random.split(key)
         statistics = _statistics(layers, channel_width, num_statistics)
         w = jnp.zeros([1, spec.num_ws, w_dim])
-        row = _interpolate(statistics, shares)
+        row = _interpolate(statistics, row_weights)
         embeddings = jax.random.normal(keys[0], [num_classes, class_embed_dim])
         return {
             'params': {'synthesis': synthesis.init(keys[1], w, row, {})['params']},
@@ -134,15 +133,15 @@ def biggan_deep(
         return jnp.concatenate([z, jnp.asarray(label, embeddings.dtype) @ embeddings], -1)
 
     def synthesize(weights, w, noise='const', taps=None):
-        w, _, taps = checks.of_synthesis(weights, w, noise, taps, spec)
-        row = _interpolate(weights['buffers']['statistics'], shares)
+        w, _, taps = checks.synthesis_arguments(weights, w, noise, taps, spec)
+        row = _interpolate(weights['buffers']['statistics'], row_weights)
         return synthesis.apply({'params': weights['params']['synthesis']}, w, row, taps)
 
     return Generator(spec, init, map_, synthesize)
 
 
 def arguments_of(record: dict) -> dict:
-    """The factory's arguments from JSON's types; TypeError, ValueError or KeyError if it cannot."""
+    """The factory's arguments from JSON's types. Raises TypeError, ValueError or KeyError."""
     numbers = ('channel_width', 'num_classes', 'z_dim', 'class_embed_dim', 'num_statistics')
     for name in numbers:
         if not 0 < int(record[name]) <= MAX_SIZE:
@@ -155,24 +154,26 @@ def arguments_of(record: dict) -> dict:
 
 
 def w_average(z_dim: int, embeddings):
-    """The mean of W [w_dim]: of z it is 0, of the class that of all embeddings."""
+    """The mean of W [w_dim]: 0 for z, the mean embedding [classes, e] for the class."""
     return jnp.concatenate([jnp.zeros([z_dim], embeddings.dtype), embeddings.mean(0)])
 
 
-def shares_of_rows(truncation: float, rows: int, mode: str) -> tuple[tuple[int, float], ...]:
-    """Which rows of statistics a truncation takes, and the share of each."""
+def statistics_rows(truncation: float, rows: int, mode: str) -> tuple[tuple[int, float], ...]:
+    """The rows of statistics that a truncation uses: (index, weight) of one or two."""
     if mode == 'official':
-        share, row = math.modf(truncation / (1.0 / (rows - 1)))
+        fraction, row = math.modf(truncation / (1.0 / (rows - 1)))
         row = int(row)
-        return ((row, share), (row + 1, 1 - share)) if share else ((row, 1.0),)
-    place = round(truncation * (rows - 1), 6)  # what is on the grid stays on it
-    row = int(place)
-    return ((row, row + 1 - place), (row + 1, place - row)) if place > row else ((row, 1.0),)
+        return ((row, fraction), (row + 1, 1 - fraction)) if fraction else ((row, 1.0),)
+    position = round(truncation * (rows - 1), 6)  # rounded, so that multiples of 0.02 are rows
+    row = int(position)
+    if position == row:
+        return ((row, 1.0),)
+    return ((row, row + 1 - position), (row + 1, position - row))
 
 
-def _interpolate(statistics, shares):
-    """[rows, c] -> [c] in every array of the tree."""
-    return jax.tree.map(lambda table: sum(share * table[row] for row, share in shares), statistics)
+def _interpolate(statistics, row_weights):
+    """[rows, c] -> [c] for every array of the tree."""
+    return jax.tree.map(lambda table: sum(x * table[row] for row, x in row_weights), statistics)
 
 
 def _statistics(layers, width, rows):
@@ -193,7 +194,7 @@ def _statistics(layers, width, rows):
 def _check_layers(name, resolution, layers):
     if layers is None:
         raise JaxinvError(
-            f'{name} of {resolution} pixels needs layers; without them there are '
+            f'{name} of {resolution} pixels needs `layers`; without it the resolution is '
             f'{", ".join(map(str, LAYERS))} pixels.'
         )
     channels, size = FIRST, 4
@@ -201,7 +202,7 @@ def _check_layers(name, resolution, layers):
         if inputs != channels or outputs not in (inputs, inputs // 2):
             raise JaxinvError(
                 f'Block {i} of {name} goes from {inputs} to {outputs} times channel_width; it must '
-                f'begin with the {channels} that are there and keep or halve them.'
+                f'take {channels} and keep or halve them.'
             )
         channels, size = outputs, size * (2 if up else 1)
     if channels != 1:
@@ -291,7 +292,7 @@ class Conv(nn.Module):
 
 
 class ClassNorm(nn.Module):
-    """(x - mean) / sqrt(var + epsilon) * (1 + scale(w)) + offset(w)."""
+    """Class-conditional batch norm: (x - mean) / sqrt(var + epsilon) (1 + scale(w)) + offset(w)."""
 
     epsilon: float
 
@@ -308,7 +309,7 @@ class ClassNorm(nn.Module):
 
 
 class PlainNorm(nn.Module):
-    """The same without class and code: its own scale and bias."""
+    """Batch norm with a scale and bias of its own."""
 
     epsilon: float
 
@@ -347,7 +348,7 @@ class Attention(nn.Module):
 
 
 def _pool(x):
-    """Maxima of 2x2 pixels as a list: [b, h, w, c] -> [b, h w / 4, c]."""
+    """2x2 max pooling, flattened: [b, h, w, c] -> [b, h w / 4, c]."""
     b, h, w, c = x.shape
     x = x.reshape(b, h // 2, 2, w // 2, 2, c)
     x = jnp.maximum(x[:, :, 0], x[:, :, 1])
@@ -355,9 +356,9 @@ def _pool(x):
 
 
 class ToImage(nn.Module):
-    """tanh of a 3x3 convolution to RGB, float32 also from bfloat16.
+    """tanh of a 3x3 convolution to RGB; float32, also from bfloat16.
 
-    The official one makes channel_width channels and drops all but three.
+    The official layer makes channel_width channels, of which the first three are the image.
     """
 
     @nn.compact

@@ -1,4 +1,4 @@
-"""Checks of what every generator's functions are given; all raise JaxinvError."""
+"""Checks of the arguments of every generator's functions; all raise JaxinvError."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ def check_z(z, spec: GeneratorSpec) -> None:
 
 
 def check_label(label, batch: int, spec: GeneratorSpec) -> None:
-    """label must be [b, label_dim], or None where the generator knows no classes."""
+    """label must be [b, label_dim], or None for a generator without classes."""
     if label is None and not spec.label_dim:
         return
     wanted = f'[{batch}, {spec.label_dim}]' if spec.label_dim else 'None'
@@ -44,8 +44,8 @@ def check_taps(taps, spec: GeneratorSpec) -> None:
         )
 
 
-def of_synthesis(weights, w, noise, taps, spec: GeneratorSpec) -> tuple:
-    """What synthesize is given, checked: (w [b, num_ws, w_dim], {layer: map or None}, taps)."""
+def synthesis_arguments(weights, w, noise, taps, spec: GeneratorSpec) -> tuple:
+    """synthesize's arguments, checked: (w [b, num_ws, w_dim], {layer: map or None}, taps)."""
     taps = taps or {}
     check_w(w, spec)
     check_taps(taps, spec)
@@ -54,7 +54,7 @@ def of_synthesis(weights, w, noise, taps, spec: GeneratorSpec) -> tuple:
 
 
 def normal_maps(key, shapes) -> dict:
-    """Unit normals of `shapes` {layer: shape}, every layer's drawn by itself."""
+    """Unit normals {layer: array} of `shapes` {layer: shape}, a key for each layer."""
     return {
         layer: jax.random.normal(jax.random.fold_in(key, i), shape)
         for i, (layer, shape) in enumerate(shapes.items())
@@ -62,11 +62,11 @@ def normal_maps(key, shapes) -> dict:
 
 
 def noise_maps(noise, weights, spec: GeneratorSpec, batch: int) -> dict:
-    """{layer: [b or 1, h, w, 1] or None} for every layer, from synthesize's `noise`."""
+    """{layer: [b or 1, h, w, 1] or None} for every layer, from synthesize's argument `noise`."""
     shapes = dict(spec.noise_shapes)
     if hasattr(noise, 'dtype') and jnp.issubdtype(noise.dtype, jax.dtypes.prng_key):
         if noise.shape:
-            raise JaxinvError(f'noise is {list(noise.shape)} random keys; one is allowed.')
+            raise JaxinvError(f'noise is an array of keys {list(noise.shape)}; one key is allowed.')
         return normal_maps(noise, {layer: (batch, *shape) for layer, shape in shapes.items()})
     if isinstance(noise, str) and noise == 'none':
         return dict.fromkeys(shapes)

@@ -1,14 +1,14 @@
 """MobileStyleGAN (Belousov 2021, arXiv:2104.04767) as pure functions around Flax modules.
 
-It was distilled from StyleGAN2 (FFHQ, config-f) and shares that network's mapping, hence its W.
+Distilled from StyleGAN2 (FFHQ, config-f), with the mapping network, and hence the W, of that model.
 
-Latent rows: the first conv reads w[0]; block i (output 8 * 2^i pixels) reads w[3i + 1] for its
-upsampling and conv1, w[3i + 2] for conv2, and would read w[3i + 3] for to_img, which only the last
-block has. The original counts one row more (23 at 1024 pixels, rows 0 to 21 of them addressed).
+Latent rows: the first conv reads w[0]; block i (output 8 * 2^i pixels) reads w[3i + 1] in its
+upsampling and conv1, w[3i + 2] in conv2, and w[3i + 3] in to_img, which only the last block has.
+The original has one row more, which no layer reads (23 at 1024 pixels).
 
 Weights: {'params': {'synthesis': {'b4': ..., 'b8': ...}}, blocks named by their resolution,
           'buffers': {'mapping': ..., 'noise': {'b8_conv1': [8, 8, 1], ...}, 'w_avg': [w_dim]}}.
-The mapping network is a buffer because no method tunes it.
+The mapping network is a buffer because tuning keeps it constant.
 """
 
 import math
@@ -24,30 +24,29 @@ from jaxinv.nn import remat as rematerialise
 from jaxinv.types import Generator, GeneratorSpec
 
 CHANNELS = (512, 512, 512, 512, 512, 256, 128, 64)  # at 4, 8, ..., 512 pixels
-FEATURES = {16: 'F4', 32: 'F6', 64: 'F8', 128: 'F10'}  # SAM's names; the output of a block's conv2
+FEATURES = {16: 'F4', 32: 'F6', 64: 'F8', 128: 'F10'}  # SAM's names of the outputs of conv2
 LEAKY_GAIN = math.sqrt(2 / (1 + 0.2**2))  # keeps the variance of a random network
 
 
 def mobile_stylegan(
     resolution=512,
-    channels=CHANNELS,  # at 4, 8, ... pixels; images of the full size are twice the last of these
+    channels=CHANNELS,  # at 4, 8, ... pixels; images of full size have twice the last of these
     z_dim=512,
     w_dim=512,
     mapping_layers=8,
-    remat=False,  # blocks in the backward pass: less memory (nn/remat.py)
+    remat=False,  # recompute blocks in the backward pass, for less memory (nn/remat.py)
     name='mobile_stylegan',
 ) -> Generator:
-    """A generator of images of full size, 8 * 2^(len(channels) - 1) pixels, or of half that.
+    """A generator of images of full size, 8 * 2^(len(channels) - 1) pixels, or half of it.
 
-    The network ends in a Haar wavelet step. At half size that step is left out and its low band / 2
-    is the image, which is exactly the 2x2 mean of the full-size image.
-    Raises JaxinvError if `resolution` is neither.
+    The network ends in a Haar wavelet step. At half size that step is skipped and its low band / 2
+    is the image, which equals the 2x2 mean of the full-size image.
+    Raises JaxinvError for other resolutions.
     """
     sizes = [4 * 2**i for i in range(len(channels))]
     if resolution not in (sizes[-1], 2 * sizes[-1]):
         raise JaxinvError(
-            f'{name} makes images of {2 * sizes[-1]} or {sizes[-1]} pixels, not {resolution}; '
-            f'choose one of these two.'
+            f'{name} makes images of {2 * sizes[-1]} or {sizes[-1]} pixels, not {resolution}.'
         )
     layers = [f'b{size}_{conv}' for size in sizes for conv in ('conv1', 'conv2')]
     layers.remove('b4_conv2')
@@ -88,7 +87,7 @@ def mobile_stylegan(
         return mapping.apply({'params': weights['buffers']['mapping']}, z)
 
     def synthesize(weights, w, noise='const', taps=None):
-        w, maps, taps = checks.of_synthesis(weights, w, noise, taps, spec)
+        w, maps, taps = checks.synthesis_arguments(weights, w, noise, taps, spec)
         return synthesis.apply({'params': weights['params']['synthesis']}, w, maps, taps)
 
     return Generator(spec, init, map_, synthesize)
@@ -134,6 +133,8 @@ class Synthesis(nn.Module):
 
 
 class FirstBlock(nn.Module):
+    """w [b, w_dim], noise [b or 1, 4, 4, 1] or None -> [b, 4, 4, channels]."""
+
     channels: int
 
     @nn.compact
@@ -144,7 +145,7 @@ class FirstBlock(nn.Module):
 
 
 class Block(nn.Module):
-    """x [b, h, w, c] -> [b, 2h, 2w, channels]; `image` makes the image of that, in the last one."""
+    """x [b, h, w, c] -> [b, 2h, 2w, channels]; with to_image, `image` makes the image of that."""
 
     channels: int
     to_image: bool
@@ -166,7 +167,7 @@ class Block(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Modulate, then one inverse Haar wavelet step: [b, h, w, c] -> [b, 2h, 2w, c / 4]."""
+    """Modulation, then an inverse Haar wavelet step: [b, h, w, c] -> [b, 2h, 2w, c / 4]."""
 
     @nn.compact
     def __call__(self, x, w):
@@ -174,9 +175,9 @@ class Upsample(nn.Module):
 
 
 class StyledConv(nn.Module):
-    """Modulate, convolve (dense 3x3, or depthwise 3x3 then 1x1), add noise and bias, leaky ReLU.
+    """Modulation, convolution (dense 3x3, or depthwise 3x3 and 1x1), noise, bias, leaky ReLU.
 
-    Demodulation does not depend on the style in this network: it is part of the kernel.
+    Demodulation does not depend on the style in this network; it is part of the kernel.
     """
 
     channels: int
@@ -210,9 +211,9 @@ class ToImage(nn.Module):
         kernel = self.param('pointwise', nn.initializers.normal(1.0), (c, 12))
         bias = self.param('bias', nn.initializers.zeros, (12,))
         if not self.full_size:
-            # The low band over 2 is the 2x2 mean of the full-size image; no other band is made.
+            # The low band / 2 is the 2x2 mean of the full-size image; other bands are not needed.
             kernel, bias = kernel[:, :3] / 2, bias[:3] / 2
-        # One kernel per image costs nothing, one more pass over the largest feature map would.
+        # Scaling the kernel avoids a pass over the largest feature map.
         style = _style(x, w)[:, 0, 0, :, None] / math.sqrt(c)
         x = jnp.einsum('bhwc,bcd->bhwd', x, style * kernel) + bias
         return ops.haar_up(x) if self.full_size else x

@@ -1,18 +1,18 @@
 """StyleGAN2 (Karras et al. 2020, arXiv:1912.04958) as pure functions around Flax modules.
 
-Parameters keep the raw scale of the official checkpoints: equalised learning rates (gains of
+Parameters have the raw scale of the official checkpoints: equalised learning rates (gains of
 1/sqrt(fan_in), and 0.01 in the mapping network) are applied at run time, so that tuning takes the
-same steps and exporting is exact. Blocks are named by their resolution, 'b4', 'b8', ...
+same steps and export is exact. Blocks are named by their resolution, 'b4', 'b8', ...
 
 Latent rows: b4's conv1 reads w[0]; the k-th block after it reads w[2k - 1] in conv0, w[2k] in
-conv1; every block's torgb reads the row after its conv1's, the one that the next conv0 reads.
+conv1; every block's torgb reads the row after its conv1's, which the next conv0 reads, too.
 
-Modulation scales a convolution's input and demodulation its output. This equals scaling its kernel
-for each sample (section 2.2 of the paper), and needs no grouped convolution.
+Modulation scales the input of a convolution and demodulation its output. This equals scaling the
+kernel for each sample (section 2.2 of the paper), without a grouped convolution.
 
 Weights: {'params': {'synthesis': {'b4': ..., 'b8': ...}},
           'buffers': {'mapping': ..., 'noise': {'b8_conv0': [8, 8, 1], ...}, 'w_avg': [w_dim]}}.
-The mapping network is a buffer because no method tunes it.
+The mapping network is a buffer because tuning keeps it constant.
 """
 
 import math
@@ -45,19 +45,19 @@ def stylegan2(
     channels=None,  # at 4, 8, ... pixels; None = min(channel_base / size, channel_max)
     architecture='skip',
     conv_clamp=None,  # limit of every layer's output; None = none
-    scaled_epsilon=False,  # demodulation's epsilon as in rosinality's code, not NVIDIA's
+    scaled_epsilon=False,  # epsilon of demodulation: True = rosinality's, False = NVIDIA's
     compute_dtype=None,  # of feature maps and kernels, e.g. 'bfloat16'; None = the parameters'
-    remat=False,  # blocks in the backward pass: less memory (nn/remat.py)
+    remat=False,  # recompute blocks in the backward pass, for less memory (nn/remat.py)
     name='stylegan2',
 ) -> Generator:
     """A generator of square images of `resolution` pixels, a power of two.
 
-    architecture: 'skip' adds up an image from all blocks, 'resnet' and 'orig' make it in the last
-    one, from blocks with and without a shortcut. The features are named F(2 log2(size) - 4), which
-    makes SAM's names: F4 after 16 pixels, F6 after 32, ..., without the last block's. A tap changes
-    what the next block reads; its own block's torgb has read the feature before.
-    compute_dtype leaves parameters, styles and the image that blocks add up as they are.
-    Raises JaxinvError for a resolution, architecture or number of channels that cannot be.
+    architecture: 'skip' sums images of all blocks; 'resnet' and 'orig' make the image in the last
+    block, with and without shortcuts around blocks. Features are the outputs of all blocks but the
+    last, with SAM's names F(2 log2(size) - 4): F4 at 16 pixels, F6 at 32, ... A tap changes the
+    input of the next block; the torgb of its own block reads the feature before the tap.
+    compute_dtype does not apply to parameters, styles and the sum of images.
+    Raises JaxinvError for an invalid resolution, architecture or number of channels.
     """
     if resolution < 8 or resolution & (resolution - 1):
         raise JaxinvError(f'{name} makes images of 8, 16, 32, ... pixels, not {resolution}.')
@@ -128,14 +128,14 @@ def stylegan2(
         return mapping.apply({'params': weights['buffers']['mapping']}, z, label)
 
     def synthesize(weights, w, noise='const', taps=None):
-        w, maps, taps = checks.of_synthesis(weights, w, noise, taps, spec)
+        w, maps, taps = checks.synthesis_arguments(weights, w, noise, taps, spec)
         return synthesis.apply({'params': weights['params']['synthesis']}, w, maps, taps)
 
     return Generator(spec, init, map_, synthesize)
 
 
 def arguments_of(record: dict) -> dict:
-    """The factory's arguments from JSON's types; TypeError, ValueError or KeyError if it cannot."""
+    """The factory's arguments from JSON's types. Raises TypeError, ValueError or KeyError."""
     return record | {'channels': tuple(int(c) for c in record['channels'])}
 
 
@@ -200,7 +200,7 @@ class Synthesis(nn.Module):
 
 
 class Block(nn.Module):
-    """x [b, h, w, c], images [b, h, w, 3] -> the same at twice the size; None, None -> 4 pixels."""
+    """x [b, h, w, c], images [b, h, w, 3] -> both at twice the size; None, None -> 4 pixels."""
 
     channels: int
     to_image: bool
@@ -242,7 +242,7 @@ class Block(nn.Module):
 
 
 class StyledConv(nn.Module):
-    """Modulate, 3x3 convolution (`up`: to twice the size), demodulate, noise, bias, leaky ReLU."""
+    """Modulation, 3x3 convolution (`up`: twice the size), demodulation, noise, bias, leaky ReLU."""
 
     channels: int
     up: bool
@@ -258,7 +258,7 @@ class StyledConv(nn.Module):
         kernel = self.param('kernel', nn.initializers.normal(1.0), (3, 3, c, self.channels))
         # NVIDIA adds epsilon to the raw squared norm, rosinality after a gain of 1 / sqrt(9 c).
         epsilon = EPSILON * 9 * c if self.scaled_epsilon else EPSILON
-        # Nine terms, one pass; XLA:CPU's sum over the first axes takes ten times as long.
+        # Nine terms in one pass; XLA:CPU's sum over the first axes takes ten times as long.
         squares = sum(kernel[i, j] ** 2 for i in range(3) for j in range(3))
         demodulation = jax.lax.rsqrt(style**2 @ squares + epsilon)
         strength = self.param('noise_strength', nn.initializers.constant(0.1), ())
@@ -295,7 +295,7 @@ class ToImage(nn.Module):
         style = Dense(c, bias=1.0, name='modulation')(w) / math.sqrt(c)
         kernel = self.param('kernel', nn.initializers.normal(1.0), (c, 3))
         bias = self.param('bias', nn.initializers.zeros, (3,))
-        # One kernel per image costs nothing, one more pass over the largest feature map would.
+        # Scaling the kernel avoids a pass over the largest feature map.
         x = image_kernels(x, (style[:, :, None] * kernel).astype(x.dtype))
         return _clamp(x + bias, self.conv_clamp)
 
@@ -321,5 +321,5 @@ def _normalize(x):
     return x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + EPSILON)
 
 
-def _clamp(x, limit, gain=1.0):
-    return x if limit is None else jnp.clip(x, -limit * gain, limit * gain)
+def _clamp(x, limit):
+    return x if limit is None else jnp.clip(x, -limit, limit)

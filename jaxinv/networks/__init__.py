@@ -1,0 +1,1 @@
+"""Networks that evaluate pictures: shapes and pure functions. jaxinv/weights loads weights."""

@@ -1,8 +1,8 @@
-"""DeepLabV3+ (Chen et al. 2018, arXiv:1802.02611) with a ResNet, or on features from elsewhere.
+"""DeepLabV3+ (Chen et al. 2018, arXiv:1802.02611) on a ResNet, or on given features.
 
-The layers of the PyTorch code that SAM's invertibility network stands on, so that its weights
-convert: atrous pyramid at a 16th of the picture, decoder at a 4th, bilinear enlargements in which
-the corner pixels keep their places.
+The layers are those of the PyTorch code that SAM's invertibility network uses, so that its weights
+convert: atrous pyramid at 1/16 of the picture's size, decoder at 1/4, bilinear resizing with
+aligned corners.
 """
 
 from typing import NamedTuple
@@ -12,24 +12,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-CHANNELS = 8  # of the result
-DILATIONS = (6, 12, 18)  # of the pyramid, at a 16th of the picture
-MULTI_GRID = (1, 2, 4)  # dilations in the last stage, times 2
+CHANNELS = 8  # of the output
+DILATIONS = (6, 12, 18)  # of the pyramid
+MULTI_GRID = (1, 2, 4)  # dilations of the ResNet's last stage, divided by 2
 
 
 class Sizes(NamedTuple):
-    """What is free in the architecture."""
+    """The parameters of the architecture."""
 
-    trunk: str  # 'resnet', or 'vgg16': the frozen trunk of LPIPS
-    blocks: tuple[int, ...]  # of the ResNet's four stages; the last has at most 3
+    trunk: str  # 'resnet', or 'vgg16', the frozen trunk of LPIPS
+    blocks: tuple[int, ...]  # of the ResNet's four stages; at most 3 in the last
     width: int  # channels of the ResNet's first convolution
-    pyramid: int  # channels of each arm of the pyramid, and of the decoder
+    pyramid: int  # channels of each branch of the pyramid, and of the decoder
     shortcut: int  # channels of the decoder's fine input
     head_layers: int  # convolutions of a head: 3 in the paper, 2 in the released code
 
 
 class Base(nn.Module):
-    """Trunk, atrous pyramid and decoder: images [b, h, w, 3] -> [b, h, w, 8]."""
+    """Trunk, atrous pyramid and decoder: images [b, h, w, 3] -> [b, h, w, 8].
+
+    taps: (fine [b, h / 4, w / 4, c], deep [b, h / 16, w / 16, d]) for trunk 'vgg16', else None.
+    """
 
     sizes: Sizes
 
@@ -68,7 +71,7 @@ class Pyramid(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Bottleneck ResNet of output stride 16: images -> (features at a 4th, at a 16th)."""
+    """Bottleneck ResNet of output stride 16: images -> features at 1/4 and 1/16 of the size."""
 
     blocks: tuple[int, ...]
     width: int
@@ -91,10 +94,12 @@ class ResNet(nn.Module):
 
 
 class Bottleneck(nn.Module):
+    """x [b, h, w, c] -> [b, h / stride, w / stride, 4 channels]."""
+
     channels: int
     stride: int
     dilation: int
-    project: bool  # a convolution on the shortcut
+    project: bool  # with a convolution in the shortcut
 
     @nn.compact
     def __call__(self, x, train):
@@ -137,12 +142,12 @@ def _conv(channels, window, stride=1, dilation=1, name=None):
 
 
 def batch_norm(train, name):
-    # PyTorch's defaults; its momentum is 1 minus Flax's.
+    """With PyTorch's defaults; its momentum 0.1 is 0.9 in Flax."""
     return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name=name)
 
 
 def resize(x, size: tuple[int, int]):
-    """Bilinear [b, h, w, c] -> [b, *size, c] in which the corner pixels keep their places."""
+    """Bilinear resizing with aligned corners: [b, h, w, c] -> [b, *size, c]."""
     rows, columns = (_corners(n, s) for n, s in zip(x.shape[1:3], size, strict=True))
     highest = jax.lax.Precision.HIGHEST
     x = jnp.einsum('sh,bhwc->bswc', rows.astype(x.dtype), x, precision=highest)
@@ -150,5 +155,6 @@ def resize(x, size: tuple[int, int]):
 
 
 def _corners(length: int, size: int) -> np.ndarray:
-    place = np.arange(size) * (length - 1) / max(size - 1, 1)
-    return np.maximum(1 - np.abs(place[:, None] - np.arange(length)), 0).astype(np.float32)
+    """Interpolation weights [size, length]."""
+    positions = np.arange(size) * (length - 1) / max(size - 1, 1)
+    return np.maximum(1 - np.abs(positions[:, None] - np.arange(length)), 0).astype(np.float32)

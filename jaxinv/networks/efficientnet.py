@@ -1,11 +1,11 @@
 """EfficientNet-Lite0, a classifier of ImageNet's 1000 classes, as pure functions.
 
-    weights = efficientnet.load()
+    weights = weights.networks.load_efficientnet()
     logits = efficientnet.logits(weights, images)  # [b, 1000]
 
-The network of Tan and Le 2019 in the form its authors published for small devices: inverted
-bottlenecks without squeeze-and-excitation, ReLU6 in place of swish. Batch norm is folded into the
-convolutions (converters/efficientnet.py).
+The network of Tan and Le 2019 (arXiv:1905.11946) in its authors' variant for small devices:
+inverted bottlenecks without squeeze-and-excitation, ReLU6 instead of swish. Batch norm is folded
+into the convolutions (converters/efficientnet.py).
 """
 
 from typing import NamedTuple
@@ -16,9 +16,9 @@ from jax import lax
 
 from jaxinv.errors import JaxinvError
 
-SIZE = 224  # pixels of the pictures it was trained on
+SIZE = 224  # pixels of the training pictures
 NUM_CLASSES = 1000
-_STAGES = (  # repeats, window, stride of the first, widening, channels
+_STAGES = (  # repeats, window, stride of the first block, widening factor, channels
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
     (2, 5, 2, 6, 40),
@@ -29,15 +29,15 @@ _STAGES = (  # repeats, window, stride of the first, widening, channels
 )
 _STEM, _HEAD = 32, 1280  # channels
 
-# Of pixel values 0 to 255, the same for all three colours.
+# Of pixel values 0 ... 255, for all three colours.
 _MEAN, _DEVIATION = 127.0, 128.0
 
 
 class Block(NamedTuple):
-    """An inverted bottleneck: widened by a 1x1, filtered channel by channel, projected by a 1x1."""
+    """An inverted bottleneck: 1x1 to `wide` channels, depthwise, 1x1 to `outputs` channels."""
 
     inputs: int
-    wide: int  # equal to inputs: there is no first 1x1
+    wide: int  # equal to inputs: no first 1x1
     outputs: int
     window: int
     stride: int
@@ -75,7 +75,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
 def logits(weights: dict, images: jax.Array) -> jax.Array:
     """[b, 1000] of images [b, h, w, 3] in about [-1, 1]; h and w should be SIZE.
 
-    A pure function: use it under jit with the weights as an argument, vmap and grad.
+    A pure function for jit (with the weights as an argument), vmap and grad.
     """
     x = jnp.mean(features(weights, images)[-1], (1, 2))
     kernel, bias = (weights[f'classes/{kind}'].astype(x.dtype) for kind in ('kernel', 'bias'))
@@ -83,7 +83,10 @@ def logits(weights: dict, images: jax.Array) -> jax.Array:
 
 
 def features(weights: dict, images: jax.Array) -> list[jax.Array]:
-    """The maps [b, h', w', c] after the stem, after each block, and after the head."""
+    """Feature maps [b, h', w', c] of images [b, h, w, 3]: of the stem, of each block, of the head.
+
+    Raises JaxinvError for another shape.
+    """
     if images.ndim != 4 or images.shape[-1] != 3:
         raise JaxinvError(f'images {images.shape} are not [b, h, w, 3].')
     x = ((images + 1) * 127.5 - _MEAN) / _DEVIATION
@@ -99,7 +102,7 @@ def features(weights: dict, images: jax.Array) -> list[jax.Array]:
 
 
 def _conv(weights, name, x, stride=1, groups=1):
-    """With TensorFlow's 'SAME' padding: the odd pixel of it comes last."""
+    """With TensorFlow's 'SAME' padding, whose odd pixel is at the end."""
     kernel, bias = (weights[f'{name}/{kind}'].astype(x.dtype) for kind in ('kernel', 'bias'))
     order = ('NHWC', 'HWIO', 'NHWC')
     x = lax.conv_general_dilated(

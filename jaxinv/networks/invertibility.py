@@ -1,11 +1,11 @@
-"""SAM's invertibility network (section 3.1, equation 2, appendix 6.1): a picture in, maps out.
+"""SAM's invertibility network (section 3.1, equation 2, appendix 6.1): pictures -> maps.
 
-    network, variables = load('runs/.../network.safetensors')
+    network, variables = weights.networks.load_invertibility('runs/.../network.safetensors')
     maps = predict(network, variables, images)           # {'W+': [b, 256, 256], 'F4': ..., ...}
 
-A DeepLabV3+ base (Chen et al. 2018, arXiv:1802.02611) with eight output channels is shared by the
-latent spaces, and every space has a head of a few convolutions. It learns to predict what
-invertibility.measure measures, so the two are interchangeable.
+The latent spaces share a DeepLabV3+ base with eight output channels (networks/deeplab.py); every
+space has a head of a few convolutions. The network predicts the maps that are measured in
+inversion/invertibility.py, in the same units.
 """
 
 import functools
@@ -29,7 +29,7 @@ SIZES = {
     'official': Sizes('resnet', (3, 4, 23, 3), 64, 256, 48, 2),  # ResNet-101, the released code
     'paper': Sizes('resnet', (3, 4, 23, 3), 64, 256, 48, 3),
     'small': Sizes('resnet', (1, 1, 1, 1), 16, 48, 16, 3),
-    # Learns from few pictures, since its trunk has seen ImageNet.
+    # For few training pictures: the trunk is pretrained on ImageNet, and frozen.
     'vgg16': Sizes('vgg16', (), 0, 64, 24, 3),
 }
 
@@ -37,9 +37,8 @@ SIZES = {
 class Network(nn.Module):
     """Images [b, h, w, 3] in [-1, 1] -> {space: [b, h, w]}, all at least 0.
 
-    taps: (fine [b, h / 4, ...], deep [b, h / 16, ...]) features of the trunk if it is 'vgg16'.
-    With train=True batch statistics are used and kept ('batch_stats' is mutable) and 'dropout'
-    needs a key.
+    taps: `trunk_taps` if the trunk is 'vgg16', else None. train: True = use and update batch
+    statistics ('batch_stats' must be mutable), with dropout (a key 'dropout' is needed).
     """
 
     spaces: tuple[str, ...]
@@ -55,6 +54,7 @@ class Network(nn.Module):
 
 
 def head_name(space: str) -> str:
+    """Name of a space's head among the parameters."""
     return f'head_{space.replace("+", "_plus")}'
 
 
@@ -75,7 +75,7 @@ class Head(nn.Module):
 
 
 def make(spaces, size: str = 'vgg16') -> Network:
-    """A network for these spaces. Raises JaxinvError for a size that is not in SIZES."""
+    """A network for these spaces. size: a key of SIZES; raises JaxinvError for others."""
     if size not in SIZES:
         raise JaxinvError(f'network size {size!r} is unknown; known: {", ".join(SIZES)}.')
     return Network(tuple(spaces), SIZES[size])
@@ -89,7 +89,7 @@ def init(network: Network, seed: int) -> dict[str, Any]:
             flat[name] = rng.standard_normal(like.shape) * np.sqrt(2 / np.prod(like.shape[:-1]))
         else:
             flat[name] = np.full(like.shape, name.endswith(('scale', 'var')), float)
-        # Distances lie above 0; a head that began below would have no gradient, and stay there.
+        # The targets are positive. A head that starts below 0 has no gradient through its ReLU.
         if name.endswith(f'conv{network.sizes.head_layers - 1}/bias'):
             flat[name] += 0.5
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), unflatten_dict(flat, sep='/'))
@@ -103,7 +103,10 @@ def shapes(network: Network) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def trunk_taps(network: Network, vgg_weights, images):
-    """The frozen trunk's features that `Network` takes, or None if it has a trunk of its own."""
+    """Features of the frozen trunk for images [b, h, w, 3]; None if the trunk is a ResNet.
+
+    vgg_weights: of LPIPS-vgg. Returns (fine [b, h / 4, w / 4, 256], deep [b, h / 16, w / 16, 512]).
+    """
     if network.sizes.trunk != 'vgg16':
         return None
     maps = lpips.trunk(vgg_weights, images)
@@ -123,9 +126,9 @@ def _apply(network):
 def predict(network: Network, variables, images, vgg_weights=None) -> dict[str, jax.Array]:
     """{space: [b, 256, 256]} for images [b, h, w, 3], h and w at least 256.
 
-    vgg_weights: of LPIPS-vgg, if that is the trunk.
+    vgg_weights: of LPIPS-vgg, for the trunk 'vgg16'. Raises JaxinvError if they are missing.
     """
     if network.sizes.trunk == 'vgg16' and vgg_weights is None:
-        raise JaxinvError('this network stands on the trunk of LPIPS-vgg; pass its weights.')
+        raise JaxinvError('the trunk of this network is that of LPIPS-vgg; pass vgg_weights.')
     maps = _apply(network)(variables, vgg_weights, jnp.asarray(images))
-    return {space: maps[space] for space in network.spaces}  # jit sorts by name
+    return {space: maps[space] for space in network.spaces}  # jit sorts the keys

@@ -1,13 +1,13 @@
 """LPIPS, the learned perceptual distance (Zhang et al. 2018, version 0.1), as pure functions.
 
-    weights = lpips.load('vgg')
+    weights = weights.networks.load_lpips('vgg')
     target = lpips.features(weights, targets)          # once
     loss = lpips.distance(lpips.features(weights, images), target)
 
 Equation 1 of the paper: the distance is the sum over five layers of the spatial mean of the squared
-difference of channel-normalised features, weighted per channel. `features` already multiplies by
-the square root of those weights, so that a distance is a plain squared difference (as NVIDIA's
-vgg16.pt does with `return_lpips`) and a target's features need computing only once.
+difference of channel-normalised features, weighted per channel. `features` multiplies by the square
+root of those weights (as NVIDIA's vgg16.pt with `return_lpips`), so that a distance is a plain
+squared difference and the features of a target are computed once.
 """
 
 import flax.linen as nn
@@ -18,8 +18,8 @@ import numpy as np
 from jaxinv.errors import JaxinvError
 from jaxinv.nn import strided
 
-# Trunk layers in order: ('conv', channels, window, stride, padding), ('pool', window) of stride 2;
-# 'tap' marks the layers LPIPS compares (after their ReLU).
+# Trunk layers in order: ('conv', channels, window, stride, padding); ('pool', window), stride 2;
+# 'tap' marks the layers that LPIPS compares, after their ReLU.
 _ALEX = (
     ('conv', 64, 11, 4, 2), 'tap', ('pool', 3),
     ('conv', 192, 5, 1, 2), 'tap', ('pool', 3),
@@ -35,17 +35,17 @@ _VGG = (
     ('conv', 512, 3, 1, 1), ('conv', 512, 3, 1, 1), ('conv', 512, 3, 1, 1), 'tap',
 )  # fmt: skip
 LAYERS = {'alex': _ALEX, 'vgg': _VGG}
-MIN_SIZE = {'alex': 31, 'vgg': 16}  # pixels; below, the last feature map would be empty
+MIN_SIZE = {'alex': 31, 'vgg': 16}  # pixels; the last feature map of smaller images is empty
 
-# LPIPS' scaling layer: ImageNet's mean and deviation for images in [-1, 1].
+# LPIPS' scaling layer: mean and deviation of ImageNet for images in [-1, 1].
 _SHIFT = np.float32([-0.030, -0.088, -0.188])
 _SCALE = np.float32([0.458, 0.448, 0.450])
 
 
 class Trunk(nn.Module):
-    """AlexNet or VGG16 without its classifier; returns the five maps LPIPS compares."""
+    """AlexNet or VGG16 without the classifier: images [b, h, w, 3] -> five maps [b, h', w', c]."""
 
-    net: str
+    net: str  # 'alex' or 'vgg'
 
     @nn.compact
     def __call__(self, images):
@@ -68,7 +68,7 @@ class Trunk(nn.Module):
 
 
 def shapes(net: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the weights of `net`."""
+    """Names and shapes of the weights of `net`, 'alex' or 'vgg'. Raises JaxinvError for others."""
     if net not in LAYERS:
         raise JaxinvError(f"LPIPS network {net!r} is not one of 'alex', 'vgg'.")
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
@@ -81,12 +81,11 @@ def features(weights: dict, images: jax.Array) -> tuple[jax.Array, ...]:
     """Five maps [b, h', w', c] of images [b, h, w, 3] in about [-1, 1], for the functions below.
 
     Each pixel's features are divided by their length and multiplied by the square root of the head
-    weights. A pure function: use it under jit with the weights as an argument, vmap and grad.
-    Products are of the default precision, which on GPUs and TPUs is below float32
-    (jax.default_matmul_precision).
+    weights. A pure function for jit (with the weights as an argument), vmap and grad. Products have
+    JAX's default matmul precision, which is below float32 on GPUs and TPUs.
 
-    Images smaller than MIN_SIZE, on which the reference implementation fails, are enlarged: every
-    pixel is repeated as often as it takes.
+    The reference implementation fails on images smaller than MIN_SIZE; here their pixels are
+    repeated up to that size.
     """
     least = MIN_SIZE[_net(weights)]
     if images.ndim == 4 and 0 < min(images.shape[1:3]) < least:
@@ -97,7 +96,7 @@ def features(weights: dict, images: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def trunk(weights: dict, images: jax.Array) -> tuple[jax.Array, ...]:
-    """The five feature maps [b, h', w', c] as the trunk makes them, after their ReLU."""
+    """The five feature maps [b, h', w', c] of the trunk, after their ReLU. Raises JaxinvError."""
     net = _net(weights)
     if images.ndim != 4 or images.shape[-1] != 3 or min(images.shape[1:3]) < MIN_SIZE[net]:
         raise JaxinvError(
@@ -121,17 +120,17 @@ def per_layer(features_a, features_b) -> jax.Array:
 
 
 def distance(features_a, features_b) -> jax.Array:
-    """LPIPS distance [b] of two results of `features`; a batch of one is compared with every row.
+    """LPIPS distance [b] of two results of `features`; a batch of 1 broadcasts.
 
-    0 for equal images; its gradient there is 0.
+    0 for equal images, with gradient 0.
     """
     return jnp.sum(per_layer(features_a, features_b), axis=-1)
 
 
 def spatial(features_a, features_b, size) -> jax.Array:
-    """Map of the distance, [b, size, size] or [b, *size]: every layer's map, bilinearly enlarged.
+    """Map of the distance [b, *size], or [b, size, size]: the sum of the layers' resized maps.
 
-    The `spatial=True` mode of the reference implementation (half-pixel centres).
+    Bilinear with half-pixel centres, as the mode `spatial=True` of the reference implementation.
     """
     height, width = (size, size) if isinstance(size, int) else size
     total = 0.0
@@ -143,7 +142,7 @@ def spatial(features_a, features_b, size) -> jax.Array:
 
 
 def _normalize(x):
-    """Unit length over channels. Where all channels are 0, value and gradient are 0, not NaN."""
+    """Unit length over channels; value and gradient 0 where all channels are 0."""
     squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     zero = squares == 0
     length = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))

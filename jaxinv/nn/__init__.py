@@ -1,1 +1,1 @@
-"""Operators with one definition and fast gradients on CPUs; they know no model."""
+"""Operators of convolutional networks with fast gradients on CPUs; independent of any model."""

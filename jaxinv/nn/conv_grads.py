@@ -1,17 +1,20 @@
-"""Convolutions' gradients on CPUs, a band of rows at a time, at the rate of matrix products.
+"""Gradients of convolutions on CPUs as matrix products, and vmap over filters.
 
-XLA's CPU backend computes the gradient of a convolution with respect to its filter as a convolution
-whose window is the image, ten times slower than its FLOPs need. One matrix product for each filter
-tap is better, but has the wrong shape: very long sums with few results, read through transposed
-memory. Here a band of rows at a time is laid out so that all taps are one product of ordinary shape
-which stays in the cache: rate on two cores, 3x3, 1024 pixels and 32 channels 41 -> 74 GFLOP/s, 512
-and 64 35 -> 109, 256 and 128 101 -> 170, 128 and 256 159 -> 227, 64 and 512 228 -> 255.
+XLA:CPU computes the gradient of a convolution by its filter as a convolution whose window is the
+image, ten times slower than its FLOPs need. One matrix product for each filter tap is faster, but
+sums over all pixels for few results, from transposed memory. Here the taps of a band of rows are
+one product of ordinary shape, which stays in the cache. Rate of that product per tap -> of this
+module in GFLOP/s, two cores, 3x3 filters:
 
-vmap over filters on CPUs: one call after another instead of a grouped convolution.
+    pixels   channels
+      1024         32    41 ->  74
+       512         64    35 -> 109
+       256        128   101 -> 170
+       128        256   159 -> 227
+        64        512   228 -> 255
 
-vmap turns convolutions with a filter for each example into one grouped convolution, which XLA's CPU
-backend runs three times slower than the convolutions by themselves (measured, 256 pixels).
-
+vmap over filters makes one grouped convolution, which XLA:CPU runs three times slower than the
+separate convolutions (measured at 256 pixels). `one_by_one` calls a function per example instead.
 """
 
 from collections.abc import Callable
@@ -21,11 +24,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-BAND = 1_200_000  # numbers in a band; about 5 MB, best of those measured
+BAND = 1_200_000  # numbers in a band, about 5 MB; the fastest of those measured
 
 
 def correlate(x, sources, scale=None):
-    """Sums over pixels of x[p] (outer) source[p + offset], for several sources.
+    """Sums over pixels p of the outer products x[p] source[p + offset], for several sources.
 
     x [b, h, w, c]; scale [b, c] multiplies it, None = 1. sources: (array [b, >= h, >= w, d],
     (row, column) offset), every window inside its array. Returns [number of sources, c, d].
@@ -37,7 +40,7 @@ def correlate(x, sources, scale=None):
         left = lax.dynamic_slice(x, (image, row, 0, 0), (1, rows, w, c)).reshape(-1, c)
         if scale is not None:
             left = left * lax.dynamic_slice_in_dim(scale, image, 1)
-        # Transposed apart: a product that reads its left side by columns is slower than both.
+        # A product that reads its left side by columns is slower than transposing first.
         left = lax.optimization_barrier(left.T)
         right = _windows(sources, image, row, rows, w)
         return total + jnp.dot(left, right, preferred_element_type=total.dtype)
@@ -64,7 +67,7 @@ def gather(sources, kernels, shape):
 
 
 def _windows(sources, image, row, rows, w):
-    """The sources' windows at a band, side by side: [rows * w, number of sources * d]."""
+    """The sources' windows of a band, concatenated: [rows * w, number of sources * d]."""
     d = sources[0][0].shape[-1]
     windows = [
         lax.dynamic_slice(array, (image, row + down, across, 0), (1, rows, w, d))
@@ -74,23 +77,23 @@ def _windows(sources, image, row, rows, w):
 
 
 def _over_bands(b, h, numbers_a_row, step, start):
-    """start, after step(image, first row, rows, value) for all bands of all images."""
+    """Folds value = step(image, first row, rows, value) over all bands, from `start`."""
     fits = [n for n in range(1, h + 1) if h % n == 0 and n * numbers_a_row <= BAND]
     rows = max(fits, default=1)
     bands = h // rows
 
     def body(i, value):
-        # Not //, which rounds down for negative numbers and is a dozen operations.
+        # // would handle negative numbers, by a dozen operations.
         return step(lax.div(i, bands), lax.rem(i, bands) * rows, rows, value)
 
     return lax.fori_loop(0, b * bands, body, start)
 
 
 def one_by_one(function: Callable, filters: int | None = None) -> Callable:
-    """`function` of arrays, whose vmap calls it for each example.
+    """`function` of arrays, with a vmap that calls it once per example.
 
-    filters: number of an argument; where vmap leaves that one alone, the examples stay together.
-    Not to be differentiated: for use within the rules of a custom_vjp.
+    filters: index of an argument; if vmap does not map that one, `function` is vmapped as usual.
+    Not differentiable; for use in the rules of a custom_vjp.
     """
     each = custom_vmap(function)
 

@@ -1,11 +1,10 @@
-"""Layers of convolutional generators as pure functions, fast on CPUs too.
+"""Layers of convolutional networks as pure functions that are fast on CPUs, too.
 
-Images and features are [b, h, w, c]; zero padding keeps their size. Each operator has one
-definition, its stock lax form, which GPUs and TPUs use. XLA's CPU backend runs some of these, above
-all gradients with respect to filters, ten and more times slower than the machine could. There, the
-same products are summed in another order. jax.lax.platform_dependent chooses when the program is
-compiled, and tests hold both forms equal. All of it works under jit, vmap (also over kernels) and
-grad.
+Images and features are [b, h, w, c]; zero padding keeps their size. Each operator is defined by its
+stock lax form, which GPUs and TPUs run. XLA:CPU runs some of these ten times slower than the
+hardware allows, above all gradients by filters; there the same products are summed in another
+order. jax.lax.platform_dependent chooses at compile time, and tests hold both forms equal. All
+operators work under jit, vmap (also over kernels) and grad.
 """
 
 import math
@@ -19,12 +18,12 @@ from jaxinv.nn.conv_grads import correlate, one_by_one
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 FEW = 256  # pixels of a batch, see _few_pixels
-TILE_ROWS = 8  # rows summed in registers; XLA unrolls and vectorises 8, no longer 16 (measured)
+TILE_ROWS = 8  # rows summed in registers; XLA unrolls and vectorises 8, but not 16 (measured)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def leaky_relu(x, slope=0.2):
-    """x where positive, else slope * x (slope > 0). Keeps only its result, whose sign is x's."""
+    """x if positive, else slope * x (slope > 0). The gradient needs the result only: same sign."""
     return jnp.where(x >= 0, x, slope * x)
 
 
@@ -60,12 +59,12 @@ pointwise.defvjp(_pointwise_fwd, _pointwise_bwd)
 
 @jax.custom_vjp
 def depthwise(x, kernel, scale):
-    """Convolution of each channel of scale * x by itself: kernel [k, k, c], scale [b, 1, 1, c]."""
+    """Depthwise convolution of scale * x: kernel [k, k, c], scale [b, 1, 1, c]."""
     return lax.platform_dependent(x, kernel, scale, cpu=_depthwise_cpu, default=_depthwise_stock)
 
 
 def _depthwise_fwd(x, kernel, scale):
-    # The scale is part of the operator so that x * scale need not be kept for the gradient.
+    # The scale is part of the operator, so that the gradient does not keep x * scale.
     return depthwise(x, kernel, scale), (x, kernel, scale)
 
 
@@ -104,7 +103,7 @@ def _depthwise_grads_cpu(x, kernel, scale, g):
 
 
 def _taps(x, kernel):
-    """Depthwise convolution as k^2 shifted multiply-adds, which fuse into one pass."""
+    """Depthwise convolution as k^2 shifted multiply-adds, which XLA fuses into one pass."""
     k = kernel.shape[0]
     h, w = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
@@ -112,10 +111,10 @@ def _taps(x, kernel):
 
 
 def _taps_grad(x, g, k):
-    """Gradient of _taps with respect to its kernel: [k, k, c].
+    """Gradient of _taps by its kernel: [k, k, c].
 
-    All k^2 sums over a tile of rows are one variadic reduction: each element of x and g is read
-    from memory once, and the results stay vectors over (w, c). The rest is a plain sum.
+    All k^2 sums over a tile of rows are one variadic reduction: it reads each element of x and g
+    once, and its results are vectors over (w, c). A plain sum does the rest.
     """
     b, h, w, c = x.shape
     tiles = -(-h // TILE_ROWS)
@@ -138,7 +137,7 @@ def _taps_grad(x, g, k):
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x, kernel, stride=1):
-    """Convolution: kernel [k, k, c, d], k odd -> [b, ceil(h / stride), ceil(w / stride), d]."""
+    """Convolution, kernel [k, k, c, d], k odd -> [b, ceil(h / stride), ceil(w / stride), d]."""
     stock = partial(_conv_stock, stride=stride)
     return lax.platform_dependent(x, kernel, cpu=one_by_one(stock, 1), default=stock)
 
@@ -171,16 +170,16 @@ def _conv_grads_stock(x, kernel, g, stride):
 
 
 def conv_grads_cpu(x, kernel, g, scale=None, stride=1):
-    """Gradients of conv(scale * x, kernel, stride) by scale * x and kernel; scale [b, c].
+    """Gradients of conv(scale * x, kernel, stride) by scale * x and by kernel; scale [b, c].
 
-    By the input: a plain convolution. By the filter: see nn/conv_grads.py.
+    By the input: a plain convolution. By the filter: nn/conv_grads.py.
     """
 
     def grads(x, kernel, g, scale):
         k, pad = kernel.shape[0], kernel.shape[0] // 2
         few = stride == 1 and math.prod(x.shape[:3]) <= FEW
         sizes = zip(x.shape[1:3], g.shape[1:3], strict=True)
-        # Zeros around, and between and after the pixels if the stride asks: one array for both.
+        # Zeros around g, and for a stride between its pixels; both gradients read this array.
         more = [(pad, pad + n - (m - 1) * stride - 1, stride - 1) for n, m in sizes]
         g = lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), *more, (0, 0, 0)))
         taps = [(g, (k - 1 - i, k - 1 - j)) for i in range(k) for j in range(k)]
@@ -195,10 +194,10 @@ def conv_grads_cpu(x, kernel, g, scale=None, stride=1):
 
 
 def _few_pixels(g, kernel, taps):
-    """The gradient by x, of padded g: each tap's product with all pixels, then shifted and added.
+    """The gradient by x, of padded g: a product of each tap with all pixels, shifted and added.
 
-    The kernel is read as it is; turning it would take longer than all else where it is large and
-    pixels are few.
+    It reads the kernel in place. For a large kernel and few pixels, flipping and transposing it
+    would take most of the time.
     """
     c, d = kernel.shape[2:]
     products = jnp.einsum('bhwd,tcd->tbhwc', g, kernel.reshape(-1, c, d))
@@ -214,7 +213,7 @@ def _over_pixels(x, g):
 
 @jax.custom_vjp
 def haar_up(x):
-    """One inverse Haar wavelet step, [b, h, w, 4 c] -> [b, 2 h, 2 w, c]; bands LL, LH, HL, HH."""
+    """An inverse Haar wavelet step, [b, h, w, 4 c] -> [b, 2 h, 2 w, c]; bands LL, LH, HL, HH."""
     b, h, w, channels = x.shape
     c = channels // 4
     ll, lh, hl, hh = (x[..., i * c : (i + 1) * c] for i in range(4))
@@ -224,7 +223,7 @@ def haar_up(x):
 
 
 def haar_down(y):
-    """The forward step, inverse and adjoint of haar_up: [b, 2 h, 2 w, c] -> [b, h, w, 4 c]."""
+    """The Haar wavelet step, inverse and adjoint of haar_up: [b, 2h, 2w, c] -> [b, h, w, 4c]."""
     b, h, w, c = y.shape
     y = y.reshape(b, h // 2, 2, w // 2, 2, c)
     top, bottom = y[:, :, 0], y[:, :, 1]

@@ -1,11 +1,10 @@
-"""A generator's blocks, computed again for their gradient instead of keeping what is within.
+"""Rematerialisation: a block's intermediates are recomputed for its gradient and not stored.
 
-jax.checkpoint (flax.linen.remat) means the same, but holds the second computation back only by
-barriers, which XLA:CPU drops before it puts operations in order: it then computes everything twice
-at once and keeps it, and takes more memory than without. Here the second computation depends on the
-gradient that arrives, so that no compiler can begin it sooner.
+jax.checkpoint (flax.linen.remat) delays the recomputation by optimisation barriers only. XLA:CPU
+removes these before it schedules, runs both computations in the forward pass, and needs more memory
+than without. Here the recomputation depends on the incoming gradient, so it cannot start earlier.
 
-The last block is left alone: its gradient comes first, and would need at once what it had saved.
+It saves nothing for the last block, whose gradient comes first; callers leave that one out.
 """
 
 import flax.linen as nn
@@ -16,19 +15,19 @@ from jaxinv.nn.styled_conv import after
 
 
 def call(block: nn.Module, w, *args, remat: bool):
-    """block(w, *args). With remat it keeps for its gradient no more than it is given.
+    """block(w, *args); with remat its gradient stores the arguments only.
 
-    w [b, ...]: rows of the latent. All that takes memory within the block must depend on them, for
-    they are what the second computation waits with. args: arrays, trees of arrays or None.
+    w [b, ...]: an argument, such as the rows of a latent, on which all large intermediates depend:
+    the recomputation waits for the gradient through it. args: arrays, trees of arrays or None.
     """
     if not remat or block.is_initializing():
         return block(w, *args)
     module, variables = block.unbind()
-    return _computed_again(module.apply)(variables, w, *args)
+    return _recomputed(module.apply)(variables, w, *args)
 
 
-def _computed_again(function):
-    """function(variables, w, *rest), whose gradient keeps the arguments and calls it once more."""
+def _recomputed(function):
+    """function(variables, w, *rest), whose gradient stores the arguments and calls it again."""
 
     @jax.custom_vjp
     def once(*args):
@@ -37,13 +36,13 @@ def _computed_again(function):
     def forward(*args):
         primals, structure = jax.tree.flatten(args)
         args = structure.unflatten([primal.value for primal in primals])
-        # Structures, not values: known when traced.
-        moving = tuple(() if primal.perturbed else None for primal in primals)
-        return function(*args), (args, moving)
+        # As tree structure, () or None, the flags stay static.
+        perturbed = tuple(() if primal.perturbed else None for primal in primals)
+        return function(*args), (args, perturbed)
 
     def backward(residuals, gradients):
-        (variables, w, *rest), moving = residuals
-        moving = [flag is not None for flag in moving]
+        (variables, w, *rest), perturbed = residuals
+        perturbed = [flag is not None for flag in perturbed]
         gradients = jax.tree.leaves(gradients)
         wanted = [not isinstance(gradient, SymbolicZero) for gradient in gradients]
         gradients = _where(wanted, gradients)
@@ -51,15 +50,15 @@ def _computed_again(function):
 
         def outputs(*values):
             values = iter(values)
-            pairs = zip(leaves, moving, strict=True)
-            args = [next(values) if moves else leaf for leaf, moves in pairs]
+            pairs = zip(leaves, perturbed, strict=True)
+            args = [next(values) if flag else leaf for leaf, flag in pairs]
             return _where(wanted, jax.tree.leaves(function(*structure.unflatten(args))))
 
-        # With respect to nothing else: a gradient by kernels that nobody asked for would be
-        # computed and waited for (styled_conv.after).
-        _, pull = jax.vjp(outputs, *_where(moving, leaves))
+        # Only by the perturbed arguments: styled_conv.after would also compute and wait for
+        # unused gradients by kernels.
+        _, pull = jax.vjp(outputs, *_where(perturbed, leaves))
         found = iter(pull(gradients))
-        return structure.unflatten([next(found) if moves else None for moves in moving])
+        return structure.unflatten([next(found) if flag else None for flag in perturbed])
 
     once.defvjp(forward, backward, symbolic_zeros=True)
     return once

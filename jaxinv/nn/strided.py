@@ -1,8 +1,8 @@
-"""Strided convolution and max-pooling whose image gradients are fast on CPUs too.
+"""Strided convolution and max-pooling whose gradients by the image are fast on CPUs, too.
 
-On GPUs and TPUs these are XLA's own operations. On CPUs XLA computes two of their gradients badly:
-that of a strided convolution by a convolution over an image dilated with zeros, and that of
-max-pooling by a scatter. Both have an equal form made of fast parts, chosen by platform here.
+GPUs and TPUs run XLA's operations. XLA:CPU is slow at two gradients: that of a strided convolution,
+a convolution over an image dilated with zeros, and that of max-pooling, a scatter. Each has an
+equal form of fast operations, chosen by platform.
 
 Measured on 2 cores (AVX-512), batch 2, value and gradient: LPIPS alex at 512 px 0.23 -> 0.17 s, vgg
 at 256 px 0.84 -> 0.79 s and a third of the time to compile (benchmarks/lpips.py). The other
@@ -22,7 +22,7 @@ _NHWC = ('NHWC', 'HWIO', 'NHWC')
 def conv(x, kernel, stride: int, padding: int):
     """2-D convolution of x [b, h, w, c] with kernel [k, k, c, o], zero padding on every side.
 
-    The gradient with respect to the kernel is XLA's own, slow on CPUs and free if not asked for.
+    The gradient by the kernel is XLA's, which is slow on CPUs, and removed if unused.
     """
     return _stock_conv(x, kernel, stride, padding)
 
@@ -56,11 +56,11 @@ conv.defvjp(_conv_forward, _conv_backward)
 
 
 def strided_image_gradient(shape, stride, padding, gradient, kernel):
-    """Gradient of `conv` with respect to its image of `shape`, without a dilated convolution.
+    """Gradient of `conv` by its image of `shape`, without a dilated convolution.
 
-    Gathering blocks of s x s pixels into channels makes a convolution of stride s one of stride 1
-    with ceil(k / s) windows and s^2 as many channels; its gradient is an ordinary convolution with
-    the filters turned round, and then the blocks are spread out again.
+    With blocks of s x s pixels as channels, a convolution of stride s has stride 1, a window of
+    ceil(k / s) and s^2 times the channels. Its gradient is an ordinary convolution with flipped
+    filters, after which the blocks become pixels again.
     """
     (b, h, w, c), (rows, columns, o) = shape, gradient.shape[1:]
     blocks = -(-kernel.shape[0] // stride)  # window in blocks
@@ -72,7 +72,7 @@ def strided_image_gradient(shape, stride, padding, gradient, kernel):
     rows, columns = rows + blocks - 1, columns + blocks - 1
     image = image.reshape(b, rows, columns, stride, stride, c).transpose(0, 1, 3, 2, 4, 5)
     image = image.reshape(b, rows * stride, columns * stride, c)
-    # The outermost rows belong to the zero padding; rows no window reached have gradient 0.
+    # The outermost rows belong to the zero padding; rows outside all windows have gradient 0.
     low, high_y = -padding, h + padding - rows * stride
     high_x = w + padding - columns * stride
     zero = jnp.zeros((), image.dtype)
@@ -81,9 +81,9 @@ def strided_image_gradient(shape, stride, padding, gradient, kernel):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def max_pool(x, window: int):
-    """Maximum over windows of window x window pixels, 2 apart, that lie inside x [b, h, w, c].
+    """Max pooling of x [b, h, w, c] with stride 2 and no padding.
 
-    The gradient goes to the first maximum of a window, row by row, as in XLA and PyTorch.
+    The gradient goes to the first maximum of a window in row-major order, as in XLA and PyTorch.
     """
     return _stock_pool(x, window)
 
@@ -110,10 +110,10 @@ max_pool.defvjp(_pool_forward, _pool_backward)
 
 
 def pool_image_gradient(window, x, gradient):
-    """Gradient of `max_pool` with respect to x, as one sum of shifted maps, without a scatter."""
+    """Gradient of `max_pool` by x as a sum of shifted maps, without a scatter."""
     h, w = x.shape[1:3]
     rows, columns = gradient.shape[1:3]
-    span_y, span_x = 2 * rows - 1, 2 * columns - 1  # from a window's pixel to the last window's
+    span_y, span_x = 2 * rows - 1, 2 * columns - 1  # rows of one pixel of all windows
     offsets = [(i, j) for i in range(window) for j in range(window)]
     parts = [x[:, i : i + span_y : 2, j : j + span_x : 2] for i, j in offsets]
     maximum = functools.reduce(jnp.maximum, parts)
@@ -122,7 +122,7 @@ def pool_image_gradient(window, x, gradient):
         first = jnp.where(parts[index] == maximum, jnp.int8(index), first)
     zero, total = jnp.zeros((), gradient.dtype), 0
     for index, (i, j) in enumerate(offsets):
-        share = jnp.where(first == index, gradient, zero)
+        routed = jnp.where(first == index, gradient, zero)
         sides = ((0, 0, 0), (i, h - i - span_y, 1), (j, w - j - span_x, 1), (0, 0, 0))
-        total = total + lax.pad(share, zero, sides)
+        total = total + lax.pad(routed, zero, sides)
     return total

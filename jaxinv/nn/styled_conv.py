@@ -1,11 +1,11 @@
-"""StyleGAN2's styled convolution as one operator, which keeps one array for its gradient.
+"""Modulated convolution with activation (StyleGAN2) as one operator with a small gradient.
 
     out = clamp(gain * leaky_relu(conv(x * style) * demodulation + noise + bias))
 
-Differentiated step by step it would keep the scaled input, the convolution's result, its scaled
-form and the output: at 1024 pixels 134 MB each. But each step can be undone from `out`: a leaky
-ReLU is invertible, and where the clamp was met no gradient passes. So only `x`, which is the output
-of the layer before, and `out`, which is the input of the next, are kept.
+Automatic differentiation would store the scaled input, the result of the convolution, its scaled
+form and the output, 134 MB each at 1024 pixels. All of them follow from x and `out`: a leaky ReLU
+is invertible, and clamped values have no gradient. So only x, the output of the layer before, and
+`out`, the input of the next, are stored.
 """
 
 from functools import partial
@@ -23,8 +23,8 @@ SLOPE = 0.2
 def styled_conv(x, style, kernel, demodulation, noise, bias, up, gain, limit):
     """x [b, h, w, c] -> [b, h, w, d], or [b, 2h, 2w, d] if `up`.
 
-    style [b, c], kernel [3, 3, c, d], demodulation [b, d] (positive), noise broadcasting against
-    the result's [b, h, w, 1], bias [d]; gain a positive number; limit of the result, None = none.
+    style [b, c], kernel [3, 3, c, d], demodulation [b, d] > 0, noise broadcast to [b, h, w, 1] of
+    the result, bias [d]; gain > 0; limit: clamp of the result, None = none.
     """
     out = _linear(x, style, kernel, up) * demodulation[:, None, None]
     out = ops.leaky_relu(out + noise + bias, SLOPE) * gain
@@ -37,7 +37,7 @@ def _linear(x, style, kernel, up):
 
 
 def _forward(x, style, kernel, demodulation, noise, bias, up, gain, limit):
-    tuned = () if kernel.perturbed else None  # a structure, not a value: known when traced
+    tuned = () if kernel.perturbed else None  # as tree structure the flag stays static
     operands = [operand.value for operand in (x, style, kernel, demodulation, noise, bias)]
     out = styled_conv(*operands, up, gain, limit)
     return out, (*operands, out, tuned)
@@ -45,11 +45,11 @@ def _forward(x, style, kernel, demodulation, noise, bias, up, gain, limit):
 
 def _backward(up, gain, limit, residuals, g):
     x, style, kernel, demodulation, noise, bias, out, tuned = residuals
-    # Else the compiler would find x * style in the forward pass and keep it after all.
+    # Without the barrier XLA would reuse, and store, x * style of the forward pass.
     x, out, g = lax.optimization_barrier((x, out, g))
     if limit is not None:
         g = jnp.where(jnp.abs(out) < limit, g, 0)
-    # What the activation was given is `out` over its slope, so times `inner` it is out * g.
+    # The input of the activation is `out` over its slope; times `inner` it is out * g.
     inner = lax.optimization_barrier(g * jnp.where(out >= 0, gain, SLOPE * gain).astype(g.dtype))
     by_channel = jnp.sum(inner, (1, 2))
     g_noise = jnp.sum(inner, 3, keepdims=True)
@@ -69,9 +69,9 @@ styled_conv.defvjp(_forward, _backward, symbolic_zeros=True)
 
 @jax.custom_vjp
 def image_kernels(x, kernels):
-    """1x1 convolution with a kernel for each image: x [b, h, w, c], kernels [b, c, d].
+    """1x1 convolution with a kernel per image: x [b, h, w, c], kernels [b, c, d] -> [b, h, w, d].
 
-    The result, pixels, is float32 even if x is bfloat16.
+    The result is float32, also for bfloat16 x.
     """
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     return jnp.einsum('bhwc,bcd->bhwd', x, kernels, preferred_element_type=dtype)
@@ -85,7 +85,7 @@ def _image_kernels_forward(x, kernels):
 def _image_kernels_backward(residuals, g):
     x, kernels, tuned = residuals
     g = g.astype(x.dtype)
-    # With the few channels first, so that the product has no need to transpose x.
+    # With the few channels first, the product does not transpose x.
     g_kernels = jnp.einsum('bhwd,bhwc->bdc', g, x).swapaxes(1, 2)
     if tuned is not None:
         kernels = after(kernels, [g_kernels])
@@ -96,11 +96,11 @@ image_kernels.defvjp(_image_kernels_forward, _image_kernels_backward, symbolic_z
 
 
 def after(value, arrays):
-    """`value`, but not before the arrays are computed.
+    """`value`, with a data dependence on the arrays.
 
-    Gradients with respect to weights are wanted only at the end, so XLA's CPU scheduler likes to
-    compute them there, which keeps every feature map alive until then. Zero times a float is not
-    simplified away, for it may be a NaN; then the step is lost anyway.
+    XLA:CPU would compute gradients by weights at the end of the program, where they are used, and
+    keep every feature map alive until then. 0 * x is not simplified away, because x may be NaN;
+    NaN then propagates, which is right for a gradient.
     """
     return value + 0 * sum(array.reshape(-1)[0] for array in arrays)
 
@@ -110,13 +110,12 @@ def _full(noise, like):
 
 
 def _linear_grads(x, style, kernel, g, up):
-    """Gradients with respect to x * style and to the kernel."""
+    """Gradients by x * style and by the kernel."""
     fast = upsample_fir.up_conv_grads_cpu if up else ops.conv_grads_cpu
 
     def stock(x, style, kernel, g):
-        return jax.vjp(upsample_fir.up_conv if up else ops.conv, x * style[:, None, None], kernel)[
-            1
-        ](g)
+        function = upsample_fir.up_conv if up else ops.conv
+        return jax.vjp(function, x * style[:, None, None], kernel)[1](g)
 
     def cpu(x, style, kernel, g):
         return fast(x, kernel, g, style)

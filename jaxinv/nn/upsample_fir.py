@@ -1,12 +1,11 @@
 """Upsampling by two with the filter [1, 3, 3, 1], alone and after a transposed convolution.
 
-As StyleGAN2 does it (Karras et al. 2020, arXiv:1912.04958, appendix B). Features are
-[b, h, w, c] -> [b, 2h, 2w, c].
+As in StyleGAN2 (Karras et al. 2020, arXiv:1912.04958, appendix B). [b, h, w, c] -> [b, 2h, 2w, c].
 
-A transposed convolution of stride 2 writes each row and column parity with its own filter taps:
-even rows 2i get x[i] k[0] + x[i - 1] k[2], odd rows x[i] k[1]. On CPUs the four parities stay apart
-as four small convolutions, and one pass filters and interleaves them; the gradient is the same
-backwards. Other platforms run the stock transposed convolution.
+A transposed convolution of stride 2 uses different filter taps for even and odd rows and columns:
+even rows 2i are x[i] k[0] + x[i - 1] k[2], odd rows x[i] k[1]. On CPUs the four parities are four
+small convolutions, and one pass filters and interleaves them; the gradient is the adjoint of these
+steps. Other platforms run the stock transposed convolution.
 """
 
 import jax
@@ -16,12 +15,12 @@ from jax import lax
 from jaxinv.nn import ops
 from jaxinv.nn.conv_grads import correlate, gather, one_by_one
 
-FIR = (0.25, 0.75, 0.75, 0.25)  # [1, 3, 3, 1] / 8, twice as large: zeros were put between pixels
-EVEN, ODD = slice(2, None, -2), slice(1, 2)  # taps of a parity, in the order lax correlates them
+FIR = (0.25, 0.75, 0.75, 0.25)  # [1, 3, 3, 1] / 8, times 2 for the zeros between pixels
+EVEN, ODD = slice(2, None, -2), slice(1, 2)  # taps of a parity, flipped, as lax correlates
 
 
 def up(x):
-    """Zeros between the pixels, then the filter: each new pixel is (3 near + 1 far) / 4."""
+    """Zeros between pixels, then the filter: a pixel is (3 near + 1 far) / 4 on each axis."""
     return _up_axis(_up_axis(x, 1), 2)
 
 
@@ -84,7 +83,7 @@ def _up_conv_cpu(x, kernel):
 
 
 def _filter_parities(even, odd, axis):
-    """Even positions [n + 1] and odd ones [n] -> those of the filtered result, [n] each."""
+    """Even positions [n + 1] and odd ones [n] -> those after the filter, [n] each."""
     size = odd.shape[axis]
     odd = _pad(odd, axis)
     here, after = (_window(even, i, size, axis) for i in range(2))
@@ -95,7 +94,7 @@ def _filter_parities(even, odd, axis):
 
 
 def _filter_parities_adjoint(g, axis):
-    """[2 n] -> its even positions [n + 1] and odd ones [n]; FIR is symmetric."""
+    """The adjoint: [2 n] -> even positions [n + 1] and odd ones [n]. FIR is symmetric."""
     size = g.shape[axis] // 2
     g = g.reshape(*g.shape[:axis], size, 2, *g.shape[axis + 1 :])
     even, odd = (_pad(lax.index_in_dim(g, i, axis + 1, keepdims=False), axis) for i in range(2))
@@ -111,7 +110,7 @@ def _filter_parities_adjoint(g, axis):
 
 
 def up_conv_grads_cpu(x, kernel, g, scale=None):
-    """Gradients of up_conv(scale * x, kernel) by scale * x and kernel; scale [b, c]."""
+    """Gradients of up_conv(scale * x, kernel) by scale * x and by kernel; scale [b, c]."""
     return one_by_one(_grads_cpu)(x, kernel, g, scale)
 
 
@@ -119,7 +118,7 @@ def _grads_cpu(x, kernel, g, scale):
     parities = [  # [0 even, 1 odd rows][0 even, 1 odd columns]
         _filter_parities_adjoint(rows, 2) for rows in _filter_parities_adjoint(g, 1)
     ]
-    # Tap 0 met the even position of its pixel, tap 1 the odd one, tap 2 the next even one.
+    # Tap 0 writes the even position of its pixel, tap 1 the odd one, tap 2 the next even one.
     sources = [(parities[a % 2][b % 2], (a // 2, b // 2)) for a in range(3) for b in range(3)]
     g_x = gather(sources, kernel.reshape(9, *kernel.shape[2:]), x.shape)
     return g_x, correlate(x, sources, scale).reshape(kernel.shape)

@@ -1,12 +1,11 @@
-"""Upsampling by two to the nearest pixel, alone and before a 3x3 convolution.
+"""Nearest-neighbour upsampling by two, alone and before a 3x3 convolution.
 
-The two together are a transposed convolution of stride 2 whose kernel is the 3x3 one summed over
-2x2 windows:
-    y[2i + a - 1] += x[i] k4[a]    with  k4 = (k[2], k[1] + k[2], k[0] + k[1], k[0])  on each axis,
-16 products a small pixel instead of 36. On CPUs the four parities of rows and columns are four
-2x2 convolutions, whose results are interleaved, and the gradient by x is one convolution of stride
-2: half the time from 16 pixels on. Few pixels, for which summing up the kernel costs more than it
-saves, are repeated and convolved, as on other platforms.
+Upsampling and convolution are a transposed convolution of stride 2 with the kernel
+    y[2i + a - 1] += x[i] k4[a],    k4 = (k[2], k[1] + k[2], k[0] + k[1], k[0])  on each axis,
+16 products per input pixel instead of 36. On CPUs the parities of rows and columns are four 2x2
+convolutions, whose results are interleaved, and the gradient by x is one convolution of stride 2:
+half the time from 16 pixels on. For few pixels the sums of the kernel cost more than they save, so
+those are upsampled and convolved, as on other platforms.
 """
 
 import math
@@ -19,11 +18,11 @@ from jaxinv.nn import ops
 from jaxinv.nn.conv_grads import correlate, one_by_one
 
 FEW = 128  # pixels of a batch
-PADDING = ((1, 0), (0, 1))  # of what even and odd positions read
+PADDING = ((1, 0), (0, 1))  # of the input of even and of odd positions
 
 
 def up(x):
-    """Every pixel four times: [b, h, w, c] -> [b, 2h, 2w, c]."""
+    """Repeats every pixel on both axes: [b, h, w, c] -> [b, 2h, 2w, c]."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
@@ -57,7 +56,7 @@ def _up_conv_cpu(x, kernel):
     taps = _summed(kernel)
 
     def parity(i, j):
-        # In the order lax correlates them: even positions meet taps 3 and 1, odd ones 2 and 0.
+        # lax correlates: even positions have taps 3 and 1, odd ones 2 and 0.
         part = jnp.stack([jnp.stack([taps[a][b] for b in (3 - j, 1 - j)]) for a in (3 - i, 1 - i)])
         return lax.conv_general_dilated(
             x, part, (1, 1), (PADDING[i], PADDING[j]), dimension_numbers=ops.NHWC
@@ -78,14 +77,14 @@ def _grads_cpu(x, kernel, g):
     )
     b, h, w, c = x.shape
     parts = g.reshape(b, h, 2, w, 2, -1)
-    # Tap a met row 2i + a - 1: its parity, and where that starts in an array with a row around it.
-    places = [(1, 0), (0, 1), (1, 1), (0, 2)]
+    # Tap a writes row 2i + a - 1: (parity, offset in the array padded by a row on each side).
+    positions = [(1, 0), (0, 1), (1, 1), (0, 2)]
     padded = {
         (i, j): jnp.pad(parts[:, :, i, :, j], ((0, 0), (1, 1), (1, 1), (0, 0)))
         for i in range(2)
         for j in range(2)
     }
-    sources = [(padded[i, j], (row, column)) for i, row in places for j, column in places]
+    sources = [(padded[i, j], (row, column)) for i, row in positions for j, column in positions]
     g_taps = correlate(x, sources)
     g_taps = [list(g_taps[4 * a : 4 * a + 4]) for a in range(4)]
     return g_x, jax.linear_transpose(_summed, kernel)(g_taps)[0]

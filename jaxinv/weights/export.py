@@ -15,12 +15,12 @@ CONTAINERS = ('.safetensors', '.npz')  # of state dicts
 
 
 def format_of(path: pathlib.Path, to: str | None = None) -> str:
-    """The format to write, from `to` or else the ending of the name; ExportError if they differ."""
+    """One of FORMATS: `to`, or by the ending of the path. Raises ExportError if the two differ."""
     ending = path.suffix.lower()
     if to is None and ending in ('', '.safetensors'):
         return 'safetensors' if ending else 'orbax'
     if to is None and ending == '.npz':
-        raise ExportError(f'{path} can hold two sorts of names; say --to=ada or --to=rosinality.')
+        raise ExportError(f'{path} may hold either naming; choose --to=ada or --to=rosinality.')
     if to not in FORMATS and to is not None:
         raise ExportError(f'--to={to} is unknown; it can be {", ".join(FORMATS)}.')
     allowed = {'orbax': ('',), 'safetensors': ('.safetensors',)}.get(to, CONTAINERS)
@@ -34,7 +34,7 @@ def format_of(path: pathlib.Path, to: str | None = None) -> str:
 
 
 def check_free(path: pathlib.Path, to: str, overwrite: bool) -> None:
-    """Raises ExportError if something is there already that may not be replaced."""
+    """Raises ExportError if `path` exists and may not be replaced."""
     if to == 'orbax' and path.is_dir() and any(path.iterdir()):
         names = {entry.name for entry in path.iterdir()}
         if not overwrite or not names <= {store.SIDECAR, store.ORBAX_FOLDER}:
@@ -52,7 +52,11 @@ def check_free(path: pathlib.Path, to: str, overwrite: bool) -> None:
 def write(
     path, generator: Generator, weights: Weights, to: str, about: dict | None = None
 ) -> tuple[str, ...]:
-    """Writes the generator as `to` and returns sentences for its user. Raises ExportError."""
+    """Writes the generator in the format `to`, one of FORMATS.
+
+    about: its origin, in JSON's types, for the header. Returns notes for the user, sentences.
+    Raises ExportError.
+    """
     path = pathlib.Path(path)
     if to == 'orbax':
         store.write_orbax(path, generator, weights, about)
@@ -66,7 +70,7 @@ def write(
         with atomic_path(path) as scratch, open(scratch, 'wb') as file:  # DST.NPZ stays that
             np.savez(file, **arrays)
     else:
-        # 'format' is what PyTorch's users of safetensors look for.
+        # Loaders of PyTorch expect 'format'.
         data = safetensors.numpy.save(arrays, {'format': 'pt', 'names': to, 'by': 'jaxinv'})
         write_atomically(path, data)
     return notes(generator.spec, to)

@@ -6,9 +6,10 @@ HF_HUB_OFFLINE=1 for the cache alone.
 """
 
 import pathlib
+import threading
 
 import huggingface_hub
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 
 from jaxinv.converters.file_view import MAX_BYTES
 from jaxinv.weights.addresses import DownloadError, HubFile
@@ -18,6 +19,27 @@ def cached(file: HubFile) -> pathlib.Path | None:
     """Path of the file in the hub's cache folder, None if it is not there. Uses no network."""
     path = huggingface_hub.try_to_load_from_cache(file.repo, file.path, revision=file.revision)
     return pathlib.Path(path) if isinstance(path, str) else None
+
+
+def answers(file: HubFile, seconds: float) -> bool:
+    """True if the hub has the file and says so within `seconds`; False with HF_HUB_OFFLINE=1."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    found = []
+
+    def ask():
+        try:
+            url = huggingface_hub.hf_hub_url(file.repo, file.path, revision=file.revision)
+            huggingface_hub.get_hf_file_metadata(url, timeout=seconds)
+            found.append(True)
+        except Exception:  # no network, a proxy, a login page ...
+            pass
+
+    # In a thread, since looking up a host name has no timeout.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return bool(found)
 
 
 def fetch(file: HubFile, max_bytes: int = MAX_BYTES) -> pathlib.Path:

@@ -1,13 +1,14 @@
 """Other projects' checkpoint files: converted once, then kept as safetensors in the cache folder.
 
-The cache is keyed by the SHA-256 of the file, and of a config.json beside it, so that one that is
-moved or renamed is found again and one that is replaced is not mistaken for the old one.
+The key of the cache is the SHA-256 of the file and of a config.json beside it. A moved file is
+found again, and a replaced one is converted again.
 """
 
 import dataclasses
 import hashlib
 import json
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,16 +22,16 @@ from jaxinv.io import cache_dir, safe_name, sha256
 from jaxinv.types import Generator, Weights
 from jaxinv.weights import store, zoo
 
-FORMAT = f'1-{zoo.FORMAT}'  # raise it when readers find other numbers in the same file
-W_AVG_SAMPLES = 100_000  # as e4e and pSp take where a file has no latent_avg
-_BATCH = 10_000
+FORMAT = f'1-{zoo.FORMAT}'  # to be raised when converters change what they read from a file
+W_AVG_SAMPLES = 100_000  # as in e4e and pSp
+_BATCH = 10_000  # samples
 
 
-def load(path: pathlib.Path, *, which: str = 'G_ema'):
-    """(generator, weights, about) of a checkpoint file that converters/checkpoint.py knows.
+def load(path: pathlib.Path, *, which: str = 'G_ema') -> tuple[Generator, Weights, dict[str, Any]]:
+    """(generator, weights, about) of a checkpoint in a layout of converters/checkpoint.py.
 
-    which: 'G_ema' or 'G'. about: {'kind', 'file', 'sha256', 'notes'}, and 'fresh' the first time.
-    Raises JaxinvError.
+    which: 'G_ema' or 'G'. about: {'kind', 'file', 'sha256', 'notes'}, and 'fresh' if it was
+    converted just now. Raises JaxinvError.
     """
     path = pathlib.Path(path)
     digest = sha256(path)
@@ -46,7 +47,7 @@ def load(path: pathlib.Path, *, which: str = 'G_ema'):
         store.write(cached, *found)
         found[2]['fresh'] = True
     generator, weights, about = found
-    # The name is this file's, also where the cache knows a copy by another.
+    # The copy may have been made from a file of another name.
     spec = dataclasses.replace(generator.spec, name=_name(path))
     return generator._replace(spec=spec), weights, about | {'file': str(path)}
 
@@ -57,7 +58,7 @@ def _cached(file):
     try:
         generator, weights, about = store.read(file)
     except JaxinvError:
-        return None  # cut short by a full disk, say: it can be made again
+        return None  # damaged, e.g. truncated on a full disk: it is converted again
     return (generator, weights, about) if {'kind', 'sha256', 'notes'} <= set(about) else None
 
 
@@ -78,13 +79,13 @@ def _convert(path, which, digest):
 
 
 def _name(path):
-    """The file's, or its folder's if all files of that kind have the same name."""
+    """Name of the generator: the file's, or its folder's for pytorch_model.bin."""
     path = path.absolute()
     return safe_name(path.parent.name if path.name == biggan.FILE else path.stem)
 
 
 def w_average(generator: Generator, weights: Weights) -> np.ndarray:
-    """Mean of w [w_dim] over seeded samples; over the classes in turn where there are some."""
+    """Mean of w [w_dim] over W_AVG_SAMPLES seeded samples, classes in turn."""
     mapping, total = jax.jit(generator.map), 0.0
     z = latents.sample_z(0, W_AVG_SAMPLES, generator.spec.z_dim)
     classes = generator.spec.label_dim

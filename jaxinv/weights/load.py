@@ -1,6 +1,7 @@
 """Opens a generator from a name, an address, a file or a folder, and saves one to a folder."""
 
 import pathlib
+from typing import Any, NamedTuple
 
 from jaxinv import generators
 from jaxinv.converters import biggan
@@ -11,33 +12,30 @@ from jaxinv.weights import deltas, download, import_checkpoint, store
 from jaxinv.weights.addresses import is_address
 from jaxinv.weights.deltas import DELTA_FILE
 from jaxinv.weights.store import GENERATOR_FILE, ORBAX_FOLDER, SIDECAR
-from jaxinv.weights.zoo import WELL_KNOWN, load_named
+from jaxinv.weights.well_known import WELL_KNOWN
+from jaxinv.weights.zoo import load_named
 
-MAX_DELTAS = 8  # a delta may be of a delta; a file is not trusted to end
+MAX_DELTAS = 8  # in a chain, where the base of a delta is a delta
 
 
-def save_generator(folder: pathlib.Path, generator: Generator, weights: Weights) -> None:
-    """Writes generator.safetensors (its header tells how to make the generator), generator.json
-    with the same header, and orbax/."""
-    store.write(folder / GENERATOR_FILE, generator, weights)
-    store.write_orbax(folder, generator, weights)
+class Opened(NamedTuple):
+    """A generator and its origin.
+
+    about: {'kind': in words, 'file', 'sha256', 'address', 'base', 'origin', 'notes': what a
+    conversion took and left out, 'fresh': converted just now}, those that apply.
+    """
+
+    generator: Generator
+    weights: Weights
+    about: dict[str, Any]
 
 
 def load_generator(
     source, resolution: int | None = None, *, which: str = 'G_ema', log=print, base=None
 ) -> tuple[Generator, Weights]:
-    """Loads a generator from wherever it is.
+    """(generator, weights) of `open_generator`, which describes the arguments.
 
-    source: a name in generators.GENERATORS; a work folder; a folder or file that jaxinv wrote; a
-    checkpoint of another project (.pkl, .pt, .npz, .safetensors, or a folder of
-    pytorch-pretrained-biggan, see docs/checkpoints.md); its
-    address, https:// or hf://; or a name in generators.well_known.WELL_KNOWN. Files of others are
-    converted once and kept in the cache folder.
-    resolution: pixels, where the generator offers several; None = its default or the saved one.
-    which: of the generators in a checkpoint of another project, 'G_ema' or 'G'.
-    log: takes the progress of downloads, and what a first conversion has to say.
-    base: of a delta (weights/deltas.py), what it was tuned from, if that is not where the run had it.
-    Returns (generator, weights): see types.Generator. Raises JaxinvError with what was looked for.
+    log: called with a line and flush=True: the progress of downloads, notes of a first conversion.
     """
     generator, weights, about = open_generator(source, resolution, which=which, log=log, base=base)
     if about.get('fresh'):
@@ -47,24 +45,42 @@ def load_generator(
 
 
 def open_generator(
-    source,
-    resolution: int | None = None,
-    *,
-    which: str = 'G_ema',
-    log=print,
-    base=None,
-    depth: int = 0,  # of a base of a base, ...
-):
-    """The same with a third value, what is known of its origin: {'kind', 'file', 'notes', ...}."""
+    source, resolution: int | None = None, *, which: str = 'G_ema', log=print, base=None
+) -> Opened:
+    """Opens a generator.
+
+    source: a name in generators.GENERATORS or well_known.WELL_KNOWN; an address, https:// or hf://
+    (weights/addresses.py); a work folder; a folder or file written by jaxinv; a checkpoint of
+    another project (.pkl, .pt, .npz, .safetensors, or a folder of pytorch-pretrained-biggan, see
+    docs/checkpoints.md), which is converted once and kept in the cache folder.
+    resolution: pixels, where the generator offers several; None = its default or the saved one.
+    which: 'G_ema' or 'G', of the generators in a checkpoint of another project.
+    base: source of the generator that a delta (weights/deltas.py) was tuned from; None = the one
+    that its header names.
+    Raises JaxinvError with what was looked for.
+    """
+    return _open(source, resolution, which, log, base, depth=0)
+
+
+def save_generator(folder: pathlib.Path, generator: Generator, weights: Weights) -> None:
+    """Writes generator.safetensors, generator.json and orbax/ (weights/store.py)."""
+    store.write(folder / GENERATOR_FILE, generator, weights)
+    store.write_orbax(folder, generator, weights)
+
+
+def _open(source, resolution, which, log, base, depth):
+    """depth: number of deltas that lead to this source."""
     if source in generators.GENERATORS:
-        return *load_named(source, resolution), {'kind': 'generator known by name'}
+        return Opened(*load_named(source, resolution), {'kind': 'generator known by name'})
     if source in WELL_KNOWN or is_address(source):
         known = WELL_KNOWN.get(source)
-        file = download.get(known.address if known else source, log=log)
-        generator, weights, about = _open_file(file, resolution, which, log, base, depth)
-        if known and known.domain and not generator.spec.domain:
-            generator = generators.with_domain(generator, known.domain)
-        return generator, weights, about | {'address': known.address if known else source}
+        address = known.address if known else source
+        file = download.get(address, log=log)
+        opened = _open_file(file, resolution, which, log, base, depth)
+        if known and known.domain and not opened.generator.spec.domain:
+            generator = generators.with_domain(opened.generator, known.domain)
+            opened = opened._replace(generator=generator)
+        return opened._replace(about=opened.about | {'address': address})
     path = pathlib.Path(source).expanduser()
     candidates = [path, path / GENERATOR_FILE, path / 'generator' / GENERATOR_FILE]
     candidates += [path / DELTA_FILE, path / biggan.FILE]
@@ -75,7 +91,7 @@ def open_generator(
         if (folder / SIDECAR).is_file() and (folder == path.parent) == (path.name == ORBAX_FOLDER):
             generator, weights, origin = store.read_orbax(folder, resolution)
             about = {'kind': 'jaxinv generator, Orbax', 'file': str(folder)}
-            return generator, weights, about | ({'origin': origin} if origin else {})
+            return Opened(generator, weights, about | ({'origin': origin} if origin else {}))
     several = sorted(
         file.parent.name
         for name in (GENERATOR_FILE, DELTA_FILE)
@@ -97,34 +113,33 @@ def _open_file(file, resolution, which, log, base, depth):
     if file.suffix == '.safetensors' and store.is_ours(file):
         generator, weights, origin = store.read(file, resolution)
         about = {'kind': 'jaxinv generator', 'file': str(file), 'sha256': sha256(file)}
-        return generator, weights, about | ({'origin': origin} if origin else {})
+        return Opened(generator, weights, about | ({'origin': origin} if origin else {}))
     if file.suffix == '.safetensors' and deltas.is_ours(file):
         return _open_delta(file, resolution, log, base, depth)
     generator, weights, about = import_checkpoint.load(file, which=which)
     generators.check_resolution(generator, resolution)
-    return generator, weights, about
+    return Opened(generator, weights, about)
 
 
 def _open_delta(file, resolution, log, base, depth):
     delta = deltas.read(file)
     if depth >= MAX_DELTAS:
         raise JaxinvError(
-            f'{file} is the last of {MAX_DELTAS} deltas in a row; keep one of them in full.'
+            f'{file} is the last of more than {MAX_DELTAS} deltas in a chain; save one of them '
+            'with tune.save=full.'
         )
     source = delta.source if base is None else base
     try:
-        generator, weights, origin = open_generator(
-            source, resolution or delta.resolution, log=log, depth=depth + 1
-        )
+        opened = _open(source, resolution or delta.resolution, 'G_ema', log, None, depth + 1)
     except JaxinvError as error:
         if base is not None or depth:
             raise
         raise JaxinvError(
             f'{file} holds differences from the generator {delta.source!r}, which could not be '
-            f'opened ({str(error).rstrip(".")}); say where it is, load_generator(..., base=FILE).'
+            f'opened ({str(error).rstrip(".")}); name it by load_generator(..., base=FILE).'
         ) from None
     about = {'kind': f'jaxinv delta, {delta.header.get("save")}', 'file': str(file)}
-    about |= {'sha256': sha256(file), 'base': origin.get('kind', '')}
-    about |= {key: origin[key] for key in ('fresh', 'notes') if key in origin}
-    generator = generators.with_options(generator, **delta.options)
-    return generator, deltas.restore(delta, weights), about
+    about |= {'sha256': sha256(file), 'base': opened.about.get('kind', '')}
+    about |= {key: opened.about[key] for key in ('fresh', 'notes') if key in opened.about}
+    generator = generators.with_options(opened.generator, **delta.options)
+    return Opened(generator, deltas.restore(delta, opened.weights), about)

