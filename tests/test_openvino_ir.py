@@ -95,7 +95,7 @@ def test_missing_files_are_named(tmp_path):
     [
         ({'a': VALUES}, 'Missing array: b'),
         ({'a': VALUES, 'b': VALUES, 'c': VALUES}, 'Unexpected array: c'),
-        ({'a': VALUES, 'b': VALUES.T}, "'b' gives y/z the shape \\[3, 2\\]; \\[2, 3\\] is wanted"),
+        ({'a': VALUES, 'b': VALUES.T}, "'b' gives y/z the shape \\[3, 2\\]; it must be \\[2, 3\\]"),
     ],
 )
 def test_conversion_names_the_array_that_is_wrong(source, message):
