@@ -13,6 +13,7 @@ budgets that differ from the defaults.
 from jaxinv.settings.declare import Key, Section, changed, keys, of, setting, subsection
 from jaxinv.settings.directions import FitDirections
 from jaxinv.settings.maps import InvertibilityData, TrainInvertibility
+from jaxinv.settings.methods import METHODS, RENAMED, check, record_of
 from jaxinv.settings.pti import Drift, Locality, Projection, Saving, Tuning, WStatistics
 from jaxinv.settings.sam import (
     CHOOSING,
@@ -27,16 +28,12 @@ from jaxinv.settings.sam import (
 )
 from jaxinv.settings.tasks import (
     EDITS,
-    METHODS,
-    RENAMED,
     Data,
     Inversion,
     Invert,
     InvertSam,
-    check,
     measuring_settings,
     prior_settings,
-    record_of,
     search_settings,
     title,
 )

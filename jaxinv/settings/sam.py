@@ -103,7 +103,7 @@ class Prior(Section):
     seed: int = setting(123, 'Of the samples.', least=0)
     order: str = setting(
         'mean_of_map',
-        "mu: 'mean_of_map' of v, or 'map_of_mean': LeakyReLU of w's mean, as in SAM's code.",
+        "Mean mu: 'mean_of_map' of v, or 'map_of_mean': LeakyReLU of w's mean, as in SAM's code.",
         choices=('mean_of_map', 'map_of_mean'),
     )
     matrix: str = setting(

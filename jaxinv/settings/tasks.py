@@ -1,12 +1,10 @@
 """Settings of whole runs, one class for each task of the launcher, with checks across sections."""
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 from jaxinv.errors import JaxinvError
-from jaxinv.settings.declare import Section, keys, of, setting, subsection, unknown
-from jaxinv.settings.directions import FitDirections
-from jaxinv.settings.maps import InvertibilityData, TrainInvertibility
+from jaxinv.settings.declare import Section, of, setting, subsection
 from jaxinv.settings.pti import Drift, Projection, Tuning, WStatistics
 from jaxinv.settings.sam import LABELS, Invertibility, Prior, Search, Segments, Sweep, named
 
@@ -151,7 +149,7 @@ class InvertSam(Inversion):
     task: str = setting('invert_sam', 'Main path of this config; not to be changed.')
     method: str = setting('sam', 'SAM, or a baseline.', choices=tuple(LABELS))
     gaussian_prior_weight: float = setting(
-        1e-6, 'sam.prior_weight of the method gaussian_prior.', least=0
+        1e-6, 'In place of sam.prior_weight for the method gaussian_prior.', least=0
     )
     edit_mixing: str = setting(
         'with_offsets',
@@ -198,62 +196,6 @@ class InvertSam(Inversion):
         """The settings of the inversions into each space alone."""
         own = self.invertibility
         return self.sam.replace(num_steps=own.num_steps, learning_rate=own.learning_rate)
-
-
-class Method(NamedTuple):
-    """What --config.task names: its settings, and MODULE.run(config, path, *, overwrite, log)."""
-
-    settings: type[Section]
-    module: str
-    several_processes: bool = False  # True = also with --coordinator
-
-
-# To add a method: its settings, its module, a config, and a line here.
-METHODS = {
-    'invert': Method(Invert, 'jaxinv.experiments.pti', several_processes=True),
-    'invert_sam': Method(InvertSam, 'jaxinv.experiments.sam', several_processes=True),
-    'fit_directions': Method(FitDirections, 'jaxinv.experiments.fit_directions'),
-    'invertibility_data': Method(InvertibilityData, 'jaxinv.experiments.invertibility_data'),
-    'train_invertibility': Method(TrainInvertibility, 'jaxinv.experiments.train_invertibility'),
-}
-
-# Keys by which a config was given before: the present key.
-RENAMED = {
-    'pivot.at_once': 'pivot.batch_per_device',
-    'sam.at_once': 'sam.batch_per_device',
-    'at_once': 'batch_per_device',
-}
-
-
-def check(config) -> None:
-    """Raises JaxinvError for settings that cannot be used, before anything is computed."""
-    run = _task_of(config)
-    known = {key.path.partition('.')[0] for key in keys(run)}
-    for name in config:
-        if name not in known:
-            raise JaxinvError(unknown('the config has no key', name, sorted(known)))
-    of(config, run).check()
-
-
-def record_of(config) -> dict[str, Any]:
-    """The settings of a ConfigDict by which a resumed run is recognised.
-
-    Without those that bound memory or time only (changes_result=False): the results are the same,
-    and a run that was out of memory may continue with less.
-    """
-    record = config.to_dict()
-    for key in keys(_task_of(config)):
-        if not key.rule.changes_result:
-            own = record.get(key.section.section, {}) if key.section.section else record
-            own.pop(key.name, None)
-    return record
-
-
-def _task_of(config) -> type[Section]:
-    task = config.get('task')
-    if task not in METHODS:
-        raise JaxinvError(f'config.task is {task!r}; it can be {", ".join(METHODS)}.')
-    return METHODS[task].settings
 
 
 def search_settings(config) -> Search:
