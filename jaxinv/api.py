@@ -13,6 +13,7 @@ same `project`, `tune` and `invert_sam` (jaxinv/inversion) with a folder for che
 """
 
 import importlib
+import json
 import pathlib
 from typing import Any, NamedTuple
 
@@ -169,7 +170,8 @@ def load(folder) -> Saved:
     """The generator and codes that `save`, or a run of the launcher, wrote to a folder.
 
     `codes` is None if there are none, else Pivots, or Inverted of a SAM run; their history is
-    empty, and so are an Inverted's prior and regions. Raises JaxinvError if there is no generator.
+    empty, and so are an Inverted's prior and regions. A run that tuned nothing names its generator
+    (run.json). Raises JaxinvError if there is no generator.
     """
     folder = pathlib.Path(folder).expanduser()
     codes = None
@@ -180,8 +182,19 @@ def load(folder) -> Saved:
     if each.is_dir() and not (folder / 'generator').is_dir() and codes is not None:
         opened = [load_generator(each / safe_name(name)) for name in codes.names]
         return Saved(opened[0][0], [own for _, own in opened], codes)
-    generator, weights = load_generator(folder)
+    generator, weights = load_generator(_generator_of(folder))
     if codes is not None and (folder / code_files.CODES).is_file():
         own, masks = code_files.load_codes(folder)
         codes = Inverted(codes.names, codes.w, weights, own, masks, None, None, [])
     return Saved(generator, weights, codes)
+
+
+def _generator_of(folder: pathlib.Path):
+    """What load_generator opens for a folder: itself, or the generator that its run.json names."""
+    if (folder / 'generator').is_dir():
+        return folder
+    try:
+        record = json.loads((folder / 'run.json').read_text(encoding='utf-8'))
+        return record['config']['generator']
+    except (OSError, ValueError, KeyError, TypeError):
+        return folder
