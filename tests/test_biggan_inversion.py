@@ -14,10 +14,11 @@ from test_experiment import load_config
 import jaxinv
 from jaxinv import edits, generators, latents
 from jaxinv.errors import JaxinvError
-from jaxinv.experiments import artifacts, sam_score
 from jaxinv.experiments import pti as experiment
 from jaxinv.experiments import sam as sam_experiment
-from jaxinv.inversion import classes, pti, sam, sam_prior
+from jaxinv.inversion import classes, code_files, pti, sam, sam_prior
+from jaxinv.inversion.sam_render import edit_deltas
+from jaxinv.settings import Locality, Prior, Saving
 from jaxinv.weights import deltas
 
 long = pytest.mark.long
@@ -73,7 +74,7 @@ def test_normals_are_cut_in_their_order():
 
 def test_prior_is_of_z_alone_and_without_a_leaky_relu():
     z = latents.sample_z(3, 500, 16, 1.0)
-    settings = sam_prior.Settings(epsilon=0.0)
+    settings = Prior(epsilon=0.0)
     prior = sam_prior.from_samples(z, settings, sam_prior.slope_of(SPEC))
     w_plus = np.random.RandomState(4).standard_normal((2, 7, 16))
     centered = w_plus - z.astype(np.float64).mean(0)
@@ -100,7 +101,7 @@ def test_class_edits_go_a_share_of_the_way():
 
 def test_what_a_class_edit_adds_is_each_pictures_own():
     w_plus = np.random.RandomState(6).standard_normal((2, 7, 32)).astype(np.float32)
-    deltas = sam_score.deltas_of(edits.parse('class:1=0.5', '', EMBEDDINGS), w_plus, SPEC)
+    deltas = edit_deltas(edits.parse('class:1=0.5', '', EMBEDDINGS), w_plus, SPEC)
     assert deltas.shape == (1, 2, 7, 32) and not deltas[..., :16].any()
     np.testing.assert_allclose(
         deltas[0, ..., 16:], (EMBEDDINGS[1] - w_plus[..., 16:]) / 2, atol=1e-6
@@ -140,7 +141,7 @@ def test_the_regulariser_keeps_the_class(official):
     pivots = latents.with_class(np.ones((2, 7, 32), np.float32), own[:, None])
     examples = {'pivots': pivots, 'ids': np.arange(2, dtype=np.uint32)}
     args = weights, {'w_avg': w_avg}, examples
-    settings = pti.Locality(num_samples=3, norm='all_layers')
+    settings = Locality(num_samples=3, norm='all_layers')
     codes = pti.codes_around(
         labelled, settings, latents.identity_normals, *args, 0, jax.random.key(1)
     )
@@ -154,7 +155,7 @@ def test_a_delta_keeps_the_truncation(official, tmp_path):
     generator, weights = jaxinv.load_generator(official[0], log=lambda *_, **__: None)
     options = {'truncation': 0.5, 'truncation_mode': 'official'}
     base = deltas.Base.of(official[0], None, weights, options)
-    deltas.write(tmp_path, base, weights, deltas.Settings('bfloat16'))
+    deltas.write(tmp_path, base, weights, Saving(save='bfloat16'))
     restored, _ = jaxinv.load_generator(tmp_path)
     assert restored.spec == generators.with_options(generator, **options).spec
     assert restored.spec.z_truncation == 0.5
@@ -184,15 +185,15 @@ def test_sam_from_the_official_files(official, tmp_path):
     assert set(found) == {'one', 'two'} and len(result['classes']['one']['candidates']) == 3
     assert any(line.startswith(f'one: {found["one"]} ') for line in lines)
     page = (folder / 'report.html').read_text()
-    assert 'likeliest classes' in page and 'share in Z+' in page and 'share in W+' not in page
+    assert 'likeliest classes' in page and 'area in Z+' in page and 'area in W+' not in page
     generator, weights = jaxinv.load_generator(official[0], log=lambda *_, **__: None)
-    codes, masks = artifacts.load_codes(folder)
+    codes, masks = code_files.load_codes(folder)
     own = classes.embeddings(generator, weights, list(found.values()))
     np.testing.assert_array_equal(codes.w_plus[..., 16:], np.repeat(own[:, None], 7, 1))
     assert set(masks) <= {'F2', 'F4'}
 
 
-@long
+@pytest.mark.exhaustive
 def test_pivotal_tuning_from_the_official_files(official, tmp_path):
     config = config_of('pti_biggan', 'test', official, label=3, truncation=0.5)
     config.edits = ('class:7=1',)

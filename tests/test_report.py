@@ -170,7 +170,7 @@ def test_hostile_names_stay_text(written):
     assert '<img src=x onerror=alert(1)>' in page.text
 
 
-def test_page_says_no_face_and_never_nan(written):
+def test_page_shows_no_face_and_never_nan(written):
     text = Page((written / 'report.html').read_text()).text
     visible = re.sub(r'[A-Za-z0-9+/=]{200,}', '', text)
     assert report_text.NO_FACE in visible
@@ -321,7 +321,7 @@ def test_whole_traces_may_be_given_after_every_chunk(tmp_path):
     assert records[3]['loss/y'] is None and records[3]['loss'] == 6.0
 
 
-def test_rows_after_everybody_stopped_are_not_logged(tmp_path):
+def test_rows_after_all_have_stopped_are_not_logged(tmp_path):
     with metrics_log.MetricsWriter(tmp_path) as log:
         log.traces('tune', {'loss': [1.0, np.nan]})
     assert len(metrics_log.read(tmp_path)) == 1

@@ -10,13 +10,12 @@ import pytest
 from test_experiment import load_config
 
 import jaxinv
-from jaxinv import defaults
 from jaxinv import settings as sam_settings
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import artifacts
 from jaxinv.experiments import sam as sam_experiment
 from jaxinv.generators.stylegan2 import stylegan2
-from jaxinv.inversion import sam
+from jaxinv.inversion import code_files, sam
 from jaxinv.weights.load import save_generator
 
 long = pytest.mark.long  # half a minute for the run that the first tests look at
@@ -65,13 +64,13 @@ def test_outputs_have_their_promised_names_and_numbers(finished):
     names = {p.name for p in (path / 'images' / 'one').iterdir()}
     assert {'chosen_spaces_chosen.png', 'invertibility_maps_f6.png', 'SAM.png'} <= names
     page = (path / 'report.html').read_text()
-    assert 'Chosen spaces' in page and 'share in W+' in page
+    assert 'Chosen spaces' in page and 'area in W+' in page
 
 
 @long
 def test_codes_give_the_picture_of_the_report_again(finished):
     config, path, _ = finished
-    codes, masks = artifacts.load_codes(path)
+    codes, masks = code_files.load_codes(path)
     assert codes.w_plus.shape[0] == 2 and set(codes.offsets) == set(masks) == {'F6'}
     generator, weights = jaxinv.load_generator(config.generator)
     images = jax.jit(functools.partial(sam.synthesize, generator))(weights, codes, masks)
@@ -94,7 +93,7 @@ def test_chosen_spaces_follow_the_maps_and_padding_has_no_say(finished):
             assert (chosen[inside] == (0 if error[inside].mean() <= tau else 1)).all()
 
 
-@long
+@pytest.mark.exhaustive
 def test_rerun_and_resumed_run_end_with_the_same_numbers(finished, tmp_path):
     config, path, lines = finished
     again = []
@@ -113,11 +112,11 @@ def test_rerun_and_resumed_run_end_with_the_same_numbers(finished, tmp_path):
     resumed = []
     sam_experiment.run(config, tmp_path / 'work', log=lambda text, **_: resumed.append(text))
     assert any('measure_F6: going on' in line for line in resumed), resumed
-    first, second = (artifacts.load_codes(p)[0] for p in (path, tmp_path / 'work'))
+    first, second = (code_files.load_codes(p)[0] for p in (path, tmp_path / 'work'))
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
-@long
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     'variant',
     ['w', 'w_plus', 'gaussian_prior', 'f4', 'f6', 'pti', 'pti_sam', 'no_refinement', 'class_map',
@@ -138,7 +137,7 @@ def test_baselines_and_ablations_make_the_same_report(finished, wide, tmp_path, 
     assert (tmp_path / 'work' / 'report.html').stat().st_size > 0
 
 
-@long
+@pytest.mark.exhaustive
 def test_default_edits_are_left_out_where_nobody_knows_their_directions(wide, tmp_path):
     generator = stylegan2(32, channels=(8,) * 4, z_dim=16, w_dim=16, mapping_layers=2)
     weights = jax.jit(generator.init)(jax.random.key(0, impl='unsafe_rbg'))  # compiles sooner
@@ -148,7 +147,7 @@ def test_default_edits_are_left_out_where_nobody_knows_their_directions(wide, tm
     config.generator, config.resolution = str(tmp_path / 'generator'), None
     config.start = str(tmp_path / 'start.npz')  # in place of a projection
     np.savez(config.start, names=np.array(['one']), w=np.zeros((1, 1, 16), np.float32))
-    config.edits = defaults.EDITS
+    config.edits = sam_settings.EDITS
     lines = []
     sam_experiment.run(config, tmp_path / 'work', log=lambda text, **_: lines.append(text))
     assert any(line.startswith('No edits: smile, age and yaw') for line in lines), lines
@@ -183,7 +182,7 @@ def test_settings_that_cannot_be_used_are_named(wide, tmp_path, settings, words)
         sam_experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)
 
 
-@long
+@pytest.mark.exhaustive
 def test_groups_leave_the_codes_and_numbers_of_each_picture(wide, tmp_path):
     config = config_of(wide)
     config.group = 3
@@ -195,7 +194,7 @@ def test_groups_leave_the_codes_and_numbers_of_each_picture(wide, tmp_path):
     for record in records[1:]:
         assert METRICS <= set(record['metrics']['SAM'])
         own = work / record['folder']
-        codes, masks = artifacts.load_codes(own)
+        codes, masks = code_files.load_codes(own)
         generator, weights = jaxinv.load_generator(config.generator)
         images = sam.synthesize(generator, weights, codes, masks)
         saved = np.asarray(PIL.Image.open(own / 'SAM.png'), np.float32)
@@ -207,5 +206,5 @@ def test_groups_leave_the_codes_and_numbers_of_each_picture(wide, tmp_path):
 def test_groups_take_no_tuning_together(wide, tmp_path):
     config = config_of(wide, 'pti')
     config.group = 2
-    with pytest.raises(JaxinvError, match='group=2'):
+    with pytest.raises(JaxinvError, match='method is .pti., which tunes one generator'):
         sam_experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)

@@ -1,154 +1,182 @@
-"""What tuning leaves behind: pivots.npz, generator/, or generators/NAME/ with manifest.jsonl.
+"""Generators and priors of a run on disk.
 
-What a SAM run leaves behind: codes.npz, regions.npz, prior.npz. Plain arrays, no pickles.
+generators/NAME/   of each identity: generator.safetensors and orbax/, or a delta
+manifest.jsonl     a line for each of them
+regions.npz        SAM's labels, maps and chosen spaces
+prior.npz          SAM's statistics of W, with what they were computed from
 """
 
 import pathlib
+import shutil
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinv import metrics, pixels, rendering
-from jaxinv import settings as settings_lib
-from jaxinv.errors import JaxinvError
+from jaxinv import latents, metrics, rendering, settings
+from jaxinv.experiments.session import Session
 from jaxinv.generators import OPTIONS
-from jaxinv.inversion import sam, sam_prior
+from jaxinv.inversion import sam_prior
+from jaxinv.inversion.sam_regions import Regions
 from jaxinv.io import atomic_path
 from jaxinv.report import schema
 from jaxinv.report import tables as tables_lib
-from jaxinv.runtime import manifest
+from jaxinv.runtime import distributed
+from jaxinv.runtime.manifest import FILE, Manifest
+from jaxinv.types import Generator, Weights
 from jaxinv.weights import deltas, store
 from jaxinv.weights.load import save_generator
 
+GENERATORS = 'generators'
+REGIONS, PRIOR = 'regions.npz', 'prior.npz'
 
-def save_pivots(job, pivots) -> None:
-    with atomic_path(job.path / 'pivots.npz') as scratch:
-        np.savez(scratch, names=np.array(list(job.targets.names)), w=np.asarray(pivots))
+# --- Tuned generators -----------------------------------------------------------------------------
 
 
-class Writer:
-    """Writes the generators of a job's identities as config.tune.save says."""
+class GeneratorWriter:
+    """Writes the generator of an identity: whole, or as its difference from config.generator."""
 
-    def __init__(self, job, pivots):
-        self._job, self._pivots = job, pivots
-        self.settings = settings_lib.of(job.config, settings_lib.Tuning)
+    def __init__(self, session: Session, pivots):
+        """pivots [n, k, w_dim] of the session's targets, at which a delta's loss is measured."""
+        self._session, self._pivots = session, pivots
         self._base = None  # of deltas
-        if self.settings.save != 'full':
-            config, arguments = job.config, dict(job.generator.spec.arguments)
+        if session.settings.tune.save != 'full':
+            run, arguments = session.settings, dict(session.generator.spec.arguments)
             options = {name: arguments[name] for name in OPTIONS if name in arguments}
-            self._base = deltas.Base.of(config.generator, config.resolution, job.weights, options)
+            weights = session.weights
+            self._base = deltas.Base.of(run.generator, run.resolution, weights, options)
 
     def write(self, folder: pathlib.Path, i: int, weights, orbax: bool = True) -> dict:
-        """Writes that of identity number i; returns {'delta': what that saved, and what it lost
-        of the pivot's picture}, {} of one that is whole. orbax: whole ones as Orbax, too."""
+        """Writes the weights of identity i into a folder.
+
+        Returns {} for a whole one, or {'delta': {'bytes', ..., 'psnr' and 'lpips_alex' of the
+        restored generator's image of the pivot against the full one's, 'to_target'}}. orbax: whole
+        ones also in Orbax's format.
+        """
+        session = self._session
         if self._base is None:
             if orbax:
-                save_generator(folder, self._job.generator, weights)
+                save_generator(folder, session.generator, weights)
             else:
-                store.write(folder / store.GENERATOR_FILE, self._job.generator, weights)
+                store.write(folder / store.GENERATOR_FILE, session.generator, weights)
             return {}
-        nets, pivot = self._job.nets, self._pivots[i : i + 1]
-        found, restored = deltas.write(folder, self._base, weights, self.settings)
-        full, again = (rendering.render(self._job.generator, w, pivot) for w in (weights, restored))
-        target = pixels.to_float(self._job.targets.images_uint8[i : i + 1])
-        compared = metrics.evaluate(full, again, nets)
+        found, restored = deltas.write(folder, self._base, weights, session.settings.tune)
+        full, again = (
+            rendering.render(session.generator, own, self._pivots[i : i + 1])
+            for own in (weights, restored)
+        )
+        target = session.targets.images_uint8[i : i + 1]
+        compared = metrics.evaluate(full, again, session.nets, names=('psnr', 'lpips_alex'))
         to_target = {
-            label: float(metrics.evaluate(target, picture, nets)['lpips_alex'][0])
-            for label, picture in (('full', full), ('restored', again))
+            label: metrics.evaluate(target, image, session.nets, names=('lpips_alex',))
+            for label, image in (('full', full), ('restored', again))
         }
-        loss = {name: float(compared[name][0]) for name in ('psnr', 'lpips_alex')}
-        return {'delta': {**found, **loss, 'to_target': to_target}}
+        facts = found | {name: float(value[0]) for name, value in compared.items()}
+        facts['to_target'] = {k: float(v['lpips_alex'][0]) for k, v in to_target.items()}
+        return {'delta': facts}
 
 
 class EachGenerator:
-    """Keeps each identity as it is finished: generators/NAME/, and its line in manifest.jsonl."""
+    """Writes each identity's generator to generators/NAME/, and its line in the manifest."""
 
-    def __init__(self, job, pivots):
-        self._job, self._writer = job, Writer(job, pivots)
-        self._manifest = manifest.Manifest(job.path / manifest.FILE)
+    def __init__(self, session: Session, pivots):
+        self._session, self._writer = session, GeneratorWriter(session, pivots)
+        self._manifest = Manifest(session.path / FILE, session.log)
+        if self._manifest.damaged:  # its checkpoints would skip identities that have no line now
+            if distributed.is_primary():
+                shutil.rmtree(session.path / 'state' / 'tune', ignore_errors=True)
+            distributed.wait_for_all('state')
 
-    def __call__(self, i: int, weights, facts: dict | None = None, error=None) -> None:
-        """Identity number i has these weights; facts: more for its line, of JSON's types."""
-        if error is not None:
-            raise error
-        job, name, source = self._job, self._job.targets.names[i], self._job.targets.sources[i]
+    def __call__(self, i: int, weights, facts: dict) -> None:
+        """facts: more for the line of identity i, of JSON's types."""
+        session, source = self._session, self._session.targets.sources[i]
+        name = session.targets.names[i]
         record = {'name': name, 'file': source['file'], 'sha256': source['sha256']}
-        record |= {'folder': f'generators/{name}'} | (facts or {})
-        self._manifest.add(record | self._writer.write(job.path / record['folder'], i, weights))
-
-    def tables(self) -> list[schema.Table]:
-        """For the report: of deltas, what they cost."""
-        if self._writer.settings.save == 'full':
-            return []
-        records = self._manifest.records
-        facts = {name: records[name]['delta'] for name in self._job.targets.names}
-        return [tables_lib.delta_table(self._writer.settings, facts)]
+        record |= {'folder': f'{GENERATORS}/{name}'} | facts
+        self._manifest.add(record | self._writer.write(session.path / record['folder'], i, weights))
 
 
-def load_tuned(folder, weights):
-    """Weights of what `Writer.write` left in a folder.
+def delta_tables(session: Session) -> list[schema.Table]:
+    """For the report: size and loss of each identity's delta; [] if generators are kept whole."""
+    if session.settings.tune.save == 'full':
+        return []
+    records = Manifest(session.path / FILE, session.log).records
+    facts = {name: records[name]['delta'] for name in session.targets.names}
+    return [tables_lib.delta_table(session.settings.tune, facts)]
 
-    weights: of the generator they were tuned from.
-    """
+
+def load_tuned(folder: pathlib.Path, weights: Weights) -> Weights:
+    """What `GeneratorWriter.write` wrote. weights: of the generator they were tuned from."""
     if (folder / deltas.DELTA_FILE).is_file():
         return deltas.restore(deltas.read(folder / deltas.DELTA_FILE), weights)
     return store.read(folder / store.GENERATOR_FILE)[1]
 
 
-class Saved(Sequence):
-    """Weights of every identity, read from generators/NAME/ when they are asked for."""
+class SavedGenerators(Sequence):
+    """The weights of every identity in generators/NAME/, each read when it is indexed."""
 
-    def __init__(self, job):
-        self._job = job
+    def __init__(self, session: Session):
+        self._session = session
 
-    def __len__(self):
-        return len(self._job.targets.names)
+    def __len__(self) -> int:
+        return len(self._session.targets.names)
 
-    def __getitem__(self, i):
-        name = self._job.targets.names[i]
-        return load_tuned(self._job.path / 'generators' / name, self._job.weights)
-
-
-CODES, REGIONS, PRIOR = 'codes.npz', 'regions.npz', 'prior.npz'
+    def __getitem__(self, i: int) -> Weights:
+        folder = self._session.path / GENERATORS / self._session.targets.names[i]
+        return load_tuned(folder, self._session.weights)
 
 
-def save_codes(folder: pathlib.Path, names, codes: sam.Codes, masks) -> None:
-    """names, w_plus [n, num_ws, w_dim], offsets/F4 [n, h, w, c] ..., masks/F4 [n, h, w, 1] ..."""
-    arrays = {'names': np.array(list(names)), 'w_plus': np.asarray(codes.w_plus)}
-    for space, offset in codes.offsets.items():
-        arrays[f'offsets/{space}'] = np.asarray(offset)
-        arrays[f'masks/{space}'] = np.asarray(masks[space])
-    with atomic_path(folder / CODES) as scratch:
-        np.savez(scratch, **arrays)
+# --- SAM ------------------------------------------------------------------------------------------
 
 
-def load_codes(source) -> tuple[sam.Codes, dict]:
-    """Codes and masks of a work folder or its codes.npz, as sam.synthesize takes them."""
-    path = pathlib.Path(source)
-    path = path / CODES if path.is_dir() else path
-    if not path.is_file():
-        raise JaxinvError(f'there is no {path}; give the work folder of a finished SAM run.')
-    with np.load(path, allow_pickle=False) as arrays:
-        groups = {'offsets': {}, 'masks': {}}
-        for name in arrays.files:
-            group, _, space = name.partition('/')
-            if group in groups:
-                groups[group][space] = jnp.asarray(arrays[name])
-        return sam.Codes(jnp.asarray(arrays['w_plus']), groups['offsets']), groups['masks']
+def save_regions(folder: pathlib.Path, regions: Regions) -> None:
+    """Writes labels and chosen [n, size, size], and maps/SPACE [n, size, size] in their order."""
+    maps = {f'maps/{space}': values for space, values in regions.maps.items()}
+    with atomic_path(folder / REGIONS) as path, open(path, 'wb') as file:
+        np.savez(file, labels=regions.labels, chosen=regions.chosen, **maps)
 
 
-def prior_of(generator, weights, settings: settings_lib.Prior, source='') -> sam_prior.Prior:
-    """The generator's prior: as kept with it in the folder `source`, or else computed."""
-    kept = pathlib.Path(str(source)) / PRIOR
-    if kept.is_file():
-        with np.load(kept, allow_pickle=False) as arrays:
-            if str(arrays['settings']) == str(settings):
+def prior_of(
+    generator: Generator, weights: Weights, options: settings.Prior, source=''
+) -> sam_prior.Prior:
+    """The generator's prior: read from the folder `source` if it fits, else computed.
+
+    It fits if it was computed with the same settings, the same truncation and the same mapping
+    network.
+    """
+    file = pathlib.Path(str(source)) / PRIOR
+    if file.is_file():
+        with np.load(file, allow_pickle=False) as arrays:
+            known = _prior_inputs(generator, weights, options)
+            # Devices differ in their rounding; other mapping networks differ by about 1.
+            if set(known) <= set(arrays.files) and all(
+                np.allclose(arrays[name], value, atol=1e-2)
+                if isinstance(value, np.ndarray)
+                else str(arrays[name]) == value
+                for name, value in known.items()
+            ):
                 return sam_prior.Prior(*(jnp.asarray(arrays[f]) for f in sam_prior.Prior._fields))
-    return sam_prior.statistics(generator, weights, settings)
+    return sam_prior.statistics(generator, weights, options)
 
 
-def save_prior(folder: pathlib.Path, prior: sam_prior.Prior, settings: settings_lib.Prior) -> None:
+def save_prior(
+    folder: pathlib.Path,
+    prior: sam_prior.Prior,
+    generator: Generator,
+    weights: Weights,
+    options: settings.Prior,
+) -> None:
+    """Writes prior.npz, for `prior_of`."""
     arrays = {name: np.asarray(value) for name, value in prior._asdict().items()}
-    with atomic_path(folder / PRIOR) as scratch:
-        np.savez(scratch, settings=np.array(str(settings)), **arrays)
+    known = _prior_inputs(generator, weights, options)
+    with atomic_path(folder / PRIOR) as path, open(path, 'wb') as file:
+        np.savez(file, **known, **arrays)
+
+
+def _prior_inputs(generator, weights, options) -> dict:
+    """What a prior is computed from: {'settings', 'truncation', 'mapping' [4, 8]}."""
+    return {
+        'settings': str(options),
+        'truncation': str(generator.spec.z_truncation),
+        'mapping': latents.mapping_fingerprint(generator, weights),
+    }

@@ -1,16 +1,17 @@
-"""A group of pictures at work: a Job of constant size, and what becomes of each identity."""
+"""A group of bulk mode: a Session of constant size, and the results of each identity."""
 
 import json
 import pathlib
 import shutil
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxinv import data, optimize, report
-from jaxinv.io import write_atomically
+from jaxinv.experiments.session import Session
+from jaxinv.io import read_json, write_atomically
 from jaxinv.report import schema
 from jaxinv.runtime import distributed
 from jaxinv.runtime.manifest import Manifest
@@ -20,12 +21,12 @@ FOLDER, IDENTITIES = 'groups', 'identities'
 MEMBERS, READ = 'members.json', 'read.json'
 
 
-class Read(NamedTuple):
-    """A group's pictures as they were read."""
+class Batch(NamedTuple):
+    """A group's pictures, read."""
 
     number: int
-    rows: list[data.Target]  # of those that can be used
-    skipped: list[dict]  # lines for the manifest
+    targets: list[data.Target]  # of the usable pictures
+    skipped: list[dict]  # lines of the manifest for the others
 
 
 def folder_of(path: pathlib.Path, number: int) -> pathlib.Path:
@@ -35,15 +36,18 @@ def folder_of(path: pathlib.Path, number: int) -> pathlib.Path:
 def write_members(path: pathlib.Path, number: int, members: list) -> None:
     """members: [[name, file], ...]"""
     text = json.dumps(members, ensure_ascii=False, indent=0)
-    write_atomically(folder_of(path, number) / MEMBERS, text.encode())
+    write_atomically(folder_of(path, number) / MEMBERS, text)
 
 
-def read_members(path: pathlib.Path, number: int) -> list:
-    return json.loads((folder_of(path, number) / MEMBERS).read_text(encoding='utf-8'))
+def read_members(path: pathlib.Path, number: int) -> list | None:
+    """What `write_members` wrote; None if the file is damaged."""
+    members = read_json(folder_of(path, number) / MEMBERS)
+    pairs = isinstance(members, list) and all(isinstance(m, list) and len(m) == 2 for m in members)
+    return members if pairs else None
 
 
 def open_groups(path: pathlib.Path) -> list[int]:
-    """The numbers of those that are not finished."""
+    """The numbers of the unfinished groups."""
     return sorted(int(file.parent.name) for file in path.glob(f'{FOLDER}/*/{MEMBERS}'))
 
 
@@ -51,42 +55,52 @@ def next_number(path: pathlib.Path) -> int:
     return 1 + max((int(file.name) for file in path.glob(f'{FOLDER}/*')), default=-1)
 
 
-class Group:
-    """Takes what was read; `invert` calls finish or fail for each of the first `count` targets.
+def line_of(target: data.Target) -> dict:
+    """The beginning of a target's line in the manifest."""
+    return {
+        'name': target.stem,
+        'file': target.source['file'],
+        'sha256': target.source['sha256'],
+    }
 
-    job: its targets are those that can be used, filled up to the size with the last one.
+
+class Group:
+    """The inversion of a group: `invert` calls finish or fail for each of the `count` identities.
+
+    session: its targets are the usable ones, padded to the size of a group with the last one.
     """
 
-    def __init__(self, base, manifest: Manifest, choose: Callable, read: Read):
-        """base: a Job of all groups, without targets. choose(targets): their Classes, or None."""
-        self._base, self._manifest, self.number = base, manifest, read.number
+    def __init__(self, base: Session, manifest: Manifest, choose: Callable, batch: Batch):
+        """base: a Session without targets. choose(targets): their Classes, or None."""
+        self._base, self._manifest, self.number = base, manifest, batch.number
         self._choose = choose
-        self._folder = folder_of(base.path, read.number)
-        self._rows = list(read.rows)
-        for record in read.skipped:
+        self._folder = folder_of(base.path, batch.number)
+        self._targets = list(batch.targets)
+        for record in batch.skipped:
             self._skip(record)
-        self._fill()
+        self._make_session()
 
-    def work(self, invert) -> None:
-        """Calls invert(self); whoever's numbers become infinite is left out, and the rest anew."""
+    def run(self, invert: Callable) -> None:
+        """Calls invert(self); on NotFinite, drops those identities and inverts the rest anew."""
         while self.count:
             try:
                 invert(self)
                 break
             except optimize.NotFinite as error:
-                self._leave_out(error)
+                self._drop(error)
         shutil.rmtree(self._folder / 'state', ignore_errors=True)
         (self._folder / READ).unlink(missing_ok=True)
         (self._folder / MEMBERS).unlink()  # last: without it the group is finished
 
-    def one(self, i: int) -> Any:
-        """A Job of identity i alone, in its own folder; None if it is finished already."""
+    def one(self, i: int) -> Session | None:
+        """A Session of identity i alone, in its own folder; None if it is finished already."""
         distributed.raise_if_preempted()
-        row = self._rows[i]
-        if self._manifest.records.get(row.stem, {}).get('sha256') == row.source['sha256']:
+        target = self._targets[i]
+        known = self._manifest.records.get(target.stem, {})
+        if known.get('sha256') == target.source['sha256']:
             return None
         self._clock = time.perf_counter()
-        folder = self._base.path / IDENTITIES / row.stem
+        folder = self._base.path / IDENTITIES / target.stem
         folder.mkdir(parents=True, exist_ok=True)
         return self.session._replace(
             path=folder,
@@ -97,32 +111,29 @@ class Group:
         )
 
     def finish(self, i: int, result: schema.Run, facts: dict, stages: tuple[str, ...]) -> None:
-        """Writes what was found of identity i.
+        """Writes the results of identity i, and its line.
 
-        facts: more for its line, with its own 'seconds' {stage: s}; stages: those of the group's
-        job in whose time it has an equal share.
+        facts: more for its line, with its own 'seconds' {stage: s}; stages: those whose time is
+        divided equally among the group's identities.
         """
-        row = self._rows[i]
-        report.write_one(self._base.path / IDENTITIES / row.stem, result)
+        target = self._targets[i]
+        pictures = report.write_identity(self._base.path / IDENTITIES / target.stem, result)
         spent = self.session.stopwatch.seconds
         seconds = {stage: spent[stage] / self.count for stage in stages if stage in spent}
         seconds |= facts.get('seconds', {}) | {'score': time.perf_counter() - self._clock}
         found = schema.metrics(result)
-        record = self._line(row) | {'folder': f'{IDENTITIES}/{row.stem}', 'group': self.number}
+        record = line_of(target) | {'folder': f'{IDENTITIES}/{target.stem}', 'group': self.number}
         record |= facts | {'seconds': {stage: round(s, 3) for stage, s in seconds.items()}}
-        record['metrics'] = found['identities'][row.stem]
+        record |= {'metrics': found['identities'][target.stem], 'pictures': pictures}
         if found['drift']:
             record['drift'] = found['drift']
-        if row.source.get('warning'):
-            record['warning'] = row.source['warning']
+        if target.source.get('warning'):
+            record['warning'] = target.source['warning']
         self._manifest.add(record)
 
     def fail(self, i: int, reason: str) -> None:
-        """Leaves identity i out, for this reason."""
-        self._skip(self._line(self._rows[i]) | {'skipped': reason})
-
-    def _line(self, row: data.Target) -> dict:
-        return {'name': row.stem, 'file': row.source['file'], 'sha256': row.source['sha256']}
+        """Skips identity i, for this reason."""
+        self._skip(line_of(self._targets[i]) | {'skipped': reason})
 
     def _skip(self, record: dict) -> None:
         self._base.log(f'Skipped {record["file"]}: {record["skipped"]}')
@@ -130,29 +141,29 @@ class Group:
         shutil.rmtree(self._base.path / IDENTITIES / record['name'], ignore_errors=True)
         self._manifest.add(record)
 
-    def _leave_out(self, error: optimize.NotFinite) -> None:
+    def _drop(self, error: optimize.NotFinite) -> None:
         bad = {min(example, self.count - 1) for example in error.examples}
         for i in bad:
             self.fail(i, str(error))
-        self._rows = [row for i, row in enumerate(self._rows) if i not in bad]
-        members = [[row.stem, row.source['file']] for row in self._rows]
+        self._targets = [target for i, target in enumerate(self._targets) if i not in bad]
+        members = [[target.stem, target.source['file']] for target in self._targets]
         write_members(self._base.path, self.number, members)
-        self._fill()
+        self._make_session()
 
-    def _fill(self) -> None:
-        """Makes the job of what rows there are; what was computed of other ones is dropped."""
-        self.count = len(self._rows)
+    def _make_session(self) -> None:
+        """The session of the targets that are left; state of other targets is deleted."""
+        self.count = len(self._targets)
         if not self.count:
             return
-        read = [[row.stem, row.source['sha256']] for row in self._rows]
+        read = [[target.stem, target.source['sha256']] for target in self._targets]
         file = self._folder / READ
-        if not file.is_file() or json.loads(file.read_text(encoding='utf-8')) != read:
+        if read_json(file) != read:
             shutil.rmtree(self._folder / 'state', ignore_errors=True)
-            write_atomically(file, json.dumps(read, ensure_ascii=False).encode())
+            write_atomically(file, json.dumps(read, ensure_ascii=False))
         size = self._base.config.group
-        names = [row.stem for row in self._rows]
+        names = [target.stem for target in self._targets]
         names += [f'{names[-1]}~{i}' for i in range(size - self.count)]
-        targets, rows = data.collect(self._rows, []), np.minimum(np.arange(size), self.count - 1)
+        targets, rows = data.collect(self._targets, []), np.minimum(np.arange(size), self.count - 1)
         chosen = self._choose(targets)
         self.session = self._base._replace(
             path=self._folder,

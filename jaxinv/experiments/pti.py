@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxinv import edits as edits_lib
-from jaxinv import faces, latents, pixels, report, settings
-from jaxinv.experiments import artifacts, bulk, bulk_group, evaluate
+from jaxinv import latents, report, settings
+from jaxinv.experiments import artifacts, bulk, bulk_group, bulk_shared, pti_score
 from jaxinv.experiments import session as sessions
 from jaxinv.experiments.session import Session
 from jaxinv.generators import checks
@@ -18,11 +18,8 @@ from jaxinv.inversion import code_files
 from jaxinv.inversion import tune as inversion_tune
 from jaxinv.inversion.project import project
 from jaxinv.optimize.continuous_batching import Finished
-from jaxinv.rendering import render
-from jaxinv.report import provenance
-from jaxinv.report import tables as tables_lib
 from jaxinv.runtime import distributed
-from jaxinv.weights.load import save_generator
+from jaxinv.types import Weights
 
 
 def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> None:
@@ -37,8 +34,13 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     edits = edits_lib.with_steps(sessions.parse_edits(config.edits, generator, weights, log))
     opened = generator, weights, about
     if config.group:
+        if config.tune.shared and config.tune.num_steps:
+            bulk_shared.run(config, path, opened, invert_shared, edits, overwrite, start, log)
+            return
         invert = functools.partial(invert_group, edits=edits)
-        bulk.run(config, path, opened, invert, title(config), overwrite, start, log)
+        usage = functools.partial(pti_score.usage_of_identity, config)
+        title = pti_score.title(config)
+        bulk.run(config, path, opened, invert, usage, title, overwrite, start, log)
         return
     with sessions.begin(config, path, opened, overwrite, start, log) as session:
         if session is None:
@@ -47,9 +49,9 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         per_identity, tuned = tune(session, pivots)
         if not distributed.is_primary():
             return
-        tables = save(session, pivots, per_identity)
-        result = score(session, pivots, per_identity, edits)
-        result.tables = tables_lib.class_tables(result.names, session.classes) + tables
+        tables = pti_score.save(session, pivots, per_identity)
+        result = pti_score.score(session, pivots, per_identity, edits)
+        result.tables = [*result.tables, *tables]
         result.traces = [
             report.Trace(stage, name, rows)
             for stage, traces in (('project', projected), ('tune', tuned))
@@ -57,12 +59,15 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         ]
         result.seconds = session.stopwatch.seconds
         report.write(path, result)
-    log(provenance.summary(result, path))
+    log(report.summary(result, path))
 
 
-def find_pivots(session: Session) -> tuple[np.ndarray, dict]:
-    """(pivots [n, 1 or num_ws, w_dim], their history {metric: [steps, n]}): found, or given."""
-    given = given_pivots(session)
+def find_pivots(session: Session, count: int | None = None) -> tuple[np.ndarray, dict]:
+    """(pivots [n, 1 or num_ws, w_dim], their history {metric: [steps, n]}): found, or given.
+
+    count: targets without the padding of a group; None = all.
+    """
+    given = given_pivots(session, count)
     if given is not None:
         return given, {}
     pivots = project(
@@ -76,15 +81,17 @@ def find_pivots(session: Session) -> tuple[np.ndarray, dict]:
     return pivots.w, pivots.history
 
 
-def given_pivots(session: Session) -> np.ndarray | None:
+def given_pivots(session: Session, count: int | None = None) -> np.ndarray | None:
     """The codes of config.start [n, 1 or num_ws, w_dim], in the order of the targets."""
     if not session.config.start:
         return None
-    w = code_files.pivots_for(session.config.start, session.targets.names)
+    names = session.targets.names
+    w = code_files.pivots_for(session.config.start, names[:count])
+    w = np.concatenate([w, np.repeat(w[-1:], len(names) - len(w), axis=0)])
     checks.check_w(w, session.generator.spec)
     if session.embeddings is not None:  # the classes are the run's, whatever the file's were
         w = latents.with_class(w, session.embeddings[:, None])
-    return w
+    return np.asarray(w)
 
 
 def tune(session: Session, pivots) -> tuple[Sequence, dict]:
@@ -115,7 +122,7 @@ def tune(session: Session, pivots) -> tuple[Sequence, dict]:
     )
     if run.shared:
         return [tuned.weights] * n, tuned.history
-    return artifacts.Saved(session), tuned.history
+    return artifacts.SavedGenerators(session), tuned.history
 
 
 def facts_of(finished: Finished) -> dict:
@@ -126,22 +133,28 @@ def facts_of(finished: Finished) -> dict:
     }
 
 
+def invert_shared(session: Session) -> tuple[np.ndarray, Weights]:
+    """(pivots [n, 1 or num_ws, w_dim], weights of the one generator) of bulk mode."""
+    pivots, _ = find_pivots(session)
+    per_identity, _ = tune(session, pivots)
+    return pivots, per_identity[0]
+
+
 def invert_group(group: bulk_group.Group, edits) -> None:
     """Inverts a group of bulk mode; each identity is written when its generator is finished."""
     session = group.session
     run = session.settings.tune
-    pivots, _ = find_pivots(session)
-    writer = artifacts.Writer(session, pivots)
+    pivots, _ = find_pivots(session, group.count)
+    writer = artifacts.GeneratorWriter(session, pivots)
 
     def keep(i, weights, facts):
         one = group.one(i)
         if one is None:
             return
-        artifacts.save_pivots(one, pivots[i : i + 1])
+        code_files.save_pivots(one.path, one.targets.names, pivots[i : i + 1])
         if run.num_steps:
             facts = facts | writer.write(one.path, i, weights, orbax=False)
-        result = score(one, pivots[i : i + 1], [weights], edits)
-        result.tables = tables_lib.class_tables(result.names, one.classes)
+        result = pti_score.score(one, pivots[i : i + 1], [weights], edits, [one.path])
         group.finish(i, result, facts, ('project',))
 
     if run.num_steps == 0:
@@ -156,7 +169,7 @@ def invert_group(group: bulk_group.Group, edits) -> None:
             keep(i, weights, facts_of(finished))
 
     # The group is padded to its size; padding is not tuned, and has rows in the program.
-    targets = session.targets.rows(range(group.count))
+    targets = session.targets.select(range(group.count))
     arguments = session.shared_arguments
     arguments['runner'] = dataclasses.replace(arguments['runner'], names=tuple(targets.names))
     inversion_tune.tune(
@@ -168,71 +181,4 @@ def invert_group(group: bulk_group.Group, edits) -> None:
         min_slots=len(pivots),
         on_finished=on_finished,
         **arguments,
-    )
-
-
-# --- Results ---
-
-
-def title(config) -> str:
-    if config.tune.shared:
-        return 'Pivotal tuning of one generator'
-    return 'Pivotal tuning, one generator per identity'
-
-
-def save(job: Session, pivots, per_identity) -> list[report.Table]:
-    """pivots.npz, and generator/ or generators/NAME/. Returns tables for the report."""
-    artifacts.save_pivots(job, pivots)
-    config = job.config.tune
-    if config.shared or config.num_steps == 0:
-        save_generator(job.path / 'generator', job.generator, per_identity[0])
-        return []
-    keep = artifacts.EachGenerator(job, pivots)
-    if not config.slots:
-        for i, weights in enumerate(per_identity):
-            keep(i, weights)
-    return keep.tables()
-
-
-def score(job: Session, pivots, per_identity, edits) -> report.Run:
-    """Everything the report shows: stages and edits rendered and measured, drift, provenance."""
-    config, spec, targets = job.config, job.generator.spec, job.targets
-    job.log('Rendering edits and measuring ...', flush=True)
-    with job.stopwatch.stage('score'):
-        pivot_images = render(job.generator, job.weights, pivots)
-        codes = [pivots] + [edits_lib.apply(pivots, edit, spec.num_ws) for edit in edits]
-        codes = np.stack(
-            [np.broadcast_to(c, (len(pivots), spec.num_ws, spec.w_dim)) for c in codes]
-        )
-        # Identity by identity, since each may have its own weights; [identities, codes, h, w, 3].
-        rendered = np.stack(
-            [render(job.generator, w, codes[:, i]) for i, w in enumerate(per_identity)]
-        )
-        stages = [evaluate.measure_stage(job, 'pivot', pivot_images)]
-        if config.tune.num_steps:
-            stages.append(evaluate.measure_stage(job, 'tuned', rendered[:, 0]))
-        embedding = evaluate.embed(job, targets.images_uint8)
-        edited_results = []
-        for j, edit in enumerate(edits, start=1):
-            edited = pixels.to_uint8(rendered[:, j])
-            distance = faces.identity_distance(embedding, evaluate.embed(job, edited))
-            edited_results.append(
-                report.EditResult(
-                    edit.name,
-                    edit.parts,
-                    edited,
-                    distance,
-                    evaluate.measure_attributes(job, edited),
-                    edit.requested,
-                )
-            )
-        drift = evaluate.measure_drift(job, per_identity) if config.tune.num_steps else None
-    return report.Run(
-        title=title(config),
-        stages=stages,
-        target_attributes=evaluate.measure_attributes(job, targets.images_uint8),
-        edits=edited_results,
-        drift=drift,
-        usage=provenance.usage(job),
-        **provenance.of_run(job),
     )

@@ -7,8 +7,6 @@ import functools
 import pathlib
 import time
 
-import jax
-
 from jaxinv import edits as edits_lib
 from jaxinv import report, settings
 from jaxinv.experiments import artifacts, bulk, bulk_group, sam_score
@@ -36,7 +34,8 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     title = settings.title(config, generator.spec)
     if config.group:
         invert_own = functools.partial(invert_group, edits=edits)
-        bulk.run(config, path, opened, invert_own, title, overwrite, start, log)
+        usage = functools.partial(provenance.usage_of_codes, config.generator)
+        bulk.run(config, path, opened, invert_own, usage, title, overwrite, start, log)
         return
     with sessions.begin(config, path, opened, overwrite, start, log, nouns) as session:
         if session is None:
@@ -45,15 +44,18 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         if distributed.is_primary():
             sam_score.save(session, inverted)
         result = sam_score.score(session, inverted, edits)  # in all processes: a sweep searches
-        result.seconds = session.stopwatch.seconds
-        if not distributed.is_primary():
+        if result is None:
             return
+        result.seconds = session.stopwatch.seconds
         report.write(path, result)
-    log(provenance.summary(result, path))
+    log(report.summary(result, path))
 
 
-def invert(session: Session) -> Inverted:
-    """The inversion of all targets, with the prior that was saved with the generator if it fits."""
+def invert(session: Session, count: int | None = None) -> Inverted:
+    """The inversion of all targets, with the prior that was saved with the generator if it fits.
+
+    count: targets without the padding of a group; None = all.
+    """
     run = session.settings
     prior = artifacts.prior_of(
         session.generator, session.weights, run.prior, session.config.generator
@@ -63,7 +65,7 @@ def invert(session: Session) -> Inverted:
         session.weights,
         session.targets,
         settings=run,
-        start=given_pivots(session),
+        start=given_pivots(session, count),
         embeddings=session.embeddings,
         prior_statistics=prior,
         **session.shared_arguments,
@@ -73,39 +75,11 @@ def invert(session: Session) -> Inverted:
 def invert_group(group: bulk_group.Group, edits) -> None:
     """Inverts a group of bulk mode; each picture is measured and written by itself."""
     session = group.session
-    inverted = invert(session)
+    inverted = invert(session, group.count)
     stages = tuple(session.stopwatch.seconds)
     for i in range(group.count):
         one = group.one(i)
         if one is not None:
-            own = only(inverted, i)
+            own = sam_score.select(inverted, slice(i, i + 1))
             sam_score.save(one, own, with_prior=False)
-            group.finish(i, sam_score.score(one, own, edits), {}, stages)
-
-
-def only(inverted: Inverted, i: int) -> Inverted:
-    """The inversion of picture i alone."""
-    n = len(inverted.pivots)
-
-    def own(tree):
-        if isinstance(tree, dict):  # in its order, which JAX's trees do not keep
-            return {name: own(values) for name, values in tree.items()}
-        return jax.tree.map(lambda x: x[i : i + 1], tree)
-
-    regions = inverted.regions
-    if regions is not None:
-        fields = ('labels', 'maps', 'singles', 'chosen', 'masks')
-        fields = {name: own(getattr(regions, name)) for name in fields}
-        regions = regions._replace(segments=regions.segments[i : i + 1], history=[], **fields)
-    return inverted._replace(
-        names=inverted.names[i : i + 1],
-        pivots=own(inverted.pivots),
-        codes=own(inverted.codes),
-        masks=own(inverted.masks),
-        regions=regions,
-        # Columns are spaces, and for each of them the pictures.
-        history=[
-            (stage, {name: values[:, i::n] for name, values in traces.items()})
-            for stage, traces in inverted.history
-        ],
-    )
+            group.finish(i, sam_score.score(one, own, edits, [one.path]), {}, stages)

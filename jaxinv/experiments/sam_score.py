@@ -1,203 +1,241 @@
-"""What becomes of a SAM run's codes: files, pictures, edits, metrics, curves and tables."""
+"""Results of SAM: codes and regions on disk, images measured, curves and tables for the report."""
 
 import dataclasses
-import functools
+import pathlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from jaxinv import edits as edits_lib
-from jaxinv import faces, metrics, pixels, rendering, report
+from jaxinv import metrics, rendering, report
 from jaxinv.experiments import artifacts, evaluate
 from jaxinv.experiments.session import Session
-from jaxinv.inversion import invertibility, sam, sam_regions
+from jaxinv.faces import attributes
+from jaxinv.inversion import code_files, invertibility
 from jaxinv.inversion.inputs import Examples
 from jaxinv.inversion.invert_sam import Inverted, search
-from jaxinv.inversion.sam_regions import Problem
-from jaxinv.io import atomic_path
+from jaxinv.inversion.sam_regions import Problem, valid_at
+from jaxinv.inversion.sam_render import edit_deltas, render_each
+from jaxinv.pixels import to_uint8
 from jaxinv.report import provenance, schema
 from jaxinv.report import sam as sam_figures
 from jaxinv.report import tables as tables_lib
-from jaxinv.settings import LABELS, named, prior_settings, title
+from jaxinv.runtime import distributed
+from jaxinv.settings import LABELS, named, title
 from jaxinv.weights.load import save_generator
 
-EDITS_A_PASS = 3  # with the unedited image a batch of 4; bounds memory
+
+def save(session: Session, inverted: Inverted, with_prior: bool = True) -> None:
+    """Writes codes.npz, pivots.npz, prior.npz, regions.npz, and generator/ if it was tuned."""
+    path, names = session.path, list(session.targets.names)
+    code_files.save_pivots(path, names, inverted.pivots)
+    code_files.save_codes(path, names, inverted.codes, inverted.masks)
+    if with_prior and inverted.prior is not None:
+        artifacts.save_prior(
+            path, inverted.prior, session.generator, session.weights, session.settings.prior
+        )
+    if inverted.regions is not None:
+        artifacts.save_regions(path, inverted.regions)
+    if inverted.weights is not session.weights:
+        save_generator(path / 'generator', session.generator, inverted.weights)
 
 
-def save(job: Session, inverted: Inverted, with_prior: bool = True) -> None:
-    """codes.npz, pivots.npz, prior.npz, regions.npz, and generator/ if it was tuned."""
-    names = list(job.targets.names)
-    artifacts.save_pivots(job, inverted.pivots)
-    artifacts.save_codes(job.path, names, inverted.codes, inverted.masks)
-    if with_prior:
-        artifacts.save_prior(job.path, inverted.prior, prior_settings(job.config))
+def select(inverted: Inverted, rows) -> Inverted:
+    """The inversion of the images `rows` (an index array or slice), without history."""
+
+    def own(tree):
+        if isinstance(tree, dict):  # in its order, which JAX's trees do not keep
+            return {name: own(values) for name, values in tree.items()}
+        return jax.tree.map(lambda x: x[rows], tree)
+
     regions = inverted.regions
     if regions is not None:
-        maps = {f'maps/{space}': values for space, values in regions.maps.items()}
-        with atomic_path(job.path / artifacts.REGIONS) as scratch:
-            np.savez(scratch, labels=regions.labels, chosen=regions.chosen, **maps)
-    if inverted.weights is not job.weights:
-        save_generator(job.path / 'generator', job.generator, inverted.weights)
-
-
-@functools.cache
-def _editor(generator, mixing):
-    return jax.jit(
-        lambda weights, codes, masks, deltas: sam.synthesize_edits(
-            generator, weights, codes, masks, deltas, mixing=mixing
-        )
+        fields = ('labels', 'maps', 'singles', 'chosen', 'masks')
+        fields = {name: own(getattr(regions, name)) for name in fields}
+        indices = np.arange(len(regions.segments))[rows]
+        segments = [regions.segments[i] for i in indices]
+        regions = regions._replace(segments=segments, history=[], **fields)
+    return inverted._replace(
+        names=tuple(np.array(inverted.names, object)[rows]),
+        pivots=own(inverted.pivots),
+        codes=own(inverted.codes),
+        masks=own(inverted.masks),
+        regions=regions,
+        history=[],
     )
 
 
-def render(job: Session, weights, codes: sam.Codes, masks, deltas) -> np.ndarray:
-    """Inversions and edits [1 + e, n, h, w, 3] by deltas [e, n, num_ws, w_dim], as one program."""
-    editor = _editor(job.generator, job.config.edit_mixing)
-    count = len(deltas)
-    padded = np.zeros((max(-(-count // EDITS_A_PASS), 1) * EDITS_A_PASS, *codes.w_plus.shape))
-    padded[:count] = deltas
-    columns = []
-    for i in range(len(codes.w_plus)):
-        own = jax.tree.map(lambda x, i=i: x[i : i + 1], (codes, dict(masks)))
-        parts = []
-        for part in np.split(padded.astype(np.float32), len(padded) // EDITS_A_PASS):
-            pictures = np.asarray(editor(weights, *own, part[:, i : i + 1]))[:, 0]
-            parts.append(pictures if not parts else pictures[1:])
-        columns.append(np.concatenate(parts)[: 1 + count])
-    return np.stack(columns, axis=1)
+def score(
+    session: Session,
+    inverted: Inverted,
+    edits: Sequence,
+    folders: Sequence[pathlib.Path] | None = None,
+) -> report.Run | None:
+    """Everything the report shows: stages, edits, maps, curves and tables, with provenance.
 
-
-def deltas_of(edits, w_plus, spec) -> np.ndarray:
-    """What each edit adds to w_plus [n, num_ws, w_dim], [e, n, num_ws, w_dim]."""
-    w_plus = np.asarray(w_plus)
-    deltas = [np.asarray(edits_lib.difference(w_plus, edit, spec.num_ws)) for edit in edits]
-    return np.stack(deltas) if deltas else np.zeros((0, *w_plus.shape), np.float32)
-
-
-def score(job: Session, inverted: Inverted, edits) -> report.Run:
-    """Everything the report shows: stages, edits, maps and curves, measured, with provenance."""
-    config, spec, targets = job.config, job.generator.spec, job.targets
-    label = named(LABELS[config.method], spec)
-    job.log('Rendering edits and measuring ...', flush=True)
-    with job.stopwatch.stage('score'):
-        deltas = deltas_of(edits, inverted.codes.w_plus, spec)
-        rendered = render(job, inverted.weights, inverted.codes, inverted.masks, deltas)
-        stages = []
-        if config.method != 'w':
-            pivot = rendering.render(job.generator, job.weights, inverted.pivots)
-            stages.append(measure_stage(job, spec.latent, pivot))
-        if config.method == 'pti_sam':
-            tuned = rendering.render(job.generator, inverted.weights, inverted.pivots)
-            stages.append(measure_stage(job, 'PTI', tuned))
-        stages.append(measure_stage(job, label, rendered[0]))
-        embedding = evaluate.embed(job, targets.images_uint8)
-        edited_results = []
-        for edit, pictures in zip(edits, rendered[1:], strict=True):
-            edited = pixels.to_uint8(pictures)
-            distance = faces.identity_distance(embedding, evaluate.embed(job, edited))
-            measured = evaluate.measure_attributes(job, edited)
-            edited_results.append(
-                report.EditResult(edit.name, edit.parts, edited, distance, measured, edit.requested)
-            )
+    All processes call it, since a sweep is a search; process 0 renders and measures, and the others
+    get None. folders: for the pictures of each target, which are written as they are made; None =
+    images/NAME/ of the work folder.
+    """
+    config, regions, names = session.config, inverted.regions, session.targets.names
+    swept = []
+    if regions is not None and config.sweep.num_steps:
+        swept = sweep(session, inverted)
+    if not distributed.is_primary():
+        return None
+    session.log('Rendering edits and measuring ...', flush=True)
+    folders = report.folders(session.path / 'images', names) if folders is None else folders
+    deltas = edit_deltas(edits, inverted.codes.w_plus, session.generator.spec)
+    measured = []
+    with session.stopwatch.stage('score'):
+        for rows in evaluate.batches(range(len(names))):
+            found = score_batch(session, rows, select(inverted, rows), edits, deltas[:, rows])
+            measured.append(report.save_pictures(found, [folders[i] for i in rows]))
     traces = [
-        report.Trace(stage, name, rows) for stage, t in inverted.history for name, rows in t.items()
+        report.Trace(stage, name, values)
+        for stage, history in inverted.history
+        for name, values in history.items()
     ]
-    panels, tables = [], tables_lib.class_tables(targets.names, job.classes)
-    if inverted.regions is not None:
-        panels = sam_figures.panels(job, inverted.regions)
-        traces += sam_figures.threshold_curves(job, inverted.regions)
-        if config.sweep.num_steps:
-            traces += sweep(job, inverted)
-        if config.edit_table and edits and job.measures_faces and inverted.regions.singles:
-            with job.stopwatch.stage('edit table'):
-                tables.append(edit_table(job, inverted, edits, deltas))
-    return report.Run(
-        title=title(config, spec),
-        stages=stages,
-        target_attributes=evaluate.measure_attributes(job, targets.images_uint8),
-        edits=edited_results,
-        panels=panels,
+    tables = tables_lib.class_tables(names, session.classes)
+    if regions is not None:
+        valid = valid_at(session.targets.valid, regions.labels.shape[1:])
+        traces += sam_figures.threshold_curves(
+            regions, config.sweep.taus, session.generator.spec, valid
+        )
+        if config.edit_table and edits and session.measures_faces and regions.singles:
+            with session.stopwatch.stage('edit table'):
+                tables.append(edit_table(session, inverted, edits, deltas))
+    return dataclasses.replace(
+        report.join(measured),
         tables=tables,
-        traces=traces,
-        usage=usage(job, inverted),
-        **provenance.of_run(job, prior=config.prior.seed),
+        traces=traces + swept,
+        sources=session.targets.sources,
+        skipped=session.targets.skipped,
+        usage=usage(session, inverted),
+        **evaluate.provenance_of(session, prior=config.prior.seed),
     )
 
 
-def measure_stage(job: Session, name: str, rendered) -> report.Stage:
-    targets_uint8 = job.targets.images_uint8
-    rendered_uint8 = pixels.to_uint8(rendered)
-    targets = pixels.to_float(targets_uint8, np)
-    values = dict(metrics.evaluate(targets, rendered, job.nets, job.targets.valid))
-    if job.measures_faces:
-        values['id_distance'] = faces.identity_distance(
-            evaluate.embed(job, targets_uint8), evaluate.embed(job, rendered_uint8)
+def score_batch(session: Session, rows, inverted: Inverted, edits, deltas) -> report.Run:
+    """Stages, edits and panels of the targets `rows`, rendered and measured.
+
+    inverted: of these targets alone; deltas [e, len(rows), num_ws, w_dim] of `edit_deltas`. Holds
+    float32 images of 3 * len(rows) codes and of one target's edits.
+    """
+    config, generator, spec = session.config, session.generator, session.generator.spec
+    targets = evaluate.reference(session, rows, metrics.SAM_METRICS, session.targets.valid)
+    stages = []
+    if config.method != 'w':
+        pivots = rendering.render(generator, session.weights, inverted.pivots)
+        stages.append(evaluate.measure_stage(targets, spec.latent, pivots))
+    if config.method == 'pti_sam':
+        tuned = rendering.render(generator, inverted.weights, inverted.pivots)
+        stages.append(evaluate.measure_stage(targets, 'PTI', tuned))
+    columns = render_each(
+        generator, inverted.weights, inverted.codes, inverted.masks, deltas, config.edit_mixing
+    )
+    label = named(LABELS[config.method], spec)
+    stage, edited = evaluate.measure_stage_and_edits(targets, label, edits, columns)
+    run = evaluate.results_of(session, rows, targets, title(config, spec), [*stages, stage], edited)
+    if inverted.regions is not None:
+        regions = inverted.regions
+        valid = valid_at(targets.valid, regions.labels.shape[1:])
+        run.panels = sam_figures.panels(
+            targets.images_uint8, regions, config.invertibility.tau, valid
         )
-    attributes = evaluate.measure_attributes(job, rendered_uint8)
-    return report.Stage(name, rendered_uint8, values, attributes)
+    return run
 
 
-def edit_table(job: Session, inverted: Inverted, edits, deltas) -> report.Table:
+def edit_table(session: Session, inverted: Inverted, edits, deltas) -> report.Table:
     """Which edit acts in which space: all images inverted into one space alone, then edited."""
     kept = [i for i, edit in enumerate(edits) if len(edit.parts) == 1]
-    changes = {}  # {space: [{attribute: mean change} for each edit]}
+    changes = {}  # {space: [{attribute: mean change} of each edit]}
     for space, single in inverted.regions.singles.items():
-        pictures = render(job, inverted.weights, single.codes, single.masks, deltas[kept])
-        measured = [evaluate.measure_attributes(job, pixels.to_uint8(p)) for p in pictures]
+        columns = render_each(
+            session.generator,
+            inverted.weights,
+            single.codes,
+            single.masks,
+            deltas[kept],
+            session.config.edit_mixing,
+        )
+        measured = [attributes.measure(to_uint8(column)) for column in columns]
         changes[space] = [
-            {name: schema.mean(after[name] - before) for name, before in measured[0].items()}
-            for after in measured[1:]
+            {
+                name: schema.mean([own[name][j] - own[name][0] for own in measured])
+                for name in measured[0]
+            }
+            for j in range(1, 1 + len(kept))
         ]
     return sam_figures.edit_table([edits[i] for i in kept], changes)
 
 
-def sweep(job: Session, inverted: Inverted) -> list[report.Trace]:
-    """An inversion at every threshold, and how well each reproduces."""
-    config, regions, n = job.config, inverted.regions, len(job.targets.names)
+class Tiled:
+    """An array [n, ...] repeated to [count * n, ...] without a copy; indexing copies rows."""
+
+    def __init__(self, base: np.ndarray, count: int):
+        self.base, self.shape = base, (count * len(base), *base.shape[1:])
+        self._rows = np.tile(np.arange(len(base)), count)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index) -> np.ndarray:
+        return self.base[self._rows[index]]
+
+
+def sweep(session: Session, inverted: Inverted) -> list[report.Trace]:
+    """An inversion at every threshold of config.sweep.taus, and how well each reproduces."""
+    config, regions, n = session.config, inverted.regions, len(session.targets.names)
     taus = config.sweep.taus
     found = invertibility.sweep(
         regions.maps,
         regions.labels,
         taus,
-        job.generator.spec,
-        valid=sam_regions.valid_at(job.targets.valid, regions.labels.shape[1:]),
+        session.generator.spec,
+        valid=valid_at(session.targets.valid, regions.labels.shape[1:]),
         resample=config.invertibility.resample,
         batch_per_device=config.sam.batch_per_device,
     )
-    count = len(taus)
-    valid = job.targets.valid
+    count, valid = len(taus), session.targets.valid
     repeated = Examples(
-        tuple(f'{name} {tau}' for tau in taus for name in job.targets.names),
-        np.tile(job.targets.images_uint8, (count, 1, 1, 1)),
-        None if valid is None else np.tile(valid, (count, 1, 1, 1)),
+        tuple(f'{name} {tau}' for tau in taus for name in session.targets.names),
+        Tiled(session.targets.images_uint8, count),
+        None if valid is None else Tiled(valid, count),
     )
-    runner = dataclasses.replace(job.runner, names=repeated.names)
+    runner = dataclasses.replace(session.runner, names=repeated.names)
     problem = Problem(
-        job.generator, inverted.weights, repeated, job.nets, runner, job.settings.seed
+        session.generator, inverted.weights, repeated, session.nets, runner, session.settings.seed
     )
     masks = invertibility.rows_of(found.masks)
-    w_plus = np.tile(
-        np.broadcast_to(inverted.pivots, (n, *inverted.codes.w_plus.shape[1:])), (count, 1, 1)
-    )
-    options = job.settings.searching.replace(num_steps=config.sweep.num_steps)
+    w_plus = np.broadcast_to(inverted.pivots, (n, *inverted.codes.w_plus.shape[1:]))
+    w_plus = np.tile(w_plus, (count, 1, 1))
+    options = session.settings.searching.replace(num_steps=config.sweep.num_steps)
     codes, _ = search(problem, 'sweep', masks, w_plus, inverted.prior, options)
-    none = np.zeros((0, *codes.w_plus.shape))
-    pictures = render(job, inverted.weights, codes, masks, none)[0]
-    targets = pixels.to_float(repeated.images_uint8, np)
-    values = metrics.evaluate(targets, pictures, job.nets, repeated.valid)
+    if not distributed.is_primary():
+        return []
+    names, values = ('psnr', 'lpips_vgg'), []
+    none = np.zeros((0, *codes.w_plus.shape), np.float32)
+    columns = render_each(session.generator, inverted.weights, codes, masks, none)
+    for i, column in enumerate(columns):
+        own = None if valid is None else repeated.valid[i : i + 1]
+        targets = repeated.images_uint8[i : i + 1]
+        values.append(metrics.evaluate(targets, column, session.nets, own, names=names))
     step = taus[1] - taus[0] if count > 1 else 1.0
     return [
-        report.Trace('inversions at thresholds τ', m, values[m].reshape(count, n), taus[0], step)
-        for m in ('psnr', 'lpips_vgg')
+        report.Trace(
+            'inversions at thresholds τ',
+            name,
+            np.concatenate([value[name] for value in values]).reshape(count, n),
+            taus[0],
+            step,
+        )
+        for name in names
     ]
 
 
-def usage(job: Session, inverted: Inverted) -> str:
-    source = job.path if inverted.weights is not job.weights else job.config.generator
-    return (
-        'import jaxinv\n'
-        'from jaxinv import sam_files\n'
-        'from jaxinv.inversion import sam\n'
-        f'generator, weights = jaxinv.load_generator({str(source)!r})\n'
-        f'codes, masks = sam_files.load_codes({str(job.path)!r})\n'
-        'images = sam.synthesize(generator, weights, codes, masks)  # delta=...: an edit'
-    )
+def usage(session: Session, inverted: Inverted) -> str:
+    """Python lines that render the codes again."""
+    tuned = inverted.weights is not session.weights
+    source = session.path if tuned else session.config.generator
+    return provenance.usage_of_codes(source, session.path)

@@ -17,7 +17,7 @@ from jaxinv.inversion.inputs import Examples
 from jaxinv.inversion.masks import RESAMPLERS, soft_masks
 from jaxinv.networks import invertibility as network
 from jaxinv.optimize.runner import Runner
-from jaxinv.pixels import area_resize, to_float
+from jaxinv.pixels import area_resize, to_float, to_uint8
 from jaxinv.segmentation import label_maps, segment
 from jaxinv.types import Generator, GeneratorSpec
 from jaxinv.weights.networks import load_invertibility
@@ -37,7 +37,7 @@ class Problem(NamedTuple):
 class Single(NamedTuple):
     """All images inverted into one space alone."""
 
-    images: np.ndarray  # [n, h, w, 3]
+    images_uint8: np.ndarray  # [n, h, w, 3], what reports show of the inversion
     codes: sam.Codes
     masks: dict[str, np.ndarray]
 
@@ -183,7 +183,8 @@ def singles_of(measured: invertibility.Measured) -> dict[str, Single]:
         codes = measured.codes
         offsets = {s: offset[rows] for s, offset in codes.offsets.items() if s == space}
         masks = {s: np.ones((*x.shape[:3], 1), np.float32) for s, x in offsets.items()}
-        singles[space] = Single(images, sam.Codes(codes.w_plus[rows], offsets), masks)
+        single_codes = sam.Codes(codes.w_plus[rows], offsets)
+        singles[space] = Single(to_uint8(images), single_codes, masks)
     return singles
 
 

@@ -1,8 +1,4 @@
-"""Line charts as inline SVG, coloured by the page's style sheet (so they follow light and dark).
-
-Written by hand rather than by matplotlib: a tenth of the bytes, sharp at any width, and text that
-takes the page's colours.
-"""
+"""Line charts as inline SVG: small, sharp at any width, coloured by the page's style sheet."""
 
 import math
 from collections.abc import Sequence
@@ -36,7 +32,7 @@ def svg(
     low, high = float(finite.min()), float(finite.max())
     log = low > 0 and high / low > 8
     if log:
-        # A few values next to nothing (a term that starts at zero) must not flatten the rest.
+        # A few tiny values (a term that starts at zero) must not flatten the rest.
         low = max(low, float(np.percentile(finite, 5)) / 3)
         curves = np.where(curves < low, low, curves)
     if high == low:
@@ -45,34 +41,34 @@ def svg(
     ticks = _log_ticks(low, high) if log else _linear_ticks(low, high)
     last = first_step + step * max(len(curves) - 1, 1)
 
-    def x(place: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (place - first_step) / (last - first_step)
+    def x(at: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (at - first_step) / (last - first_step)
 
     def y(value: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * scale(value)
 
-    parts = [
+    elements = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{markupsafe.escape(label)}">'
     ]
     for tick in ticks:
-        parts.append(
+        elements.append(
             f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" '
             f'y2="{y(tick):.1f}"/><text x="{LEFT - 7}" y="{y(tick) + 4:.1f}" '
             f'text-anchor="end">{_short(tick)}</text>'
         )
     for tick in _linear_ticks(first_step, last, 5):
-        parts.append(
+        elements.append(
             f'<text x="{x(tick):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{tick:g}</text>'
         )
     for i in range(curves.shape[1]):
         name = names[i] if curves.shape[1] == len(names) else label
         points = _path(curves[:, i], lambda i: x(first_step + step * i), y)
-        parts.append(
+        elements.append(
             f'<path class="line c{i % 8}" d="{points}"><title>{markupsafe.escape(name)}</title>'
             '</path>'
         )
-    return markupsafe.Markup(''.join(parts) + '</svg>')
+    return markupsafe.Markup(''.join(elements) + '</svg>')
 
 
 def _short(tick: float) -> str:

@@ -17,9 +17,10 @@ def grid(
     background=(255, 255, 255),
     ink=(32, 33, 36),
 ) -> PIL.Image.Image:
-    """A labelled table of pictures: rows is a list of lists of uint8 [h, w, 3] (None = left blank).
+    """A labelled table of pictures: rows is a list of lists of uint8 [h, w, 3] (None = blank).
 
     Rows may have different lengths. Labels stand left of the rows (wrapped) and above the columns.
+    Raises ValueError without pictures, and for a number of labels that does not fit.
     """
     rows = [list(row) for row in rows]
     pictures = [picture for row in rows for picture in row if picture is not None]
@@ -58,11 +59,12 @@ def grid(
                 draw.text((left - margin, start + k * line), part, ink, font, anchor='ra')
         for j, picture in enumerate(row):
             if picture is not None:
-                sheet.paste(_fit(picture, cell), (left + j * (cell + gap), y))
+                sheet.paste(fit(picture, cell), (left + j * (cell + gap), y))
     return sheet
 
 
-def _fit(picture, cell: int) -> PIL.Image.Image:
+def fit(picture, cell: int) -> PIL.Image.Image:
+    """A picture [h, w, 3] in a square of `cell` pixels, framed in grey where it is not square."""
     image = PIL.Image.fromarray(np.ascontiguousarray(np.asarray(picture, np.uint8)))
     if image.size == (cell, cell):
         return image.convert('RGB')
@@ -73,7 +75,7 @@ def _fit(picture, cell: int) -> PIL.Image.Image:
 
 
 def _wrap(text: str, font, width: int, max_lines: int = 3) -> list[str]:
-    """Breaks at spaces, _ and -; cuts a word that is too long by itself; ends in ... if it must."""
+    """Lines broken at spaces, _ and -; words and texts that are too long end in an ellipsis."""
     lines = ['']
     for word in text.replace('_', '_ ').replace('-', '- ').split(' '):
         joined = lines[-1] + ('' if lines[-1].endswith(('_', '-')) or not lines[-1] else ' ') + word

@@ -1,8 +1,7 @@
 """report.html: one self-contained page from a Run.
 
-This module turns numbers into words and pictures into data URIs; how the page looks is in
-`report/templates/report.html.j2`. Everything that comes from outside (file names, reasons, settings) goes
-through the template's autoescaping.
+Numbers become text and pictures data URIs here; the layout is report/templates/report.html.j2. File
+names, reasons and settings are escaped by the template.
 """
 
 import base64
@@ -17,12 +16,12 @@ import jinja2
 import numpy as np
 import PIL.Image
 
-from jaxinv.report import charts as curves
+from jaxinv.report import charts
 from jaxinv.report.schema import EditResult, Panel, Run, attribute_changes, edit_label, mean
 from jaxinv.report.text import ATTRIBUTES, METRICS, duration, number
 from jaxinv.report.text import column as column_of
 
-PAGE_BYTES = 24e6  # what the pictures of a page may weigh, roughly
+PAGE_BYTES = 24e6  # of all pictures of a page, roughly
 
 
 def render(run: Run) -> str:
@@ -43,7 +42,7 @@ def fill(template: str, content: Mapping[str, Any]) -> str:
 
 
 def view(run: Run) -> dict[str, Any]:
-    """Everything the template shows, in the order it shows it, as text and data URIs."""
+    """Everything that the template shows, in its order, as text and data URIs."""
     encode = _Encoder(run)
     stage_names = [stage.name for stage in run.stages]
     return {
@@ -65,7 +64,7 @@ def view(run: Run) -> dict[str, Any]:
 
 
 class _Encoder:
-    """Pictures as JPEG data URIs, smaller the more of them there are."""
+    """Pictures as JPEG data URIs, in a size that keeps the page below PAGE_BYTES."""
 
     def __init__(self, run: Run):
         drift = run.drift.images_uint8.values() if run.drift else ()
@@ -203,7 +202,7 @@ def _strip(run: Run, i: int, sweep: tuple, encode: _Encoder) -> dict[str, Any]:
 
 
 def _with_faces(run: Run) -> bool:
-    """Whether faces were looked for."""
+    """Whether face embeddings were measured."""
     return any('id_distance' in stage.metrics for stage in run.stages)
 
 
@@ -292,21 +291,21 @@ def _drift(run: Run, encode: _Encoder) -> dict[str, Any] | None:
 
 
 def _charts(run: Run) -> list[dict[str, Any]]:
-    charts = []
+    found = []
     for trace in run.traces:
         values = np.asarray(trace.values, np.float64)
         over_steps = (trace.first_step, trace.step) == (0, 1.0)
         if over_steps and not np.nan_to_num(values).any():
-            continue  # a term that the run did without; over thresholds 0 is an answer
+            continue  # a term that is switched off; over thresholds 0 is a result
         title = column_of(trace.metric, METRICS).title
         label = f'{title} during {trace.stage}'
-        chart = curves.svg(
+        chart = charts.svg(
             values, run.names, first_step=trace.first_step, step=trace.step, label=label
         )
         if not chart:
             continue
         each = values.ndim == 2 and values.shape[1] == len(run.names) > 1
-        charts.append(
+        found.append(
             {
                 'svg': chart,
                 'stage': trace.stage,
@@ -314,7 +313,7 @@ def _charts(run: Run) -> list[dict[str, Any]]:
                 'legend': list(run.names) if each else [],
             }
         )
-    return charts
+    return found
 
 
 def _source(source: Mapping[str, Any]) -> dict[str, str]:

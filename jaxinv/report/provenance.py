@@ -1,54 +1,53 @@
-"""How results were made: versions, devices, memory, and how to use them again."""
+"""How results were made: settings, generator, LPIPS weights, versions, devices, peak memory."""
 
 import importlib.metadata
-import pathlib
 import platform
-import resource
-import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
-from jaxinv.experiments.session import Session
-from jaxinv.optimize.sharding import Sharding
-from jaxinv.report import schema, writer
-from jaxinv.runtime.progress import duration
+from jaxinv.runtime import memory
+from jaxinv.types import GeneratorSpec
+
+PACKAGES = ('jaxinv', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'dlib-bin')
 
 
-def of_run(job: Session, **seeds: int) -> dict[str, Any]:
-    """What results.Run says of a run, whatever its method; seeds: more than all methods have."""
-    config, targets = job.config, job.targets
+def of_run(
+    *,
+    config: Mapping[str, Any],
+    spec: GeneratorSpec,
+    about: Mapping[str, Any],
+    lpips: Mapping[str, str],
+    seeds: Mapping[str, int],
+    used: Sequence[jax.Device] | None = None,
+) -> dict[str, Any]:
+    """The fields of schema.Run, and of bulk.BulkRun, that say how a run was made.
+
+    config: nested settings; about: the generator's origin, of weights.load.open_generator; lpips:
+    {net: origin of its weights}; used: the devices of the run, None = all.
+    """
     return {
-        'names': list(targets.names),
-        'targets_uint8': targets.images_uint8,
-        'config': config.to_dict(),
-        'generator': generator_of(job),
+        'config': dict(config),
+        'generator': generator_of(spec, about, config.get('label')),
+        'lpips': dict(lpips),
         'versions': versions(),
-        'seeds': {'seed': config.seed, 'w_statistics': config.w_statistics.seed} | seeds,
-        'sources': targets.sources,
-        'skipped': targets.skipped,
-        'facts': {'peak memory': f'{peak_memory_gb():.1f} GB', 'devices': devices(job.sharding)},
+        'seeds': dict(seeds),
+        'facts': {'devices': devices(used)} | memory.describe(memory.peak_bytes()),
     }
 
 
-def generator_of(job: Session) -> dict[str, Any]:
-    """Which generator it was."""
-    spec, about = job.generator.spec, job.about or {}
-    known = {key: about[key] for key in ('kind', 'address', 'sha256') if key in about}
-    if job.config.label is not None:
-        known['label'] = job.config.label
-    return {
-        'name': spec.name,
-        'resolution': spec.resolution,
-        'num_ws': spec.num_ws,
-        **known,
-    }
+def generator_of(spec: GeneratorSpec, about: Mapping[str, Any], label=None) -> dict[str, Any]:
+    """Name, size and origin of the generator."""
+    facts = {'name': spec.name, 'resolution': spec.resolution, 'num_ws': spec.num_ws}
+    facts |= {key: about[key] for key in ('kind', 'address', 'sha256') if key in about}
+    return facts if label is None else facts | {'label': label}
 
 
 def versions() -> dict[str, str]:
-    packages = ('jaxinv', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'dlib-bin')
+    """{'python': ..., package: version} of what computes results; installed versions, no git."""
     found = {'python': platform.python_version()}
-    for package in packages:
+    for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -56,40 +55,37 @@ def versions() -> dict[str, str]:
     return found
 
 
-def devices(sharding: Sharding | None = None) -> str:
-    """The devices that a run used, or all there are."""
-    used = jax.devices()
-    if sharding is not None:
-        used = used[:1] if sharding.mesh is None else sharding.mesh.devices.flat
+def devices(used: Sequence[jax.Device] | None = None) -> str:
+    """'2 x NVIDIA H100 (gpu)': the devices of a run, or all there are."""
+    used = jax.devices() if used is None else list(used)
     kinds = {f'{d.device_kind} ({d.platform})' for d in used}
     return f'{len(used)} x {", ".join(sorted(kinds))}'
 
 
-def peak_memory_gb() -> float:
-    """Largest resident memory of this process so far (kilobytes on Linux, bytes on macOS)."""
-    unit = 1 if sys.platform == 'darwin' else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+# --- How to use the results -----------------------------------------------------------------------
 
 
-def usage(job: Session) -> str:
-    shared = job.config.tune.shared or job.config.tune.num_steps == 0
-    where = job.path if shared else job.path / 'generators' / job.targets.names[0]
+def usage_of_pivots(source, folder, *, first_only: bool = False) -> str:
+    """Python lines that render the pivots in `folder` with the generator from `source`.
+
+    first_only: the generator is that of the first identity alone.
+    """
     return (
-        'import jaxinv, numpy as np\n'
-        f'generator, weights = jaxinv.load_generator({str(where)!r})\n'
-        f"pivots = np.load({str(job.path / 'pivots.npz')!r})['w']\n"
-        'images, features = generator.synthesize(weights, pivots)'
+        'import jaxinv\n'
+        'from jaxinv.inversion import code_files\n'
+        f'generator, weights = jaxinv.load_generator({str(source)!r})\n'
+        f'names, w = code_files.load_pivots({str(folder)!r})\n'
+        f'images = jaxinv.render(generator, weights, w{"[:1]" if first_only else ""})'
+        "  # edit='smile=1.2': an edit"
     )
 
 
-def summary(result: writer.Run, path: pathlib.Path) -> str:
-    lines = []
-    for stage in result.stages:
-        means = {name: schema.mean(values) for name, values in stage.metrics.items()}
-        shown = [f'{name} {"no face" if x is None else f"{x:.4f}"}' for name, x in means.items()]
-        lines.append(f'{stage.name:<6} {"  ".join(shown)}')
-    if result.drift:
-        shown = [f'{name} {x:.4f}' for name, x in result.drift.metrics.items()]
-        lines.append(f'drift of random latents: {"  ".join(shown)}')
-    lines.append(f'{duration(sum(result.seconds.values()))} in all. Open {path / "report.html"}')
-    return '\n'.join(lines)
+def usage_of_codes(source, folder) -> str:
+    """Python lines that render SAM's codes in `folder` with the generator from `source`."""
+    return (
+        'import jaxinv\n'
+        'from jaxinv.inversion import code_files, sam\n'
+        f'generator, weights = jaxinv.load_generator({str(source)!r})\n'
+        f'codes, masks = code_files.load_codes({str(folder)!r})\n'
+        'images = sam.synthesize(generator, weights, codes, masks)  # delta=...: an edit'
+    )

@@ -1,13 +1,18 @@
-"""Pictures, curves and tables that explain what SAM chose and why."""
+"""Pictures, curves and tables of SAM's choice of spaces."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxinv import metrics, pixels
-from jaxinv.inversion import invertibility, masks
-from jaxinv.report import writer
+from jaxinv import metrics
+from jaxinv.inversion import invertibility
+from jaxinv.inversion.sam_regions import Regions
+from jaxinv.report.schema import Panel, Table, Trace
 from jaxinv.report.text import ATTRIBUTES, number
 from jaxinv.segmentation import segment
+from jaxinv.types import GeneratorSpec
 
+BATCH = 4  # images whose maps are compared with all thresholds at a time
 # From editable to faithful.
 COLORS = {
     'W+': '#1b9e77', 'Z+': '#1b9e77', 'F2': '#66c2a5', 'F4': '#a6d854', 'F6': '#ffd92f',
@@ -20,9 +25,12 @@ _HEAT = np.array(  # dark to bright, each step of about the same change in light
 )
 
 
-def panels(job, regions) -> list[writer.Panel]:
-    """Segments, what each space alone makes of the picture, its error map, the chosen spaces."""
-    targets_uint8 = job.targets.images_uint8
+def panels(targets_uint8, regions: Regions, tau: float, valid=None) -> list[Panel]:
+    """Segments and chosen spaces, error maps, and the inversions into each space alone.
+
+    targets_uint8 [n, h, w, 3]; tau: the threshold of the choice; valid [n, size, size, 1] at the
+    maps' size, None = all pixels.
+    """
     spaces = tuple(regions.maps)
     found = []
     overlays = np.stack(
@@ -34,24 +42,22 @@ def panels(job, regions) -> list[writer.Panel]:
             for target, chosen in zip(targets_uint8, regions.chosen, strict=True)
         ]
     )
-    valid = masks.valid_of(job, regions.labels.shape[1:])
-    shares = [
+    areas = [
         invertibility.areas(chosen[None], len(spaces), None if valid is None else valid[i : i + 1])
         for i, chosen in enumerate(regions.chosen)
     ]
-    shares = np.concatenate(shares)
-    share_notes = [
-        ', '.join(f'{space} {share:.0%}' for space, share in zip(spaces, row, strict=True) if share)
-        for row in shares
+    area_notes = [
+        ', '.join(f'{space} {area:.0%}' for space, area in zip(spaces, row, strict=True) if area)
+        for row in np.concatenate(areas)
     ]
     found.append(
-        writer.Panel(
+        Panel(
             'Chosen spaces',
             {'segments': overlays, 'chosen': colored},
-            {'segments': [', '.join(s.names) for s in regions.segments], 'chosen': share_notes},
+            {'segments': [', '.join(s.names) for s in regions.segments], 'chosen': area_notes},
             [(space, COLORS[space]) for space in spaces],
             'Each segment lies in the most editable space whose mean error there is at most '
-            f'{job.config.invertibility.tau:g}; where none is, in the last.',
+            f'{tau:g}; if there is none, in the last.',
         )
     )
     maps, map_notes = {}, {}
@@ -59,26 +65,21 @@ def panels(job, regions) -> list[writer.Panel]:
         maps[space] = np.stack([heat(v) for v in values])
         map_notes[space] = [f'mean {np.mean(v):.3f}' for v in values]
     found.append(
-        writer.Panel(
+        Panel(
             'Invertibility maps',
             maps,
             map_notes,
             [(f'{v:g}', _hex(heat(np.full((1, 1), v))[0, 0])) for v in (0, 0.2, 0.4, HOTTEST)],
-            'LPIPS-vgg of an inversion into one space alone: dark can be inverted there.',
+            'LPIPS-vgg of an inversion into one space alone; dark regions can be inverted.',
         )
     )
     if regions.singles:
         alone, notes = {}, {}
         for space, single in regions.singles.items():
-            alone[space] = pixels.to_uint8(single.images)
-            psnr = [
-                float(metrics.psnr(image, pixels.to_float(target))[0])
-                for image, target in zip(
-                    single.images[:, None], targets_uint8[:, None], strict=True
-                )
-            ]
+            alone[space] = np.asarray(single.images_uint8)
+            psnr = metrics.evaluate(targets_uint8, alone[space], {}, names=('psnr',))['psnr']
             notes[space] = [f'PSNR {value:.1f} dB' for value in psnr]
-        found.append(writer.Panel('Inverted into one space alone', alone, notes))
+        found.append(Panel('Inverted into one space alone', alone, notes))
     return found
 
 
@@ -94,49 +95,46 @@ def choice_overlay(image_uint8, chosen, spaces, strength: float = 0.6) -> np.nda
 
 def heat(values) -> np.ndarray:
     """A map [h, w] in colours, 0 dark and HOTTEST or more bright; uint8 [h, w, 3]."""
-    place = np.clip(np.asarray(values) / HOTTEST, 0, 1) * (len(_HEAT) - 1)
-    low = np.minimum(place.astype(int), len(_HEAT) - 2)
-    part = (place - low)[..., None]
-    return np.rint((1 - part) * _HEAT[low] + part * _HEAT[low + 1]).astype(np.uint8)
+    position = np.clip(np.asarray(values) / HOTTEST, 0, 1) * (len(_HEAT) - 1)
+    low = np.minimum(position.astype(int), len(_HEAT) - 2)
+    fraction = (position - low)[..., None]
+    return np.rint((1 - fraction) * _HEAT[low] + fraction * _HEAT[low + 1]).astype(np.uint8)
 
 
-def threshold_curves(job, regions) -> list[writer.Trace]:
-    """What a threshold would choose: the share of the first space, and the error to expect.
+def threshold_curves(
+    regions: Regions, taus: Sequence[float], spec: GeneratorSpec, valid=None
+) -> list[Trace]:
+    """Curves over the threshold, estimated from the maps: area of the first space, expected error.
 
-    The error is the mean of the chosen spaces' maps, that is, of inversions into them alone.
+    The error is the mean of the chosen spaces' maps, that is, of inversions into them alone. valid:
+    as in `panels`.
     """
-    taus = job.config.sweep.taus
     if not taus:
         return []
-    valid = masks.valid_of(job, regions.labels.shape[1:])
-    found = invertibility.sweep(
-        regions.maps,
-        regions.labels,
-        taus,
-        job.generator.spec,
-        valid=valid,
-        batch_per_device=job.config.sam.batch_per_device,
+    areas, errors = [], []
+    batches = invertibility.sweep_batches(
+        regions.maps, regions.labels, taus, spec, valid=valid, batch_per_device=BATCH
     )
-    stacked = np.stack(list(regions.maps.values()))  # [spaces, n, h, w]
-    errors = np.take_along_axis(stacked[None], found.chosen[:, None], axis=1)[:, 0]
-    weight = np.ones(errors.shape[1:]) if valid is None else valid[..., 0]
-    expected = (errors * weight).sum((2, 3)) / weight.sum((1, 2))
+    for rows, found in batches:
+        maps = np.stack([values[rows] for values in regions.maps.values()])  # [spaces, b, h, w]
+        chosen = np.take_along_axis(maps[None], found.chosen[:, None], axis=1)[:, 0]
+        weight = np.ones(chosen.shape[1:]) if valid is None else valid[rows][..., 0]
+        errors.append((chosen * weight).sum((2, 3)) / weight.sum((1, 2)))
+        areas.append(found.areas[..., 0])
     step = taus[1] - taus[0] if len(taus) > 1 else 1.0
-    stage = 'choices at thresholds τ'
+    stage, first = 'choices at thresholds τ', next(iter(regions.maps))
+    columns = {f'area in {first}': areas, 'expected LPIPS vgg': errors}
     return [
-        writer.Trace(
-            stage,
-            f'share in {next(iter(regions.maps))}',
-            found.areas[..., 0],
-            taus[0],
-            step,
-        ),
-        writer.Trace(stage, 'expected LPIPS vgg', expected, taus[0], step),
+        Trace(stage, name, np.concatenate(values, axis=1), taus[0], step)
+        for name, values in columns.items()
     ]
 
 
-def edit_table(edits, changes) -> writer.Table:
-    """changes: {space: [{attribute: mean change} for each edit]}. Only what an edit aims at."""
+def edit_table(edits: Sequence, changes: Mapping[str, Sequence[Mapping[str, float]]]) -> Table:
+    """The mean changes of the attributes that edits aim at, by space.
+
+    changes: {space: [{attribute: mean change} of each edit]}.
+    """
     rows, values = [], {}
     for i, edit in enumerate(edits):
         for name, _ in edit.parts:
@@ -148,13 +146,13 @@ def edit_table(edits, changes) -> writer.Table:
             title = edit.name if len(edit.parts) == 1 else f'{edit.name}: {aim}'
             rows.append([title, *texts])
             values.setdefault(edit.name, {})[aim] = known
-    return writer.Table(
+    return Table(
         'edits_by_space',
         'Which edit acts in which space',
         ['edit', *changes],
         rows,
         'Pictures inverted into one space alone and then edited: the mean change of the attribute '
-        'that the edit aims at. Later spaces leave less of the generator after them to edit with.',
+        'that the edit aims at. Fewer layers follow a later space, so its edits act less.',
         values,
     )
 

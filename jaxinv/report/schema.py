@@ -1,17 +1,19 @@
-"""What a run found, as plain data, and the numbers derived from it.
+"""A run's results as plain data, and the numbers derived from them.
 
 A run is: targets, an ordered list of stages that reproduce them (pivot, tuned, ...), edits of the
-last stage, the drift of random latents, and the record of how it was made. Nothing here knows
-which method made the stages. n is the number of identities; a number that could not be measured
-(no face was found) is NaN.
+last stage, the drift of random latents, and the record of how it was made. No method is named here.
+n is the number of identities; a number that could not be measured (no face was found) is NaN.
+Pictures are uint8 [n, h, w, 3]: arrays, or files that are read one at a time (`Pictures`).
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from jaxinv.report.pictures import concatenate
 
 
 @dataclasses.dataclass
@@ -38,7 +40,7 @@ class EditResult:
 
 @dataclasses.dataclass
 class Drift:
-    """How far random latents, which nobody tuned for, have moved."""
+    """Change of images at random latents by the tuning (PTI, figures 14 and 15)."""
 
     metrics: Mapping[str, float]  # mean over samples: {'lpips_alex', 'mse'}
     images_uint8: Mapping[str, Any]  # {'original': [m, h, w, 3], 'tuned': ...}, the first is before
@@ -50,7 +52,7 @@ class Drift:
 
 @dataclasses.dataclass
 class Trace:
-    """A curve per identity, or one for all."""
+    """A curve of each identity, or one of all."""
 
     stage: str
     metric: str
@@ -84,7 +86,10 @@ class Table:
 
 @dataclasses.dataclass
 class Run:
-    """All there is to report; only the first four are needed."""
+    """Everything that is reported; only the first four fields are required.
+
+    Raises ValueError for names that are not unique, and pictures that are not uint8 [n, h, w, 3].
+    """
 
     title: str
     names: Sequence[str]
@@ -99,6 +104,7 @@ class Run:
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)  # {stage: s}
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # nested settings
     generator: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # name, resolution, ...
+    lpips: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {net: origin of weights}
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     seeds: Mapping[str, int] = dataclasses.field(default_factory=dict)
     sources: Sequence[Mapping[str, Any]] = ()  # {'file', 'sha256', 'face'}
@@ -114,7 +120,8 @@ class Run:
         pictures = [('targets', self.targets_uint8)]
         pictures += [(s.name, s.images_uint8) for s in (*self.stages, *self.edits)]
         for label, array in pictures:
-            shape, dtype = np.shape(array), np.asarray(array).dtype
+            array = array if hasattr(array, 'dtype') else np.asarray(array)
+            shape, dtype = array.shape, array.dtype
             if len(shape) != 4 or shape[0] != n or shape[-1] != 3 or dtype != np.uint8:
                 raise ValueError(
                     f'pictures of {label!r} are {dtype} {list(shape)}; '
@@ -151,9 +158,76 @@ def metrics(run: Run) -> dict[str, Any]:
         },
         'sources': [dict(_plain(item)) for item in run.sources],
         'generator': _plain(run.generator),
+        'lpips': _plain(run.lpips),
+        'facts': _plain(run.facts),
         'seeds': _plain(run.seeds),
         'versions': _plain(run.versions),
     }
+
+
+# --- Rows of a run --------------------------------------------------------------------------------
+
+
+def join(runs: Sequence[Run]) -> Run:
+    """One run of the identities of several; all other fields are those of the first."""
+    return _map_columns(concatenate, runs)
+
+
+def select(run: Run, i: int) -> Run:
+    """The run of identity i alone, with its source if there is one for each."""
+    one = _map_columns(lambda columns: columns[0][i : i + 1], [run])
+    if len(run.sources) == len(run.names):
+        one = dataclasses.replace(one, sources=[run.sources[i]])
+    return one
+
+
+def _map_columns(function: Callable[[list], Any], runs: Sequence[Run]) -> Run:
+    """A run with function([column of each run]) for every column [n] of numbers or pictures."""
+    first = runs[0]
+
+    def over(mappings):
+        return {key: function([mapping[key] for mapping in mappings]) for key in mappings[0]}
+
+    def items(pick, convert):
+        return [convert(list(same)) for same in zip(*map(pick, runs), strict=True)]
+
+    def stage(same):
+        return dataclasses.replace(
+            same[0],
+            images_uint8=function([s.images_uint8 for s in same]),
+            metrics=over([s.metrics for s in same]),
+            attributes=over([s.attributes for s in same]),
+        )
+
+    def edit(same):
+        return dataclasses.replace(
+            same[0],
+            images_uint8=function([e.images_uint8 for e in same]),
+            id_distance=function([e.id_distance for e in same]),
+            attributes=over([e.attributes for e in same]),
+        )
+
+    def panel(same):
+        notes = over([{k: np.array(v, object) for k, v in p.notes.items()} for p in same])
+        return dataclasses.replace(
+            same[0],
+            images_uint8=over([p.images_uint8 for p in same]),
+            notes={label: list(texts) for label, texts in notes.items()},
+        )
+
+    names = function([np.array(run.names, object) for run in runs])
+    return dataclasses.replace(
+        first,
+        names=list(names),
+        targets_uint8=function([run.targets_uint8 for run in runs]),
+        target_attributes=over([run.target_attributes for run in runs]),
+        stages=items(lambda run: run.stages, stage),
+        edits=items(lambda run: run.edits, edit),
+        panels=items(lambda run: run.panels, panel),
+    )
+
+
+# --- Numbers --------------------------------------------------------------------------------------
 
 
 def attribute_changes(run: Run, edit: EditResult) -> dict[str, np.ndarray]:
@@ -167,7 +241,7 @@ def attribute_changes(run: Run, edit: EditResult) -> dict[str, np.ndarray]:
 
 
 def mean(values: Any) -> float | None:
-    """Mean over what could be measured, None if nothing could."""
+    """Mean of the finite values; None if there is none."""
     values = np.asarray(values, np.float64)
     known = values[np.isfinite(values)]
     return float(known.mean()) if known.size else None
@@ -193,7 +267,7 @@ def _pick(columns: Mapping[str, Any], i: int) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON types: numpy unwrapped, not finite as None, the unknown by its text."""
+    """JSON types: NumPy's unwrapped, None for a number that is not finite, str() of others."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

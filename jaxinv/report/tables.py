@@ -1,4 +1,4 @@
-"""What keeping tuned generators as deltas saves and costs, for the report and metrics.json."""
+"""Tables of the report: size and loss of deltas, classes of pictures."""
 
 from collections.abc import Mapping
 
@@ -22,8 +22,11 @@ COLUMNS = (
 
 
 def delta_table(settings: Saving, facts: Mapping[str, Mapping]) -> schema.Table:
-    """facts: {identity: what deltas.write returned, with 'psnr' and 'lpips_alex' of the pivot's
-    picture against the full generator's, and 'to_target': {'full', 'restored'}}."""
+    """Size and loss of each identity's delta.
+
+    facts: {identity: values of deltas.write, 'psnr' and 'lpips_alex' of the pivot's picture against
+    the full generator's, 'to_target' {'full', 'restored'}: LPIPS alex to the photograph}.
+    """
     rows = [[name, *_cells(found)] for name, found in facts.items()]
     rank = f', rank {settings.rank}' if settings.save == 'low_rank' else ''
     return schema.Table(
@@ -54,7 +57,7 @@ def _cells(found):
 
 
 def class_tables(names, classes: Classes | None) -> list[schema.Table]:
-    """For the report: which class each picture was inverted in, and what else it could show."""
+    """The class of each picture, with the likeliest classes; [] for generators without classes."""
     if classes is None:
         return []
     labels, candidates = classes.choice.labels.tolist(), classes.choice.candidates

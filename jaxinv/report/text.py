@@ -1,8 +1,11 @@
-"""Numbers in the words of the report: names, units, digits and which way is better."""
+"""Numbers as text: titles, units, digits, which direction is better, the last lines of a run."""
 
 import math
+import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from jaxinv.report.schema import Run, mean
 
 NO_FACE = 'no face'
 
@@ -35,7 +38,7 @@ ATTRIBUTES = {
 
 
 def number(value: Any, kind: Column, signed: bool = False) -> str:
-    """'0.058', '+2.3 y', '∞' (PSNR of equal pictures), or 'no face' where unmeasured."""
+    """'0.058', '+2.3 y', '∞' (PSNR of equal pictures), or 'no face' if it was not measured."""
     if value is None or math.isnan(value):
         return NO_FACE
     if math.isinf(value):
@@ -57,3 +60,17 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f'{minutes} min {rest:02d} s'
     return f'{minutes // 60} h {minutes % 60:02d} min'
+
+
+def summary(run: Run, folder: pathlib.Path) -> str:
+    """The last lines that a run prints: means of its stages, drift, time, where the report is."""
+    lines = []
+    for stage in run.stages:
+        means = {name: mean(values) for name, values in stage.metrics.items()}
+        shown = [f'{name} {NO_FACE if x is None else f"{x:.4f}"}' for name, x in means.items()]
+        lines.append(f'{stage.name:<6} {"  ".join(shown)}')
+    if run.drift:
+        shown = [f'{name} {x:.4f}' for name, x in run.drift.metrics.items()]
+        lines.append(f'drift of random latents: {"  ".join(shown)}')
+    lines.append(f'{duration(sum(run.seconds.values()))} in all. Open {folder / "report.html"}')
+    return '\n'.join(lines)

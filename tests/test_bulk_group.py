@@ -1,4 +1,4 @@
-"""Groups of what else there is: pictures of several classes (BigGAN-deep), and several devices."""
+"""Bulk mode with pictures of several classes (BigGAN-deep), and on several devices."""
 
 import json
 import subprocess
@@ -9,15 +9,15 @@ import jax
 import numpy as np
 import PIL.Image
 import pytest
+from test_bulk import NAMES, records_of, write_picture
 from test_distributed import ROOT
 from test_experiment import load_config
 from test_sharding import environment
-from test_stream import NAMES, records_of, write_picture
 
 import jaxinv
 from jaxinv import latents
 from jaxinv.experiments import artifacts, pti, sam
-from jaxinv.inversion import classes
+from jaxinv.inversion import classes, code_files
 
 pytestmark = pytest.mark.exhaustive
 
@@ -60,7 +60,7 @@ def test_each_picture_of_a_group_keeps_its_class(official, tmp_path):
     for name, record in records.items():
         stages = record['metrics']
         assert set(stages) == {'Z', 'SAM'} and stages['SAM']['psnr'] > stages['Z']['psnr']
-        codes, _ = artifacts.load_codes(tmp_path / record['folder'])
+        codes, _ = code_files.load_codes(tmp_path / record['folder'])
         np.testing.assert_array_equal(
             codes.w_plus[0, :, 16:], np.repeat(embeddings[name], 7, axis=0)
         )

@@ -1,8 +1,11 @@
-"""Groups of pictures: as all at once, each only once, whatever interrupts, comes or is bad."""
+"""Bulk mode: the numbers of all at once, each picture once, with interruptions and bad pictures."""
 
 import contextlib
+import html
 import json
+import re
 import signal
+import sys
 import threading
 
 import jax
@@ -13,11 +16,11 @@ from test_distributed import launched, said, wait_for
 from test_experiment import load_config
 
 import jaxinv
-from jaxinv import data, latents
+from jaxinv import data, latents, pixels, settings
 from jaxinv.data import discover, prefetch
 from jaxinv.errors import JaxinvError
-from jaxinv.experiments import bulk, bulk_group, pti, session
-from jaxinv.inversion import project
+from jaxinv.experiments import bulk, bulk_group, pti
+from jaxinv.inversion.project import make_projector, project
 from jaxinv.report import bulk as bulk_report
 from jaxinv.runtime import distributed, manifest
 from jaxinv.weights.zoo import load_named as load_generator
@@ -33,7 +36,7 @@ def write_picture(folder, name, seed):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Five pictures and a file that is none."""
+    """Five pictures and a text file with the name of one."""
     folder = tmp_path / 'inputs'
     folder.mkdir()
     for seed, name in enumerate(NAMES):
@@ -51,7 +54,7 @@ def config_of(folder, **settings):
 
 
 def run(config, work):
-    """Its lines."""
+    """Runs a config and returns what it logged."""
     lines = []
     pti.run(config, work, log=lambda text, **_: lines.append(text))
     return lines
@@ -72,7 +75,8 @@ def stamps(work):
 
 def plan(work, folder, size=2):
     found = discover.find(folder)
-    with bulk._planned(work, {'config': {}}, False, found, str(folder), size) as numbers:
+    claimed = bulk._claim_groups(work, {'config': {}}, False, found, str(folder), size, print)
+    with claimed as numbers:
         return {
             number: [name for name, _ in bulk_group.read_members(work, number)]
             for number in numbers or ()
@@ -83,7 +87,8 @@ def finish(work, number, names, folder, **more):
     lines = manifest.Manifest(work / manifest.FILE)
     for name in names:
         file = folder / f'{name}.png'
-        lines.add({'name': name, 'file': str(file), 'sha256': bulk._digest(file)} | more)
+        facts = {'file': str(file), 'sha256': bulk.digest(file), 'folder': f'identities/{name}'}
+        lines.add({'name': name} | facts | more)
     (bulk_group.folder_of(work, number) / bulk_group.MEMBERS).unlink()
 
 
@@ -94,7 +99,7 @@ def test_only_what_is_new_or_changed_is_done(folder, tmp_path):
     finish_bad = {'skipped': 'no picture'}
     lines = manifest.Manifest(work / manifest.FILE)
     bad = folder / 'bad.png'
-    lines.add({'name': 'bad', 'file': str(bad), 'sha256': bulk._digest(bad)} | finish_bad)
+    lines.add({'name': 'bad', 'file': str(bad), 'sha256': bulk.digest(bad)} | finish_bad)
     # A group that was begun stays as it is; what comes later makes another.
     write_picture(folder, 'aaa', 9)
     assert plan(work, folder) == {1: ['bob', 'cyd'], 2: ['dot', 'eve'], 3: ['aaa']}
@@ -117,13 +122,53 @@ def test_names_of_finished_pictures_stay_when_their_like_come(folder, tmp_path):
     assert plan(work, folder, size=9)[1] == ['ada_2']
 
 
+def test_a_damaged_line_is_set_aside_and_its_picture_done_again(folder, tmp_path, capsys):
+    work = tmp_path / 'work'
+    plan(work, folder, size=9)
+    finish(work, 0, ['ada', 'bad', 'bob', 'cyd', 'dot', 'eve'], folder)
+    lines = (work / manifest.FILE).read_bytes().split(b'\n')
+    lines[1] = lines[1][:20] + b'\0\xff' + lines[1][20:]  # of bad
+    (work / manifest.FILE).write_bytes(b'\n'.join(lines))
+    (work / 'manifest.1.jsonl').write_text('{"name": 3}\n')  # of another process
+    assert plan(work, folder, size=9) == {1: ['bad']}
+    assert 'damaged lines are set aside' in capsys.readouterr().out
+    assert sorted(records_of(work)) == ['ada', 'bob', 'cyd', 'dot', 'eve']
+    assert (work / 'manifest.jsonl.damaged').read_bytes() == lines[1] + b'\n'
+    assert (work / 'manifest.1.jsonl.damaged').read_text() == '{"name": 3}\n'
+
+
+def test_a_group_begun_before_its_lines_were_lost_starts_again(folder, tmp_path):
+    work = tmp_path / 'work'
+    plan(work, folder, size=3)
+    state = bulk_group.folder_of(work, 1) / 'state'
+    state.mkdir()
+    plan(work, folder, size=3)
+    assert state.is_dir()
+    (work / manifest.FILE).write_text('[]\n')
+    assert set(plan(work, folder, size=3)) == {0, 1}
+    assert not state.exists()
+
+
+def test_a_group_whose_members_are_damaged_is_formed_anew(folder, tmp_path, capsys):
+    work = tmp_path / 'work'
+    plan(work, folder)
+    members = bulk_group.folder_of(work, 1) / bulk_group.MEMBERS
+    for damage in ('[["bob", ', '{"bob": 1}', '[["bob"]]'):
+        members.write_text(damage)
+        assert list(plan(work, folder).values()) == [['ada', 'bad'], ['dot', 'eve'], ['bob', 'cyd']]
+        assert 'is damaged; its pictures form a new group' in capsys.readouterr().out
+        members = max((work / 'groups').glob(f'*/{bulk_group.MEMBERS}'))
+
+
 def test_a_line_cut_off_by_a_kill_is_not_there(tmp_path):
     lines = manifest.Manifest(tmp_path / 'm.jsonl')
-    lines.add({'name': 'ada', 'a': 1})
-    lines.add({'name': 'ada', 'a': 2})
+    line = {'name': 'ada', 'file': 'ada.png', 'sha256': 'ab', 'skipped': 'a reason'}
+    lines.add(line)
+    lines.add(line | {'skipped': 'another reason'})
     with open(tmp_path / 'm.jsonl', 'a') as file:
-        file.write('{"name": "bob", "a"')
-    assert manifest.Manifest(tmp_path / 'm.jsonl').records == {'ada': {'name': 'ada', 'a': 2}}
+        file.write('{"name": "bob", "file"')
+    records = manifest.Manifest(tmp_path / 'm.jsonl').records
+    assert records == {'ada': line | {'skipped': 'another reason'}}
 
 
 def test_one_is_read_ahead_and_no_more():
@@ -137,7 +182,7 @@ def test_one_is_read_ahead_and_no_more():
             raise JaxinvError('four')
         return item
 
-    with contextlib.closing(prefetch.ahead(read, range(1, 9))) as items:
+    with contextlib.closing(prefetch.map_ahead(read, range(1, 9))) as items:
         assert next(items) == 1
         assert begun in ([1], [1, 2])
         go_on.release(9)
@@ -150,15 +195,12 @@ def test_one_is_read_ahead_and_no_more():
 @pytest.mark.parametrize(
     'settings,expected',
     [
-        ({'group': 2, 'tune.shared': True}, 'pti_single_id'),
         ({'group': -1}, 'at least 0'),
         ({'group': 2, 'data.faces': 'all'}, 'largest'),
     ],
 )
-def test_groups_that_cannot_be_get_a_sentence(settings, expected, folder, tmp_path):
+def test_groups_that_are_impossible_raise_a_sentence(settings, expected, folder, tmp_path):
     config = config_of(folder, **settings)
-    if config.tune.shared:
-        config.tune.stop_lpips = None
     with pytest.raises(JaxinvError, match=expected):
         run(config, tmp_path / 'work')
 
@@ -171,24 +213,37 @@ def test_the_page_of_thousands_shows_few_pictures_and_a_line_each(tmp_path):
         if i % 100 == 7:
             records.append(line | {'skipped': 'It is <i>bad</i>.'})
             continue
-        found = {'folder': f'identities/{i}', 'seconds': {'tune': 2.0}}
+        found = {'folder': f'identities/{i}', 'seconds': {'tune': 2.0}, 'drift': {'mse': 0.5}}
         records.append(line | found | {'metrics': {'pivot': values, 'tuned': values}})
         if i < 3:
             (tmp_path / found['folder']).mkdir(parents=True)
-            write_picture(tmp_path / found['folder'], 'target', i)
-    job = session.Session(
-        *(load_config('pti_single_id'), tmp_path, load_generator('tiny', 32)[0]), *[None] * 5
+            # Written in another order than they are shown in.
+            for name in ('tuned', 'edit_age_4', 'target'):
+                write_picture(tmp_path / found['folder'], name, i)
+            records[-1]['pictures'] = [
+                {'label': 'target', 'file': 'target.png'},
+                {'label': 'tuned', 'file': 'tuned.png'},
+                {'label': 'age +4', 'file': 'edit_age_4.png'},
+            ]
+    generator = {'name': 'tiny', 'resolution': 32}
+    result = bulk_report.BulkRun(
+        'Title', records, 3.0, {'read': 60.0}, generator=generator, lpips={'alex': 'a <file>'}
     )
-    bulk_report.write(job, 'Title', records, 3.0)
+    bulk_report.write(tmp_path, result)
     page = (tmp_path / 'report.html').read_text()
-    assert page.count('data:image/jpeg') == 3 and len(page) < 2e6
+    assert page.count('data:image/jpeg') == 9 and len(page) < 2e6
+    labels = re.findall(r'<figcaption><b>([^<]*)</b>', page)
+    assert labels == ['target', 'tuned', 'age +4'] * 3
+    assert 'LPIPS weights' in page and 'a &lt;file&gt;' in page
     assert page.count('<a href="identities/') >= 2970 and '<b>7' not in page
     assert 'It is &lt;i&gt;bad' in page and page.count('class="bars"') == 2
     found = json.loads((tmp_path / 'metrics.json').read_text())
     assert found['count'] == 2970 and len(found['skipped']) == 30
-    assert found['seconds'] == {'tune': 5940.0} and found['mean']['tuned']['id_distance'] is None
+    assert found['seconds'] == {'read': 60.0, 'tune': 5940.0}
+    assert found['mean']['tuned']['id_distance'] is None and found['drift'] == {'mse': 0.5}
+    assert found['lpips'] == {'alex': 'a <file>'}
     assert 0.45 < found['percentiles']['tuned']['lpips_alex']['50'] < 0.55
-    assert '2970 finished, 30 skipped' in bulk_report.summary(tmp_path, records, 3.0)
+    assert '2970 finished, 30 skipped' in bulk_report.summary(tmp_path, result)
 
 
 # --- Whole runs ---
@@ -196,15 +251,15 @@ def test_the_page_of_thousands_shows_few_pictures_and_a_line_each(tmp_path):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-    """The pictures, the work folder of their groups with a slot, its config, and how many programs
-    its projections compiled."""
+    """(pictures, work folder of a run in groups with one slot, its config, the number of programs
+    that its projections compiled)."""
     inputs, work = tmp_path_factory.mktemp('inputs'), tmp_path_factory.mktemp('run') / 'work'
     for seed, name in enumerate(NAMES):
         write_picture(inputs, name, seed)
     (inputs / 'bad.png').write_text('not a picture')
     config = config_of(inputs, **{'group': 2, 'tune.slots': 1})
-    settings, _ = session.settings_of(config)
-    loop = project.make_projector(load_generator('tiny', 32)[0], settings).loop
+    projection = settings.of(config, settings.Projection)
+    loop = make_projector(load_generator('tiny', 32)[0], projection).loop
     before = len(loop.compiled)
     run(config, work)
     return inputs, work, config, len(loop.compiled) - before
@@ -225,17 +280,22 @@ def test_each_picture_leaves_a_folder_and_a_line(finished):
         np.testing.assert_allclose(np.clip((picture + 1) * 127.5, 0, 255), saved, atol=1)
         stages = json.loads((own / 'metrics.json').read_text())['identities'][name]
         assert stages == record['metrics'] and set(stages) == {'pivot', 'tuned'}
+        assert [p['file'] for p in record['pictures']] == ['target.png', 'pivot.png', 'tuned.png']
     assert programs <= 1  # also for a group with a bad picture
     assert not list((work / 'groups').glob('*/state'))
     page = (work / 'report.html').read_text()
-    assert 'identities/ada/' in page and 'not an image' in page
+    assert 'identities/ada/' in page and 'not an image' in page and 'lpips-' in page
+    usage = html.unescape(re.search(r'<pre>(.*?)</pre>', page, re.DOTALL)[1])
+    exec(usage, found := {})
+    np.testing.assert_array_equal(found['w'], np.load(work / 'identities/ada/pivots.npz')['w'])
+    assert found['images'].shape == (1, 32, 32, 3)
     result = json.loads((work / 'metrics.json').read_text())
     assert result['count'] == 5 and len(result['skipped']) == 1
     mean = np.mean([records[name]['metrics']['tuned']['psnr'] for name in NAMES])
     np.testing.assert_allclose(result['mean']['tuned']['psnr'], mean)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_groups_end_as_all_at_once(finished, tmp_path):
     inputs, work, _, _ = finished
     run(config_of(inputs), tmp_path / 'once')
@@ -268,7 +328,7 @@ def test_a_rerun_does_only_what_came_later(finished):
     (inputs / 'abe.png').unlink()
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_an_interrupted_group_goes_on_to_the_same_numbers(finished, tmp_path, monkeypatch):
     inputs, work, config, _ = finished
     calls = []
@@ -299,10 +359,12 @@ def test_an_interrupted_group_goes_on_to_the_same_numbers(finished, tmp_path, mo
 
 
 @pytest.mark.long
-def test_whose_numbers_become_infinite_costs_a_line(finished, tmp_path, monkeypatch):
+def test_an_identity_that_is_not_finite_costs_a_line(finished, tmp_path, monkeypatch):
     inputs, _, config, _ = finished
-    ids = latents.identity_ids(data.load_targets(inputs / 'dot.png', 32, align='none').images_uint8)
-    normal = pti.pixels.to_float
+    ids = latents.identity_ids(
+        data.load_images(inputs / 'dot.png', resolution=32, align='none').images_uint8
+    )
+    normal = pixels.to_float
 
     def to_float(images_uint8, *numpy):
         targets = np.array(normal(images_uint8, *numpy))
@@ -310,7 +372,7 @@ def test_whose_numbers_become_infinite_costs_a_line(finished, tmp_path, monkeypa
         targets[found == ids[0]] = np.nan
         return targets
 
-    monkeypatch.setattr(pti.pixels, 'to_float', to_float)
+    monkeypatch.setattr(sys.modules[project.__module__], 'to_float', to_float)
     run(config, tmp_path / 'work')
     records = records_of(tmp_path / 'work')
     assert 'nan or infinite' in records['dot']['skipped']
@@ -325,7 +387,7 @@ def test_nothing_usable_is_a_sentence(tmp_path):
         run(config, tmp_path / 'work')
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_two_processes_share_the_groups_and_go_on_after_sigterm(finished, tmp_path):
     inputs, alone, _, _ = finished
     work = tmp_path / 'work'

@@ -1,0 +1,105 @@
+"""Results of pivotal tuning: pivots and generators on disk, images measured for the report."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxinv import edits as edits_lib
+from jaxinv import rendering, report
+from jaxinv.experiments import artifacts, evaluate
+from jaxinv.experiments.session import Session
+from jaxinv.inversion import code_files
+from jaxinv.report import provenance
+from jaxinv.report import tables as tables_lib
+from jaxinv.weights.load import save_generator
+
+
+def title(config) -> str:
+    if config.tune.shared:
+        return 'Pivotal tuning of one generator'
+    return 'Pivotal tuning, one generator per identity'
+
+
+def save(session: Session, pivots, per_identity: Sequence) -> list[report.Table]:
+    """Writes pivots.npz, and generator/ if there is one for all. Returns tables for the report.
+
+    Generators of each identity are written as they are finished (artifacts.EachGenerator).
+    """
+    code_files.save_pivots(session.path, session.targets.names, pivots)
+    if session.settings.tune.shared or session.settings.tune.num_steps == 0:
+        save_generator(session.path / 'generator', session.generator, per_identity[0])
+        return []
+    return artifacts.delta_tables(session)
+
+
+def score(
+    session: Session,
+    pivots,
+    per_identity: Sequence,
+    edits,
+    folders: Sequence[pathlib.Path] | None = None,
+) -> report.Run:
+    """Everything the report shows but curves: stages, edits and drift, measured, with provenance.
+
+    per_identity: weights for each target, read one at a time. folders: for the pictures of each
+    target, which are written as they are made; None = images/NAME/ of the work folder.
+    """
+    session.log('Rendering edits and measuring ...', flush=True)
+    names, drift = session.targets.names, None
+    folders = report.folders(session.path / 'images', names) if folders is None else folders
+    measured = []
+    with session.stopwatch.stage('score'):
+        for rows in evaluate.batches(range(len(names))):
+            found = score_batch(session, rows, pivots, per_identity, edits)
+            measured.append(report.save_pictures(found, [folders[i] for i in rows]))
+        if session.settings.tune.num_steps:
+            distinct = per_identity[:1] if session.settings.tune.shared else per_identity
+            drift = evaluate.measure_drift(session, distinct)
+    return dataclasses.replace(
+        report.join(measured),
+        drift=drift,
+        tables=tables_lib.class_tables(names, session.classes),
+        sources=session.targets.sources,
+        skipped=session.targets.skipped,
+        usage=usage(session),
+        **evaluate.provenance_of(session),
+    )
+
+
+def score_batch(
+    session: Session, rows: np.ndarray, pivots, per_identity: Sequence, edits
+) -> report.Run:
+    """Stages and edits of the targets `rows`, rendered and measured.
+
+    Holds float32 images of 2 * len(rows) pivots and of one target's edits.
+    """
+    generator, spec, own = session.generator, session.generator.spec, pivots[rows]
+    codes = [own] + [edits_lib.apply(own, edit, spec.num_ws) for edit in edits]
+    codes = np.stack([np.broadcast_to(c, (len(own), spec.num_ws, spec.w_dim)) for c in codes])
+    targets = evaluate.reference(session, rows)
+    stages = [
+        evaluate.measure_stage(targets, 'pivot', rendering.render(generator, session.weights, own))
+    ]
+    columns = (
+        rendering.render(generator, per_identity[i], codes[:, k]) for k, i in enumerate(rows)
+    )
+    tuned, edited = evaluate.measure_stage_and_edits(targets, 'tuned', edits, columns)
+    if session.settings.tune.num_steps:
+        stages.append(tuned)
+    return evaluate.results_of(session, rows, targets, title(session.config), stages, edited)
+
+
+def usage(session: Session) -> str:
+    """Python lines that render the results; of each identity's generators, the first one."""
+    run, path = session.settings.tune, session.path
+    each = not run.shared and run.num_steps > 0
+    source = path / 'generators' / session.targets.names[0] if each else path
+    return provenance.usage_of_pivots(source, path, first_only=each)
+
+
+def usage_of_identity(config, folder: pathlib.Path) -> str:
+    """Python lines that render the results of one identity of bulk mode, in its folder."""
+    source = folder if config.tune.num_steps else config.generator
+    return provenance.usage_of_pivots(source, folder)
