@@ -35,7 +35,7 @@ def is_npz(data: memoryview) -> bool:
 
 
 def is_safetensors(data: memoryview) -> bool:
-    """True if the file begins with a length and a JSON object."""
+    """True if the file starts with a length and a JSON object."""
     return len(data) > 9 and bytes(data[8:9]) == b'{'
 
 

@@ -10,9 +10,7 @@ stored u and v (no power iteration in evaluation). jaxinv stores the quotient. T
 makes channel_width channels, of which the first three are the image; jaxinv stores those three.
 """
 
-import json
 import math
-import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -20,12 +18,12 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxinv.converters import tables
+from jaxinv.converters.biggan_config import CONFIG
 from jaxinv.generators import biggan_deep as generators
 
 KIND = 'pytorch-pretrained-biggan state dict'
-FILE, CONFIG = 'pytorch_model.bin', 'config.json'
-MAX_CONFIG = 1 << 20  # bytes
-MAX_DOUBLINGS = 11  # of the resolution: 8192 pixels
+FILE = 'pytorch_model.bin'
+MAX_DOUBLINGS = 11  # resolution 8192
 NORMED = ('orig', 'u', 'v')  # weight_orig, ...
 TINY = 1e-30
 _EPSILON = 1e-4  # without config.json; of all official ones
@@ -37,85 +35,11 @@ def is_state_dict(content) -> bool:
     return isinstance(content, dict) and any(mark in content for mark in marks)
 
 
-def read_config(path: pathlib.Path) -> dict | None:
-    """config.json in the folder of a state dict, checked by `checked`; None if there is none.
-
-    Raises tables.ConversionError naming the file and the key.
-    """
-    path = path.parent / CONFIG
-    if not path.is_file():
-        return None
-    with path.open('rb') as file:
-        data = file.read(MAX_CONFIG + 1)
-    if len(data) > MAX_CONFIG:
-        raise tables.ConversionError(f'{path} has more than the {MAX_CONFIG} bytes allowed.')
-    try:
-        config = json.loads(data)
-        return checked(config)
-    except tables.ConversionError as error:
-        raise tables.ConversionError(f'{path}: {error}') from None
-    except (ValueError, RecursionError) as error:
-        reason = ' '.join(str(error).split())[:80]
-        raise tables.ConversionError(f'{path} is not JSON ({reason}).') from None
-
-
-def checked(config) -> dict:
-    """The keys of a config that jaxinv reads, layers as tuples.
-
-    Raises ConversionError naming a key with a value of another type or range.
-    """
-    if not isinstance(config, dict):
-        raise tables.ConversionError(
-            f'It holds a {type(config).__name__}, not an object of settings.'
-        )
-    names = (
-        'output_dim', 'z_dim', 'class_embed_dim', 'channel_width', 'num_classes',
-        'attention_layer_position', 'n_stats',
-    )  # fmt: skip
-    found = {}
-    for name in names:
-        if name in config:
-            if type(config[name]) is not int or not 0 <= config[name] <= 1 << 20:
-                raise _invalid(name, config[name], 'an integer of at least 0')
-            found[name] = config[name]
-    if 'eps' in config:
-        eps = config['eps']
-        if type(eps) not in (int, float) or not 0 < eps < 1:
-            raise _invalid('eps', eps, 'a number between 0 and 1')
-        found['eps'] = float(eps)
-    if 'layers' in config:
-        layers = config['layers']
-        if (
-            not isinstance(layers, list)
-            or not 0 < len(layers) <= 64
-            or not all(map(_is_layer, layers))
-        ):
-            raise _invalid(
-                'layers', layers, 'a list of [upsampling, channels before, channels after]'
-            )
-        found['layers'] = tuple((bool(up), before, after) for up, before, after in layers)
-    return found
-
-
-def _is_layer(layer):
-    """True for [upsampling, channels before, channels after]."""
-    return (
-        isinstance(layer, list)
-        and len(layer) == 3
-        and (type(layer[0]) is bool or layer[0] in (0, 1))
-        and all(type(n) is int and 0 < n <= 1024 for n in layer[1:])
-    )
-
-
-def _invalid(name, value, wanted):
-    return tables.ConversionError(f'{name} is {str(value)[:60]}; it must be {wanted}.')
-
-
 def arguments(source: Mapping[str, np.ndarray], config: dict | None = None) -> dict:
     """Arguments of generators.biggan_deep, without name and truncation.
 
-    config: from `read_config`. Raises ConversionError if arrays that determine an argument are
-    missing, or contradict the config.
+    config: from biggan_config.read_config. Raises ConversionError if arrays that determine an
+    argument are missing, or contradict the config.
     """
     config = config or {}
     width = _size(source, 'generator.bn.weight', 0, 1)
@@ -173,11 +97,11 @@ def _check_layers(layers, channels, width):
         raise tables.ConversionError(
             f'{CONFIG} has {len(wanted)} layers, but the arrays belong to {len(channels)}.'
         )
-    for i, (said, found) in enumerate(zip(wanted, channels, strict=True)):
-        if said != found:
+    for i, (declared, found) in enumerate(zip(wanted, channels, strict=True)):
+        if declared != found:
             raise tables.ConversionError(
-                f'{CONFIG} has layers[{i}] from {said[0]} to {said[1]} channels, but its arrays go '
-                f'from {found[0]} to {found[1]}.'
+                f'{CONFIG} has layers[{i}] from {declared[0]} to {declared[1]} channels, but its '
+                f'arrays go from {found[0]} to {found[1]}.'
             )
     if sum(up for up, _, _ in layers) > MAX_DOUBLINGS:
         raise tables.ConversionError(

@@ -25,6 +25,7 @@ from jaxinv import generators
 from jaxinv.converters import (
     array_files,
     biggan,
+    biggan_config,
     file_view,
     persistence,
     safe_pickle,
@@ -56,8 +57,8 @@ _NAMINGS = {
 class Checkpoint(NamedTuple):
     """The generator of a file."""
 
-    kind: str  # of file, e.g. 'rosinality state dict'
-    arguments: dict  # of the factory in generators.FAMILIES, without `name`
+    kind: str  # the layout, e.g. 'rosinality state dict'
+    arguments: dict  # for the factory in generators.FAMILIES, without `name`
     flat: dict[str, np.ndarray]  # 'params/synthesis/b4/const' ...; 'buffers/w_avg' may be missing
     notes: tuple[str, ...]  # sentences: what was taken, and what was left out and why
     family: str = 'stylegan2'
@@ -162,9 +163,9 @@ def _tensorflow(networks, which):
 
 
 def _convert(found):
-    tell, convert, average = _NAMINGS[found.naming]
+    arguments_of, convert, average = _NAMINGS[found.naming]
     _check_floats(found.source)
-    arguments = _DEFAULTS | tell(found.source) | found.arguments
+    arguments = _DEFAULTS | arguments_of(found.source) | found.arguments
     notes = found.notes
     if arguments.get('z_dim', 1) < 1 or arguments['resolution'] > 2**14:
         raise tables.ConversionError('The arrays do not make a StyleGAN2 generator.')
@@ -178,10 +179,10 @@ def _convert(found):
 
 def _biggan(source, path):
     _check_floats(source)
-    config = biggan.read_config(path)
+    config = biggan_config.read_config(path)
     arguments = biggan.arguments(source, config)
     generators.biggan_deep.biggan_deep(**arguments)  # raises for invalid arguments
-    notes = () if config else (f'There is no {biggan.CONFIG}; epsilon 1e-4 is assumed.',)
+    notes = () if config else (f'There is no {biggan_config.CONFIG}; epsilon 1e-4 is assumed.',)
     flat = biggan.convert(source, arguments)
     return Checkpoint(biggan.KIND, arguments, flat, notes, family='biggan_deep')
 

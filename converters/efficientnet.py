@@ -12,7 +12,7 @@ from jaxinv.networks import efficientnet
 
 _EPSILON = 1e-3
 _NORM = ('weight', 'bias', 'running_mean', 'running_var')
-_COUNTER = 'num_batches_tracked'  # of training; unused in evaluation
+_COUNTER = 'num_batches_tracked'  # unused in evaluation
 
 
 def convert(state_dict) -> dict[str, np.ndarray]:

@@ -62,7 +62,7 @@ def read(net: str, path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def origin(path: pathlib.Path) -> str:
-    """Where the weights in a .safetensors file of jaxinv came from; '' if it does not say."""
+    """The origin in the header of a .safetensors file by save_lpips; '' if there is none."""
     try:
         with safetensors.safe_open(path, 'numpy') as file:
             return (file.metadata() or {}).get('origin', '')

@@ -177,7 +177,7 @@ def _not_callable(machine, *args):
 
 
 _DTYPE_CODES = frozenset('b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 c8 c16'.split())
-_BFLOAT16 = np.dtype([('bits', '<u2')])  # NumPy has no bfloat16; a field tells it from uint16
+_BFLOAT16 = np.dtype([('bits', '<u2')])  # NumPy has no bfloat16; a field marks it
 
 CALLS = {
     'numpy ndarray': _not_callable,

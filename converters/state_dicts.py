@@ -15,10 +15,10 @@ _SAME = 1e-6  # relative difference of equal rows
 class Found(NamedTuple):
     """A generator's arrays under their names in the file."""
 
-    kind: str  # of file, in words
+    kind: str  # the layout, in words
     naming: str  # 'nvidia', 'rosinality' or 'tensorflow'
     source: dict[str, np.ndarray]
-    arguments: dict  # of the generator, those that the arrays do not determine
+    arguments: dict  # those that the arrays do not determine
     notes: tuple[str, ...]  # sentences for the user
 
 

@@ -32,7 +32,7 @@ class GeneratorSpec:
     # Leading dimensions of w that are optimised; None = all. The others are constant: the class
     # where w = [z, embedding of the class].
     moving_dims: int | None = None
-    # Of a member of a family: its key in generators.FAMILIES, and the factory's arguments.
+    # Key in generators.FAMILIES, and the arguments of its factory; '' and () = no family.
     family: str = ''
     arguments: tuple[tuple[str, Any], ...] = ()
     # Pictures: 'ffhq' = FFHQ's W and alignment, 'faces' = FFHQ's alignment only, 'cars' = LSUN's,

@@ -15,6 +15,7 @@ from flax.traverse_util import unflatten_dict
 
 from jaxinv import latents
 from jaxinv.converters import biggan as converter
+from jaxinv.converters import biggan_config
 from jaxinv.generators.biggan_deep import Attention, Block, PlainNorm, biggan_deep
 
 NAME = 'bigdeep128'
@@ -46,7 +47,7 @@ CONFIG = {
 def load(entries, figures, dtype=jnp.float32):
     """The model as a namespace. entries: see recipe.state_dict."""
     source = recipe.state_dict(entries)
-    arguments = converter.arguments(source, converter.checked(CONFIG))
+    arguments = converter.arguments(source, biggan_config.checked(CONFIG))
     flat = converter.convert(source, arguments)
     generator = biggan_deep(**arguments, name=NAME)
 

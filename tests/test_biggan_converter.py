@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict
 
 import jaxinv
 from jaxinv import convert as command
-from jaxinv.converters import biggan
+from jaxinv.converters import biggan, biggan_config
 from jaxinv.generators.biggan_deep import biggan_deep
 
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'biggan.npz'
@@ -82,7 +82,7 @@ def refused(folder, words):
 
 
 def test_every_name_and_shape_is_the_official_ones():
-    arguments = biggan.arguments(official(), biggan.checked(biggan_figures.CONFIG))
+    arguments = biggan.arguments(official(), biggan_config.checked(biggan_figures.CONFIG))
     shapes = biggan.shapes(biggan.entries(arguments))
     assert shapes == {name: array.shape for name, array in official().items()}
     generator = biggan_deep(**arguments)
@@ -158,7 +158,7 @@ def test_the_recorded_model_loads_from_its_file_to_the_official_image(tmp_path):
 
 def test_without_a_config_official_blocks_are_known_and_others_are_not(tmp_path):
     found = biggan.arguments(official())
-    assert found == biggan.arguments(official(), biggan.checked(biggan_figures.CONFIG))
+    assert found == biggan.arguments(official(), biggan_config.checked(biggan_figures.CONFIG))
     refused(official_files.biggan_folder(tmp_path, small()), 'put its config.json beside it')
 
 
@@ -190,13 +190,13 @@ def test_every_missing_unexpected_and_misshapen_array_is_named(tmp_path):
     [
         ({'generator__bn__weight': None}, 'Missing array: generator.bn.weight'),
         ({'embeddings__weight': np.ones([3], np.float32)}, 'embeddings.weight.*2 axes'),
-        ({'generator__layers__3__gamma': np.ones(1, np.float32)}, '2 layers of attention'),
+        ({'generator__layers__3__gamma': np.ones(1, np.float32)}, '2 attention layers'),
         (
             {'generator__gen_z__weight_u': np.zeros(2048, np.float32)},
             'norm of .*gen_z is 0',
         ),
         ({'generator__gen_z__bias': np.full(2048, np.nan, np.float32)}, 'not finite'),
-        ({'generator__gen_z__bias': np.ones(2048, np.int64)}, 'floats are wanted'),
+        ({'generator__gen_z__bias': np.ones(2048, np.int64)}, 'it must hold floats'),
     ],
 )
 def test_arrays_that_cannot_be_are_named(change, words, tmp_path):
@@ -206,13 +206,13 @@ def test_arrays_that_cannot_be_are_named(change, words, tmp_path):
 @pytest.mark.parametrize(
     ('change', 'words'),
     [
-        ({'channel_width': 16}, 'channel_width = 16, but its arrays tell 8'),
-        ({'num_classes': 1000}, 'num_classes = 1000, but its arrays tell 5'),
-        ({'z_dim': 128}, 'z_dim = 128, but its arrays tell 6'),
-        ({'n_stats': 51}, 'n_stats = 51, but its arrays tell 5'),
-        ({'attention_layer_position': 3}, 'attention_layer_position = 3, but its arrays tell 2'),
-        ({'output_dim': 128}, 'output_dim = 128, but its layers tell 16'),
-        ({'layers': [[True, 16, 8], [True, 8, 1]]}, 'has 2 layers, but the arrays are of 4'),
+        ({'channel_width': 16}, 'channel_width = 16, but its arrays give 8'),
+        ({'num_classes': 1000}, 'num_classes = 1000, but its arrays give 5'),
+        ({'z_dim': 128}, 'z_dim = 128, but its arrays give 6'),
+        ({'n_stats': 51}, 'n_stats = 51, but its arrays give 5'),
+        ({'attention_layer_position': 3}, 'attention_layer_position = 3, but its arrays give 2'),
+        ({'output_dim': 128}, 'output_dim = 128, but its layers give 16'),
+        ({'layers': [[True, 16, 8], [True, 8, 1]]}, 'has 2 layers, but the arrays belong to 4'),
         (
             {'layers': [[1, 16, 8], [0, 8, 8], [1, 8, 2], [0, 2, 1]]},
             r'layers\[1\] from 64 to 64 channels, but its arrays go from 64 to 32',
@@ -226,17 +226,17 @@ def test_what_the_config_and_the_arrays_disagree_about_is_named(change, words, t
 @pytest.mark.parametrize(
     ('config', 'words'),
     [
-        ('{', 'config.json is no JSON'),
-        ('[' * 100_000, 'config.json is no JSON'),
-        ('[]', 'holds a list, not settings'),
+        ('{', 'config.json is not JSON'),
+        ('[' * 100_000, 'config.json is not JSON'),
+        ('[]', 'holds a list, not an object'),
         ('{"a": "' + 'x' * (1 << 20) + '"}', 'more than the 1048576 bytes'),
         ({'layers': 5}, 'layers is 5; it must be a list'),
         ({'layers': [[True, 16, 8]] * 100}, 'it must be a list'),
         ({'layers': [[True, 16, 1e300]]}, 'it must be a list'),
         ({'layers': [[True, 16]]}, 'it must be a list'),
-        ({'z_dim': '128'}, 'z_dim is 128; it must be a whole number'),
-        ({'n_stats': True}, 'n_stats is True; it must be a whole number'),
-        ({'num_classes': 1 << 40}, 'num_classes is .*; it must be a whole number'),
+        ({'z_dim': '128'}, 'z_dim is 128; it must be an integer'),
+        ({'n_stats': True}, 'n_stats is True; it must be an integer'),
+        ({'num_classes': 1 << 40}, 'num_classes is .*; it must be an integer'),
         ({'eps': -1}, 'eps is -1; it must be a number between 0 and 1'),
         ({'eps': float('nan')}, 'eps is nan'),
     ],

@@ -338,7 +338,7 @@ def test_a_record_makes_the_same_generator():
 @pytest.mark.parametrize(
     ('change', 'words'),
     [
-        ({'layers': None}, 'of 16 pixels needs layers'),
+        ({'layers': None}, 'of 16 pixels needs `layers`'),
         ({'layers': LAYERS[1:]}, 'Block 0 of .* goes from 8 to 4'),
         ({'layers': LAYERS[:3]}, 'end with 2 times'),
         ({'resolution': 32}, 'make 16 pixels, not 32'),

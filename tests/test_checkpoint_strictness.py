@@ -1,4 +1,4 @@
-"""What a checkpoint lacks, has too much, twice or otherwise is an error that names it."""
+"""Arrays that are missing, unexpected, duplicate or invalid are errors that name them."""
 
 import numpy as np
 import official_files as files

@@ -1,4 +1,4 @@
-"""Whatever a checkpoint file asks for, nothing of it is run and one sentence says what is wrong."""
+"""Hostile checkpoint files: nothing in them is executed, and each is refused with one sentence."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The pickle reader returns plain data exactly and carries out nothing a hostile file asks for."""
+"""The pickle reader: plain data exactly, and nothing of a hostile file executed."""
 
 import collections
 import io
@@ -10,6 +10,7 @@ import zipfile
 
 import numpy as np
 import pytest
+
 from jaxinv.converters import pickle_values, safe_pickle
 from jaxinv.converters.safe_pickle import UnsafePickle
 

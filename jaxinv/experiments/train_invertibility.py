@@ -97,9 +97,9 @@ def split_of(dataset, held_out: float, train_on_real: bool, seed: int) -> Split:
             f'{len(free)} pictures cannot be split into some to train on and some to hold out; '
             'measure more of them.'
         )
-    apart, train = np.sort(order[:count]), np.sort(order[count:])
+    held, train = np.sort(order[:count]), np.sort(order[count:])
     rest = np.flatnonzero(real & ~np.isin(np.arange(len(real)), train))
-    return Split(train, apart[~real[apart]], rest)
+    return Split(train, held[~real[held]], rest)
 
 
 # --- Training -------------------------------------------------------------------------------------

@@ -194,8 +194,8 @@ def _statistics(layers, width, rows):
 def _check_layers(name, resolution, layers):
     if layers is None:
         raise JaxinvError(
-            f'{name} of {resolution} pixels needs `layers`; without it the resolution is '
-            f'{", ".join(map(str, LAYERS))} pixels.'
+            f'{name} of {resolution} pixels needs `layers`; without it the resolution must be one '
+            f'of {", ".join(map(str, LAYERS))}.'
         )
     channels, size = FIRST, 4
     for i, (up, inputs, outputs) in enumerate(layers):
@@ -288,7 +288,7 @@ class Conv(nn.Module):
         shape = (*window, x.shape[-1], self.channels)
         kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
         bias = self.param('bias', nn.initializers.zeros, (self.channels,))
-        return self.operator(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
+        return self.operator(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)[None, None, None]
 
 
 class ClassNorm(nn.Module):
@@ -303,8 +303,8 @@ class ClassNorm(nn.Module):
             w @ self.param(name, nn.initializers.normal(0.02), shape)
             for name in ('scale', 'offset')
         )
-        scale = (1 + scale) * jax.lax.rsqrt(statistics['var'] + self.epsilon)
-        offset = offset - statistics['mean'] * scale
+        scale = (1 + scale) * jax.lax.rsqrt(statistics['var'] + self.epsilon)[None]
+        offset = offset - statistics['mean'][None] * scale
         return _affine(x, scale[:, None, None], offset[:, None, None])
 
 
@@ -320,7 +320,7 @@ class PlainNorm(nn.Module):
         bias = self.param('bias', nn.initializers.zeros, shape)
         scale = scale * jax.lax.rsqrt(statistics['var'] + self.epsilon)
         bias = bias - statistics['mean'] * scale
-        return _affine(x, scale, bias)
+        return _affine(x, scale[None, None, None], bias[None, None, None])
 
 
 def _affine(x, scale, shift):
@@ -367,4 +367,4 @@ class ToImage(nn.Module):
         kernel = self.param('kernel', nn.initializers.lecun_normal(), (3, 3, c, 3))
         bias = self.param('bias', nn.initializers.zeros, (3,))
         x = ops.conv(x, kernel.astype(x.dtype))
-        return jnp.tanh(x.astype(kernel.dtype) + bias)
+        return jnp.tanh(x.astype(kernel.dtype) + bias[None, None, None])

@@ -61,6 +61,11 @@ def normal_maps(key, shapes) -> dict:
     }
 
 
+def batched(noise: dict) -> dict:
+    """Noise maps {layer: [h, w, 1]} as synthesis takes them: [1, h, w, 1]."""
+    return {layer: x[None] for layer, x in noise.items()}
+
+
 def noise_maps(noise, weights, spec: GeneratorSpec, batch: int) -> dict:
     """{layer: [b or 1, h, w, 1] or None} for every layer, from synthesize's argument `noise`."""
     shapes = dict(spec.noise_shapes)

@@ -74,7 +74,9 @@ def mobile_stylegan(
         mapper = mapping.init(keys[1], jnp.zeros([1, z_dim]))['params']
         z = jax.random.normal(keys[2], [1000, z_dim])
         return {
-            'params': {'synthesis': synthesis.init(keys[3], w, noise, {})['params']},
+            'params': {
+                'synthesis': synthesis.init(keys[3], w, checks.batched(noise), {})['params']
+            },
             'buffers': {
                 'mapping': mapper,
                 'noise': noise,
@@ -197,7 +199,8 @@ class StyledConv(nn.Module):
         strength = self.param('noise_strength', nn.initializers.constant(0.1), ())
         if noise is not None:
             x = x + strength * noise
-        return ops.leaky_relu(x + self.param('bias', nn.initializers.zeros, (self.channels,)))
+        bias = self.param('bias', nn.initializers.zeros, (self.channels,))
+        return ops.leaky_relu(x + bias[None, None, None])
 
 
 class ToImage(nn.Module):
@@ -215,7 +218,7 @@ class ToImage(nn.Module):
             kernel, bias = kernel[:, :3] / 2, bias[:3] / 2
         # Scaling the kernel avoids a pass over the largest feature map.
         style = _style(x, w)[:, 0, 0, :, None] / math.sqrt(c)
-        x = jnp.einsum('bhwc,bcd->bhwd', x, style * kernel) + bias
+        x = jnp.einsum('bhwc,bcd->bhwd', x, style * kernel[None]) + bias[None, None, None]
         return ops.haar_up(x) if self.full_size else x
 
 

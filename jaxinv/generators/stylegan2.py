@@ -114,7 +114,9 @@ def stylegan2(
         mapper = mapping.init(keys[1], z, label)['params']
         w = jnp.zeros([1, spec.num_ws, w_dim])
         return {
-            'params': {'synthesis': synthesis.init(keys[3], w, noise, {})['params']},
+            'params': {
+                'synthesis': synthesis.init(keys[3], w, checks.batched(noise), {})['params']
+            },
             'buffers': {
                 'mapping': mapper,
                 'noise': noise,
@@ -296,8 +298,8 @@ class ToImage(nn.Module):
         kernel = self.param('kernel', nn.initializers.normal(1.0), (c, 3))
         bias = self.param('bias', nn.initializers.zeros, (3,))
         # Scaling the kernel avoids a pass over the largest feature map.
-        x = image_kernels(x, (style[:, :, None] * kernel).astype(x.dtype))
-        return _clamp(x + bias, self.conv_clamp)
+        x = image_kernels(x, (style[:, :, None] * kernel[None]).astype(x.dtype))
+        return _clamp(x + bias[None, None, None], self.conv_clamp)
 
 
 class Dense(nn.Module):
@@ -313,7 +315,7 @@ class Dense(nn.Module):
         shape = (c, self.features)
         kernel = self.param('kernel', nn.initializers.normal(1 / self.lr), shape)
         bias = self.param('bias', nn.initializers.constant(self.bias), (self.features,))
-        return x @ (kernel * (self.lr / math.sqrt(c))) + bias * self.lr
+        return x @ (kernel * (self.lr / math.sqrt(c))) + (bias * self.lr)[None]
 
 
 def _normalize(x):

@@ -29,7 +29,7 @@ _STAGES = (  # repeats, window, stride of the first block, widening factor, chan
 )
 _STEM, _HEAD = 32, 1280  # channels
 
-# Of pixel values 0 ... 255, for all three colours.
+# Normalisation of pixel values 0 ... 255, for all three colours.
 _MEAN, _DEVIATION = 127.0, 128.0
 
 
@@ -79,7 +79,7 @@ def logits(weights: dict, images: jax.Array) -> jax.Array:
     """
     x = jnp.mean(features(weights, images)[-1], (1, 2))
     kernel, bias = (weights[f'classes/{kind}'].astype(x.dtype) for kind in ('kernel', 'bias'))
-    return x @ kernel + bias
+    return x @ kernel + bias[None]
 
 
 def features(weights: dict, images: jax.Array) -> list[jax.Array]:
@@ -108,7 +108,7 @@ def _conv(weights, name, x, stride=1, groups=1):
     x = lax.conv_general_dilated(
         x, kernel, (stride, stride), 'SAME', dimension_numbers=order, feature_group_count=groups
     )
-    return x + bias
+    return x + bias[None, None, None]
 
 
 def _relu6(x):

@@ -49,7 +49,8 @@ class Trunk(nn.Module):
 
     @nn.compact
     def __call__(self, images):
-        x = (images - _SHIFT.astype(images.dtype)) / _SCALE.astype(images.dtype)
+        shift, scale = (x.astype(images.dtype)[None, None, None] for x in (_SHIFT, _SCALE))
+        x = (images - shift) / scale
         maps, index = [], 0
         for layer in LAYERS[self.net]:
             if layer == 'tap':
@@ -62,7 +63,7 @@ class Trunk(nn.Module):
                 kernel = self.param(f'conv{index}_kernel', nn.initializers.he_normal(), shape)
                 bias = self.param(f'conv{index}_bias', nn.initializers.zeros, (channels,))
                 x = strided.conv(x, kernel.astype(x.dtype), stride, padding)
-                x = nn.relu(x + bias.astype(x.dtype))
+                x = nn.relu(x + bias.astype(x.dtype)[None, None, None])
                 index += 1
         return tuple(maps)
 
@@ -92,7 +93,8 @@ def features(weights: dict, images: jax.Array) -> tuple[jax.Array, ...]:
         times = -(-least // min(images.shape[1:3]))
         images = jnp.repeat(jnp.repeat(images, times, 1), times, 2)
     heads = [jnp.sqrt(weights[f'head{i}'].astype(images.dtype)) for i in range(5)]
-    return tuple(_normalize(x) * h for x, h in zip(trunk(weights, images), heads, strict=True))
+    maps = zip(trunk(weights, images), heads, strict=True)
+    return tuple(_normalize(x) * head[None, None, None] for x, head in maps)
 
 
 def trunk(weights: dict, images: jax.Array) -> tuple[jax.Array, ...]:

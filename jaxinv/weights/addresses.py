@@ -37,7 +37,7 @@ class Address(NamedTuple):
 
 
 def is_address(text) -> bool:
-    """True for SCHEME://..., whatever the scheme."""
+    """True for SCHEME://..., with any scheme."""
     return isinstance(text, str) and re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', text) is not None
 
 

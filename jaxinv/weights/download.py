@@ -1,7 +1,7 @@
 """Fetches files from https:// and hf:// addresses, each once.
 
 Files of https:// addresses stay under downloads/ in the cache folder, those of the hub in the
-cache folder of huggingface_hub. A file that is there is not asked for again.
+cache folder of huggingface_hub. A file that is there is not fetched again.
 """
 
 import hashlib

@@ -22,7 +22,7 @@ def cached(file: HubFile) -> pathlib.Path | None:
 
 
 def answers(file: HubFile, seconds: float) -> bool:
-    """True if the hub has the file and says so within `seconds`; False with HF_HUB_OFFLINE=1."""
+    """True if the hub confirms within `seconds` that it has the file; not if HF_HUB_OFFLINE=1."""
     if constants.HF_HUB_OFFLINE:
         return False
     found = []

@@ -16,7 +16,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from jaxinv import edits, generators, latents
-from jaxinv.converters import biggan, checkpoint
+from jaxinv.converters import biggan, biggan_config, checkpoint
 from jaxinv.errors import JaxinvError
 from jaxinv.io import cache_dir, safe_name, sha256
 from jaxinv.types import Generator, Weights
@@ -36,7 +36,7 @@ def load(path: pathlib.Path, *, which: str = 'G_ema') -> tuple[Generator, Weight
     path = pathlib.Path(path)
     digest = sha256(path)
     key = [FORMAT, which, digest]
-    config = path.parent / biggan.CONFIG
+    config = path.parent / biggan_config.CONFIG
     if config.is_file():
         key.append(sha256(config))
     version = hashlib.sha256(json.dumps(key).encode()).hexdigest()

