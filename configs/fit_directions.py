@@ -7,9 +7,10 @@ r"""Directions in the generator's W for smile, age and yaw, found by rendering a
 
 Samples w, renders, measures (jaxinv/faces/attributes.py), and fits linear directions that leave the
 other attributes and the identity unchanged. It tries a few kinds of direction, takes the best one
-of each attribute, and validates it on fresh faces. GANSpace's principal components are added. The
-result of the default settings is in jaxinv/directions/ffhq.npz, its figures in ffhq.json. `:quick`
-takes few samples, and its directions are noise.
+of each attribute, and validates it on fresh faces. GANSpace's principal components are added. A
+result of the default settings is in jaxinv/directions/ffhq.npz, its figures in ffhq.json; it was
+made before each stage had its own random stream, so a rerun samples other faces. `:quick` takes few
+samples, and its directions are noise.
 """
 
 from jaxinv import defaults

@@ -1,10 +1,11 @@
-"""Fitting directions, on a world where the right ones are known.
+"""Fitting directions of a synthetic generator, whose true directions are known.
 
-The fake generator paints w into its pixels; the fake attributes are nearly linear in what they read
-there, the fake identity embedding is. So everything is exact but for 8 bits a pixel.
+Its pixels encode w. The attributes are nearly linear in the decoded w, the identity embedding is
+linear, so the only other error is the rounding to 8 bits.
 """
 
 import importlib.util
+import itertools
 import json
 import pathlib
 
@@ -14,8 +15,7 @@ import pytest
 
 from jaxinv import edits
 from jaxinv.errors import JaxinvError
-from jaxinv.experiments import direction_regression, fit_directions
-from jaxinv.experiments import sampling as labs
+from jaxinv.experiments import direction_regression, fit_directions, sampling
 from jaxinv.faces import controls
 from jaxinv.types import Generator, GeneratorSpec
 
@@ -28,7 +28,7 @@ EMBEDDING = RNG.normal(size=(W_DIM, 5)) * 0.1
 SCALE = 0.15  # keeps w within the pixels' range
 
 
-def fake_generator():
+def synthetic_generator():
     spec = GeneratorSpec('fake', 4, W_DIM, W_DIM, num_ws=3)
 
     def synthesize(weights, w, noise='const', taps=None):
@@ -52,14 +52,19 @@ def read_w(images_uint8):
 def measure(images_uint8):
     w = read_w(images_uint8)
     values = {name: w @ v + 0.02 * (w @ v) ** 2 for name, v in TRUE.items()}
-    values['smile'] = np.where(w[:, 0] > 1.5, np.nan, values['smile'])  # a few faces are not found
+    values['smile'] = np.where(
+        w[:, 0] > 1.5, np.nan, values['smile']
+    )  # a few faces are not detected
     return values
 
 
 @pytest.fixture
-def lab():
-    return labs.Lab(
-        fake_generator(), WEIGHTS, measure, lambda images_uint8: read_w(images_uint8) @ EMBEDDING
+def pipeline():
+    return sampling.Pipeline(
+        synthetic_generator(),
+        WEIGHTS,
+        measure,
+        lambda images_uint8: read_w(images_uint8) @ EMBEDDING,
     )
 
 
@@ -86,12 +91,12 @@ def quiet(*_, **__):
 
 
 @pytest.fixture
-def finished(config, lab, tmp_path):
-    fit_directions.run(config, tmp_path / 'run', log=quiet, lab=lab)
+def finished(config, pipeline, tmp_path):
+    fit_directions.run(config, tmp_path / 'run', log=quiet, pipeline=pipeline)
     return tmp_path / 'run'
 
 
-def test_fitted_directions_move_their_attribute_and_leave_the_others(finished):
+def test_fitted_directions_change_their_attribute_and_no_other_one(finished):
     record = json.loads((finished / 'directions.json').read_text())
     for name in ATTRIBUTES:
         vector = edits.load_direction(f'{finished}/directions.npz:{name}')[0]
@@ -105,7 +110,7 @@ def test_fitted_directions_move_their_attribute_and_leave_the_others(finished):
     assert set(record['recipe']['price_of_each_kind']['age']) == set(direction_regression.COSTS)
 
 
-def test_components_come_with_their_spread(finished):
+def test_components_have_their_standard_deviation(finished):
     record = json.loads((finished / 'directions.json').read_text())['directions']
     assert [record[f'pc{i}']['kind'] for i in range(3)] == ['ganspace'] * 3
     assert record['pc0']['std'] > record['pc1']['std'] > record['pc2']['std'] > 0
@@ -115,7 +120,7 @@ def test_pictures_show_every_direction(finished):
     assert {p.stem for p in finished.glob('*.png')} == set(ATTRIBUTES)
 
 
-def test_interrupted_run_ends_with_the_same_numbers(config, lab, finished, tmp_path):
+def test_interrupted_run_ends_with_the_same_numbers(config, pipeline, finished, tmp_path):
     calls = []
 
     def measure_until_killed(images_uint8):
@@ -125,49 +130,53 @@ def test_interrupted_run_ends_with_the_same_numbers(config, lab, finished, tmp_p
         return measure(images_uint8)
 
     path = tmp_path / 'killed'
-    broken = labs.Lab(lab.generator, lab.weights, measure_until_killed, lab.embed)
+    broken = sampling.Pipeline(
+        pipeline.generator, pipeline.weights, measure_until_killed, pipeline.embed
+    )
     with pytest.raises(KeyboardInterrupt):
-        fit_directions.run(config, path, log=quiet, lab=broken)
-    (path / 'state' / 'samples' / '000064_000128.part').write_bytes(b'half')
-    fit_directions.run(config, path, log=quiet, lab=lab)
+        fit_directions.run(config, path, log=quiet, pipeline=broken)
+    (path / 'state' / 'samples' / '.000064_000128.0123abcd.partial.npz').write_bytes(b'half')
+    fit_directions.run(config, path, log=quiet, pipeline=pipeline)
     assert (path / 'directions.json').read_bytes() == (finished / 'directions.json').read_bytes()
     with np.load(path / 'directions.npz') as a, np.load(finished / 'directions.npz') as b:
         assert a.files == b.files and all(np.array_equal(a[k], b[k]) for k in a.files)
 
 
-def test_finished_folder_is_left_alone(config, lab, finished):
+def test_a_finished_run_is_not_repeated(config, pipeline, finished):
     lines = []
     before = (finished / 'directions.npz').stat().st_mtime_ns
-    fit_directions.run(config, finished, log=lambda *a, **k: lines.append(a[0]), lab=lab)
+    fit_directions.run(config, finished, log=lambda *a, **k: lines.append(a[0]), pipeline=pipeline)
     assert 'Finished already' in lines[0]
     assert (finished / 'directions.npz').stat().st_mtime_ns == before
 
 
-def test_parts_use_different_faces(config, lab):
-    w = [fit_directions.sample_w(config, lab, stream, 20) for stream in range(3)]
-    distance = [
-        np.linalg.norm(a[:, None] - b, axis=-1).min() for a, b in zip(w[:-1], w[1:], strict=True)
-    ]
-    assert min(distance) > 0.1
-    again = fit_directions.sample_w(config, lab, 0, 5)
+def test_stages_and_seeds_use_different_faces(config, pipeline):
+    stages = ('fit', 'choose', 'validate')
+    w = [fit_directions.sample_w(config, pipeline, stage, 20) for stage in stages]
+    config.seed += 1  # a seed's stages are not those of the next seed
+    w += [fit_directions.sample_w(config, pipeline, stage, 20) for stage in stages]
+    config.seed -= 1
+    pairs = itertools.combinations(w, 2)
+    assert min(np.linalg.norm(a[:, None] - b, axis=-1).min() for a, b in pairs) > 0.01
+    again = fit_directions.sample_w(config, pipeline, 'fit', 5)
     np.testing.assert_allclose(again, w[0][:5], rtol=1e-5, atol=1e-6)
 
 
-def test_too_few_faces_are_one_sentence(config, lab, tmp_path):
-    blind = labs.Lab(
-        lab.generator,
-        lab.weights,
+def test_too_few_faces_are_one_sentence(config, pipeline, tmp_path):
+    blind = sampling.Pipeline(
+        pipeline.generator,
+        pipeline.weights,
         lambda x: dict.fromkeys(TRUE, np.full(len(x), np.nan)),
-        lab.embed,
+        pipeline.embed,
     )
-    with pytest.raises(JaxinvError, match='0 of 160 samples show a face'):
-        fit_directions.run(config, tmp_path / 'blind', log=quiet, lab=blind)
+    with pytest.raises(JaxinvError, match='0 of 160 samples have a face'):
+        fit_directions.run(config, tmp_path / 'blind', log=quiet, pipeline=blind)
 
 
-def test_unknown_kind_says_what_exists(config, lab, tmp_path):
+def test_unknown_kind_says_what_exists(config, pipeline, tmp_path):
     config.choose.kinds = ('plain', 'magic')
     with pytest.raises(JaxinvError, match='identity_likely'):
-        fit_directions.run(config, tmp_path / 'x', log=quiet, lab=lab)
+        fit_directions.run(config, tmp_path / 'x', log=quiet, pipeline=pipeline)
 
 
 def test_config_has_its_variants():
@@ -179,7 +188,7 @@ def test_config_has_its_variants():
 # --- The mathematics ------------------------------------------------------------------------------
 
 
-def test_ridge_finds_coefficients_and_reports_unseen_fit():
+def test_ridge_recovers_coefficients_and_reports_the_held_out_fit():
     rng = np.random.default_rng(1)
     w, b = rng.normal(size=(400, 6)), rng.normal(size=(6, 2))
     result = direction_regression.ridge(w, w @ b + 3 + 0.1 * rng.normal(size=(400, 2)))
@@ -201,7 +210,7 @@ def test_ridge_solves_the_normal_equations():
 
 
 @pytest.mark.parametrize('kind', direction_regression.COSTS)
-def test_direction_moves_one_attribute_at_the_least_cost(kind):
+def test_direction_changes_one_attribute_at_the_least_cost(kind):
     rng = np.random.default_rng(3)
     b, jacobian = rng.normal(size=(8, 3)), rng.normal(size=(5, 8))
     covariance = np.cov(rng.normal(size=(50, 8)) * np.arange(1, 9), rowvar=False)
@@ -234,7 +243,7 @@ def test_components_span_the_largest_variance():
     np.testing.assert_allclose(std, [5, 2], rtol=0.05)
 
 
-def test_effect_ignores_lost_faces_and_is_nan_when_all_are():
+def test_effect_ignores_undetected_faces_and_is_nan_without_any():
     strengths = np.array([-1.0, 2.0])
     base = {'age': np.array([20.0, 40.0]), 'yaw': np.array([0.0, 1.0])}
     edited = {
@@ -253,7 +262,7 @@ def test_effect_ignores_lost_faces_and_is_nan_when_all_are():
     assert lost.lost == 1.0 and np.isnan(lost.correlation)
 
 
-def test_price_is_infinite_for_a_direction_that_does_nothing():
+def test_price_is_infinite_for_a_direction_without_effect():
     deviations = {'age': 10.0, 'yaw': 5.0}
     common = dict(correlation=1, correlation_raw=1, same_person={}, lost=0)
     good = direction_regression.Effect(
@@ -268,10 +277,10 @@ def test_price_is_infinite_for_a_direction_that_does_nothing():
     assert price == [pytest.approx(0.5 * 0.5**-0.6), pytest.approx(0.5 * 0.5**-0.6 + 1), np.inf]
 
 
-def test_samples_do_not_depend_on_how_they_are_batched(config, lab):
-    w = fit_directions.sample_w(config, lab, 0, 11)
-    together = labs.measure(lab, w)
-    apart = [labs.measure(lab, w[i : i + 1]) for i in range(11)]
+def test_samples_do_not_depend_on_how_they_are_batched(config, pipeline):
+    w = fit_directions.sample_w(config, pipeline, 'fit', 11)
+    together = sampling.measure(pipeline, w)
+    apart = [sampling.measure(pipeline, w[i : i + 1]) for i in range(11)]
     for key, values in together.items():
         parts = np.concatenate([part[key] for part in apart])
         np.testing.assert_allclose(values, parts, rtol=1e-12)
@@ -286,4 +295,4 @@ def test_a_frame_across_the_nose_counts_as_glasses():
     framed[108:114, 80:176] = 30
     assert controls.glasses(face, landmarks) == 0
     assert controls.glasses(framed, landmarks) > 0.5
-    assert controls.glasses(framed[::-1], landmarks) == 0  # the bar is elsewhere
+    assert controls.glasses(framed[::-1], landmarks) == 0  # the bar is in another place

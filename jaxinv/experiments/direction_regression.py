@@ -1,42 +1,43 @@
-"""Linear directions in W for measured attributes, and principal components. Plain NumPy.
+"""Linear directions in W for measured attributes, and principal components. NumPy only.
 
 Symbols: w [n, d] latents; a [n, m] attributes in units of their standard deviation; B [d, m] the
 regression coefficients, a ~ w B; J [e, d] the same for an identity embedding, e(w) ~ J w; C [d, d]
 the covariance of w.
 
-A direction for attribute i is where a linear model says: this attribute moves, the others stay, and
-as little else as possible happens,
+The direction of attribute i changes this attribute and no other one in the linear model, at the
+least cost:
 
     v = argmin v' M v   subject to   B' v = unit vector i,    v = M^-1 B (B' M^-1 B)^-1 e_i,
 
 scaled to length 1. M = identity matrix is InterFaceGAN's conditional manipulation (Shen et al.
-2020, section 3.3: the coefficient with the others projected out). The other choices of M price what
-a straight line in W changes besides: `COSTS`.
+2020, section 3.3: the coefficient with the others projected out). Other matrices M, in `COSTS`,
+penalise improbable codes or a change of identity.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-HOLDOUT = 0.2  # share of the samples on which penalties are chosen
-DISTANCE_POWER = 0.6  # of the identity distance in the strength; 0.5 to 0.65 in our sweeps
+HOLDOUT = 0.2  # fraction of the samples on which penalties are chosen
+DISTANCE_POWER = 0.6  # identity distance ~ strength ** 0.6; measured: 0.5 to 0.65
 
 
 class Regression(NamedTuple):
     coefficients: np.ndarray  # [d, m]
     r2: np.ndarray  # [m], on held-out samples
-    penalty: np.ndarray  # [m], chosen there, in units of the mean eigenvalue of C
+    penalty: np.ndarray  # [m], chosen on them, in units of the mean eigenvalue of C
 
 
 def ridge(w: np.ndarray, a: np.ndarray) -> Regression:
-    """Ridge regression of each column of a [n, m] on w [n, d], then refitted on all samples.
+    """Ridge regression of each column of a [n, m] on w [n, d].
 
-    The penalty of a column is the one of a grid that predicts the last fifth of the samples best.
+    The penalty of a column is the one of a grid with the least error on the last fifth of the
+    samples; the coefficients are refitted on all samples. Raises ValueError for fewer than 10.
     """
     w, a = np.asarray(w, np.float64), np.asarray(a, np.float64)
     train = max(2, round(len(w) * (1 - HOLDOUT)))
     if len(w) - train < 2:
-        raise ValueError(f'{len(w)} samples are too few for a regression; take 10 at least')
+        raise ValueError(f'{len(w)} samples are too few for a regression; at least 10 are needed.')
     grid = np.logspace(-5, 2, 29)
     fits = _ridge_path(w[:train], a[:train], grid)  # [g, d, m]
     x = w[train:] - w[:train].mean(0)
@@ -63,7 +64,7 @@ def _plain(covariance, jacobian):
 
 
 def _likely(covariance, jacobian):
-    """Improbable moves cost: 1 = of the spread of W itself."""
+    """Inverse covariance of W, shrunk; mean eigenvalue 1: moves to improbable codes cost more."""
     scale = np.trace(covariance) / len(covariance)
     shrunk = covariance / scale + 0.02 * np.eye(len(covariance))
     inverse = np.linalg.inv(shrunk)
@@ -71,9 +72,9 @@ def _likely(covariance, jacobian):
 
 
 def _identity(covariance, jacobian):
-    """Moves of the identity embedding cost, an average one as much as a tenth of the length.
+    """Squared change of the identity embedding, mean eigenvalue 1, plus 10 times squared length.
 
-    The length keeps age in: much of what it changes is what the embedding tells people apart by.
+    The length term bounds the penalty on age, which changes much of what the embedding measures.
     """
     gram = jacobian.T @ jacobian
     return gram / np.trace(gram) * len(gram) + 10 * np.eye(len(gram))
@@ -99,7 +100,7 @@ COSTS = {
 
 
 def direction(coefficients: np.ndarray, i: int, cost: np.ndarray) -> np.ndarray:
-    """The unit-length direction [d] of attribute i, given M = cost [d, d]."""
+    """The unit-length direction [d] of attribute i for M = cost [d, d]; equation above."""
     b = np.asarray(coefficients, np.float64)
     solved = np.linalg.solve(cost, b)  # M^-1 B
     v = solved @ np.linalg.solve(b.T @ solved, np.eye(b.shape[1])[i])
@@ -119,16 +120,14 @@ def principal_components(w: np.ndarray, count: int) -> tuple[np.ndarray, np.ndar
 
 
 class Effect(NamedTuple):
-    """What moving along one direction did to faces, from a sweep over strengths."""
+    """Measured effect of moving faces along one direction by several strengths."""
 
-    correlation: float  # of strength with the attribute's change in the same face
-    correlation_raw: (
-        float  # of strength with the attribute as measured, faces' differences included
-    )
-    per_unit: dict[str, float]  # slope of every attribute, in its unit, per length 1 in W
+    correlation: float  # of the strength and the attribute's change in the same face
+    correlation_raw: float  # of the strength and the attribute, over all faces
+    per_unit: dict[str, float]  # slope of each attribute, in its unit, per length 1 in W
     identity_distance: dict[str, float]  # mean at each strength
-    same_person: dict[str, float]  # share of faces below the threshold at each strength
-    lost: float  # share of edited pictures in which no face was found
+    same_person: dict[str, float]  # fraction of faces below the threshold at each strength
+    lost: float  # fraction of edited pictures without a detected face
 
 
 def effect(
@@ -139,7 +138,7 @@ def effect(
     target: str,
     same_person: float = 0.6,
 ) -> Effect:
-    """Sums up a sweep; faces that were not found (NaN) are left out of each figure."""
+    """The Effect of a sweep; each figure leaves out faces that were not detected (NaN)."""
     strengths = np.asarray(strengths, np.float64)
     x = np.concatenate([[0.0], strengths])
     everything = {k: np.concatenate([base[k][:, None], edited[k]], axis=1) for k in base}
@@ -149,7 +148,7 @@ def effect(
         steps, moved = np.broadcast_to(x, change.shape), np.isfinite(change)
         norm = (steps[moved] ** 2).sum()
         per_unit[name] = float((steps[moved] * change[moved]).sum() / norm) if norm else np.nan
-    found = np.isfinite(base[target])
+    detected = np.isfinite(base[target])
     return Effect(
         correlation=_correlation(x, changes[target]),
         correlation_raw=_correlation(x, everything[target]),
@@ -159,7 +158,7 @@ def effect(
             f'{s:g}': _mean(np.where(np.isfinite(d), d < same_person, np.nan))
             for s, d in zip(strengths, distance.T, strict=True)
         },
-        lost=float(np.isnan(edited[target][found]).mean()) if found.any() else 1.0,
+        lost=float(np.isnan(edited[target][detected]).mean()) if detected.any() else 1.0,
     )
 
 
@@ -179,18 +178,18 @@ def _correlation(x: np.ndarray, values: np.ndarray) -> float:
 def price(
     result: Effect, target: str, strengths: np.ndarray, deviations: dict[str, float]
 ) -> float:
-    """What one standard deviation of the attribute costs; directions are chosen by the least.
+    """The price of changing the attribute by one standard deviation; the least one is chosen.
 
-    Identity in units of the same-person threshold 0.6, plus the unwanted change of everything else
-    that was measured, in standard deviations. Infinite if the attribute does not grow.
+    Identity distance in units of the same-person threshold 0.6, plus the unwanted changes of all
+    other attributes in standard deviations. Infinite if the attribute does not increase.
     """
     gain = result.per_unit[target] / deviations[target]  # per length in W
     if not gain > 0:
         return float('inf')
     moved = gain * float(np.abs(strengths).mean())
     distance = np.nanmean(list(result.identity_distance.values()))
-    # The distance grows like the strength to this power, so it has to be brought to one deviation
-    # by it: else directions that were tried far out would look cheap.
+    # Scaled to one standard deviation by the power law: a linear scaling would favour directions
+    # measured at large strengths.
     identity = distance / 0.6 * moved**-DISTANCE_POWER
     others = [abs(v) / deviations[k] for k, v in result.per_unit.items() if k != target]
     return float(identity + sum(others) / gain)

@@ -1,8 +1,8 @@
 """The task `fit_directions`: sample, render, measure, fit, choose, validate; see its config.
 
-Writes directions.npz ({name: [1, w_dim]}, unit length), directions.json (recipe and validation),
-pictures of every direction, and metrics.json last. Every chunk of measured faces is saved in
-state/, so that an interrupted run goes on from there and ends with the same numbers.
+Writes directions.npz ({name: [1, w_dim]}, unit length), directions.json (recipe and validation), a
+picture of each direction, and metrics.json last. Each chunk of measured faces is saved in state/;
+an interrupted run resumes after the last chunk and gives the same numbers.
 """
 
 import json
@@ -10,35 +10,35 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxinv import latents, settings
 from jaxinv.data import images
 from jaxinv.errors import JaxinvError
-from jaxinv.experiments import direction_regression
-from jaxinv.experiments import sampling as labs
-from jaxinv.experiments.sampling import Lab
+from jaxinv.experiments import direction_regression, sampling
+from jaxinv.experiments.sampling import Pipeline
 from jaxinv.io import atomic_path, write_atomically
 from jaxinv.report import grid
 from jaxinv.runtime import workdir
 from jaxinv.runtime.progress import Progress
 
-# Seeds, relative to the run's, of the faces of each part: none is used twice.
-FIT, CHOOSE, VALIDATE, GANSPACE = range(4)
-
 
 class Direction(NamedTuple):
     name: str
     target: str  # attribute
-    kind: str  # of direction_fit.COSTS
+    kind: str  # of direction_regression.COSTS
     vector: np.ndarray  # [w_dim], length 1
-    strengths: np.ndarray  # lengths in W to try
+    strengths: np.ndarray  # lengths in W to measure
 
 
-def run(config, path, *, overwrite: bool = False, log=print, lab: Lab | None = None) -> None:
-    """Runs the task into the folder `path`, or goes on with it.
+def run(
+    config, path, *, overwrite: bool = False, log=print, pipeline: Pipeline | None = None
+) -> None:
+    """Runs or resumes the task in the folder `path`.
 
-    lab: the real generator and measurements if None. Raises JaxinvError.
+    pipeline: None = config.generator and jaxinv's measurements. Raises JaxinvError if fewer than 10
+    samples have a face, or config.attributes or config.controls are not measured.
     """
     path = pathlib.Path(path)
     settings.check(config)
@@ -46,9 +46,9 @@ def run(config, path, *, overwrite: bool = False, log=print, lab: Lab | None = N
         if finished:
             log(f'Finished already: {path / "directions.npz"} (--overwrite runs it again).')
             return
-        lab = lab or labs.real_lab(config)
+        pipeline = pipeline or sampling.open_pipeline(config)
         names = measured_names(config)
-        samples = collect(config, lab, path / 'state' / 'samples', log)
+        samples = collect(config, pipeline, path, log)
         missing = set(names) - samples.keys()
         if missing:
             raise JaxinvError(
@@ -57,33 +57,31 @@ def run(config, path, *, overwrite: bool = False, log=print, lab: Lab | None = N
             )
         known = np.isfinite(np.stack([samples[name] for name in names])).all(0)
         known &= np.isfinite(samples['embedding']).all(1)
-        log(f'{int(known.sum())} of {len(known)} samples show a face that could be measured.')
+        log(f'{int(known.sum())} of {len(known)} samples have a face that could be measured.')
         if known.sum() < 10:
             raise JaxinvError(
-                f'only {int(known.sum())} of {len(known)} samples show a face; at least 10 are '
+                f'only {int(known.sum())} of {len(known)} samples have a face; at least 10 are '
                 'needed, so raise config.samples.num or lower config.truncation_psi.'
             )
         samples = {key: values[known] for key, values in samples.items()}
         deviations = {name: float(samples[name].std()) for name in names}
 
         candidates, fit_record = fit(config, samples, deviations)
-        tried = sweep(config, lab, candidates, CHOOSE, path / 'state' / 'choose', log)
+        tried = sweep(config, pipeline, candidates, 'choose', path, log)
         chosen, prices = choose(candidates, tried, deviations)
         final = [rescale(d, config.validate.deviations, config, fit_record) for d in chosen]
-        swept = sweep(config, lab, final, VALIDATE, path / 'state' / 'validate', log)
+        validated = sweep(config, pipeline, final, 'validate', path, log)
 
         arrays = {d.name: d.vector for d in final}
-        entries = {d.name: _entry(d, swept[d.name], deviations) for d in final}
-        for name, vector, std in ganspace(config, lab):
+        entries = {d.name: _entry(d, validated[d.name], deviations) for d in final}
+        for name, vector, std in ganspace(config, pipeline):
             arrays[name] = vector
             entries[name] = {'kind': 'ganspace', 'std': std, 'strengths': [-2 * std, 2 * std]}
+        fingerprint = latents.mapping_fingerprint(pipeline.generator, pipeline.weights)
         record = {
             'unit': 'a strength is the length moved in W; every direction has length 1',
-            'generator': lab.generator.spec.name,
-            'w_probe': latents.mapping_fingerprint(lab.generator, lab.weights)
-            .astype(float)
-            .round(4)
-            .tolist(),
+            'generator': pipeline.generator.spec.name,
+            'w_probe': fingerprint.astype(float).round(4).tolist(),
             'directions': entries,
             'recipe': {
                 'config': config.to_dict(),
@@ -94,7 +92,7 @@ def run(config, path, *, overwrite: bool = False, log=print, lab: Lab | None = N
                 'price_of_each_kind': prices,
             },
         }
-        show(config, lab, final, path, log)
+        show(config, pipeline, final, path)
         _write(path, arrays, record)
     log(_summary(record, path))
 
@@ -102,37 +100,39 @@ def run(config, path, *, overwrite: bool = False, log=print, lab: Lab | None = N
 # --- Sampling and measuring -----------------------------------------------------------------------
 
 
-def collect(config, lab: Lab, folder: pathlib.Path, log) -> dict[str, np.ndarray]:
-    """Measured samples {'w': [n, d], 'embedding': [n, e], attribute: [n], ...}, chunk by chunk."""
-    w = sample_w(config, lab, FIT, config.samples.num)
+def collect(config, pipeline: Pipeline, path: pathlib.Path, log) -> dict[str, np.ndarray]:
+    """Measured samples {'w': [n, d], 'embedding': [n, e], attribute: [n], ...}."""
+    w = sample_w(config, pipeline, 'fit', config.samples.num)
 
-    def work(start: int, stop: int) -> dict[str, np.ndarray]:
-        return {'w': w[start:stop], **labs.measure(lab, w[start:stop])}
+    def compute(start: int, stop: int) -> dict[str, np.ndarray]:
+        return {'w': w[start:stop], **sampling.measure(pipeline, w[start:stop])}
 
-    return labs.in_chunks(
-        len(w), config.samples.chunk, folder, work, Progress('sample', len(w), log)
-    )
+    progress = Progress('sample', len(w), log)
+    folder = path / 'state' / 'samples'
+    return sampling.in_chunks(len(w), config.samples.chunk, folder, compute, progress)
 
 
-def sweep(config, lab: Lab, directions: list[Direction], stream: int, folder, log):
-    """{direction name: Effect} from moving fresh faces along every direction."""
-    part = {CHOOSE: config.choose, VALIDATE: config.validate}[stream]
-    w = sample_w(config, lab, stream, part.num)
+def sweep(config, pipeline: Pipeline, directions: list[Direction], stage: str, path, log):
+    """{direction name: Effect} of moving sampled faces along each direction.
+
+    stage: 'choose' or 'validate', whose settings give the number of faces.
+    """
+    w = sample_w(config, pipeline, stage, config[stage].num)
     moves = np.concatenate([np.outer(d.strengths, d.vector) for d in directions])
     moves = np.concatenate([np.zeros((1, w.shape[1])), moves]).astype(np.float32)
 
-    def work(start: int, stop: int) -> dict[str, np.ndarray]:
+    def compute(start: int, stop: int) -> dict[str, np.ndarray]:
         count = stop - start
         moved = (w[start:stop, None] + moves).reshape(-1, w.shape[1])
-        measured = labs.measure(lab, moved)
+        measured = sampling.measure(pipeline, moved)
         measured = {k: v.reshape(count, len(moves), *v.shape[1:]) for k, v in measured.items()}
         embedding = measured.pop('embedding')
         distance = np.linalg.norm(embedding - embedding[:, :1], axis=-1)
         return {**measured, 'distance': distance}
 
-    stage = {CHOOSE: 'choose', VALIDATE: 'validate'}[stream]
     chunk = max(1, config.samples.chunk // len(moves))
-    table = labs.in_chunks(len(w), chunk, folder, work, Progress(stage, len(w), log))
+    progress = Progress(stage, len(w), log)
+    table = sampling.in_chunks(len(w), chunk, path / 'state' / stage, compute, progress)
     distance = table.pop('distance')
     base = {name: values[:, 0] for name, values in table.items()}
     results, start = {}, 1
@@ -146,19 +146,27 @@ def sweep(config, lab: Lab, directions: list[Direction], stream: int, folder, lo
     return results
 
 
-def sample_w(config, lab: Lab, stream: int, num: int) -> np.ndarray:
-    """Truncated latents [num, w_dim]; the first ones are the same whatever `num` is."""
-    z = latents.sample_z(config.seed + stream, num, lab.generator.spec.z_dim)
-    mapped = labs.map_z(lab, z)
-    w_avg = np.asarray(lab.weights['buffers']['w_avg'])
-    return np.asarray(latents.truncate(mapped, w_avg, config.truncation_psi), np.float32)
+def sample_w(config, pipeline: Pipeline, stage: str, num: int) -> np.ndarray:
+    """Truncated latents [num, w_dim] of the stage's own random stream.
+
+    A larger `num` keeps the first samples.
+    """
+    w = _map_samples(config, pipeline, stage, num)
+    w_avg = np.asarray(pipeline.weights['buffers']['w_avg'])
+    return np.asarray(latents.truncate(w, w_avg, config.truncation_psi), np.float32)
+
+
+def _map_samples(config, pipeline: Pipeline, stage: str, num: int) -> np.ndarray:
+    key = latents.stream(config.seed, f'fit_directions {stage}')
+    z = latents.sample_z(int(jax.random.bits(key)), num, pipeline.generator.spec.z_dim)
+    return sampling.map_z(pipeline, z)
 
 
 # --- Fitting and choosing -------------------------------------------------------------------------
 
 
 def fit(config, samples, deviations) -> tuple[list[Direction], dict[str, Any]]:
-    """Candidates of every kind for every attribute, and what the regressions were worth."""
+    """Candidates of each kind for each attribute, and {'coefficients' [d, m], 'r2', ...}."""
     names = measured_names(config)
     w = samples['w'].astype(np.float64)
     standardised = np.stack([samples[n] / deviations[n] for n in names], axis=1)
@@ -181,21 +189,24 @@ def fit(config, samples, deviations) -> tuple[list[Direction], dict[str, Any]]:
 
 
 def measured_names(config) -> tuple[str, ...]:
-    """What a direction moves or must leave alone; the attributes come first."""
+    """The attributes, then the controls: names of all that the regression takes."""
     return (*config.attributes, *config.controls)
 
 
 def rescale(direction: Direction, deviations, config, record) -> Direction:
-    """With the strengths at which the regression predicts these changes (standard deviations)."""
+    """The direction with strengths at which the regression predicts these changes.
+
+    deviations: changes of the attribute in units of its standard deviation.
+    """
     i = tuple(config.attributes).index(direction.target)
     slope = float(record['coefficients'][:, i] @ direction.vector)
-    # Two digits are plenty, and make strengths that people can read and type.
+    # Two significant digits: strengths are typed by hand in --config.edits.
     strengths = [float(f'{x / slope:.2g}') for x in deviations]
     return direction._replace(strengths=np.array(strengths))
 
 
 def choose(candidates, tried, deviations) -> tuple[list[Direction], dict[str, dict[str, float]]]:
-    """The cheapest candidate of every attribute, under the attribute's own name; all prices."""
+    """The candidate of the lowest price for each attribute, named after it; and all prices."""
     best: dict[str, tuple[float, Direction]] = {}
     prices: dict[str, dict[str, float]] = {}
     for c in candidates:
@@ -206,12 +217,11 @@ def choose(candidates, tried, deviations) -> tuple[list[Direction], dict[str, di
     return [c._replace(name=c.target) for _, c in best.values()], prices
 
 
-def ganspace(config, lab: Lab) -> Iterator[tuple[str, np.ndarray, float]]:
+def ganspace(config, pipeline: Pipeline) -> Iterator[tuple[str, np.ndarray, float]]:
     """(name, component, standard deviation) of the principal components of W, untruncated."""
     if not config.ganspace.components:
         return
-    spec = lab.generator.spec
-    w = labs.map_z(lab, latents.sample_z(config.seed + GANSPACE, config.ganspace.num, spec.z_dim))
+    w = _map_samples(config, pipeline, 'ganspace', config.ganspace.num)
     components, std = direction_regression.principal_components(w, config.ganspace.components)
     for i, (component, deviation) in enumerate(zip(components, std, strict=True)):
         yield f'pc{i}', component, float(f'{deviation:.4g}')
@@ -220,34 +230,26 @@ def ganspace(config, lab: Lab) -> Iterator[tuple[str, np.ndarray, float]]:
 # --- Results --------------------------------------------------------------------------------------
 
 
-def show(config, lab: Lab, directions: list[Direction], path: pathlib.Path, log) -> None:
-    """NAME.png for every direction: a row per fresh face, columns by strength."""
-    w = sample_w(config, lab, VALIDATE, config.validate.shown)
+def show(config, pipeline: Pipeline, directions: list[Direction], path: pathlib.Path) -> None:
+    """Writes NAME.png for each direction: one row for each face, one column for each strength."""
+    w = sample_w(config, pipeline, 'validate', config.validate.shown)
     for d in directions:
         strengths = np.sort(np.append(d.strengths, 0.0))
-        rows = []
-        for code in w:
-            moved = (code + np.outer(strengths, d.vector)).astype(np.float32)
-            rows.append(
-                [
-                    p
-                    for batch in labs.parts_of(moved, labs.RENDER_BATCH)
-                    for p in labs.render(lab, batch)
-                ]
-            )
+        moves = np.outer(strengths, d.vector)
+        rows = [list(sampling.render(pipeline, np.float32(code + moves))) for code in w]
         sheet = grid.grid(rows, None, [f'{d.name} {s:+g}' for s in strengths], cell=256)
         images.save(path / f'{d.name}.png', sheet)
 
 
-def _entry(direction: Direction, result: direction_regression.Effect, deviations) -> dict[str, Any]:
+def _entry(direction: Direction, effect: direction_regression.Effect, deviations) -> dict[str, Any]:
     strengths = direction.strengths
     typical = float(np.abs(strengths).max())
     return {
         'kind': 'attribute',
         'fit': direction.kind,
         'strengths': [-typical, typical],
-        **result._asdict(),
-        'price': direction_regression.price(result, direction.target, strengths, deviations),
+        **effect._asdict(),
+        'price': direction_regression.price(effect, direction.target, strengths, deviations),
     }
 
 
@@ -256,11 +258,11 @@ def _write(path: pathlib.Path, arrays: dict[str, np.ndarray], record: dict[str, 
         np.savez(scratch, **{k: v.astype(np.float32)[None] for k, v in arrays.items()})
     text = json.dumps(_rounded(record), indent=1, allow_nan=False) + '\n'
     write_atomically(path / 'directions.json', text.encode())
-    write_atomically(path / 'metrics.json', text.encode())  # last: the run is finished
+    write_atomically(path / 'metrics.json', text.encode())  # last: marks the run as finished
 
 
 def _rounded(value: Any) -> Any:
-    """Four significant digits, and null for what is not finite."""
+    """Floats with four significant digits; None if they are not finite."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

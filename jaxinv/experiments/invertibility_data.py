@@ -1,27 +1,27 @@
 """The task `invertibility_data`: pictures with measured maps to train on; see its config.
 
-Every picture is inverted into every latent space alone (invertibility.measure, SAM equation 1):
-pictures of the generator with distortions, and real ones if there are any. One file a picture, so
-that an interrupted run goes on, and so that several machines can each take a share:
+Each picture, generated with distortions or real, is inverted into each latent space separately
+(invertibility.measure, SAM equation 1). Each has its own file: an interrupted run resumes, and
+several machines can divide the pictures:
 
   items/NAME.npz   image_uint8 [256, 256, 3], maps [spaces, 256, 256] (float16)
   manifest.json    spaces, items (name, kind, mean of each map), settings
   samples.png      some pictures with their maps
-  metrics.json     last: the run is finished
+  metrics.json     last: marks the run as finished
 """
 
 import json
 import pathlib
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from jaxinv import data, latents, pixels, settings
-from jaxinv.data import images, occluders
+from jaxinv import data, latents, pixels, rendering, settings
+from jaxinv.data import occluders
+from jaxinv.data.images import save
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import invertibility, sam, sam_prior
-from jaxinv.io import atomic_path, write_atomically
+from jaxinv.io import atomic_path, read_json, write_atomically
 from jaxinv.report import grid
 from jaxinv.runtime import workdir
 from jaxinv.runtime.progress import Progress
@@ -32,15 +32,15 @@ ITEMS, MANIFEST = 'items', 'manifest.json'
 
 
 class Plan(NamedTuple):
-    """The pictures of one share, in order."""
+    """The pictures of this run's share, in order."""
 
     names: list[str]
     kinds: list[str]  # 'generated' or 'real'
-    images: Any  # (start, stop) -> uint8 [b, h, w, 3]
+    images: Any  # function (start, stop) -> uint8 [b, h, w, 3]
 
 
 def run(config, path, *, overwrite: bool = False, log=print) -> None:
-    """Runs the task into the folder `path`, or goes on with it."""
+    """Runs or resumes the task in the folder `path`. Raises JaxinvError."""
     path = pathlib.Path(path)
     settings.check(config)
     generator, weights = load_generator(config.generator, config.resolution)
@@ -57,12 +57,12 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
         means = {s: float(np.mean([i['means'][s] for i in manifest['items']])) for s in spaces}
         text = json.dumps({'pictures': len(plan.names), 'mean_lpips': means}, indent=1) + '\n'
         write_atomically(path / 'metrics.json', text.encode())
-    shown = ', '.join(f'{space} {mean:.3f}' for space, mean in means.items())
-    log(f'{len(plan.names)} pictures, mean LPIPS {shown}. Train with --config.data={path}')
+    figures = ', '.join(f'{space} {mean:.3f}' for space, mean in means.items())
+    log(f'{len(plan.names)} pictures, mean LPIPS {figures}. Train with --config.data={path}')
 
 
 def make_plan(config, generator, weights) -> tuple[Plan, list[str]]:
-    """This share's pictures, and the hashes of the files that real ones come from."""
+    """The pictures of config.share, and the SHA-256 of the files of real ones."""
     names, kinds, real, sources = [], [], np.zeros((0,)), []
     if config.images:
         targets = data.load_images(config.images, generator, aligned=config.aligned)
@@ -71,29 +71,28 @@ def make_plan(config, generator, weights) -> tuple[Plan, list[str]]:
         kinds += ['real'] * len(real)
     names += [f'generated_{i:05}' for i in range(config.samples.num)]
     kinds += ['generated'] * config.samples.num
-    places = range(config.share, len(names), config.shares)
+    own = range(config.share, len(names), config.shares)
     spec = generator.spec
     z = latents.sample_z(config.seed, config.samples.num, spec.z_dim, spec.z_truncation)
-    synthesize = jax.jit(lambda weights, w: generator.synthesize(weights, w[:, None])[0])
 
-    def one(place: int) -> np.ndarray:
-        if place < len(real):
-            return real[place]
-        index = place - len(real)
+    def picture(i: int) -> np.ndarray:
+        if i < len(real):
+            return real[i]
+        index = i - len(real)
         w = generator.map(weights, z[index : index + 1])
         w = latents.truncate(w, weights['buffers']['w_avg'], config.samples.truncation_psi)
-        picture = pixels.to_uint8(synthesize(weights, w))[0]
-        # Every picture has numbers of its own, whatever share it is in.
-        return occluders.distort(picture, np.random.default_rng([config.seed, index]))
+        image = pixels.to_uint8(rendering.render(generator, weights, w[:, None]))[0]
+        # Seeded by the index among all pictures, so that shares do not change the result.
+        return occluders.distort(image, np.random.default_rng([config.seed, index]))
 
-    def pictures(start: int, stop: int) -> np.ndarray:
-        return np.stack([one(place) for place in places[start:stop]])
+    def images(start: int, stop: int) -> np.ndarray:
+        return np.stack([picture(i) for i in own[start:stop]])
 
-    return Plan([names[p] for p in places], [kinds[p] for p in places], pictures), sources
+    return Plan([names[i] for i in own], [kinds[i] for i in own], images), sources
 
 
 def measure_all(config, generator, weights, spaces, plan: Plan, path, log) -> None:
-    """Writes the items that are not there yet, `batch_per_device` pictures in a program."""
+    """Measures and writes the missing items, `batch_per_device` pictures at a time."""
     folder = path / ITEMS
     folder.mkdir(exist_ok=True)
     search = settings.of(config, settings.Search)
@@ -105,10 +104,9 @@ def measure_all(config, generator, weights, spaces, plan: Plan, path, log) -> No
         if all((folder / f'{name}.npz').exists() for name in names):
             continue
         pictures = plan.images(start, start + len(names))
-        # Always the same shape, hence one program.
-        padded = np.concatenate(
-            [pictures, np.repeat(pictures[-1:], config.batch_per_device - len(names), 0)]
-        )
+        # The last batch is padded, so that one program serves all.
+        padding = np.repeat(pictures[-1:], config.batch_per_device - len(names), 0)
+        padded = np.concatenate([pictures, padding])
         measured = invertibility.measure(
             generator,
             weights,
@@ -119,17 +117,17 @@ def measure_all(config, generator, weights, spaces, plan: Plan, path, log) -> No
             prior,
             search,
             spaces=spaces,
-            key=jax.random.key(config.seed),
+            key=latents.stream(config.seed, 'invertibility_data'),
         )
         maps = np.stack([np.asarray(measured.maps[space]) for space in spaces], 1)
         small = pixels.to_uint8(pixels.area_resize(pixels.to_float(pictures), maps.shape[-1]))
-        for name, picture, own in zip(names, small, maps, strict=False):
-            write_item(folder / f'{name}.npz', picture, own)
+        for name, picture, picture_maps in zip(names, small, maps, strict=False):
+            write_item(folder / f'{name}.npz', picture, picture_maps)
         progress(start + len(names), {})
 
 
 def write_item(file: pathlib.Path, image_uint8, maps) -> None:
-    """One picture and its maps; whole or not at all."""
+    """Writes uint8 [h, w, 3] and maps [spaces, h, w] to one file, atomically."""
     with atomic_path(file) as scratch:
         np.savez_compressed(scratch, image_uint8=image_uint8, maps=maps.astype(np.float16))
 
@@ -162,24 +160,24 @@ class Dataset(NamedTuple):
 
 
 def load(folders) -> Dataset:
-    """All items of one or more finished folders, `folders` a path or several with commas between.
+    """The items of one or more finished folders, whose paths are separated by commas.
 
-    Raises JaxinvError for a folder that is not finished, or has other spaces than the first.
+    Raises JaxinvError for a folder that is not finished or whose spaces differ from the first's.
     """
     names, kinds, pictures, maps, spaces = [], [], [], [], None
     for folder in str(folders).split(','):
         folder = pathlib.Path(folder.strip())
-        if not (folder / MANIFEST).is_file():
+        manifest = read_json(folder / MANIFEST)
+        if manifest is None:
             raise JaxinvError(
-                f'{folder} has no {MANIFEST}; give the work folder of a finished '
+                f'{folder} has no {MANIFEST} that can be read; give the work folder of a finished '
                 '--config=invertibility_data.'
             )
-        manifest = json.loads((folder / MANIFEST).read_text())
         spaces = spaces or tuple(manifest['spaces'])
         if tuple(manifest['spaces']) != spaces:
             raise JaxinvError(
-                f'{folder} has maps of {", ".join(manifest["spaces"])}, another one of '
-                f'{", ".join(spaces)}; they cannot be joined.'
+                f'{folder} has maps of {", ".join(manifest["spaces"])}, another folder of '
+                f'{", ".join(spaces)}; all must have the same spaces.'
             )
         for item in manifest['items']:
             with np.load(folder / ITEMS / f'{item["name"]}.npz', allow_pickle=False) as arrays:
@@ -191,7 +189,7 @@ def load(folders) -> Dataset:
 
 
 def map_picture(values, highest: float) -> np.ndarray:
-    """A map [h, w] in colours, uint8 [h, w, 3]: dark 0, bright `highest` and more."""
+    """A map [h, w] in the colours of 'magma', uint8 [h, w, 3]: dark 0, bright `highest` or more."""
     import matplotlib
 
     colors = matplotlib.colormaps['magma'](np.clip(np.asarray(values) / highest, 0, 1))
@@ -199,7 +197,7 @@ def map_picture(values, highest: float) -> np.ndarray:
 
 
 def show(path: pathlib.Path, manifest: dict, count: int = 8) -> None:
-    """samples.png: a row a picture, its maps beside it on one scale."""
+    """Writes samples.png: in each row a picture and its maps on a common scale."""
     rows, names = [], []
     for item in manifest['items'][:count]:
         with np.load(path / ITEMS / f'{item["name"]}.npz', allow_pickle=False) as arrays:
@@ -208,4 +206,4 @@ def show(path: pathlib.Path, manifest: dict, count: int = 8) -> None:
             rows.append([arrays['image_uint8'], *(map_picture(m, highest) for m in maps)])
         names.append(item['name'])
     sheet = grid.grid(rows, names, ['picture', *manifest['spaces']], cell=192)
-    images.save(path / 'samples.png', sheet)
+    save(path / 'samples.png', sheet)

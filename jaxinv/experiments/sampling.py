@@ -1,8 +1,7 @@
-"""From latents to measured faces, in batches and in saved chunks, for tasks that need thousands."""
+"""Latent codes to measured faces, in batches and in saved chunks."""
 
 import concurrent.futures
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,15 +9,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxinv import pixels
+from jaxinv import pixels, rendering
+from jaxinv.io import atomic_path
 from jaxinv.weights.load import load_generator
 
-RENDER_BATCH = 8  # faces a forward pass
+BATCH = 8  # faces rendered at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class Lab:
-    """What turns latents into measurements."""
+class Pipeline:
+    """A generator and the functions that measure its pictures."""
 
     generator: Any
     weights: Any
@@ -26,8 +26,8 @@ class Lab:
     embed: Callable[[np.ndarray], np.ndarray]  # uint8 images -> [b, e]
 
 
-def real_lab(config) -> Lab:
-    """config.generator with the attributes, controls and identity embedding of this package."""
+def open_pipeline(config) -> Pipeline:
+    """config.generator with jaxinv's attributes, controls and identity embedding."""
     from jaxinv import faces
     from jaxinv.faces import attributes, controls
 
@@ -35,65 +35,59 @@ def real_lab(config) -> Lab:
         return {**attributes.measure(images_uint8), **controls.measure(images_uint8)}
 
     generator, weights = load_generator(config.generator, config.resolution)
-    return Lab(generator, weights, measure, faces.embed)
+    return Pipeline(generator, weights, measure, faces.embed)
 
 
-def map_z(lab: Lab, z: np.ndarray) -> np.ndarray:
+def map_z(pipeline: Pipeline, z: np.ndarray) -> np.ndarray:
     """w [n, w_dim] of z [n, z_dim], without truncation."""
-    mapping = jax.jit(lab.generator.map)
-    return np.concatenate([np.asarray(mapping(lab.weights, part)) for part in parts_of(z, 10_000)])
+    mapping = jax.jit(pipeline.generator.map)
+    batches = (z[start : start + 10_000] for start in range(0, len(z), 10_000))
+    return np.concatenate([np.asarray(mapping(pipeline.weights, batch)) for batch in batches])
 
 
-def parts_of(array: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Slices of at most `size` rows, in order."""
-    return (array[i : i + size] for i in range(0, len(array), size))
+def render(pipeline: Pipeline, w: np.ndarray) -> np.ndarray:
+    """uint8 images [n, h, w, 3] of latents [n, w_dim]."""
+    images = rendering.render(pipeline.generator, pipeline.weights, np.asarray(w)[:, None])
+    return pixels.to_uint8(images)
 
 
-@functools.cache
-def _renderer(generator):
-    return jax.jit(lambda weights, w: generator.synthesize(weights, w[:, None])[0])
-
-
-def render(lab: Lab, w: np.ndarray) -> np.ndarray:
-    """uint8 images of at most RENDER_BATCH latents [b, w_dim], always as one program."""
-    padded = np.concatenate([w, np.repeat(w[-1:], RENDER_BATCH - len(w), axis=0)])
-    return pixels.to_uint8(_renderer(lab.generator)(lab.weights, padded))[: len(w)]
-
-
-def rendered(lab: Lab, w: np.ndarray) -> Iterator[np.ndarray]:
-    """Batches of images; the next one is rendered while the caller measures this one."""
+def render_batches(pipeline: Pipeline, w: np.ndarray) -> Iterator[np.ndarray]:
+    """Batches of uint8 images; a thread renders the next one while the caller uses this one."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        batches = list(parts_of(w, RENDER_BATCH))
-        waiting = pool.submit(render, lab, batches[0])
+        batches = [w[start : start + BATCH] for start in range(0, len(w), BATCH)]
+        future = pool.submit(render, pipeline, batches[0])
         for following in [*batches[1:], None]:
-            ready = waiting.result()
+            images = future.result()
             if following is not None:
-                waiting = pool.submit(render, lab, following)
-            yield ready
+                future = pool.submit(render, pipeline, following)
+            yield images
 
 
-def measure(lab: Lab, w: np.ndarray) -> dict[str, np.ndarray]:
+def measure(pipeline: Pipeline, w: np.ndarray) -> dict[str, np.ndarray]:
     """Renders w [n, w_dim] and measures: {attribute or control: [n], 'embedding': [n, e]}."""
-    parts = [
-        {**lab.measure(pictures), 'embedding': lab.embed(pictures)} for pictures in rendered(lab, w)
+    results = [
+        {**pipeline.measure(images), 'embedding': pipeline.embed(images)}
+        for images in render_batches(pipeline, w)
     ]
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return {key: np.concatenate([result[key] for result in results]) for key in results[0]}
 
 
-def in_chunks(num: int, chunk: int, folder: pathlib.Path, work, progress) -> dict[str, np.ndarray]:
-    """Concatenates work(start, stop) over 0 ... num; a rerun finds each saved result again."""
-    parts = []
+def in_chunks(
+    num: int, chunk: int, folder: pathlib.Path, compute, progress
+) -> dict[str, np.ndarray]:
+    """compute(start, stop) -> {name: [stop - start, ...]}, concatenated over 0 ... num.
+
+    Each chunk is saved in `folder`; a rerun reads the saved ones.
+    """
+    results = []
     for start in range(0, num, chunk):
         stop = min(start + chunk, num)
         file = folder / f'{start:06}_{stop:06}.npz'
         if not file.exists():
-            arrays = work(start, stop)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            scratch = file.with_suffix('.part')
-            with open(scratch, 'wb') as out:
-                np.savez(out, **arrays)
-            scratch.replace(file)
+            arrays = compute(start, stop)
+            with atomic_path(file) as scratch:
+                np.savez(scratch, **arrays)
             progress(stop, {})
         with np.load(file, allow_pickle=False) as saved:
-            parts.append({key: saved[key] for key in saved.files})
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+            results.append({key: saved[key] for key in saved.files})
+    return {key: np.concatenate([result[key] for result in results]) for key in results[0]}
