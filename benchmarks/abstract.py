@@ -1,9 +1,9 @@
-"""Tuning steps compiled from shapes alone: no array of a generator's size is made, nothing is run.
+"""Tuning steps compiled from shapes: no array of a generator's size is allocated, nothing is run.
 
     compiled = abstract.tuning_step(generator, Tuning(num_steps=20), mesh, identities=8).compile()
 
-The mesh may be of devices that are not there: virtual CPU devices, or those of a topology
-(jax.experimental.topologies), for which XLA compiles just as well.
+The mesh may consist of virtual CPU devices, or of those of a topology that is not present
+(jax.experimental.topologies); XLA compiles for both.
 """
 
 from collections.abc import Callable
@@ -39,21 +39,21 @@ def settings(method: str, **others) -> Tuning:
 
 
 class Step(NamedTuple):
-    """One part of a step, which is all of it where a device has one microbatch."""
+    """One microbatch of a step; the whole step if a device has one microbatch."""
 
-    function: Callable  # (carry, args, key, part) -> carry
+    function: Callable  # (carry, args, key, microbatch) -> carry
     arguments: tuple  # of jax.ShapeDtypeStruct with shardings
-    params: Any  # shapes of what moves
-    parts: int  # of a step
+    params: Any  # shapes of the optimised parameters
+    microbatches: int  # of a step
 
     def compile(self, **options):
         return jax.jit(self.function, donate_argnums=0).lower(*self.arguments).compile(options)
 
 
 def tuning_step(generator, settings: Tuning, mesh: Mesh, identities: int) -> Step:
-    """Of the loop that `experiment.tune` runs.
+    """The step of pivotal tuning's loop.
 
-    mesh: with the axes data and fsdp; of a single device makes the program for one device.
+    mesh: with the axes data and fsdp; a mesh of one device gives the program without collectives.
     """
     spec, num_shards = generator.spec, mesh.size
     tuner = pti.make_tuner(generator, settings, identities, num_shards=num_shards)
@@ -74,11 +74,11 @@ def tuning_step(generator, settings: Tuning, mesh: Mesh, identities: int) -> Ste
         pivots = np.zeros((identities, 1, spec.w_dim), np.float32)
         ids = np.zeros(identities, np.uint32)
         args |= jax.eval_shape(lambda: tuner.examples(targets, pivots, ids, 0, 0))
-    part = _shape((), np.int32) if tuner.loop.microbatches > 1 else None
+    microbatch = _shape((), np.int32) if tuner.loop.microbatches > 1 else None
     if num_shards == 1:
-        place = SingleDeviceSharding(mesh.devices.item())
-        arguments = jax.eval_shape(tuner.loop.init_carry, state), args, key, part
-        arguments = jax.tree.map(lambda x: _shape(x.shape, x.dtype, place), arguments)
+        sharding = SingleDeviceSharding(mesh.devices.item())
+        arguments = jax.eval_shape(tuner.loop.init_carry, state), args, key, microbatch
+        arguments = jax.tree.map(lambda x: _shape(x.shape, x.dtype, sharding), arguments)
         return Step(
             tuner.loop.microbatch_step,
             arguments,
@@ -98,8 +98,8 @@ def tuning_step(generator, settings: Tuning, mesh: Mesh, identities: int) -> Ste
     carry_specs = sharded_step.carry_specs(mesh, loop.axes, loop.optimizer, carry)
     arguments = _with_specs(
         lambda x, spec: _shape(x.shape, x.dtype, NamedSharding(mesh, spec)),
-        (carry, args, key, part),
-        (carry_specs, args_specs, P(), None if part is None else P()),
+        (carry, args, key, microbatch),
+        (carry_specs, args_specs, P(), None if microbatch is None else P()),
     )
     return Step(loop.microbatch_step, arguments, state.variables, loop.microbatches)
 
@@ -114,7 +114,7 @@ def _with_specs(function, tree, specs):
 
 
 def _whole(x, spec, num_shards):
-    """Of an array that leads with one shard's rows, the shape with all rows."""
+    """The shape of an array with the rows of all shards, from that of one shard."""
     axis = sharded_step.row_axis(spec)
     return tuple(size * num_shards if i == axis else size for i, size in enumerate(x.shape))
 
@@ -124,7 +124,7 @@ def one_device() -> Mesh:
 
 
 def argument_bytes(step: Step) -> int:
-    """Of the arguments that a step on one device uses."""
+    """Bytes of the arguments that a step on one device uses."""
     jaxpr = jax.make_jaxpr(step.function)(*step.arguments).jaxpr
     wanted = [True] * len(jaxpr.outvars)
     _, used = partial_eval.dce_jaxpr(jaxpr, wanted, instantiate=False)
@@ -138,11 +138,13 @@ def argument_bytes(step: Step) -> int:
 
 
 def kept_bytes(generator, settings: Tuning) -> int:
-    """What the forward pass of one identity keeps for its gradient: a lower bound of the memory
-    that a step takes beside its arguments, whatever compiles it."""
+    """Bytes that the forward pass of one identity keeps for its gradient.
+
+    A lower bound, independent of the compiler, of a step's memory beside its arguments.
+    """
     step = tuning_step(generator, settings.replace(shared=True), one_device(), 1)
     carry, args, key, _ = step.arguments
-    found = []
+    totals = []
 
     def trace(params, args, key):
         own = {name: x[0] for name, x in args['examples'].items() if name != 'target_features'}
@@ -157,13 +159,13 @@ def kept_bytes(generator, settings: Tuning) -> int:
         loss, pull = jax.vjp(objective, params)
         leaves, structure = jax.tree.flatten(pull)
         backwards = jax.make_jaxpr(lambda leaves, g: structure.unflatten(leaves)(g))(leaves, loss)
-        # An operator keeps what gradients by its kernel need also where nobody wants them (LPIPS).
+        # An operator keeps residuals of its kernel's gradient also if that is not used (LPIPS).
         wanted = [True] * len(backwards.jaxpr.outvars)
         _, used = partial_eval.dce_jaxpr(backwards.jaxpr, wanted, instantiate=False)
         leaves = [leaf for leaf, used in zip(leaves, used[: len(leaves)], strict=True) if used]
         given = {id(x) for x in jax.tree.leaves((params, args, own))}
         kept = {id(x): x for x in leaves if id(x) not in given}
-        found.append(sum(x.size * x.dtype.itemsize for x in kept.values()))
+        totals.append(sum(x.size * x.dtype.itemsize for x in kept.values()))
 
     jax.eval_shape(trace, carry.state.variables, args, key)
-    return found[0]
+    return totals[0]

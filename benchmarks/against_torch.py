@@ -1,35 +1,34 @@
-"""Step time and memory of StyleGAN2 (config-f) against a plain PyTorch twin, in one run.
+"""Step time and memory of StyleGAN2 (config-f) against a plain PyTorch twin.
 
     python benchmarks/against_torch.py [--resolutions=256,1024] [--batches=1,4] [--steps=5]
 
-Every cell runs each side in a process of its own, alternately, `--rounds` times: same seeded random
-weights, same targets, same losses (compared at the first step). A step's time is the best of a
-round, a ratio the median over rounds; memory is the process's peak; compilation is timed without
-the cache. Needs `pip install torch`; all of it about an hour on two cores.
+Each side runs in its own process, alternately, `--rounds` times, with the same seeded random
+weights, targets and losses (compared at the first step). A step's time is the best of a round, a
+ratio the median over rounds, memory the peak of the process; compilation is timed without the
+cache. Needs `pip install torch`; takes about an hour on two cores.
 """
 
 import os
-import sys
 
 import numpy as np
 import sides
-from absl import app, flags
+from absl import flags
 
 from jaxinv.settings import Locality, Projection, Tuning
 from jaxinv.weights.networks import find_lpips
 
 _TASKS = ('tuning', 'tuning, regularised', 'projection')
 _RESOLUTIONS = flags.DEFINE_list('resolutions', ['256', '1024'], 'Pixels.')
-_BATCHES = flags.DEFINE_list('batches', ['1', '4'], 'Images a step.')
-_ONLY = flags.DEFINE_multi_enum('task', list(_TASKS), _TASKS, 'Tasks; give it several times.')
-_STEPS = flags.DEFINE_integer('steps', 5, 'Steps timed, after compilation and a first step.')
+_BATCHES = flags.DEFINE_list('batches', ['1', '4'], 'Images in a step.')
+_ONLY = flags.DEFINE_multi_enum('task', list(_TASKS), _TASKS, 'Tasks; the flag may be repeated.')
+_STEPS = flags.DEFINE_integer('steps', 5, 'Timed steps, after two others.')
 _ROUNDS = flags.DEFINE_integer('rounds', 2, 'Processes of each side.')
 _SIDE = flags.DEFINE_enum('side', None, ('jax', 'torch'), 'For the child processes.')
 _SEED = 0
 
 
 def nvidia_state(resolution, channel_base=32768, channel_max=512, w_dim=512, layers=8):
-    """A state dict with NVIDIA's names and random numbers, as a fresh config-f has."""
+    """A state dict with NVIDIA's names and the random initialisation of config-f."""
     rng = np.random.RandomState(_SEED)
     state = {}
 
@@ -66,7 +65,7 @@ def nvidia_state(resolution, channel_base=32768, channel_max=512, w_dim=512, lay
 
 
 def inputs(resolution, batch):
-    """(target images [b, h, w, 3] of smooth noise, z of the pivots [b, 512])."""
+    """(target images [b, h, w, 3] of coarse noise, z of the pivots [b, 512])."""
     rng = np.random.RandomState(_SEED + 1)
     coarse = rng.standard_normal((batch, 8, 8, 3)).astype(np.float32) / 2
     return coarse.repeat(resolution // 8, 1).repeat(resolution // 8, 2), rng.standard_normal(
@@ -75,7 +74,7 @@ def inputs(resolution, batch):
 
 
 def jax_side(task, resolution, batch):
-    """(step, ) as a generator of losses; everything before the first one is preparation."""
+    """Yields None after the preparation, then the loss of each step."""
     import jax
     import jax.numpy as jnp
     from flax.traverse_util import flatten_dict, unflatten_dict
@@ -124,6 +123,7 @@ def jax_side(task, resolution, batch):
 
 
 def torch_side(task, resolution, batch):
+    """The same of the PyTorch twin."""
     import torch
     import torch_twin
 
@@ -160,30 +160,22 @@ def main(argv):
         return
     print(
         f'{"":<22}{"pixels":>7}{"batch":>6}{"jax s":>8}{"torch s":>9}{"ratio":>7}'
-        f'{"jax GB":>8}{"torch GB":>9}{"ratio":>7}{"compile s":>10}{"losses differ":>14}'
+        f'{"jax GB":>8}{"torch GB":>9}{"ratio":>7}{"compile s":>10}{"difference":>14}'
     )
     for resolution in map(int, _RESOLUTIONS.value):
         for batch in map(int, _BATCHES.value):
             for task in _ONLY.value:
                 given = dict(resolutions=resolution, batches=batch, task=task, steps=_STEPS.value)
-                rounds = [
-                    [sides.run(__file__, side=side, **given) for side in ('jax', 'torch')]
-                    for _ in range(_ROUNDS.value)
-                ]
-                found = sides.compare(*zip(*rounds, strict=True))
-                malloc = found['gigabytes'] / found['their_gigabytes']
+                result = sides.compare(__file__, _ROUNDS.value, **given)
+                memory_ratio = result['gigabytes'] / result['torch_gigabytes']
                 print(
                     f'{task:<22}{resolution:>7}{batch:>6}'
-                    f'{found["step"]:>8.2f}{found["their_step"]:>9.2f}{found["ratio"]:>7.2f}'
-                    f'{found["gigabytes"]:>8.2f}{found["their_gigabytes"]:>9.2f}{malloc:>7.2f}'
-                    f'{found["first"]:>10.1f}{found["differ"]:>14.1e}',
+                    f'{result["step"]:>8.2f}{result["torch_step"]:>9.2f}{result["ratio"]:>7.2f}'
+                    f'{result["gigabytes"]:>8.2f}{result["torch_gigabytes"]:>9.2f}{memory_ratio:>7.2f}'
+                    f'{result["first"]:>10.1f}{result["difference"]:>14.1e}',
                     flush=True,
                 )
 
 
 if __name__ == '__main__':
-    if '--side=jax' in sys.argv:
-        from jaxinv.runtime import malloc
-
-        malloc.restart_with_large_pages()  # as the launcher does
-    app.run(main)
+    sides.main(main)

@@ -1,15 +1,15 @@
-"""BigGAN-deep's forward pass and a step of SAM's search against the PyTorch code, in one run.
+"""BigGAN-deep's forward pass and a step of SAM's search against the PyTorch code.
 
     python benchmarks/biggan.py [--resolution=256] [--batches=1,4] [--steps=5]
 
-The step is the gradient of the mean squared error with respect to Z+ and an offset of F4. Every
-cell runs each side in a process of its own, alternately, `--rounds` times: same seeded random
-weights, codes and targets, whose losses are compared. A time is the best of a round, a ratio the
-median over rounds, memory the process's peak. The PyTorch code runs as it is, spectral norms taken
-at every pass, and with `--folded` after torch.nn.utils.remove_spectral_norm.
+The step is the gradient of the mean squared error with respect to Z+ and an offset of F4. Each side
+runs in its own process, alternately, `--rounds` times, with the same seeded random weights, codes
+and targets; losses are compared. A time is the best of a round, a ratio the median over rounds,
+memory the peak of the process. The PyTorch code is unchanged and computes spectral norms at every
+pass; `--folded` applies torch.nn.utils.remove_spectral_norm first.
 
-Needs `pip install torch pytorch-pretrained-biggan`; where that package's dependencies boto3 and
-requests, which it imports to download, are missing, empty modules take their places.
+Needs `pip install torch pytorch-pretrained-biggan`. That package imports boto3 and requests for
+downloads; if they are missing they are replaced by empty modules.
 """
 
 import os
@@ -18,22 +18,22 @@ import types
 
 import numpy as np
 import sides
-from absl import app, flags
+from absl import flags
 
 TASKS = ('forward', 'step')
 _RESOLUTION = flags.DEFINE_integer('resolution', 256, 'Pixels: 128, 256 or 512.')
-_BATCHES = flags.DEFINE_list('batches', ['1', '4'], 'Images a pass.')
-_ONLY = flags.DEFINE_multi_enum('task', list(TASKS), TASKS, 'Tasks; give it several times.')
-_STEPS = flags.DEFINE_integer('steps', 5, 'Passes timed, after compilation and a first one.')
+_BATCHES = flags.DEFINE_list('batches', ['1', '4'], 'Images in a pass.')
+_ONLY = flags.DEFINE_multi_enum('task', list(TASKS), TASKS, 'Tasks; the flag may be repeated.')
+_STEPS = flags.DEFINE_integer('steps', 5, 'Timed passes, after two others.')
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Processes of each side.')
-_FOLDED = flags.DEFINE_bool('folded', False, 'Fold the spectral norms of the PyTorch side too.')
+_FOLDED = flags.DEFINE_bool('folded', False, 'Fold the spectral norms of the PyTorch side.')
 _PYTHON = flags.DEFINE_string('torch_python', sys.executable, 'Interpreter of the PyTorch side.')
 _SIDE = flags.DEFINE_enum('side', None, ('jax', 'torch'), 'For the child processes.')
 _SEED = 0
 
 
 def official_state(arguments):
-    """A state dict with random numbers that keep features and images at about unit size."""
+    """A random state dict; features and images have about unit variance."""
     from jaxinv.converters import biggan
 
     rng, state = np.random.RandomState(_SEED), {}
@@ -50,7 +50,7 @@ def official_state(arguments):
         if last in ('weight_u', 'weight_v'):
             array = array / np.linalg.norm(array)
         state[name] = np.float32(array)
-    # u^T M v of this recipe is the length of M^T u, about sqrt(inputs): a fitting gain.
+    # The spectral norm u^T M v is then |M^T u|, about sqrt(inputs), which normalises the variance.
     return state
 
 
@@ -81,6 +81,7 @@ def arguments_of(resolution):
 
 
 def jax_side(task, arguments, batch):
+    """Yields None after the preparation, then the loss of each pass."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -111,7 +112,7 @@ def jax_side(task, arguments, batch):
         images, _ = generator.synthesize(weights, w)
         return images, jnp.mean((images - target) ** 2)
 
-    # In the loop that inversions run in, at a rate of 0.
+    # The loop of the inversions, with a learning rate of 0.
     optimizer = optax.sgd(0.0)
     update = optimize.gradient_update(objective, optimizer)
     loop = optimize.make_loop(update, optimizer, ('loss',), chunk_steps=1)
@@ -127,6 +128,7 @@ def jax_side(task, arguments, batch):
 
 
 def torch_side(task, arguments, batch):
+    """The same of the PyTorch code."""
     for name in ('boto3', 'requests', 'botocore', 'botocore.exceptions'):
         try:
             __import__(name)
@@ -153,7 +155,7 @@ def torch_side(task, arguments, batch):
     network = model.generator
 
     def images():
-        """The network's own forward pass, with a code for each layer and the offset of F4."""
+        """The forward pass of the network with a code for each layer and an offset of F4."""
         codes = [torch.cat([z[:, i], embedded], 1) for i in range(z.shape[1])]
         x = network.gen_z(codes[0]).view(-1, 4, 4, 2048).permute(0, 3, 1, 2).contiguous()
         block = 0
@@ -188,9 +190,8 @@ def main(argv):
         return
     print(
         f'{"":<9}{"batch":>5}{"jax s":>8}{"torch s":>9}{"ratio":>7}{"jax GB":>8}{"torch GB":>9}'
-        f'{"compile s":>10}{"losses differ":>14}'
+        f'{"compile s":>10}{"difference":>14}'
     )
-    pythons = ('jax', sys.executable), ('torch', _PYTHON.value)
     for batch in map(int, _BATCHES.value):
         for task in _ONLY.value:
             given = dict(
@@ -200,23 +201,15 @@ def main(argv):
                 steps=_STEPS.value,
                 folded=_FOLDED.value,
             )
-            rounds = [
-                [sides.run(__file__, python, side=side, **given) for side, python in pythons]
-                for _ in range(_ROUNDS.value)
-            ]
-            found = sides.compare(*zip(*rounds, strict=True))
+            result = sides.compare(__file__, _ROUNDS.value, {'torch': _PYTHON.value}, **given)
             print(
                 f'{task:<9}{batch:>5}'
-                f'{found["step"]:>8.3f}{found["their_step"]:>9.3f}{found["ratio"]:>7.2f}'
-                f'{found["gigabytes"]:>8.2f}{found["their_gigabytes"]:>9.2f}'
-                f'{found["first"]:>10.1f}{found["differ"]:>14.1e}',
+                f'{result["step"]:>8.3f}{result["torch_step"]:>9.3f}{result["ratio"]:>7.2f}'
+                f'{result["gigabytes"]:>8.2f}{result["torch_gigabytes"]:>9.2f}'
+                f'{result["first"]:>10.1f}{result["difference"]:>14.1e}',
                 flush=True,
             )
 
 
 if __name__ == '__main__':
-    if '--side=jax' in sys.argv:
-        from jaxinv.runtime import malloc
-
-        malloc.restart_with_large_pages()  # as the launcher does
-    app.run(main)
+    sides.main(main)

@@ -1,28 +1,22 @@
-r"""Self-inversion of BigGAN-deep: pictures that the generator made, found again from the mean code.
+r"""Self-inversion of BigGAN-deep: generated pictures, inverted from the mean code.
 
     python benchmarks/biggan_self.py                       # the network of the parity figures
     python benchmarks/biggan_self.py --generator=biggan256 --count=2      # a converted one
     python benchmarks/biggan_self.py --prior 1e-6 1e-4     # other weights of equation 9's prior
 
 Prints PSNR and LPIPS-vgg of inversions into Z, Z+, Z+ with F2 and Z+ with F4, and the prior's
-distance for a number of z, which is 1 on average for codes that the generator makes. Settings that
-are not options are those of configs/sam_biggan.py.
+squared distance per dimension of z, whose mean over codes of the generator is 1. Settings that are
+not options are those of configs/sam_biggan.py.
 """
-# ruff: noqa: E402
 
 import argparse
 import pathlib
-import sys
 import tempfile
 
+import checkout
 import jax
 import numpy as np
 import PIL.Image
-
-ROOT = pathlib.Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
-
-import biggan_folder
 
 import jaxinv
 from jaxinv import generators, latents, metrics, optimize, pixels
@@ -35,17 +29,24 @@ from jaxinv.weights.networks import load_lpips
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--generator', default='', help="'' = the parity figures' network")
-    parser.add_argument('--count', type=int, default=2, help='pictures, each of another class')
+    parser.add_argument('--generator', default='', help="'' = the network of the parity figures")
+    parser.add_argument('--count', type=int, default=2, help='pictures, each of a different class')
     parser.add_argument('--project', type=int, default=100, help='steps in Z')
     parser.add_argument('--search', type=int, default=200, help='steps in each space')
-    parser.add_argument('--prior', type=float, nargs='+', default=[1e-5], help='its weights')
-    parser.add_argument('--spaces', nargs='*', help='some of them; without: all')
-    parser.add_argument('--pictures', default='', help='a PNG file for targets and inversions')
+    parser.add_argument(
+        '--prior', type=float, nargs='+', default=[1e-5], help='weights of the prior'
+    )
+    parser.add_argument('--spaces', nargs='*', help='default: all')
+    parser.add_argument(
+        '--pictures', default='', help='PNG file to write targets and inversions to'
+    )
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
-        source = options.generator or biggan_folder.write_figures(pathlib.Path(folder) / 'biggan')
+        source = options.generator
+        if not source:
+            write_figures = checkout.tests_module('biggan_folder').write_figures
+            source = write_figures(pathlib.Path(folder) / 'biggan')
         conditional, weights = jaxinv.load_generator(source)
     spec, config = conditional.spec, sam_biggan.get_config()
     labels = np.arange(options.count) * 7 % spec.label_dim

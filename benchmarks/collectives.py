@@ -1,10 +1,10 @@
-"""What a compiled program sends between devices, read from its HLO.
+"""The collectives of a compiled program, read from its HLO.
 
     for sent in collectives.read(compiled.as_text()):
         print(sent.kind, sent.bytes, collectives.axis(sent, mesh.shape))
 
-An instruction counts once: a step of `optimize` has none inside a loop (`lax.cond` around the sum
-of a batch's gradients runs at the batch's last part).
+An instruction counts once: a step of `optimize` has none inside a loop (`lax.cond` around the
+all-reduce of the gradients is true for the last microbatch of a batch).
 """
 
 import math
@@ -25,13 +25,15 @@ _GROUPS = re.compile(
 
 class Collective(NamedTuple):
     kind: str  # of KINDS
-    shapes: tuple[tuple[int, ...], ...]  # of what a device has afterwards
+    shapes: tuple[tuple[int, ...], ...]  # of the results on a device
     bytes: int  # of the whole array that is summed, gathered or scattered, on one device
-    groups: np.ndarray | None  # [groups, devices] that speak with each other; None = all do
+    groups: np.ndarray | None  # [groups, devices] that communicate; None = one group of all
 
     def sent(self, devices: int) -> float:
-        """Bytes that a device sends in a ring: 2 (n - 1) / n of what is summed, (n - 1) / n of
-        what is gathered, scattered or exchanged."""
+        """Bytes that a device sends in a ring algorithm.
+
+        2 (n - 1) / n of an all-reduce, (n - 1) / n of a gather, scatter or exchange.
+        """
         n = devices if self.groups is None else self.groups.shape[1]
         if self.kind == 'collective-permute':
             return self.bytes
@@ -44,9 +46,9 @@ def read(text: str) -> list[Collective]:
 
 
 def axis(collective: Collective, sizes) -> str:
-    """Along which of a mesh's axes it goes: 'data', 'fsdp', or 'data, fsdp' for both.
+    """The mesh axes along which devices communicate: 'data', 'fsdp', or 'data, fsdp'.
 
-    sizes: {axis: devices}, as Mesh.shape. Raises JaxinvError if it is neither.
+    sizes: {axis: devices}, as Mesh.shape. Raises JaxinvError if the groups match no axis.
     """
     numbers = np.arange(math.prod(sizes.values())).reshape(*sizes.values())
     for kept in range(1, 2 ** len(sizes)):
@@ -54,10 +56,12 @@ def axis(collective: Collective, sizes) -> str:
         others = [i for i in range(len(sizes)) if not kept >> i & 1]
         count = math.prod(numbers.shape[i] for i in along)
         groups = numbers.transpose(*others, *along).reshape(-1, count)
-        found = numbers.reshape(1, -1) if collective.groups is None else collective.groups
-        if _as_sets(groups) == _as_sets(found):
+        own = numbers.reshape(1, -1) if collective.groups is None else collective.groups
+        if _as_sets(groups) == _as_sets(own):
             return ', '.join(name for i, name in enumerate(sizes) if i in along)
-    raise JaxinvError(f'{collective.kind} goes along no axis of {dict(sizes)}: {found.tolist()}.')
+    raise JaxinvError(
+        f'the groups of {collective.kind}, {own.tolist()}, are along no axis of {dict(sizes)}.'
+    )
 
 
 def _as_sets(groups) -> set[frozenset]:
@@ -71,7 +75,7 @@ def _collective(result: str, kind: str, start: str | None, rest: str) -> Collect
     ]
     groups = _groups(rest)
     if start and kind != 'all-reduce':
-        # (operands, results, ...): the larger of the two that matter, of each pair.
+        # (operands, results, ...): the second half of the pairs are the results.
         half = len(arrays) // 2
         arrays = arrays[half : 2 * half]
     size = sum(_size(dtype) * math.prod(shape) for dtype, shape in arrays)
@@ -88,7 +92,7 @@ def _groups(text: str) -> np.ndarray | None:
         rows = re.findall(r'\{([\d,]*)\}', match[1])
         return np.array([[int(x) for x in row.split(',')] for row in rows])
     shape, source = (
-        [int(x) for x in part.split(',')] for part in re.findall(r'\[([\d,]+)\]', match[2])
+        [int(x) for x in sizes.split(',')] for sizes in re.findall(r'\[([\d,]+)\]', match[2])
     )
     numbers = np.arange(math.prod(source)).reshape(source)
     if match[3]:

@@ -1,7 +1,7 @@
-"""FLOPs of a step: of its jaxpr in the form that GPUs and TPUs take, and of config-f by hand.
+"""FLOPs of a step: of its jaxpr with the operators of GPUs and TPUs, and of config-f by hand.
 
-XLA's own count of a program for CPUs is too small: it counts the body of a loop once, and there
-gradients by kernels are loops over bands of rows (jaxinv/nn/conv_grads.py).
+XLA's count of a CPU program is too small: it counts the body of a loop once, and on CPUs gradients
+with respect to kernels are loops over bands of rows (jaxinv/nn/conv_grads.py).
 """
 
 import math
@@ -13,13 +13,13 @@ from jaxinv.networks import lpips
 
 
 def of_function(function, arguments) -> float:
-    """Of products and convolutions only, on one device; a multiply-add is two."""
+    """FLOPs of matrix products and convolutions on one device; a multiply-add counts as two."""
     return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def _of_jaxpr(jaxpr) -> float:
     total = 0.0
-    # A gradient is written down with the result that it is of, which nobody then uses.
+    # Removes the primal results that a jaxpr of a gradient computes and does not use.
     jaxpr, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)
     for equation in jaxpr.eqns:
         if equation.primitive.name == 'dot_general':
@@ -29,7 +29,9 @@ def _of_jaxpr(jaxpr) -> float:
             total += 2 * size * math.prod(equation.outvars[0].aval.shape)
         elif equation.primitive.name == 'conv_general_dilated':
             total += _of_convolution(equation)
-        elif equation.primitive.name == 'cond':  # by platform, the stock form last
+        elif (
+            equation.primitive.name == 'cond'
+        ):  # by platform; the last branch is the stock operator
             total += _of_jaxpr(equation.params['branches'][-1].jaxpr)
         else:
             total += sum(_of_jaxpr(inner) for inner in jax.core.jaxprs_in_params(equation.params))
@@ -40,14 +42,16 @@ def _of_convolution(equation) -> float:
     numbers = equation.params['dimension_numbers']
     kernel, out = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
     taps = math.prod(kernel[i] for i in numbers.rhs_spec[2:])
-    inputs = kernel[numbers.rhs_spec[1]]  # of a group
-    zeros = math.prod(equation.params['lhs_dilation'])  # between pixels, which no product needs
+    inputs = kernel[numbers.rhs_spec[1]]  # channels of a group
+    zeros = math.prod(equation.params['lhs_dilation'])  # inserted between pixels; not multiplied
     return 2 * math.prod(out) * taps * inputs / zeros / equation.params['batch_group_count']
 
 
 def stylegan2_pass(resolution, channel_base=32768, channel_max=512) -> float:
-    """One picture of StyleGAN2, forwards: per block two 3x3 convolutions, the first of them over
-    the pixels before they are doubled, and one to RGB."""
+    """Forward pass of one picture of StyleGAN2.
+
+    A block has two 3x3 convolutions, the first at half the resolution, and one 1x1 to RGB.
+    """
     total, before, size = 0, 0, 4
     while size <= resolution:
         c = min(channel_base // size, channel_max)
@@ -57,7 +61,7 @@ def stylegan2_pass(resolution, channel_base=32768, channel_max=512) -> float:
 
 
 def lpips_pass(net: str, size: int) -> float:
-    """One picture through the trunk."""
+    """Forward pass of one picture through LPIPS' trunk."""
     total, c = 0, 3
     for layer in lpips.LAYERS[net]:
         if layer[0] == 'pool':
@@ -70,9 +74,12 @@ def lpips_pass(net: str, size: int) -> float:
 
 
 def config_f_step(resolution: int, regularised: bool) -> float:
-    """An identity's tuning step with LPIPS alex. Backwards costs a pass for inputs and one for
-    kernels, LPIPS only the former. The regulariser adds such a step at a code of its own, with two
-    passes of LPIPS forwards, and the original generator forwards."""
+    """A tuning step of one identity with LPIPS alex.
+
+    The backward pass costs one pass for inputs and one for kernels; for LPIPS only the former. The
+    regulariser adds a step at another code, a second forward pass of LPIPS, and a forward pass of
+    the original generator.
+    """
     generator, distance = stylegan2_pass(resolution), lpips_pass('alex', resolution)
     plain = 3 * generator + 2 * distance
     return plain + (4 * generator + 3 * distance if regularised else 0)

@@ -1,9 +1,9 @@
-"""Size and loss of generators kept as deltas, from a finished run that kept them in full.
+"""Size and accuracy of generators saved as deltas, from a finished run that saved them in full.
 
     python benchmarks/deltas.py WORKDIR [--ranks=4,16,64]
 
-WORKDIR: of --config=pti_single_id. Prints a row for each way and identity: what a file takes, how
-far the restored parameters are from the tuned ones, and how far its picture of the pivot is.
+WORKDIR: of --config=pti_single_id. Prints a row for each format and identity: the size of the file,
+the error of the restored parameters, and the error of the image of the pivot.
 """
 
 import json
@@ -21,7 +21,7 @@ from jaxinv.weights import deltas
 from jaxinv.weights.load import load_generator
 from jaxinv.weights.networks import load_lpips
 
-_RANKS = flags.DEFINE_list('ranks', ['4', '16', '64'], 'Of low_rank.')
+_RANKS = flags.DEFINE_list('ranks', ['4', '16', '64'], 'Ranks of low_rank.')
 COLUMNS = (
     '| | identity | MB | share | largest error | RMS error | RMS moved | PSNR | LPIPS '
     '| LPIPS to photograph | s |'
@@ -35,8 +35,8 @@ def main(argv):
     base = deltas.Base.of(config['generator'], config['resolution'], weights)
     nets = {'alex': load_lpips('alex')}
     pivots = np.load(run / 'pivots.npz')
-    ways = [Saving(save='bfloat16')]
-    ways += [Saving(save='low_rank', rank=int(rank)) for rank in _RANKS.value]
+    formats = [Saving(save='bfloat16')]
+    formats += [Saving(save='low_rank', rank=int(rank)) for rank in _RANKS.value]
     print(COLUMNS + '\n' + '|---' * (COLUMNS.count('|') - 1) + '|')
     for name, w in zip(pivots['names'], pivots['w'], strict=True):
         _, tuned = load_generator(run / 'generators' / str(name))
@@ -44,16 +44,16 @@ def main(argv):
             np.asarray(images.read(run / 'images' / str(name) / 'target.png'))[None]
         )
         full = rendering.render(generator, tuned, w[None])
-        near = float(metrics.evaluate(target, full, nets)['lpips_alex'][0])
-        for way in ways:
-            label = way.save if way.save != 'low_rank' else f'rank {way.rank}'
+        full_lpips = float(metrics.evaluate(target, full, nets)['lpips_alex'][0])
+        for saving in formats:
+            label = saving.save if saving.save != 'low_rank' else f'rank {saving.rank}'
             start = time.perf_counter()
             with tempfile.TemporaryDirectory() as scratch:
-                facts, restored = deltas.write(pathlib.Path(scratch), base, tuned, way)
+                facts, restored = deltas.write(pathlib.Path(scratch), base, tuned, saving)
             seconds = time.perf_counter() - start
-            again = rendering.render(generator, restored, w[None])
-            loss = metrics.evaluate(full, again, nets)
-            to_target = float(metrics.evaluate(target, again, nets)['lpips_alex'][0])
+            image = rendering.render(generator, restored, w[None])
+            loss = metrics.evaluate(full, image, nets)
+            to_target = float(metrics.evaluate(target, image, nets)['lpips_alex'][0])
             errors = (facts[key] for key in ('largest_error', 'rms_error', 'rms_moved'))
             cells = [
                 label,
@@ -63,7 +63,7 @@ def main(argv):
             ]
             cells += [f'{error:.1e}' for error in errors]
             cells += [f'{float(loss["psnr"][0]):.1f} dB', f'{float(loss["lpips_alex"][0]):.5f}']
-            cells += [f'{near:.4f} → {to_target:.4f}', f'{seconds:.1f}']
+            cells += [f'{full_lpips:.4f} → {to_target:.4f}', f'{seconds:.1f}']
             print('| ' + ' | '.join(cells) + ' |', flush=True)
 
 

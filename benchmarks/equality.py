@@ -1,21 +1,17 @@
-"""Devices x processes x method: how far the numbers are from those of one device.
+"""Differences between several devices or processes and one device, for each method.
 
     python benchmarks/equality.py FOLDER [--dtype=float64] [--launch=8x1]
 
 Runs tests/sharding_cases.py (three identities, four steps, 32 pixels) on virtual CPU devices, in
-one process and in two that find each other on this machine, and prints docs/devices.md's table.
-Needs what the tests need. FOLDER keeps what was run, so that the command can be given in pieces.
+one process and in two on this machine, and prints the table of docs/devices.md. Needs
+`pip install -e ".[test]"`. FOLDER keeps the results, so that parts can be run separately.
 """
 
 import argparse
 import pathlib
-import sys
 
+import checkout
 import numpy as np
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / 'tests'))
-from test_distributed import together  # noqa: E402
-from test_sharding import largest_difference  # noqa: E402
 
 METHODS = {
     'projection': 'projection',
@@ -33,7 +29,8 @@ def file_of(folder, dtype, devices, processes, method):
 
 
 def run(folder, dtype, devices, processes):
-    """All methods, on every mesh along data for which so many processes are enough."""
+    """All methods, on every mesh along data that so many devices and processes allow."""
+    together = checkout.tests_module('test_distributed').together
     meshes = (1, 2, 4, 8) if processes == 1 else (devices * processes,)
     for method in METHODS:
         out = file_of(folder, dtype, devices, processes, method)
@@ -43,7 +40,8 @@ def run(folder, dtype, devices, processes):
 
 
 def differences(folder, dtype, total, processes, method):
-    """Of every step's figures, and of the results."""
+    """[largest difference of all steps' figures, of the results]."""
+    largest_difference = checkout.tests_module('test_sharding').largest_difference
     devices = 8 if processes == 1 else total // processes
     alone = np.load(file_of(folder, dtype, 8, 1, method))
     other = np.load(file_of(folder, dtype, devices, processes, method))
@@ -56,8 +54,8 @@ def differences(folder, dtype, total, processes, method):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('folder', type=pathlib.Path)
-    parser.add_argument('--dtype', choices=DTYPES, help='Only this.')
-    parser.add_argument('--launch', help='DEVICESxPROCESSES: only this.')
+    parser.add_argument('--dtype', choices=DTYPES, help='run only this one')
+    parser.add_argument('--launch', help='DEVICESxPROCESSES: run only this one')
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     for dtype in DTYPES:
@@ -74,8 +72,8 @@ def main():
             cells = []
             for method in METHODS:
                 try:
-                    found = differences(given.folder, dtype, total, processes, method)
-                    cells.append(', '.join(f'{x:.0e}' for x in found))
+                    pair = differences(given.folder, dtype, total, processes, method)
+                    cells.append(', '.join(f'{x:.0e}' for x in pair))
                 except FileNotFoundError:
                     cells.append('')
             print(f'| {dtype} | {total} | {processes} |', ' | '.join(cells), '|')

@@ -1,11 +1,11 @@
-"""Times of the real generator alone: value, gradient in w and noise, gradient in the parameters.
+"""Times of the generator alone: images, gradient in w and noise, gradient in the parameters.
 
     python benchmarks/generator.py [--resolution=512] [--batches=1,2,4] [--repeats=5] [--nostock]
 
-'stock' leaves every gradient to XLA, as a plain port would. The share is the 1x1 and 3x3 products'
-FLOPs a second (once forward, once for each kind of gradient) over the rate of a float32
-matrix product of 3072 x 3072 in the same run. Compilation is timed without the cache; stock and
-ours take turns, so that other work on the machine meets both.
+'stock' uses XLA's gradients of all operators. 'share' is the rate of the 1x1 and 3x3 products
+(FLOPs of the forward pass, and the same again for each kind of gradient) divided by that of a
+float32 matrix product of 3072 x 3072 in the same run. Compilation is timed without the cache. Stock
+and ours alternate, so that other work on the machine affects both.
 """
 
 import time
@@ -21,13 +21,13 @@ from jaxinv.weights.zoo import load_named
 
 _RESOLUTION = flags.DEFINE_integer('resolution', 512, 'Pixels: 512 or 1024.')
 _BATCHES = flags.DEFINE_list('batches', ['1', '2', '4'], 'Batch sizes.')
-_REPEATS = flags.DEFINE_integer('repeats', 5, 'Runs; the fastest counts.')
-_STOCK = flags.DEFINE_bool('stock', True, 'Whether to time the stock gradients too.')
+_REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed runs; the fastest is shown.')
+_STOCK = flags.DEFINE_bool('stock', True, 'Also time the stock gradients.')
 PRODUCTS = {'forward': 1, 'gradient in w, noise': 2, 'gradient in params': 3}  # per layer
 
 
 def programs(generator):
-    """{what: function of (weights, w, noise, target)}."""
+    """{name: function of (weights, w, noise, target)}."""
 
     def loss(params, w, noise, weights, target):
         weights = {'params': params, 'buffers': weights['buffers']}
@@ -46,9 +46,9 @@ def programs(generator):
 
 
 def products_flops(params, batch):
-    """FLOPs of one forward pass's matrix products: two per weight and pixel.
+    """FLOPs of the matrix products of one forward pass: two per weight and pixel.
 
-    At half size to_img does a quarter of what is counted, which is under 2 % of all.
+    to_img at half size is counted at full size; the error is below 2 % of the total.
     """
     flops = 0
     for name, block in params['synthesis'].items():
@@ -72,7 +72,7 @@ def seconds(program, args):
 
 
 def stock_operators():
-    """Every layer an ordinary convolution, differentiated by XLA."""
+    """Replaces all layers by XLA's convolutions and their gradients."""
     return mock.patch.multiple(
         ops,
         depthwise=ops._depthwise_stock,
@@ -95,12 +95,12 @@ def main(argv):
         w = generator.map(weights, jax.random.normal(jax.random.key(0), [batch, 512]))[:, None]
         noise = {name: jnp.ones((batch, *shape)) for name, shape in generator.spec.noise_shapes}
         args = weights, w, noise, jnp.zeros((batch, size, size, 3))
-        for what, function in programs(generator).items():
+        for name, function in programs(generator).items():
             ours, compile_time = compiled(function, args)
             stock = None
             if _STOCK.value:
                 with stock_operators():
-                    # Another function, or jit would find the program just compiled.
+                    # A new function, because jit would reuse the program just compiled.
                     stock, _ = compiled(lambda *args, f=function: f(*args), args)
             times = {'ours': [], 'stock': [], 'matrix': []}
             for _ in range(_REPEATS.value + 1):  # the first is warm-up
@@ -109,11 +109,11 @@ def main(argv):
                 if stock is not None:
                     times['stock'].append(seconds(stock, args))
             best = {name: min(t[1:]) if t else float('nan') for name, t in times.items()}
-            flops = PRODUCTS[what] * products_flops(weights['params'], batch)
+            flops = PRODUCTS[name] * products_flops(weights['params'], batch)
             rate = flops / best['ours']
             share = rate / (2 * 3072**3 / best['matrix'])
             print(
-                f'{what:24}{batch:6}{best["stock"]:9.2f}{best["ours"]:9.2f}{compile_time:10.1f}'
+                f'{name:24}{batch:6}{best["stock"]:9.2f}{best["ours"]:9.2f}{compile_time:10.1f}'
                 f'{rate / 1e9:9.0f}{share:7.0%}',
                 flush=True,
             )

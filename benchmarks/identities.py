@@ -1,30 +1,28 @@
-"""Many identities with a generator each: pictures an hour, and memory against their number.
+"""Many identities with one generator each: pictures per hour, and memory by their number.
 
     python benchmarks/identities.py rate [--batch_per_device=1,2,4] [--steps=2]
     python benchmarks/identities.py slots IDENTITIES SLOTS
     python benchmarks/identities.py memory [--identities=8,32,128] [--all_at_once=8,16,32]
     python benchmarks/identities.py sam [--identities=8,32,128] [--all_at_once=8,16,32]
 
-rate: steps of projection and of tuning (pti_single_id, with its regulariser), so many at once, in
-seconds and in seconds of processor time (all cores), which other work beside it lengthens less;
-pictures an hour from these and the default budget, 100 + 80 steps, without reading, compiling and
-measuring.
+rate: seconds of a step of projection and of tuning (pti_single_id, with its regulariser) for
+several batch sizes, and processor seconds of all cores, which other work on the machine affects
+less; pictures per hour follow for the default budget of 100 + 80 steps, without reading, compiling
+and measuring.
 
-slots: peak memory of tuning in slots with checkpoints, of stand-ins for generators: 4 MB each and
-their moments, two steps.
+slots: peak memory of continuous batching with checkpoints, for substitutes of generators: 4 MB each
+and their moments, two steps.
 
-memory: whole runs of pti_single_id on made-up pictures, a process each, with 32 pixels but 256
-channels and no regulariser, so that generators are what counts; two steps of each kind, in groups
-of 8 with two slots, in groups of one, and without either.
+memory: whole runs of pti_single_id on random pictures, each in its own process, with 32 pixels, 256
+channels and no regulariser, so that generators dominate; two steps of each stage, in groups of 8
+with two slots, in groups of one, and without either.
 
-sam: the same of SAM, four pictures at a time and all at once.
+sam: the same for SAM, four pictures at a time and all at once.
 """
 
 import json
 import os
 import pathlib
-import subprocess
-import sys
 import tempfile
 import time
 
@@ -33,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import PIL.Image
+import sides
 from absl import app, flags
 
 from jaxinv import data, defaults, latents, optimize, pixels
@@ -51,14 +50,20 @@ from jaxinv.weights import store
 from jaxinv.weights.networks import load_lpips
 from jaxinv.weights.zoo import load_named
 
-_GENERATOR = flags.DEFINE_string('generator', 'mobile_stylegan_ffhq', 'rate: its name.')
-_AT_ONCE = flags.DEFINE_list('batch_per_device', '1,2,4', 'rate: identities in a program.')
-_STEPS = flags.DEFINE_integer('steps', 2, 'rate: steps timed, after the first one.')
-_IDENTITIES = flags.DEFINE_list(
-    'identities', '8,32,128', 'memory and sam: so many, a few at a time.'
+_GENERATOR = flags.DEFINE_string(
+    'generator', 'mobile_stylegan_ffhq', 'rate: name of the generator.'
 )
-_ONE_BY_ONE = flags.DEFINE_list('one_by_one', '32', 'memory: in groups of one.')
-_ALL_AT_ONCE = flags.DEFINE_list('all_at_once', '8,16,32', 'memory and sam: all at once.')
+_AT_ONCE = flags.DEFINE_list('batch_per_device', '1,2,4', 'rate: batch sizes.')
+_STEPS = flags.DEFINE_integer('steps', 2, 'rate: timed steps, after the first one.')
+_IDENTITIES = flags.DEFINE_list(
+    'identities', '8,32,128', 'memory and sam: numbers of identities, a few at a time.'
+)
+_ONE_BY_ONE = flags.DEFINE_list(
+    'one_by_one', '32', 'memory: numbers of identities in groups of one.'
+)
+_ALL_AT_ONCE = flags.DEFINE_list(
+    'all_at_once', '8,16,32', 'memory and sam: numbers of identities, all at once.'
+)
 BUDGET = {'projection': 100, 'tuning': 80}
 
 
@@ -69,22 +74,22 @@ def rate():
     statistics = latents.w_statistics(generator, weights, 1000)
     key = jax.random.key(0)
     print(f'{generator.spec.name}, {generator.spec.resolution} pixels, {provenance.devices()}')
-    print(f'{"":>8}{"projection, s":>18}{"tuning, s":>18}{"pictures an hour":>22}{"GB":>7}')
+    print(f'{"":>8}{"projection, s":>18}{"tuning, s":>18}{"pictures per hour":>22}{"GB":>7}')
     print(f'{"at once":>8}' + f'{"clock":>9}{"cores":>9}' * 2 + f'{"clock":>11}{"cores":>11}')
     for n in map(int, _AT_ONCE.value):
         targets = pixels.to_float(demo[np.arange(n) % len(demo)])
         ids = np.arange(n, dtype=np.uint32)
         settings = Projection(num_steps=100, learning_rate=0.1, chunk_steps=1)
         projector = project.make_projector(generator, settings)
-        found = projector.prepare(weights, nets['vgg'], targets, ids, statistics, key)
-        seconds = {'projection': step_time(projector.loop, *found, key)}
-        del found
+        prepared = projector.prepare(weights, nets['vgg'], targets, ids, statistics, key)
+        seconds = {'projection': step_time(projector.loop, *prepared, key)}
+        del prepared
         settings = Tuning(num_steps=80, shared=False, chunk_steps=1)
         tuner = pti.make_tuner(generator, settings, n)
         pivots = jnp.tile(statistics.mean, (n, 1, 1))
-        found = tuner.prepare(weights, nets['alex'], targets, pivots, ids, statistics.mean)
-        seconds['tuning'] = step_time(tuner.loop, *found, key)
-        del found
+        prepared = tuner.prepare(weights, nets['alex'], targets, pivots, ids, statistics.mean)
+        seconds['tuning'] = step_time(tuner.loop, *prepared, key)
+        del prepared
         clock, cores = sum(BUDGET[stage] * np.array(seconds[stage]) for stage in BUDGET)
         rates = 3600 * n / clock, 3600 * n * os.cpu_count() / cores
         shown = ''.join(f'{x:>9.2f}' for stage in BUDGET for x in seconds[stage])
@@ -93,7 +98,7 @@ def rate():
 
 
 def step_time(loop, state, args, key) -> tuple[float, float]:
-    """Seconds, by the clock and of all cores, of the quickest step after the first."""
+    """(seconds, processor seconds of all cores) of the fastest step after the first."""
     state, *_ = jax.block_until_ready(loop.chunk(state, args, key, 1))
     times = []
     for _ in range(_STEPS.value):
@@ -151,7 +156,7 @@ def measure_sam():
 
 
 def whole_runs(what, columns, cases):
-    """A line for each of the cases, (identities, ...), run by the function of this name."""
+    """Prints a line for each case (identities, ...), run by the function `what` in a child."""
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         generator = stylegan2(32, channel_max=256)
@@ -165,18 +170,14 @@ def whole_runs(what, columns, cases):
             blocks.resize((64, 64), PIL.Image.Resampling.BICUBIC).save(folder / 'face.png')
         print(''.join(f'{name:>10}' for name in ('identities', *columns, 'GB', 'seconds')))
         for case in cases:
-            command = [sys.executable, __file__, what, str(scratch), *map(str, case)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                raise SystemExit(done.stderr[-2000:])
-            found = json.loads(done.stdout.splitlines()[-1])
-            shown = (*case, f'{found["gb"]:.2f}', f'{found["seconds"]:.0f}')
+            result = sides.run(__file__, what, scratch, *case)
+            shown = (*case, f'{result["gb"]:.2f}', f'{result["seconds"]:.0f}')
             print(''.join(f'{value:>10}' for value in shown), flush=True)
 
 
 def one(scratch, n, group, slots):
-    """A whole run; prints its peak memory."""
-    config = made_up(defaults.get_config(), scratch, n)
+    """A whole run of pti_single_id; prints its peak memory and seconds."""
+    config = small_run(defaults.get_config(), scratch, n)
     config.tune.num_steps = 2
     config.tune.shared, config.drift.num_samples = False, 1
     config.tune.save, config.locality.weight = 'bfloat16', 0.0
@@ -185,7 +186,7 @@ def one(scratch, n, group, slots):
 
 
 def one_of_sam(scratch, n, batch_per_device):
-    config = made_up(sam_config.get_config(), scratch, n)
+    config = small_run(sam_config.get_config(), scratch, n)
     config.sam.num_steps = config.invertibility.num_steps = 2
     config.segments.how, config.segments.parts = 'slic', 4
     config.prior.num_samples, config.sweep.taus = 100, (0.1, 0.3)
@@ -193,7 +194,8 @@ def one_of_sam(scratch, n, batch_per_device):
     measured(sam, config)
 
 
-def made_up(config, scratch, n):
+def small_run(config, scratch, n):
+    """The config with the small generator and n random pictures."""
     config.generator = f'{scratch}/generator.safetensors'
     config.data.images = ','.join(f'{scratch}/{i:04}/face.png' for i in range(int(n)))
     config.data.align = 'none'

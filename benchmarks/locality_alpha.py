@@ -1,4 +1,4 @@
-"""What the locality regulariser's alpha measures: PTI's figure 18 on the embedded generator.
+"""The meaning of the locality regulariser's alpha: PTI's figure 18 on the embedded generator.
 
     python benchmarks/locality_alpha.py docs/locality_alpha.jpg
 

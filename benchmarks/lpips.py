@@ -1,11 +1,12 @@
-"""Step times of LPIPS, value and gradient with respect to the images, stock XLA against ours.
+"""Step times of LPIPS, value and gradient with respect to the images: XLA's operators and ours.
 
     python benchmarks/lpips.py [--batch=2] [--repeats=5]
 
-The cases are those of the main job: AlexNet at 512 px (tuning) and VGG16 at 256 px (projection),
-target features given. The share is the convolutions' FLOPs (forward once, gradient once) a second
-over the rate of a float32 matrix product of 2048 x 2048 in the same run. Compilation is timed
-without the cache. Stock and ours take turns, so that other work on the machine meets both.
+The cases are those of pti_multi_id: AlexNet at 512 pixels (tuning) and VGG16 at 256 pixels
+(projection), with given target features. 'share' is the rate of the convolutions (FLOPs of the
+forward pass, and the same again for the gradient) divided by that of a float32 matrix product of
+2048 x 2048 in the same run. Compilation is timed without the cache. Stock and ours alternate, so
+that other work on the machine affects both.
 """
 
 import time
@@ -20,7 +21,7 @@ from jaxinv.nn import strided
 from jaxinv.weights.networks import load_lpips
 
 _BATCH = flags.DEFINE_integer('batch', 2, 'Images in the batch.')
-_REPEATS = flags.DEFINE_integer('repeats', 5, 'Runs; the fastest counts.')
+_REPEATS = flags.DEFINE_integer('repeats', 5, 'Timed runs; the fastest is shown.')
 CASES = (('alex', 512), ('vgg', 256))
 
 
@@ -32,7 +33,7 @@ def step(weights, images, targets):
 
 
 def stock_step(weights, images, targets):
-    """The same step made of XLA's own convolution and pooling gradients."""
+    """The same step with XLA's gradients of convolution and pooling."""
     with (
         mock.patch.object(strided, 'conv', strided._stock_conv),
         mock.patch.object(strided, 'max_pool', strided._stock_pool),
@@ -41,7 +42,7 @@ def stock_step(weights, images, targets):
 
 
 def conv_flops(net, size, batch):
-    """Multiplications and additions of the trunk's convolutions, forward."""
+    """FLOPs of the convolutions of the trunk's forward pass."""
     total, channels = 0, 3
     for layer in lpips.LAYERS[net]:
         if layer == 'tap':

@@ -1,6 +1,6 @@
-"""Tables of docs/scaling.md: what programs say, and step times that follow from it by arithmetic.
+"""Tables of docs/scaling.md: facts of compiled programs, and step times predicted from them.
 
-Nothing here was measured. Every assumption is a constant of this file.
+The times are not measured. All assumptions are constants of this file.
 """
 
 from typing import NamedTuple
@@ -12,24 +12,27 @@ from abstract import GENERATORS, METHODS
 
 class Machine(NamedTuple):
     name: str
-    flops: float  # a second, in the precision that float32 products have by default
+    flops: float  # per second, at the default precision of float32 products
     memory: float  # bytes
-    memory_rate: float  # bytes a second
-    near: int  # devices that are joined by the faster network
-    ring_near: float  # bytes a second that a device sends round a ring of them
-    ring_far: float  # of more
+    memory_rate: float  # bytes per second
+    near: int  # devices connected by the faster network
+    ring_near: float  # bytes per second that a device sends in a ring of at most `near` devices
+    ring_far: float  # in a larger ring
 
 
 MACHINES = (
-    # bfloat16 passes; a ring is one axis of the torus, 45 GB/s a link in both directions at once.
+    # bfloat16 passes; a ring is one axis of the torus, 45 GB/s per link and direction, both used.
     Machine('TPU v5e', 197e12, 16e9, 819e9, 256, 90e9, 90e9),
-    # TF32 without sparsity; NVLink one way; 8 x 400 Gbit/s a node, which all rails of a ring share.
+    # TF32 without sparsity; NVLink in one direction; 8 x 400 Gbit/s per node for all of its rings.
     Machine('H100 SXM', 495e12, 80e9, 3.35e12, 8, 450e9, 400e9),
 )
 FRACTIONS = (0.4, 0.2)  # of the peak rate, in products and convolutions
-PASSES = 6  # a kept map to or from memory: written, read by the next layer, read twice backwards,
-# and its gradient written and read
-ADAM = 7  # arrays like the parameters: gradient and moments read, all but the gradient written
+# Memory traffic of a kept feature map, in units of its size: written, read by the next layer, read
+# twice in the backward pass, its gradient written and read.
+PASSES = 6
+# Memory traffic of Adam, in units of the parameters: parameters, gradient and two moments read, all
+# but the gradient written.
+ADAM = 7
 
 
 class Predicted(NamedTuple):
@@ -46,30 +49,31 @@ class Predicted(NamedTuple):
 
 
 def predict(machine, facts, kept, sizes, microbatches, fraction) -> Predicted:
-    """A step's time; facts: of the program of one microbatch."""
+    """The time of one step. facts: of the program of one microbatch; kept: bytes, see abstract."""
     data, fsdp = sizes
     products = microbatches * facts['flops'] / (fraction * machine.flops)
-    moved = microbatches * PASSES * kept
-    moved += ADAM * facts['moving'] * (microbatches if facts['each'] else 1)
+    traffic = microbatches * PASSES * kept
+    traffic += ADAM * facts['tuned'] * (microbatches if facts['each'] else 1)
     near = data * fsdp <= machine.near
-    # fsdp lies within what is near. Beyond that its groups share the way out, each with a part of
-    # the gradients; in a torus every axis has its own links.
+    # fsdp is within the faster network. In a larger mesh its groups share the links between nodes,
+    # each for a part of the gradients.
     rate = machine.ring_near if near else machine.ring_far
     if not near:
         rate /= fsdp
     ring = facts['ring']
     once = (ring.get('data', 0) + ring.get('data, fsdp', 0)) / rate
     each = microbatches * ring.get('fsdp', 0) / machine.ring_near
-    return Predicted(max(products, moved / machine.memory_rate), once + each)
+    return Predicted(max(products, traffic / machine.memory_rate), once + each)
 
 
-def tables(found: dict) -> str:
+def tables(facts_of: dict) -> str:
+    """Markdown; facts_of: the content of scaling.json, {program: facts}."""
     kept = {
         (generator, method): abstract.kept_bytes(make(), abstract.settings(method))
         for generator, make in GENERATORS.items()
         for method in METHODS
     }
-    programs = [(*_parsed(name), facts) for name, facts in found.items()]
+    programs = [(*_parsed(name), facts) for name, facts in facts_of.items()]
     parts = [_programs(programs, kept), _counts(programs), _identities(programs)]
     parts += [_predictions(programs, kept, machine) for machine in MACHINES]
     return '\n\n'.join(parts)
@@ -81,7 +85,7 @@ def _parsed(name):
 
 
 def _weak(programs):
-    """One identity a device, in order."""
+    """The programs with one identity on each device, in the order of the tables."""
     rows = [p for p in programs if p[3] == p[2][0] * p[2][1] and p[4] == 0]
     order = list(GENERATORS), list(METHODS)
     return sorted(rows, key=lambda p: (order[0].index(p[0]), order[1].index(p[1]), p[2][::-1]))
@@ -100,12 +104,12 @@ def _programs(programs, kept) -> str:
     rows, last = [], None
     for generator, method, sizes, _, _, facts in _weak(programs):
         sent = {kind: 0 for kind in ('all-reduce data', 'all-gather fsdp', 'reduce-scatter fsdp')}
-        few = 0
+        other = 0
         for kind, size in facts['collectives'].items():
             if kind in sent:
                 sent[kind] = size
             else:
-                few += size
+                other += size
         label = f'{generator}, {method}'
         rows.append(
             [
@@ -116,7 +120,7 @@ def _programs(programs, kept) -> str:
                 _mb(facts['temporary']),
                 _mb(kept[generator, method]),
                 *(_mb(size) if size else '0' for size in sent.values()),
-                few,
+                other,
             ]
         )
         last = label
@@ -145,7 +149,7 @@ def _by_hand(method) -> str:
 
 
 def _identities(programs) -> str:
-    """config-f, shared, on one device; arguments by shapes, which are XLA's to the byte."""
+    """config-f, shared, on one device; bytes of arguments from shapes, equal to XLA's count."""
     generator, mesh = GENERATORS['config-f, 1024²'](), abstract.one_device()
     temporary = {
         resident: facts['temporary']
@@ -171,8 +175,8 @@ def _predictions(programs, kept, machine) -> str:
     for generator, method, sizes, _, _, facts in _weak(programs):
         label = f'{generator}, {method}'
         each = method == 'one each'
-        moving = facts['params'] / (sizes[0] * sizes[1] if each else sizes[1])
-        facts = facts | {'each': each, 'moving': moving}
+        tuned = facts['params'] / (sizes[0] * sizes[1] if each else sizes[1])
+        facts = facts | {'each': each, 'tuned': tuned}
         cells = [label if label != last else '', f'{sizes[0]} x {sizes[1]}']
         last = label
         for microbatches in (1, 4):

@@ -1,11 +1,11 @@
-r"""What `remat` saves and costs in shared tuning.
+r"""Memory and time of shared tuning with and without `remat`.
 
     python benchmarks/remat.py compile [--only=embedded]   # nothing is run
     python benchmarks/remat.py step --generator='embedded, 512²' --microbatch=4 --remat=1
 
-compile prints the table of docs/devices.md. Temporary memory is XLA:CPU's; "kept" is what goes from
-the forward pass to the gradient, whatever compiles it, of one identity. step runs one step after
-another, with random weights; its peak is that of the process from the first step on.
+compile prints the table of docs/devices.md. Temporary memory is XLA:CPU's; "kept" is what the
+forward pass of one identity keeps for its gradient, independent of the compiler. step runs several
+steps with random weights and prints the process's peak memory after the first one.
 """
 
 import argparse
@@ -21,8 +21,7 @@ from scaling import OPTIONS
 
 from jaxinv import generators
 from jaxinv.inversion import pti
-from jaxinv.report import provenance
-from jaxinv.runtime import malloc
+from jaxinv.runtime import malloc, memory
 from jaxinv.weights.networks import load_lpips
 
 METHODS = ('shared', 'shared, regularised')
@@ -74,12 +73,12 @@ def run_steps(name, method, microbatch, remat, steps) -> None:
         start = time.perf_counter()
         state, *_ = jax.block_until_ready(tuner.loop.chunk(state, args, key, 1))
         times.append(time.perf_counter() - start)
-        if i == 0:  # with compilation, which takes more memory than a small step
+        if i == 0:  # compilation can need more memory than a step
             malloc.return_freed()
             pathlib.Path('/proc/self/clear_refs').write_text('5')
     print(
         f'{name}, {method}, microbatch {microbatch}, remat {remat}: '
-        f'{min(times[1:]):.2f} s a step, peak {provenance.peak_memory_gb():.2f} GB',
+        f'{min(times[1:]):.2f} s a step, peak {memory.peak_host_gb():.2f} GB',
         flush=True,
     )
 
@@ -88,7 +87,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest='command', required=True)
     command = commands.add_parser('compile')
-    command.add_argument('--only', default='', help='Of the rows those that have this.')
+    command.add_argument('--only', default='', help='only rows that contain this text')
     command = commands.add_parser('step')
     command.add_argument('--generator', choices=abstract.GENERATORS, required=True)
     command.add_argument('--method', choices=METHODS, default='shared')

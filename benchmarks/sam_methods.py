@@ -1,10 +1,11 @@
-"""Tables of SAM's methods: runs the sam task's configs on the same pictures, or reads the results.
+"""Tables of SAM's methods on the same pictures, from runs that are started or finished.
 
     python benchmarks/sam_methods.py FOLDER [--methods=sam,w_plus,f10] [-- --config.KEY=VALUE ...]
 
-Every method is a run under FOLDER/METHOD (finished ones are only read); the first one's pivots are
-the start of all, and the seconds of finding them are left out for all. Prints in Markdown: means of
-all pictures; each picture's PSNR; PSNR of the regions that SAM takes out of W+; what edits change.
+Each method is a run in FOLDER/METHOD; finished ones are only read. All start from the pivots of
+the first one, and the time of the projection is excluded. Prints in Markdown: means over all
+pictures; the PSNR of each picture; the PSNR of the regions that SAM does not invert into W+;
+changes by edits.
 """
 
 import argparse
@@ -24,7 +25,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('folder', type=pathlib.Path)
     parser.add_argument('--methods', default=METHODS)
-    # What follows -- is for jaxinv.launch; argparse would end the positional arguments before it.
+    # Arguments after -- are for jaxinv.launch; argparse would take them as positional ones.
     arguments = [*sys.argv[1:], '--']
     end = arguments.index('--')
     options, rest = parser.parse_args(arguments[:end]), arguments[end + 1 : -1]
@@ -47,7 +48,7 @@ def main():
 
 
 def stage_of(result) -> str:
-    """The method's own result; stages before it are its start."""
+    """The last stage, which is the method's result."""
     return list(result['mean'])[-1]
 
 
@@ -82,7 +83,7 @@ def print_pictures(results):
 
 
 def print_regions(results, folder):
-    """PSNR where the sam run chose another space than W+, which could not reproduce it."""
+    """PSNR in the regions for which the sam run selected another space than W+."""
     with np.load(folder / 'sam' / 'regions.npz') as arrays:
         outside = arrays['chosen'] > 0
     names = list(results['sam']['identities'])
@@ -101,7 +102,7 @@ def print_regions(results, folder):
 
 
 def print_edits(results):
-    """Mean change of the measured attributes from inversion to edit, and identity's distance."""
+    """Mean changes of the edited attributes from inversion to edit, and the identity distance."""
     edits = sorted({e for r in results.values() for rows in r['edits'].values() for e in rows})
     if not edits:
         return

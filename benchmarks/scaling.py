@@ -1,12 +1,12 @@
-r"""What tuning costs on many devices, from programs that are compiled and never run.
+r"""Communication, memory and FLOPs of tuning on many devices, from compiled programs.
 
     python benchmarks/scaling.py compile --out=docs/scaling.json [--devices=1,8] [--only=TEXT]
     python benchmarks/scaling.py tables docs/scaling.json
 
-compile starts one process for each number of virtual CPU devices and leaves out what OUT has
-already. Each program is that of one microbatch of one identity a device. Its machine code is not
-optimised, which nobody needs and which takes most of the time; what XLA does before that is as
-usual. tables prints what docs/scaling.md shows.
+compile starts one process for each number of virtual CPU devices and skips programs that are in
+OUT. Each program is one microbatch with one identity on each device. It is not run, so its machine
+code is not optimised, which would take most of the time; XLA's passes on the HLO are the usual
+ones. tables prints the tables of docs/scaling.md.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import numpy as np
 import predictions
 from jax.sharding import Mesh
 
-# Nobody runs it, so its machine code may be bad; the scheduler is the one that steps are run with.
+# Machine code is not optimised; the scheduler is that of real steps.
 OPTIONS = {
     'xla_backend_optimization_level': 0,
     'xla_llvm_disable_expensive_passes': True,
@@ -35,7 +35,7 @@ OPTIONS = {
 
 
 def cases(devices: int):
-    """To compile on so many: (generator, method, (data, fsdp), identities, tune.resident)."""
+    """Programs to compile: (generator, method, (data, fsdp), identities, tune.resident)."""
     for generator in abstract.GENERATORS:
         for method in abstract.METHODS:
             yield generator, method, (devices, 1), devices, 0
@@ -46,7 +46,7 @@ def cases(devices: int):
 
 
 def compiled(generator, method, sizes, identities, resident) -> dict:
-    """What there is to know of a program."""
+    """FLOPs, bytes of memory and bytes of communication of one program."""
     devices = np.array(jax.devices()[: sizes[0] * sizes[1]]).reshape(sizes)
     mesh = Mesh(devices, ('data', 'fsdp'))
     settings = abstract.settings(method, resident=resident)
@@ -78,17 +78,17 @@ def name(generator, method, sizes, identities, resident) -> str:
 
 
 def compile_all(out: pathlib.Path, devices, only: str) -> None:
-    found = json.loads(out.read_text()) if out.exists() else {}
+    facts = json.loads(out.read_text()) if out.exists() else {}
     for count in devices:
-        wanted = [case for case in cases(count) if only in name(*case) and name(*case) not in found]
+        wanted = [case for case in cases(count) if only in name(*case) and name(*case) not in facts]
         if not wanted:
             continue
         environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(count)}
         command = [sys.executable, __file__, 'child', json.dumps(wanted)]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
             for line in child.stdout:
-                found |= json.loads(line)
-                out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + '\n')
+                facts |= json.loads(line)
+                out.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + '\n')
                 print(line[:70], flush=True)
         if child.returncode:
             sys.exit(child.returncode)
@@ -100,7 +100,7 @@ def main():
     command = commands.add_parser('compile')
     command.add_argument('--out', type=pathlib.Path, required=True)
     command.add_argument('--devices', default='1,8,64,256')
-    command.add_argument('--only', default='', help='Of the programs those whose name has this.')
+    command.add_argument('--only', default='', help='only programs whose name contains this text')
     commands.add_parser('tables').add_argument('file', type=pathlib.Path)
     commands.add_parser('child').add_argument('cases')
     given = parser.parse_args()

@@ -1,8 +1,8 @@
-"""Step times of projection, tuning and SAM with the real generator, and their share of the machine.
+"""Step times of projection, tuning and SAM with the real generator, and their FLOP rates.
 
     python benchmarks/steps.py [--resolution=512] [--identities=2] [--steps=4] [--only=SAM]
 
-The share is FLOPs a second of the step (XLA's count of its HLO) over the rate of a large float32
+'share' is the FLOP rate of the step (XLA's count of its HLO) divided by that of a large float32
 matrix product, measured before and after each step in the same run. Compilation is timed without
 the cache.
 """
@@ -24,12 +24,12 @@ from jaxinv.weights.zoo import load_named
 
 _RESOLUTION = flags.DEFINE_integer('resolution', 512, 'Pixels: 512 or 1024.')
 _IDENTITIES = flags.DEFINE_integer('identities', 2, 'Identities in the batch.')
-_STEPS = flags.DEFINE_integer('steps', 4, 'Steps timed, after compilation and a first step.')
-_ONLY = flags.DEFINE_string('only', '', 'Of the rows those that begin so.')
+_STEPS = flags.DEFINE_integer('steps', 4, 'Timed steps, after compilation and a first step.')
+_ONLY = flags.DEFINE_string('only', '', 'Only rows whose name begins with this text.')
 
 
 def matmul_rate(size=3000) -> float:
-    """FLOPs a second of a float32 matrix product, best of five."""
+    """FLOPs per second of a float32 matrix product, the best of five."""
     x = jnp.ones((size, size))
     product = jax.jit(jnp.dot)
     product(x, x).block_until_ready()

@@ -1,9 +1,9 @@
-"""PTI's steps on StyleGAN2 in plain PyTorch: what against_torch.py times jaxinv against.
+"""PTI's steps on StyleGAN2 in plain PyTorch, for against_torch.py.
 
-The arithmetic of the official path without its CUDA extensions: kernels modulated for each sample
-and applied by a grouped convolution, filters applied as depthwise convolutions after zeros were put
-between the pixels, LPIPS with the target's features computed again at every step of tuning. Written
-for this comparison; no part of jaxinv uses it. Needs `pip install torch`.
+The arithmetic of the official path without its CUDA extensions: kernels are modulated for each
+sample and applied by a grouped convolution, filters are depthwise convolutions after inserting
+zeros, and every tuning step computes the LPIPS features of the target again. Written for this
+comparison; jaxinv does not use it. Needs `pip install torch`.
 """
 
 import math
@@ -99,7 +99,7 @@ def _up(x):
 
 
 class Lpips:
-    """LPIPS from jaxinv's arrays of it, torch's layouts; images [b, 3, h, w] in [-1, 1]."""
+    """LPIPS from jaxinv's arrays; images [b, 3, h, w] in [-1, 1]."""
 
     def __init__(self, weights):
         tensors = {k: torch.tensor(v) for k, v in weights.items()}
@@ -132,7 +132,7 @@ class Lpips:
 
 
 def make_tuning(generator, alex, targets, pivots, w_avg, regularised):
-    """step() of PTI's tuning (its code's form of the regulariser) -> the loss."""
+    """A function step(z) -> loss of PTI's tuning, with the regulariser as in its code."""
     params = {k: v.clone().requires_grad_() for k, v in generator.params.items()}
     optimizer = torch.optim.Adam(params.values(), lr=3e-4)
     rows = 2 * len(generator.sizes)
@@ -161,7 +161,7 @@ def make_tuning(generator, alex, targets, pivots, w_avg, regularised):
 
 
 def make_projection(generator, vgg, targets, start):
-    """step() of the projection into W -> LPIPS of the images; w and the noise maps move."""
+    """A function step(_) -> LPIPS of the projection into W; w and the noise maps are optimised."""
     w = start.clone().requires_grad_()
     noise = {
         k: v.expand(len(w), 1, -1, -1).clone().requires_grad_() for k, v in generator.noise.items()

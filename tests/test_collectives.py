@@ -1,4 +1,4 @@
-"""What is read from HLO: kinds, bytes, groups in both notations, and along which axis they lie."""
+"""Collectives read from HLO: kinds, bytes, groups in both notations, and their mesh axes."""
 
 import numpy as np
 import pytest
@@ -10,20 +10,20 @@ SIZES = {'data': 2, 'fsdp': 2}
 
 
 def only(line):
-    (found,) = collectives.read(line)
-    return found
+    (collective,) = collectives.read(line)
+    return collective
 
 
 def test_a_sum_of_several_arrays():
-    found = only(
+    collective = only(
         '  %all-reduce.1 = (f32[3,5]{1,0}, bf16[8]{0}) all-reduce(%a, %b), channel_id=1, '
         'replica_groups={{0,2},{1,3}}, use_global_device_ids=true, to_apply=%add'
     )
-    assert found.kind == 'all-reduce' and found.shapes == ((3, 5), (8,))
-    assert found.bytes == 3 * 5 * 4 + 8 * 2
-    np.testing.assert_array_equal(found.groups, [[0, 2], [1, 3]])
-    assert collectives.axis(found, SIZES) == 'data'
-    assert found.sent(4) == found.bytes  # 2 (n - 1) / n of it with two
+    assert collective.kind == 'all-reduce' and collective.shapes == ((3, 5), (8,))
+    assert collective.bytes == 3 * 5 * 4 + 8 * 2
+    np.testing.assert_array_equal(collective.groups, [[0, 2], [1, 3]])
+    assert collectives.axis(collective, SIZES) == 'data'
+    assert collective.sent(4) == collective.bytes  # 2 (n - 1) / n of it with two
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,11 @@ def test_a_sum_of_several_arrays():
     ],
 )
 def test_groups_in_every_notation(groups, axis):
-    found = only(f'%x = f64[4]{{0}} all-reduce(%y), replica_groups={groups}, to_apply=%add')
-    assert found.bytes == 32 and collectives.axis(found, SIZES) == axis
+    collective = only(f'%x = f64[4]{{0}} all-reduce(%y), replica_groups={groups}, to_apply=%add')
+    assert collective.bytes == 32 and collectives.axis(collective, SIZES) == axis
 
 
-def test_what_is_gathered_and_scattered_counts_whole():
+def test_gathers_and_scatters_count_the_whole_array():
     gathered = only(
         '%g = f32[6,2]{1,0:T(8,128)} all-gather(%x), replica_groups=[2,2]<=[4], dimensions={0}'
     )
@@ -52,7 +52,7 @@ def test_what_is_gathered_and_scattered_counts_whole():
     assert gathered.sent(4) == scattered.sent(4) == 24
 
 
-def test_what_is_only_begun_counts_once():
+def test_asynchronous_pairs_count_once():
     text = """
     %s = (f32[3,2]{1,0}, f32[6,2]{1,0}) all-gather-start(%x), replica_groups={{0,1},{2,3}}
     %d = f32[6,2]{1,0} all-gather-done(%s)
@@ -61,6 +61,6 @@ def test_what_is_only_begun_counts_once():
 
 
 def test_groups_across_axes_are_refused():
-    found = only('%x = f32[4]{0} all-reduce(%y), replica_groups={{0,3},{1,2}}, to_apply=%add')
-    with pytest.raises(errors.JaxinvError, match='no axis of'):
-        collectives.axis(found, SIZES)
+    collective = only('%x = f32[4]{0} all-reduce(%y), replica_groups={{0,3},{1,2}}, to_apply=%add')
+    with pytest.raises(errors.JaxinvError, match='along no axis of'):
+        collectives.axis(collective, SIZES)
