@@ -1,4 +1,4 @@
-"""Packaging. `configs/` stays a plain folder in a checkout and is installed as `jaxinv.configs`."""
+"""Packaging. configs/ and converters/ are installed as jaxinv.configs and jaxinv.converters."""
 
 import pathlib
 
@@ -20,23 +20,28 @@ setuptools.setup(
         'jaxinv.configs',
         'jaxinv.converters',
     ],
-    # They stay plain folders in a checkout.
     package_dir={'jaxinv.configs': 'configs', 'jaxinv.converters': 'converters'},
     package_data={'jaxinv': ['directions/*', 'report/templates/*']},
     entry_points={
         'console_scripts': ['jaxinv = jaxinv.launch:run', 'jaxinv-convert = jaxinv.convert:run'],
     },
     install_requires=[
-        # The method.
+        # The methods.
         'jax>=0.10',
         'flax>=0.12',
         'optax>=0.2.8',
         'orbax-checkpoint>=0.12',
         'numpy>=1.26',
-        'lpips-j>=0.0.6',
+        'scipy>=1.13',
+        'lpips-j>=0.0.6',  # loads the weights of LPIPS-VGG (jaxinv/weights/networks.py)
+        # Weights.
+        'h5py>=3.11',
+        'huggingface_hub>=0.27',
         # Launching.
         'absl-py>=2.1',
         'ml_collections>=1.1',
+        'filelock>=3.15',
+        'PyYAML>=6.0',
         # Photographs, faces and attributes.
         'Pillow>=11',
         'dlib-bin>=20.0',
@@ -45,13 +50,16 @@ setuptools.setup(
         'scikit-image>=0.24',  # ships the portrait of Eileen Collins
         # Results.
         'jinja2>=3.1',
+        'markupsafe>=2.1',
         'safetensors>=0.5',
         'tensorboardX>=2.6',
     ],
     extras_require={
-        # Only for --config.data.tfds; 220 MB, so not forced on everybody.
+        # For HEIC and AVIF photographs.
+        'heif': ['pillow-heif>=0.18'],
+        # For --config.data.tfds; 220 MB.
         'tfds': ['tensorflow-datasets>=4.9.7', 'array_record>=0.5'],
-        # Only for --config.segments.how=torchvision or transformers; torch alone is gigabytes.
+        # For --config.segments.how=torchvision or transformers; torch takes gigabytes.
         'torchvision': ['torch>=2.6', 'torchvision>=0.21'],
         'transformers': ['torch>=2.6', 'transformers>=4.50'],
         'test': ['pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6', 'PyYAML', 'ruff>=0.9'],

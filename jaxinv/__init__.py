@@ -39,10 +39,10 @@ _MODULES = {
     'load_generator': 'jaxinv.weights.load',
 }
 
-# In a checkout that is not installed, jaxinv.converters and jaxinv.configs are beside the package.
-_checkout = pathlib.Path(__file__).parent.parent
-if not (_checkout / 'jaxinv' / 'converters').is_dir() and (_checkout / 'converters').is_dir():
-    __path__.append(str(_checkout))
+# In a checkout, the folders of jaxinv.converters and jaxinv.configs are beside the package.
+_here = pathlib.Path(__file__).parent
+if not (_here / 'converters' / '__init__.py').is_file():
+    __path__.append(str(_here.parent))
 
 
 def __getattr__(name: str):

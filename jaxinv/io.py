@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -11,6 +12,7 @@ import shutil
 import stat
 import unicodedata
 from collections.abc import Iterator
+from typing import Any
 
 
 def cache_dir() -> pathlib.Path:
@@ -26,6 +28,14 @@ def cache_dir() -> pathlib.Path:
 def sha256(path: pathlib.Path) -> str:
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The content of a JSON file; None if it is missing or damaged."""
+    try:
+        return json.loads(pathlib.Path(path).read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
 
 
 # --- Atomic writes --------------------------------------------------------------------------------
@@ -86,12 +96,16 @@ def remove_partial(folder: pathlib.Path) -> None:
 
 
 def fsync_tree(folder: pathlib.Path, top: pathlib.Path | None = None) -> None:
-    """Flushes all files and folders in `folder` to disk, and its parents up to `top`."""
+    """Flushes all files and folders in `folder` to disk, and its parents up to `top`.
+
+    Does nothing if there is no such folder.
+    """
+    if not folder.is_dir():
+        return
     for root, _, names in os.walk(folder, topdown=False):
         for name in names:
             _fsync(pathlib.Path(root, name))
         _fsync(pathlib.Path(root))
-    folder = pathlib.Path(folder)
     while top is not None and folder != top and folder != folder.parent:
         folder = folder.parent
         _fsync(folder)

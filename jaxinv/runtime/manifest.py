@@ -21,7 +21,10 @@ KEYS = ('name', 'file', 'sha256')  # of every line
 
 
 class Manifest:
-    """The last line of each name, in `records`. Reading changes no file; `add` mends it first."""
+    """The last line of each name, in `records`. Reading changes no file; `add` mends it first.
+
+    damaged: True if lines were lost, so that checkpoints newer than what is left must not be used.
+    """
 
     def __init__(self, file: pathlib.Path, log=print):
         self.file, self._log = file, log
@@ -36,6 +39,7 @@ class Manifest:
                 self._damaged.append((number, line))
             else:
                 self.records[record['name']] = record
+        self.damaged = bool(self._damaged)
         if self._damaged:
             numbers = ', '.join(str(number) for number, _ in self._damaged)
             log(

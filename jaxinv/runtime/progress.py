@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxinv.io import write_atomically
+from jaxinv.io import read_json, write_atomically
 
 
 class Progress:
@@ -111,10 +111,7 @@ class Stopwatch:
 
 def _read_seconds(file: pathlib.Path) -> dict[str, float]:
     """The content of seconds.json; {} of a missing or damaged file."""
-    try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
+    found = read_json(file)
     if not isinstance(found, dict) or not all(isinstance(x, (int, float)) for x in found.values()):
         return {}
     return found

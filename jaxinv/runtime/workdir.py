@@ -55,10 +55,7 @@ def claim(path: pathlib.Path, record: dict, overwrite: bool = False):
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             others = set()
         if others:
-            try:
-                earlier = json.loads((path / RECORD).read_bytes())
-            except (ValueError, RecursionError):
-                earlier = {}
+            earlier = io.read_json(path / RECORD)
             if earlier != record:
                 raise JaxinvError(
                     f'{path} holds a run with other settings or images '
