@@ -1,7 +1,9 @@
 """The atomic writer: the umask's permissions, whole files or none, nothing left behind."""
 
+import ast
 import multiprocessing
 import os
+import pathlib
 import stat
 
 import numpy as np
@@ -10,6 +12,8 @@ import safetensors.numpy
 
 from jaxinv import io
 from jaxinv.data import images
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -124,3 +128,49 @@ def test_fsync_reaches_every_file_and_the_folders_above(tmp_path, monkeypatch):
     wanted = [folder / 'orbax/d/x', folder / 'orbax/d', folder, folder.parent, tmp_path]
     assert set(map(str, wanted)) <= set(synced)
     assert str(tmp_path.parent) not in synced
+
+
+WRITING = {
+    'write_text',
+    'write_bytes',
+    'savez',
+    'savez_compressed',
+    'save_file',
+    'replace',
+    'rename',
+}
+ALLOWED = {
+    'jaxinv/io.py',
+    'jaxinv/data/prefetch.py: savez',  # to memory
+    'jaxinv/weights/assets.py: write_text',  # in a temporary folder
+    'jaxinv/weights/https.py: open',  # a partial download, resumed later
+    'jaxinv/optimize/checkpoints.py: replace',  # renames a damaged checkpoint
+    'jaxinv/optimize/state_files.py: replace',
+}
+
+
+def writers(node, inside=False):
+    """Names of calls that write a file, but not through `atomic_path`."""
+    if isinstance(node, ast.With):
+        called = [item.context_expr for item in node.items]
+        inside = inside or any('atomic_path' in ast.unparse(call) for call in called)
+    if isinstance(node, ast.Call) and not inside:
+        name = ast.unparse(node.func).rpartition('.')
+        if name[2] in WRITING and name[0] not in ('dataclasses', ''):
+            # Of others, str.replace(old, new) and dataclasses.replace write nothing.
+            if name[2] != 'replace' or len(node.args) == 1 or name[0] == 'os':
+                yield name[2]
+        if name == ('', '', 'open') and len(node.args) > 1 and "w'" in ast.unparse(node.args[1]):
+            yield 'open'
+    for child in ast.iter_child_nodes(node):
+        yield from writers(child, inside)
+
+
+def test_files_are_written_atomically_everywhere():
+    found = []
+    for folder in ('jaxinv', 'converters'):
+        for path in sorted((ROOT / folder).rglob('*.py')):
+            name = path.relative_to(ROOT).as_posix()
+            calls = writers(ast.parse(path.read_text(encoding='utf-8')))
+            found += [f'{name}: {call}' for call in calls if name not in ALLOWED]
+    assert not set(found) - ALLOWED, set(found) - ALLOWED
