@@ -165,9 +165,9 @@ def _identities(programs) -> str:
             arguments = abstract.argument_bytes(step)
             row += [_mb(arguments), f'{(arguments + temporary[resident]) / 1e9:.2f} GB']
         rows.append(row)
-    resident, fed = (_mb(temporary[i]) for i in (0, 1))
-    columns = ['identities', 'all on the device: arguments', f'and temporary, {resident}']
-    return _table([*columns, 'fed: arguments', f'and temporary, {fed}'], rows)
+    on_device, from_host = (_mb(temporary[i]) for i in (0, 1))
+    columns = ['identities', 'all on the device: arguments', f'and temporary, {on_device}']
+    return _table([*columns, 'from the host: arguments', f'and temporary, {from_host}'], rows)
 
 
 def _predictions(programs, kept, machine) -> str:
