@@ -107,6 +107,7 @@ def _taps(x, kernel):
     k = kernel.shape[0]
     h, w = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
+    kernel = kernel[:, :, None, None, None]
     return sum(x[:, i : i + h, j : j + w] * kernel[i, j] for i in range(k) for j in range(k))
 
 

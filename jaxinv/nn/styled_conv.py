@@ -27,7 +27,7 @@ def styled_conv(x, style, kernel, demodulation, noise, bias, up, gain, limit):
     the result, bias [d]; gain > 0; limit: clamp of the result, None = none.
     """
     out = _linear(x, style, kernel, up) * demodulation[:, None, None]
-    out = ops.leaky_relu(out + noise + bias, SLOPE) * gain
+    out = ops.leaky_relu(out + noise + bias[None, None, None], SLOPE) * gain
     return out if limit is None else jnp.clip(out, -limit, limit)
 
 
@@ -55,7 +55,7 @@ def _backward(up, gain, limit, residuals, g):
     g_noise = jnp.sum(inner, 3, keepdims=True)
     g_noise = jnp.sum(g_noise, [i for i in range(3) if noise.shape[i] == 1], keepdims=True)
     by_noise = jnp.einsum('bhwd,bhw->bd', inner, _full(noise, inner))
-    g_demodulation = (jnp.sum(g * out, (1, 2)) - by_noise - bias * by_channel) / demodulation
+    g_demodulation = (jnp.sum(g * out, (1, 2)) - by_noise - bias[None] * by_channel) / demodulation
     g_scaled, g_kernel = _linear_grads(x, style, kernel, inner * demodulation[:, None, None], up)
     g_style = jnp.sum(g_scaled * x, (1, 2))
     rest = (g_style, g_kernel, g_demodulation, g_noise, by_channel.sum(0))
