@@ -49,7 +49,7 @@ def w_statistics(
     z = sample_z(seed, num_samples, spec.z_dim, spec.z_truncation)
     w = jax.jit(generator.map)(weights, z)
     mean = w.mean(axis=0)
-    std = jnp.sqrt(jnp.sum((w - mean) ** 2) / num_samples)
+    std = jnp.sqrt(jnp.sum((w - mean[None]) ** 2) / num_samples)
     return WStatistics(mean, std)
 
 
@@ -100,7 +100,8 @@ def truncate(w, w_avg, truncation_psi: float, cutoff: int | None = None):
 
     cutoff: number of leading rows of w [b, num_ws, w_dim] to truncate; None = all, w of any shape.
     """
-    moved = w_avg + truncation_psi * (w - w_avg)
+    center = jnp.broadcast_to(w_avg, w.shape)
+    moved = center + truncation_psi * (w - center)
     if cutoff is None:
         return moved
     return jnp.concatenate([moved[:, :cutoff], w[:, cutoff:]], axis=1)

@@ -84,7 +84,8 @@ def distance(w_plus, prior: Prior, slope: float = SLOPE):
     """First term of L_W: w_plus [b, k, d] -> [b], summed over rows."""
     v = ops.leaky_relu(w_plus, slope)
     factor = prior.factor.astype(v.dtype)
-    white = jnp.matmul(v - prior.mean.astype(v.dtype), factor, precision='highest')
+    mean = prior.mean.astype(v.dtype)[None, None]
+    white = jnp.matmul(v - mean, factor, precision='highest')
     return jnp.sum(white**2, axis=(1, 2))
 
 
