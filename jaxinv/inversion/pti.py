@@ -5,12 +5,13 @@
     (7)     theta* = argmin L_pt + lambda_R L_R
 
 with x_r = G(w_r; theta of the original) and x_r* = G(w_r; theta) at codes w_r around the pivots
-(equation 4, losses.locality_codes). Two ways to spend parameters on identities:
+(equation 4, losses.locality_codes). Two forms:
   shared      one generator for all, equation 3: params {..}
   one each    equation 2 for every identity at once, vmapped: params {.. [b, ...]}
 
-With one each, an identity counts its own steps, from args['examples']['start_step'], and its optimiser
-does too: its numbers are the same whenever and beside whomever it is tuned (optimize/continuous_batching.py).
+With one each, every identity counts its own steps from args['examples']['start_step'], and so does
+its optimiser: its numbers do not depend on when, or with which others, it is tuned
+(optimize/continuous_batching.py).
 """
 
 import functools
@@ -32,13 +33,15 @@ from jaxinv.types import Generator
 
 
 class Tuner(NamedTuple):
+    """The compiled tuning and how its state and arguments are made."""
+
     settings: Tuning
     loop: optimize.Loop
     prepare: Callable  # (weights, lpips_weights, targets, pivots, ids, w_avg) -> (state, args)
     members: list  # [num_shards] of the identities that each shard holds
     weights: Callable  # (weights before, params) -> weights after
-    # (targets, pivots, ids, shard, microbatch) -> {'examples': ...}, for Sharding.host_batches; None = all
-    # examples are among the args. Targets can be anything that gives arrays for row numbers.
+    # (targets, pivots, ids, shard, microbatch) -> {'examples': ...}, for Sharding.host_batches;
+    # None = all examples are among the args. Targets: anything that is indexed by row numbers.
     examples: Callable | None
 
 
@@ -52,10 +55,11 @@ def make_tuner(
 ) -> Tuner:
     """The compiled tuning for a generator and settings, shared by all images.
 
-    `draw(key, ids, step, shape) -> [b, *shape]` supplies the regulariser's z. num_shards: so many
-    microbatches are computed side by side, each of `microbatch` identities, and added up; the batch
-    and so the numbers stay the same. `prepare` then makes the state and arguments of one `shard`
-    from the targets, pivots and ids of its `members`.
+    draw(key, ids, step, shape) -> [b, *shape]: the regulariser's z.
+    num_shards: microbatches that are computed side by side, one on each device, each of
+      `microbatch` identities; their gradients are summed, so the batch and the numbers are the
+      same. `prepare` makes the state and arguments of one shard from the targets, pivots and ids of
+      its `members`.
     """
     s = settings
     s.check()
@@ -98,12 +102,12 @@ def make_tuner(
 
         def objective(params, args, step, key):
             steps = step - args['examples']['start_step']
-            # Under vmap a condition of each identity would compute both of its sides.
-            anybody_due = jnp.any(_is_due(s.locality, steps))
+            # Under vmap a condition per identity would compute both of its branches.
+            any_due = jnp.any(_is_due(s.locality, steps))
 
             def alone(params, example, step):
                 one = jax.tree.map(lambda x: x[None], example)
-                found = terms(params, args, one, step, key, anybody_due)
+                found = terms(params, args, one, step, key, any_due)
                 return jax.tree.map(lambda x: x[0], found)
 
             metrics = jax.vmap(alone)(params, args['examples'], steps)
@@ -179,11 +183,11 @@ def _is_due(s: Locality, step):
 
 
 def _terms(
-    generator, s: Tuning, draw, params, args, examples, step, key, anybody_due
+    generator, s: Tuning, draw, params, args, examples, step, key, any_due
 ) -> dict[str, Any]:
     """The objective of each example, {name: [b]}, at generator parameters `params`.
 
-    anybody_due: whether the regulariser counts in this step for these or other examples.
+    any_due: whether the regulariser counts in this step for these or other examples.
     """
     weights = {'params': params, 'buffers': args['buffers']}
     pivots, b = examples['pivots'], len(examples['pivots'])
@@ -210,7 +214,7 @@ def _terms(
     elif s.locality.weight:
         due = _is_due(s.locality, step)
         locality = jax.lax.cond(
-            anybody_due,
+            any_due,
             lambda: jnp.where(due, drift(codes(step, key)), 0.0),
             lambda: jnp.zeros_like(l2),
         )
@@ -234,7 +238,7 @@ def codes_around(generator, s: Locality, draw, weights, args, examples, step, ke
 def _drift(generator, s: Locality, weights, args, b, codes, tuned=None):
     """L_R of equation 6 around each pivot, [b]; 0 where the weights are still the original ones.
 
-    tuned: the images of `codes`, where they are made already.
+    tuned: the images of `codes` at the present weights, if they were rendered already.
     """
     frozen = {'params': args['frozen'], 'buffers': weights['buffers']}
     original, _ = generator.synthesize(frozen, codes, noise=s.noise)
@@ -250,12 +254,12 @@ def _drift(generator, s: Locality, weights, args, b, codes, tuned=None):
 
 
 class _Layout(NamedTuple):
-    """Identities as [microbatches, num_shards * microbatch]; accumulate_steps of them make an Adam step."""
+    """Identities as [microbatches, num_shards * microbatch] in arrays of that shape."""
 
     index: np.ndarray  # which identity
     weight: np.ndarray  # 1 / identities in the batch; 0 = padding
     example_index: np.ndarray  # the identity again, or one past the last for padding
-    accumulate_steps: int
+    accumulate_steps: int  # microbatches of an Adam step
 
 
 def _layout(n: int, batch_size: int, microbatch: int, num_shards: int) -> _Layout:
@@ -282,7 +286,7 @@ def _layout(n: int, batch_size: int, microbatch: int, num_shards: int) -> _Layou
 
 
 class _Shard(NamedTuple):
-    """What one shard of a layout has: arrays [microbatches, microbatch]."""
+    """One shard of a layout: arrays [microbatches, microbatch]."""
 
     members: np.ndarray  # the identities, each once
     index: np.ndarray  # which of the members

@@ -14,7 +14,7 @@ from jaxinv import latents, settings
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import invertibility, sam
 from jaxinv.inversion.inputs import Examples
-from jaxinv.inversion.masks import RESAMPLERS, soft_masks
+from jaxinv.inversion.masks import soft_masks
 from jaxinv.networks import invertibility as network
 from jaxinv.optimize.runner import Runner
 from jaxinv.pixels import area_resize, to_float, to_uint8
@@ -61,10 +61,6 @@ def check(segments: settings.Segments, choice: settings.Invertibility, spec: Gen
     invertibility.check_spaces([space for _, space in choice.assign] or sam.spaces(spec), spec)
     if choice.network:
         load_invertibility(choice.network)
-    if choice.resample not in RESAMPLERS:
-        raise JaxinvError(
-            f'invertibility.resample is {choice.resample!r}; it can be {" or ".join(RESAMPLERS)}.'
-        )
 
 
 def segment_images(
@@ -86,7 +82,7 @@ def find_regions(
     search: settings.Search,  # of the measuring inversions
     choice: settings.Invertibility,
 ) -> Regions:
-    """The regions of all images: their maps, measured or predicted, and the space of each segment."""
+    """The regions of all images: maps, measured or predicted, and the space of each segment."""
     spec = problem.generator.spec
     size = min(invertibility.SIZE, spec.resolution)
     small = [label_maps.resize(s, size) for s in segments]
@@ -137,7 +133,7 @@ def predict(problem: Problem, source, spaces, batch_size: int) -> dict[str, np.n
 
 
 def measure(problem: Problem, w_plus, prior, search, spaces, spaces_at_once: int):
-    """(maps {space: [n, size, size]}, {space: Single}, history), by inverting into each space alone.
+    """(maps {space: [n, size, size]}, {space: Single}, history) by inversions into each space alone.
 
     spaces_at_once: spaces in one program; 0 = all.
     """

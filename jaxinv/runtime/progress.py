@@ -37,7 +37,7 @@ class Progress:
 
 
 class SlotProgress:
-    """Prints `tune      12/128 finished  4 at steps 10 to 40 of 80  loss 0.2113 ...  1m32s left`."""
+    """Prints `tune    12/128 finished  4 at steps 10 to 40 of 80  loss 0.21 ...  1m32s left`."""
 
     def __init__(self, stage: str, count: int, log=print):
         self._stage, self._count, self._log = stage, count, log
