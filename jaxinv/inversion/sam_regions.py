@@ -133,7 +133,7 @@ def predict(problem: Problem, source, spaces, batch_size: int) -> dict[str, np.n
 
 
 def measure(problem: Problem, w_plus, prior, search, spaces, spaces_at_once: int):
-    """(maps {space: [n, size, size]}, {space: Single}, history) by inversions into each space alone.
+    """(maps {space: [n, size, size]}, {space: Single}, history), one inversion into each space.
 
     spaces_at_once: spaces in one program; 0 = all.
     """
