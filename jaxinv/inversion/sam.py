@@ -96,8 +96,10 @@ def synthesize_edits(
     def tap(mask, offset, x):
         streams = x.reshape(copies, b, *x.shape[1:])
         unedited = streams[0] + mask * offset
-        edited = streams[1:] + (mask * offset if mixing == 'with_offsets' else 0)
-        edited = (1 - mask) * edited + mask * unedited
+        edited = streams[1:]
+        if mixing == 'with_offsets':
+            edited = edited + (mask * offset)[None]
+        edited = (1 - mask)[None] * edited + (mask * unedited)[None]
         return jnp.concatenate([unedited[None], edited]).reshape(x.shape)
 
     taps = {
