@@ -5,10 +5,12 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from jaxinv import launch, settings
 from jaxinv.errors import JaxinvError
+from jaxinv.runtime import cluster, console, supervisor
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -75,3 +77,88 @@ def test_mistakes_get_a_sentence_and_no_traceback(args, code, expected, tmp_path
     returned, output = command(*args, *(['--workdir', str(tmp_path / 'w')] if args else []))
     assert expected in output and 'Traceback' not in output, output
     assert returned == code, output
+
+
+# --- JAX's settings, its parent process, standard output ---
+
+
+@pytest.fixture
+def jax_config():
+    names = 'jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs'
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update(names[0], None)
+    jax.config.update(names[1], 1.0)
+    yield jax.config
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_compiled_programs_are_kept_in_the_cache_folder(jax_config, tmp_path, monkeypatch):
+    monkeypatch.setenv('JAXINV_CACHE', str(tmp_path))
+    launch.setup_jax({})
+    assert jax_config.jax_compilation_cache_dir == str(tmp_path / 'programs')
+    assert jax_config.jax_persistent_cache_min_compile_time_secs == 0.5
+
+
+@pytest.mark.parametrize('given', ['/a/folder', ''])
+def test_a_users_own_compilation_cache_stays(given, jax_config):
+    launch.setup_jax({'JAX_COMPILATION_CACHE_DIR': given})
+    assert jax_config.jax_compilation_cache_dir is None  # jax reads its variable itself
+    jax_config.update('jax_compilation_cache_dir', '/set/by/the/user')
+    jax_config.update('jax_persistent_cache_min_compile_time_secs', 7.0)
+    launch.setup_jax({})
+    assert jax_config.jax_compilation_cache_dir == '/set/by/the/user'
+    assert jax_config.jax_persistent_cache_min_compile_time_secs == 7.0
+
+
+PARENT = """
+import sys
+from jaxinv import launch
+from jaxinv.runtime import supervisor
+
+def fork():
+    print('before the fork:', sorted({'jax', 'flax', 'orbax'} & set(sys.modules)))
+    raise SystemExit(7)
+
+supervisor.os.fork = fork
+sys.argv[0] = 'launch'
+launch.run()
+"""
+
+
+@pytest.mark.parametrize('config', ['sam:test', 'pti_multi_id:test', 'sam_biggan:test'])
+def test_the_parent_of_several_processes_does_not_import_jax(config, tmp_path):
+    flags = ['--coordinator=127.0.0.1:1', '--num_processes=2', '--process_id=0']
+    done = subprocess.run(
+        [sys.executable, '-c', PARENT, f'--config={config}', f'--workdir={tmp_path}', *flags],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (7, 'before the fork: []\n'), done.stderr
+
+
+def test_supervise_refuses_to_fork_after_jax():
+    with pytest.raises(RuntimeError, match='before jax is imported'):
+        supervisor.supervise(cluster.Process('a:1', 2, 0))
+
+
+@pytest.mark.parametrize('module', ['jaxinv.launch', 'jaxinv.convert'])
+def test_a_closed_standard_output_prints_no_traceback(module):
+    process = subprocess.Popen(
+        [sys.executable, '-m', module, '--help'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b''
+    assert process.wait(timeout=120) == console.CLOSED
+
+
+def test_other_broken_pipes_are_errors():
+    assert not console.is_closed(BrokenPipeError(32, 'of another pipe'))
+    with pytest.raises(BrokenPipeError):
+        with console.exit_if_closed():
+            raise BrokenPipeError(32, 'of another pipe')
