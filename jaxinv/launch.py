@@ -84,7 +84,8 @@ def resolve_config(value: str) -> str:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser after config names have become paths; also takes the form `--config NAME`."""
-    argv = [_current_key(arg) for arg in argv]
+    # ml_collections reads the overrides of a config from sys.argv.
+    argv = sys.argv[:] = [_current_key(arg) for arg in argv]
     for i, arg in enumerate(argv):
         match = re.fullmatch(r'--?config(?:=(.*))?', arg)
         if match and (match.group(1) is not None or i + 1 < len(argv)):
@@ -102,8 +103,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         # For a variant the config does not have, absl's text ends with the config's own sentence.
         _exit(str(error).strip().splitlines()[-1].removeprefix('ValueError: '), 2)
     except (AttributeError, KeyError) as error:  # a key the config does not have
-        hint = re.search(r'Did you mean[^?]*\?', str(error)) or ['']
-        _exit(f'the config has no such key. {hint[0]} --config=NAME --help lists its keys.', 2)
+        hint = re.search(r'Did you mean[^?]*\? ?', f'{error} ') or ['']
+        _exit(f'the config has no such key. {hint[0]}--config=NAME --help explains its keys.', 2)
     if len(rest) < len(argv) and any(map(is_help, argv)):
         print_help()
         raise SystemExit(0)

@@ -68,7 +68,7 @@ def test_a_config_of_defaults_holds_the_settings_defaults(cls):
         assert value_at(config, key) == key.default
 
 
-@pytest.mark.parametrize(('module', 'variant'), config_variants())
+@pytest.mark.parametrize(('module', 'variant'), list(config_variants()))
 def test_every_variant_of_every_config_can_be_used(module, variant):
     config = module.get_config(variant)
     settings.check(config)
@@ -114,20 +114,21 @@ def test_a_misspelt_key_in_a_config_file_is_refused():
 def test_choices_are_those_of_the_code():
     from jaxinv.experiments import direction_regression
     from jaxinv.generators import OPTIONS
-    from jaxinv.inversion import sam
+    from jaxinv.inversion import masks, sam
     from jaxinv.networks import invertibility
 
     choices = {key.path: key.rule.choices for cls in TASKS for key in settings.keys(cls)}
     assert choices['choose.kinds'] == tuple(direction_regression.COSTS)
     assert set(choices['size']) == set(invertibility.SIZES)
     assert set(choices['latent']) == set(sam.SPACES)
+    assert set(choices['invertibility.resample']) == set(masks.RESAMPLERS)
     assert set(OPTIONS) <= choices.keys()
 
 
 # --- Checks ---
 
 
-@pytest.mark.parametrize(('cls', 'key'), task_keys())
+@pytest.mark.parametrize(('cls', 'key'), list(task_keys()))
 def test_every_key_has_a_sentence_and_refuses_what_is_out_of_range(cls, key):
     rule, wrong = key.rule, []
     assert rule.sentence[0].isupper() or rule.sentence[0] in "'l0", rule.sentence
@@ -240,16 +241,17 @@ def test_the_keys_without_influence_on_results():
     assert free == SAME_RESULT
 
 
-@pytest.mark.parametrize(('cls', 'key'), task_keys())
+@pytest.mark.parametrize(('cls', 'key'), list(task_keys()))
 def test_a_run_continues_with_another_value_only_where_results_are_the_same(cls, key):
     if key.name == 'task':
         return
     config = defaults.get_config(cls().task)
     record = settings.record_of(config)
-    samples = {bool: not key.default, int: 3, float: 0.123, str: 'other', tuple: ('other',)}
-    set_at(config, key, samples[key.kind])
+    others = {bool: (True, False), int: (3, 5), float: (0.1, 0.3), str: ('x',), tuple: (('x',),)}
+    other = next(value for value in others[key.kind] if value != key.default)
+    set_at(config, key, other)
     assert (settings.record_of(config) == record) == (key.path in SAME_RESULT)
-    assert value_at(config, key) == samples[key.kind]  # the config itself keeps all keys
+    assert value_at(config, key) == other  # the config itself keeps all keys
 
 
 # --- Command line ---
