@@ -264,8 +264,8 @@ def _difference(saved: dict, like: dict) -> str:
             more = f' and {len(other) - 1} more' if other[1:] else ''
             return f'it {verb} {other[0]}{more}'
     rows = saved['state.done'].shape[0], like['state.done'].shape[0]
-    for name, x in saved.items():
-        y = like[name]
+    for name, y in like.items():
+        x = saved[name]
         if name.startswith('table.'):
             continue
         if x.dtype != y.dtype:
