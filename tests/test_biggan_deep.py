@@ -102,7 +102,11 @@ def test_pixels_are_within_one_of_the_official_image_writers():
 
 
 @pytest.mark.parametrize(
-    'truncation', [0.735, *(pytest.param(t, marks=pytest.mark.exhaustive) for t in (0.14, 0.58))]
+    'truncation',
+    [
+        pytest.param(0.735, marks=pytest.mark.long),
+        *(pytest.param(t, marks=pytest.mark.exhaustive) for t in (0.14, 0.58)),
+    ],
 )
 def test_correct_interpolation_differs_where_the_official_one_is_wrong(truncation):
     """And is the image of linearly interpolated statistics."""
@@ -265,6 +269,7 @@ def test_taps_change_what_comes_after(small, synthesize, w):
     assert np.abs(swapped - pictures).max() > 0.01
 
 
+@pytest.mark.long
 def test_gradients_reach_every_parameter_and_are_the_slope(small, w):
     generator, weights = small
 
@@ -303,6 +308,7 @@ def test_vmapped_weights_equal_one_by_one(small, w):
             np.testing.assert_allclose(one[i], other, rtol=1e-3, atol=atol)
 
 
+@pytest.mark.long
 def test_bfloat16_features_make_almost_the_same_float32_image(small, synthesize, w):
     generator, weights = small
     half = generators.with_computing(generator, 'bfloat16')

@@ -133,6 +133,7 @@ def test_every_picture_has_the_embedding_of_its_class(official):
     assert moved.shape == w.shape and (moved[..., 16:] == 1).all() and not moved[..., :16].any()
 
 
+@pytest.mark.long
 def test_the_regulariser_keeps_the_class(official):
     generator, weights = jaxinv.load_generator(official[0], log=lambda *_, **__: None)
     labelled = generators.with_label(generator, 3)

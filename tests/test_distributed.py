@@ -16,6 +16,8 @@ from test_sharding import CASES_FILE, environment, largest_difference
 from jaxinv.errors import JaxinvError
 from jaxinv.runtime import cluster, distributed
 
+pytestmark = pytest.mark.first
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -49,6 +51,7 @@ def together(count, *arguments, devices=2, dtype='float64', script=CASES_FILE):
         assert process.returncode == 0, error[-3000:]
 
 
+@pytest.mark.long
 def test_two_processes_give_the_numbers_of_one(tmp_path):
     together(2, tmp_path / 'two.npz', 'shared:2,2')
     together(1, tmp_path / 'one.npz', 'shared:1')
@@ -84,11 +87,11 @@ def test_any_number_of_processes_goes_on_with_what_others_saved(tmp_path):
 
 
 @contextlib.contextmanager
-def launched(count, work, *options, config='pti_multi_id:test'):
-    """The command in so many processes, which are killed at the end."""
+def launched(count, work, *options, config='pti_multi_id:test', program=('-m', 'jaxinv.launch')):
+    """The command in `count` processes, which are killed at the end."""
     port, running = free_port(), []
     for index in range(count):
-        command = [sys.executable, '-m', 'jaxinv.launch', f'--config={config}']
+        command = [sys.executable, *program, f'--config={config}']
         command += [f'--workdir={work}', *options]
         if count > 1:
             command += [f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}']
@@ -122,7 +125,7 @@ def said(work):
     return {path.name: path.read_text()[-2000:] for path in work.parent.glob('log*')}
 
 
-@pytest.mark.exhaustive
+@pytest.mark.long
 def test_sigterm_to_one_saves_on_all_and_one_alone_goes_on(tmp_path):
     work = tmp_path / 'work'
     with launched(2, work) as running:
@@ -137,7 +140,7 @@ def test_sigterm_to_one_saves_on_all_and_one_alone_goes_on(tmp_path):
     assert (work / 'report.html').is_file()
 
 
-@pytest.mark.exhaustive
+@pytest.mark.long
 def test_a_killed_process_ends_the_other_with_a_sentence(tmp_path):
     work = tmp_path / 'work'
     with launched(2, work) as running:
@@ -162,7 +165,7 @@ def test_sigterm_to_a_single_process_saves(tmp_path):
     assert 'stopped by SIGTERM' in said(work)['log0']
 
 
-@pytest.mark.exhaustive
+@pytest.mark.long
 def test_processes_that_do_not_meet_say_so(tmp_path):
     with launched(2, tmp_path / 'work', '--timeout=5') as running:
         running[0].kill()
@@ -170,7 +173,33 @@ def test_processes_that_do_not_meet_say_so(tmp_path):
     assert 'did not meet at 127.0.0.1' in said(tmp_path / 'work')['log1']
 
 
-# --- Who is who ---
+FAILING = """
+import sys, types
+from jaxinv import launch, settings
+from jaxinv.runtime import distributed
+
+def run(config, path, *, overwrite, log):
+    path.parent.joinpath(f'met{len(distributed.allgather_int(1))}').touch()
+    raise ConnectionResetError(104, 'Connection reset by peer')
+
+sys.modules['failing'] = types.SimpleNamespace(run=run)
+settings.METHODS['invert'] = settings.METHODS['invert']._replace(module='failing')
+launch.run()
+"""
+
+
+@pytest.mark.long
+def test_a_connection_error_of_the_program_keeps_its_traceback(tmp_path):
+    work = tmp_path / 'work'
+    with launched(2, work, program=('-c', FAILING)) as running:
+        assert [p.wait(timeout=300) for p in running] == [1, 1], said(work)
+    assert (tmp_path / 'met2').exists()
+    for text in said(work).values():
+        assert 'ConnectionResetError: [Errno 104] Connection reset by peer' in text
+        assert 'Traceback' in text and 'another one ended' not in text
+
+
+# --- Addresses ---
 
 
 def test_flags_come_first_then_variables_then_the_cluster():

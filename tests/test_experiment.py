@@ -18,6 +18,8 @@ import jaxinv
 from jaxinv import data, launch
 from jaxinv.experiments import pti
 
+pytestmark = pytest.mark.first
+
 ROOT = pathlib.Path(__file__).parent.parent
 STAGE_METRICS = {'lpips_alex', 'lpips_vgg', 'mse', 'psnr', 'ms_ssim', 'id_distance'}
 
@@ -35,7 +37,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp('inputs')
     (folder / 'letter.png').write_text('not a picture')
     (folder / 'empty.jpg').write_bytes(b'')
-    demo = [str(p) for _, p in data.targets._demo().files]
+    demo = [str(p) for _, p in data.find('demo').files]
     config = load_config('pti_multi_id')
     config.data.images = ','.join([*demo, str(folder)])
     path = tmp_path_factory.mktemp('run') / 'work'
@@ -128,6 +130,35 @@ def test_killed_run_goes_on_to_the_same_numbers(finished, tmp_path):
 
 
 @pytest.mark.long
+def test_a_run_resumes_with_other_settings_of_memory_and_time(finished, tmp_path):
+    """The state on disk does not depend on the keys that are not in a run's record."""
+    config, path, _ = finished
+    config = config.copy_and_resolve_references()
+    work = tmp_path / 'work'
+
+    def stop(text, **_):
+        if text.startswith('tune') and ' 4/4 ' in text:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pti.run(config, work, log=stop)
+    config.pivot.chunk_steps, config.tune.chunk_steps = 1, 3
+    config.tune.microbatch, config.tune.resident, config.remat = 0, 1, True
+    lines = []
+    pti.run(config, work, log=lambda text, **_: lines.append(text))
+    assert 'tune: going on after step 2.' in lines, lines
+    straight, resumed = (
+        [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+        for folder in (path, work)
+    )
+    assert len(straight) == len(resumed)
+    for a, b in zip(straight, resumed, strict=True):
+        assert a.keys() == b.keys() and (a['stage'], a['step']) == (b['stage'], b['step'])
+        for name in a.keys() - {'stage', 'step'}:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-3)
+
+
+@pytest.mark.exhaustive
 def test_pivots_found_one_after_the_other_are_the_same(finished, tmp_path):
     _, path, _ = finished
     config = load_config('pti_multi_id')
@@ -140,7 +171,7 @@ def test_pivots_found_one_after_the_other_are_the_same(finished, tmp_path):
     assert [(r['stage'], r['step']) for r in records] == steps
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_single_identity_tuning_saves_a_generator_each(tmp_path):
     config = load_config('pti_single_id')
     pti.run(config, tmp_path / 'work', log=lambda *_, **__: None)
@@ -151,7 +182,7 @@ def test_single_identity_tuning_saves_a_generator_each(tmp_path):
         jaxinv.load_generator(tmp_path / 'work')
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_main_job_with_the_real_generator(tmp_path):
     """Few steps, all parts real: the portraits must already get closer."""
     config = load_config('pti_multi_id', '')

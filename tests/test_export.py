@@ -100,6 +100,7 @@ def test_our_own_formats_keep_every_argument(to, path, tmp_path):
     assert record['about'] == {'kind': 'a test'}
 
 
+@pytest.mark.long
 def test_a_tuned_generator_goes_to_rosinality_and_back_to_equal_images(tmp_path, monkeypatch):
     monkeypatch.setenv('JAXINV_CACHE', str(tmp_path / 'cache'))
     generator, weights = ours('ros16')

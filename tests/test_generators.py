@@ -17,6 +17,8 @@ from jaxinv.types import Affine
 from jaxinv.weights import zoo
 from jaxinv.weights.zoo import load_named
 
+pytestmark = pytest.mark.first
+
 KEY = jax.random.key(1)
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'openvino_mobile_stylegan.npz'
 REAL = [('mobile_stylegan_ffhq', 512), ('mobile_stylegan_ffhq', 1024)]

@@ -13,11 +13,14 @@ from jaxinv import latents, optimize
 from jaxinv.inversion import losses, project, pti
 from jaxinv.networks import lpips
 from jaxinv.optimize import schedules
+from jaxinv.settings import Locality, Projection, Tuning
 from jaxinv.weights.networks import load_lpips
+
+pytestmark = pytest.mark.first
 
 KEY = jax.random.key(3)
 GENERATOR = toy.GENERATOR
-LOCALITY = pti.Locality(weight=0.1, alpha=2.0, num_samples=2)
+LOCALITY = Locality(alpha=2.0, num_samples=2, norm='w')
 
 
 @functools.cache
@@ -49,7 +52,7 @@ def test_w_statistics_match_slow_version():
 
 # --- Projection ---
 
-PROJECTION = project.Settings(num_steps=5, learning_rate=0.1, chunk_steps=5)
+PROJECTION = Projection(num_steps=5, learning_rate=0.1, chunk_steps=5)
 
 
 def run_projection(settings, select=slice(None)):
@@ -115,7 +118,7 @@ def test_projection_matches_slow_version_and_treats_identities_apart():
         np.testing.assert_allclose(state.variables['w'][i], variables['w'][0], atol=2e-3)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_projection_of_one_equals_its_place_in_a_batch():
     together, _ = run_projection(PROJECTION)
     alone, _ = run_projection(PROJECTION, slice(1, 2))
@@ -124,7 +127,7 @@ def test_projection_of_one_equals_its_place_in_a_batch():
 
 @pytest.mark.long
 def test_projection_lowers_the_distance_and_w_plus_has_all_rows():
-    settings = PROJECTION._replace(num_steps=25, space='w_plus')
+    settings = PROJECTION.replace(num_steps=25, space='w_plus')
     state, traces = run_projection(settings)
     assert state.variables['w'].shape == (3, 3, 6)
     assert (traces['lpips_vgg'][-1] < traces['lpips_vgg'][0]).all()
@@ -192,7 +195,7 @@ def slow_shared_tuning(num_steps, batches):
     return params, rows
 
 
-SHARED = pti.Settings(num_steps=4, learning_rate=3e-3, locality=LOCALITY, chunk_steps=4)
+SHARED = Tuning(num_steps=4, learning_rate=3e-3, locality=LOCALITY, microbatch=0, chunk_steps=4)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +206,7 @@ SHARED = pti.Settings(num_steps=4, learning_rate=3e-3, locality=LOCALITY, chunk_
     ],
 )
 def test_shared_tuning_matches_slow_version(batch_size, microbatch, batches):
-    settings = SHARED._replace(batch_size=batch_size, microbatch=microbatch)
+    settings = SHARED.replace(batch_size=batch_size, microbatch=microbatch)
     state, traces = run_tuning(settings)
     params, rows = slow_shared_tuning(4, batches)
     np.testing.assert_allclose(traces['loss'], rows[..., 0], rtol=1e-3)
@@ -212,22 +215,22 @@ def test_shared_tuning_matches_slow_version(batch_size, microbatch, batches):
 
 
 def test_locality_is_zero_at_the_start_and_then_counts():
-    _, traces = run_tuning(SHARED._replace(microbatch=2))
+    _, traces = run_tuning(SHARED.replace(microbatch=2))
     np.testing.assert_allclose(traces['locality'][0], 0, atol=1e-6)
     assert (traces['locality'][1:] > 0).all()
 
 
 def test_buffers_and_the_callers_weights_stay():
     before = jax.tree.map(np.array, problem()[0])
-    run_tuning(SHARED._replace(microbatch=2))
+    run_tuning(SHARED.replace(microbatch=2))
     jax.tree.map(np.testing.assert_array_equal, before, problem()[0])
 
 
-SINGLE = SHARED._replace(shared=False, num_steps=6, chunk_steps=6)
+SINGLE = SHARED.replace(shared=False, num_steps=6, chunk_steps=6)
 
 
 def test_vmapped_single_tuning_equals_each_alone_also_when_they_stop_apart():
-    settings = SINGLE._replace(stop_lpips=0.003)
+    settings = SINGLE.replace(stop_lpips=0.003)
     together, traces = run_tuning(settings)
     lengths = np.isfinite(traces['lpips_alex']).sum(axis=0)
     assert len(set(lengths)) > 1 and lengths.min() < 6, traces['lpips_alex']
@@ -244,11 +247,11 @@ def test_vmapped_single_tuning_equals_each_alone_also_when_they_stop_apart():
         )
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_regularised_tuning_drifts_less_than_unregularised():
     def drift(weight):
-        settings = SHARED._replace(
-            num_steps=40, microbatch=2, chunk_steps=40, locality=LOCALITY._replace(weight=weight)
+        settings = SHARED.replace(
+            num_steps=40, microbatch=2, chunk_steps=40, locality=LOCALITY.replace(weight=weight)
         )
         state, _ = run_tuning(settings)
         weights, _, pivots, _, _ = problem()

@@ -53,6 +53,7 @@ def test_noise_regularization_matches_slow_version():
     np.testing.assert_allclose(result, slow, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_noise_regularization_matches_official_figures():
     total, gradients = jax.value_and_grad(lambda n: losses.noise_regularization(n)[0])(
         golden_maps()

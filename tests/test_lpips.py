@@ -14,6 +14,8 @@ from jaxinv.networks import lpips
 from jaxinv.nn import strided
 from jaxinv.weights.networks import load_lpips
 
+pytestmark = pytest.mark.first
+
 GOLDENS = np.load(pathlib.Path(__file__).parent / 'data' / 'lpips.npz')
 PAIRS = [key.removeprefix('in/pair/') for key in GOLDENS.files if key.startswith('in/pair/')]
 NETS = ('alex', 'vgg')

@@ -92,6 +92,7 @@ print(lpips_origin('vgg'))
 """
 
 
+@pytest.mark.long
 def test_hub_files_are_used_and_give_the_distances_of_lpips_j(tmp_path, bundled):
     # Not the published values, so that a result with them can only come from these files.
     weights = {n: x * np.float32(1.25) if 'head' in n else x for n, x in bundled['vgg'].items()}

@@ -56,7 +56,7 @@ def slow_ms_ssim(x, y, weights):
     return product
 
 
-@pytest.mark.parametrize('size', [25, 48])
+@pytest.mark.parametrize('size', [25, pytest.param(48, marks=pytest.mark.long)])
 def test_ms_ssim_equals_the_slow_version(size):
     x = smooth(2, size, 1)
     y = (0.7 * x + 0.2 * smooth(3, size, 1)).astype(np.float32)
@@ -113,6 +113,7 @@ def weights():
     return {net: load_lpips(net) for net in ('alex', 'vgg')}
 
 
+@pytest.mark.long
 def test_evaluate_does_not_depend_on_the_microbatch(pair, weights):
     results = [metrics.evaluate(*pair, weights, microbatch=n) for n in (2, 3)]
     for name in ('lpips_alex', 'lpips_vgg', 'mse', 'psnr', 'ms_ssim'):

@@ -16,6 +16,8 @@ import recipe
 
 from jaxinv.configs import pti_single_id
 
+pytestmark = pytest.mark.first
+
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'pti_stylegan2.npz'
 # Limits of the relative L2 distance, as the figures' notes advise. Adam divides by the gradient's
 # own size, so that what a parameter changed by is less certain than the parameter.
@@ -54,7 +56,7 @@ def assert_equal(run, dtype, limit_of, prefix=''):
 @pytest.mark.parametrize(
     'run',
     [
-        'tune_reg',
+        pytest.param('tune_reg', marks=pytest.mark.long),
         pytest.param('reg', marks=pytest.mark.long),
         pytest.param('tune_vmapped', marks=pytest.mark.long),
         pytest.param('tune_reg_vmapped', marks=pytest.mark.exhaustive),

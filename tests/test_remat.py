@@ -104,6 +104,7 @@ def convolutions(jaxpr):
     return own + sum(map(convolutions, inner))
 
 
+@pytest.mark.long
 def test_gradients_by_kernels_are_computed_only_where_kernels_move():
     generator = MAKES['stylegan2'](remat=True)
     weights, moving = arguments(generator, batch=2)

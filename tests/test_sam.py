@@ -64,6 +64,7 @@ def one_after_another(tiny, given, offsets_in_edits):
     return jnp.stack(images)
 
 
+@pytest.mark.long
 def test_edits_in_one_pass_equal_passes_one_after_another(tiny, given, synthesize):
     images = {mixing: synthesize(*given, mixing=mixing) for mixing in ('with_offsets', 'official')}
     for mixing, offsets_in_edits in (('with_offsets', True), ('official', False)):
@@ -150,6 +151,7 @@ def case(tiny):
     return targets, masks, valid
 
 
+@pytest.mark.long
 def test_search_comes_closer_and_moves_offsets_only_within_their_masks(search, case):
     codes, traces = search(*case)
     assert (traces['loss'][-1] < 0.9 * traces['loss'][0]).all()
@@ -158,6 +160,7 @@ def test_search_comes_closer_and_moves_offsets_only_within_their_masks(search, c
         assert not np.any(offset[:, :, :half]) and np.any(offset[:, :, half:]), space
 
 
+@pytest.mark.long
 def test_pixels_that_are_not_valid_do_not_count(case):
     targets, _, valid = case
     images = targets.at[:, 8:].add(0.3 * jnp.sin(jnp.arange(32.0))[:, None])
@@ -232,6 +235,7 @@ def test_padding_that_cannot_be_cropped_is_named(wide):
             sam.padded_rows(wrong, size)
 
 
+@pytest.mark.long
 def test_examples_of_a_batch_do_not_see_each_other(search, case):
     targets, masks, valid = case
     codes, traces = search(targets, masks, valid)

@@ -18,7 +18,8 @@ from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.inversion import code_files, sam
 from jaxinv.weights.load import save_generator
 
-long = pytest.mark.long  # half a minute for the run that the first tests look at
+pytestmark = pytest.mark.first
+
 METRICS = {'psnr', 'psnr_256', 'lpips_vgg', 'lpips_vgg_full', 'lpips_alex', 'mse', 'ms_ssim'}
 
 
@@ -52,7 +53,6 @@ def finished(wide, tmp_path_factory):
     return config, path, lines
 
 
-@long
 def test_outputs_have_their_promised_names_and_numbers(finished):
     _, path, lines = finished
     result = json.loads((path / 'metrics.json').read_text())
@@ -67,7 +67,6 @@ def test_outputs_have_their_promised_names_and_numbers(finished):
     assert 'Chosen spaces' in page and 'area in W+' in page
 
 
-@long
 def test_codes_give_the_picture_of_the_report_again(finished):
     config, path, _ = finished
     codes, masks = code_files.load_codes(path)
@@ -78,7 +77,6 @@ def test_codes_give_the_picture_of_the_report_again(finished):
     np.testing.assert_allclose(np.clip((images[1] + 1) * 127.5, 0, 255), saved, atol=1)
 
 
-@long
 def test_chosen_spaces_follow_the_maps_and_padding_has_no_say(finished):
     config, path, _ = finished
     tau = config.invertibility.tau

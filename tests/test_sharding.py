@@ -15,6 +15,8 @@ from jaxinv import errors
 from jaxinv.inversion import pti
 from jaxinv.optimize import sharding
 
+pytestmark = pytest.mark.first
+
 TESTS = pathlib.Path(__file__).parent
 CASES_FILE = TESTS / 'sharding_cases.py'
 
@@ -88,34 +90,40 @@ def found(tmp_path_factory):
     return run(tmp_path_factory.mktemp('cases'), 8, 'float64', (*CASES, *WEAK))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('case', ['shared:4', 'shared:2,2', 'each:4'])
 def test_devices_do_not_change_the_numbers(found, case):
     assert largest_difference(found, case) < 1e-12
     assert largest_difference(found, case, 'result') < 1e-12
 
 
+@pytest.mark.long
 def test_identities_stop_apart_on_their_devices(found):
     rows = found['each:4/trace/lpips_alex']
     lengths = np.isfinite(rows).sum(axis=0)
     assert rows.shape[1] == 3 and len(set(lengths)) > 1, rows
 
 
+@pytest.mark.long
 def test_a_run_goes_on_on_other_devices(found):
     # Saved traces are of float32.
     assert largest_difference(found, 'shared:4>2,2') < 1e-6
     assert largest_difference(found, 'shared:4>2,2', 'result') < 1e-12
 
 
+@pytest.mark.long
 def test_microbatches_and_resident_targets_may_change_on_resume(found):
     assert largest_difference(found, 'regrouped:1>2', plain='shared:1') < 1e-6
     assert largest_difference(found, 'regrouped:1>2', 'result', plain='shared:1') < 1e-12
 
 
+@pytest.mark.long
 def test_targets_that_come_from_the_host_do_not_change_the_numbers(found):
     assert largest_difference(found, 'fed:2', plain='shared:1') < 1e-12
     assert largest_difference(found, 'fed:2', 'result', plain='shared:1') < 1e-12
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('case', ['shared:4', 'shared:2,2', 'fed:2', 'each:4'])
 def test_one_program_overwrites_its_state(found, case):
     alone = 'each:1' if case == 'each:4' else 'shared:1'
@@ -123,6 +131,7 @@ def test_one_program_overwrites_its_state(found, case):
     assert found[f'{case}/donated'] >= found[f'{alone}/donated'] > 0.5
 
 
+@pytest.mark.long
 def test_tuning_together_sends_gradients_and_a_few_numbers_only(found):
     shapes = {x.shape for x in leaves(found, 'shared:1', 'result').values()}
     sent = messages(str(found['shared:4/text']))
@@ -132,6 +141,7 @@ def test_tuning_together_sends_gradients_and_a_few_numbers_only(found):
     assert len(gradients) == len(leaves(found, 'shared:1', 'result'))
 
 
+@pytest.mark.long
 def test_divided_parameters_are_gathered_once_and_nothing_else(found):
     params = [x.shape for x in leaves(found, 'shared:1', 'result').values()]
     gathered = [
@@ -144,6 +154,7 @@ def test_divided_parameters_are_gathered_once_and_nothing_else(found):
     assert sorted(gathered) == sorted(divisible)
 
 
+@pytest.mark.long
 def test_more_devices_with_an_identity_each_send_no_more(found):
     metrics = 4 * 8  # bytes an identity, four numbers
     params = sum(x.nbytes for x in leaves(found, 'shared:1', 'result').values())
@@ -159,6 +170,7 @@ def test_more_devices_with_an_identity_each_send_no_more(found):
     assert whole == many['reduce-scatter', 'fsdp'] and params / 2 <= part < 0.6 * params < whole
 
 
+@pytest.mark.long
 def test_a_generator_each_sends_nothing_but_whether_all_are_done(found):
     assert messages(str(found['each:4/text'])) == []
 

@@ -74,9 +74,21 @@ def arguments(up, noise_shape):
     )
 
 
-@pytest.mark.parametrize('up', [False, True])
 @pytest.mark.parametrize(
-    ('noise_shape', 'limit'), [((1, 1, 1, 1), None), ((1, 8, 8, 1), None), ((2, 8, 8, 1), 1.0)]
+    ('up', 'noise_shape', 'limit'),
+    [
+        (False, (1, 8, 8, 1), None),
+        (True, (2, 8, 8, 1), 1.0),
+        *(
+            pytest.param(up, noise_shape, limit, marks=pytest.mark.long)
+            for up, noise_shape, limit in (
+                (True, (1, 8, 8, 1), None),
+                (False, (2, 8, 8, 1), 1.0),
+                (True, (1, 1, 1, 1), None),
+                (False, (1, 1, 1, 1), None),
+            )
+        ),
+    ],
 )
 def test_styled_conv_equals_its_definition_with_gradients(up, noise_shape, limit):
     definition = partial(plain, up=up, gain=GAIN, limit=limit)
@@ -87,6 +99,7 @@ def test_styled_conv_equals_its_definition_with_gradients(up, noise_shape, limit
     assert_equal(ours, definition, *arguments(up, noise_shape))
 
 
+@pytest.mark.long
 def test_styled_conv_vmapped_over_kernels_equals_one_by_one():
     x, style, kernel, demodulation, noise, bias = arguments(True, (1, 8, 8, 1))
     kernels = normal(6, 3, *kernel.shape)
@@ -103,7 +116,9 @@ def test_styled_conv_vmapped_over_kernels_equals_one_by_one():
         np.testing.assert_allclose(together, alone, rtol=1e-9)
 
 
-@pytest.mark.parametrize('size', [(4, 4), (3, 5), (1, 2)])
+@pytest.mark.parametrize(
+    'size', [(3, 5), *(pytest.param(size, marks=pytest.mark.long) for size in ((4, 4), (1, 2)))]
+)
 def test_up_conv_equals_its_definition_and_its_stock_form_with_gradients(size):
     args = normal(0, 2, *size, 3), normal(1, 3, 3, 3, 4)
     assert_equal(upsample_fir.up_conv, plain_up_conv, *args)
@@ -115,7 +130,9 @@ def test_image_kernels_equals_its_definition_with_gradients():
     assert_equal(image_kernels, lambda x, k: jnp.einsum('bhwc,bcd->bhwd', x, k), *args)
 
 
-@pytest.mark.parametrize('rows', [8, 6, 7])
+@pytest.mark.parametrize(
+    'rows', [6, *(pytest.param(rows, marks=pytest.mark.long) for rows in (8, 7))]
+)
 def test_correlate_is_the_sum_over_pixels_whatever_the_bands(rows, monkeypatch):
     x, scale = normal(0, 2, rows, 4, 3), normal(1, 2, 3)
     padded = normal(2, 2, rows + 2, 6, 5)

@@ -19,6 +19,8 @@ from jaxinv.errors import JaxinvError
 from jaxinv.experiments import pti
 from jaxinv.generators.stylegan2 import stylegan2
 
+pytestmark = pytest.mark.first
+
 PICTURES = (
     pathlib.Path(matplotlib.get_data_path(), 'sample_data', 'grace_hopper.jpg'),  # 512 x 600
     pathlib.Path(skimage.__file__).parent / 'data' / 'astronaut.png',
