@@ -22,9 +22,10 @@ NVIDIA = [n for n, kind in stylegan2_figures.MODELS.items() if n.startswith('ada
 ROSINALITY = [n for n in stylegan2_figures.MODELS if n.startswith('ros')]
 
 
-def always(*names, of):
-    """These always; the others, which take other ways, with `-m long`, for the tests' time."""
-    return [n if n in names else pytest.param(n, marks=pytest.mark.long) for n in of]
+def models(names, short=(), long=()):
+    """Models as parameters: marked exhaustive where they are neither `short` nor `long`."""
+    marks = {name: () for name in short} | {name: pytest.mark.long for name in long}
+    return [pytest.param(n, marks=marks.get(n, pytest.mark.exhaustive)) for n in names]
 
 
 @functools.cache
@@ -59,32 +60,32 @@ def gradients(model):
     return arrays
 
 
-@pytest.mark.parametrize('name', always('ada32c', of=NVIDIA))
+@pytest.mark.parametrize('name', models(NVIDIA, short=['ada32c'], long=['ada32']))
 def test_latents_images_and_features_equal_nvidias(name):
     """With truncation, all layers' or the first ones', and classes, one-hot and mixed."""
     model = load(name)
     assert_equal(model, stylegan2_figures.forward(model), FORWARD, IMAGES)
 
 
-@pytest.mark.parametrize('name', always(of=NVIDIA + ROSINALITY))
+@pytest.mark.parametrize('name', models(NVIDIA + ROSINALITY, long=['ada32', 'ros16']))
 def test_gradients_equal_the_official_ones(name):
     model = load(name)
     assert_equal(model, gradients(model), GRADIENT, ['grad'])
 
 
-@pytest.mark.parametrize('name', always('ros16', of=ROSINALITY))
+@pytest.mark.parametrize('name', models(ROSINALITY, short=['ros16']))
 def test_images_equal_rosinalitys(name):
     model = load(name)
     assert_equal(model, stylegan2_figures.rosinality_images(model), FORWARD, ['map', 'img'])
 
 
-@pytest.mark.parametrize('name', always(of=ROSINALITY))
+@pytest.mark.parametrize('name', models(ROSINALITY, long=['ros16']))
 def test_rosinalitys_weights_make_nvidias_images_in_nvidias_network(name):
     model = load(name, scaled_epsilon=False)
     assert_equal(model, stylegan2_figures.cross_images(model), FORWARD, ['cross'])
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.parametrize('name', stylegan2_figures.MODELS)
 def test_everything_equals_the_official_float64_runs(name):
     with jax.enable_x64(True):
