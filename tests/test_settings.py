@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import pathlib
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from jaxinv import defaults, launch, settings
 from jaxinv.errors import JaxinvError
 from jaxinv.settings import Invert, InvertSam, Locality, Projection, Search, Tuning
 
+ROOT = pathlib.Path(__file__).parent.parent
 TASKS = [method.settings for method in settings.METHODS.values()]
 # Keys that bound memory or time, or decide how often a run is saved: results are the same.
 SAME_RESULT = {
@@ -154,6 +156,8 @@ def test_every_key_has_a_sentence_and_refuses_what_is_out_of_range(cls, key):
         message = str(error.value)
         assert message.startswith(f'{key.path} is {value!r}; it ') and words in message
         assert '\n' not in message
+    for file in re.findall(r'(?:jaxinv|docs)/[\w/]+\.\w+', rule.sentence):
+        assert (ROOT / file).is_file(), file
 
 
 @pytest.mark.parametrize(

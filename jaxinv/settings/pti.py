@@ -54,7 +54,7 @@ class Projection(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Locality(Section):
-    """The locality regulariser (equations 4 to 7). PTI's code departs from it: docs of PTI."""
+    """The locality regulariser (equations 4 to 7). PTI's code departs from it (docs/pti.md)."""
 
     section: ClassVar[str] = 'locality'
 

@@ -116,7 +116,7 @@ class Inversion(Section):
     )
     edits: tuple = setting(
         EDITS,
-        'NAME=STRENGTH, strengths separated by /, sequences by commas (jaxinv/edits.py). The '
+        'NAME=STRENGTH, strengths separated by /, sequences by commas (docs/edits.md). The '
         "default's directions are FFHQ's and left out for generators of anything else; () = none.",
     )
 
