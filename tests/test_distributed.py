@@ -96,15 +96,11 @@ def launched(count, work, *options, config='pti_multi_id:test', program=('-m', '
         if count > 1:
             command += [f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}']
             command += [f'--process_id={index}', '--heartbeat=10']
-        running.append(
-            subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=environment(1, 'float32'),
-                stdout=open(work.parent / f'log{index}', 'w'),
-                stderr=subprocess.STDOUT,
+        own = environment(1, 'float32')
+        with open(work.parent / f'log{index}', 'w') as log:
+            running.append(
+                subprocess.Popen(command, cwd=ROOT, env=own, stdout=log, stderr=subprocess.STDOUT)
             )
-        )
     try:
         yield running
     finally:

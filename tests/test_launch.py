@@ -146,15 +146,12 @@ def test_supervise_refuses_to_fork_after_jax():
 
 @pytest.mark.parametrize('module', ['jaxinv.launch', 'jaxinv.convert'])
 def test_a_closed_standard_output_prints_no_traceback(module):
-    process = subprocess.Popen(
-        [sys.executable, '-m', module, '--help'],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-    )
-    process.stdout.close()
-    assert process.stderr.read() == b''
-    assert process.wait(timeout=120) == console.CLOSED
+    command = [sys.executable, '-m', module, '--help']
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=ROOT) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b''
+        assert process.wait(timeout=120) == console.CLOSED
 
 
 def test_other_broken_pipes_are_errors():
