@@ -46,8 +46,8 @@ setuptools.setup(
         'Pillow>=11',
         'dlib-bin>=20.0',
         'onnxruntime>=1.20',
-        'matplotlib>=3.9',  # curves of the report; ships the portrait of Grace Hopper
-        'scikit-image>=0.24',  # ships the portrait of Eileen Collins
+        'matplotlib>=3.9',  # contains the portrait of Grace Hopper; colour maps
+        'scikit-image>=0.24',  # superpixels; contains the portrait of Eileen Collins
         # Results.
         'jinja2>=3.1',
         'markupsafe>=2.1',
@@ -62,6 +62,15 @@ setuptools.setup(
         # For --config.segments.how=torchvision or transformers; torch takes gigabytes.
         'torchvision': ['torch>=2.6', 'torchvision>=0.21'],
         'transformers': ['torch>=2.6', 'transformers>=4.50'],
-        'test': ['pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6', 'PyYAML', 'ruff>=0.9'],
+        'test': [
+            'pytest>=8',
+            'pytest-xdist>=3.6',
+            'hypothesis>=6',
+            'PyYAML',
+            'ruff>=0.9',
+            'nbformat>=5.10',
+            'nbclient>=0.10',
+            'ipykernel>=6.29',
+        ],
     },
 )
