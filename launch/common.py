@@ -1,44 +1,52 @@
-"""What the launchers share: the command after `--`, how it is printed, exit codes, mistakes."""
+"""Shared by the launchers: the command after `--`, printing of commands, exit codes.
+
+The launchers run where jaxinv need not be installed, so none of them imports it.
+"""
 
 import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
-# Of jaxinv.launch, see README.md.
-MISTAKE = 2  # in the command
-PREEMPTED = 75  # after SIGTERM, with everything saved: the same command goes on
+# Exit codes of jaxinv.launch, see README.md.
+USAGE = 2  # a mistake in the command
+PREEMPTED = 75  # SIGTERM, state saved: the same command resumes
 
 
 def parse(
     parser: argparse.ArgumentParser, argv: Sequence[str], optional: bool = False
 ) -> tuple[argparse.Namespace, list[str]]:
-    """(the launcher's own options, the options of jaxinv.launch that follow `--`)."""
+    """(options of the launcher, arguments of jaxinv.launch, which follow `--`).
+
+    Exits with USAGE without a --config after `--`, unless `optional`.
+    """
     own, rest = split(argv)
     options = parser.parse_args(own)
     if not optional and not any(arg.lstrip('-').startswith('config') for arg in rest):
-        parser.error('what is to run is missing; end with: -- --config=NAME ...')
+        parser.error('the config to run is missing; end with: -- --config=NAME ...')
     return options, rest
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What stands before and after the first `--`."""
+    """The arguments before and after the first `--`."""
     argv = list(argv)
-    place = argv.index('--') if '--' in argv else len(argv)
-    return argv[:place], argv[place + 1 :]
+    index = argv.index('--') if '--' in argv else len(argv)
+    return argv[:index], argv[index + 1 :]
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
-    """A parser with --dry-run, whose help is the script's docstring."""
-    made = argparse.ArgumentParser(
+    """A parser with --dry-run; its help is the script's docstring."""
+    result = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    made.add_argument('--dry-run', action='store_true', help='print what would run, do nothing')
-    return made
+    result.add_argument(
+        '--dry-run', action='store_true', help='print the commands without running them'
+    )
+    return result
 
 
 def positive(text: str) -> int:
-    """The type of an option that counts something."""
+    """argparse type of an integer that is at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f'{value} is not at least 1')
@@ -52,9 +60,10 @@ def shell(command: Sequence[str], environment: Mapping[str, str] | None = None) 
 
 
 def exit_code(returncode: int) -> int:
-    """Of a process as a shell reports it: 128 + number for one that a signal ended."""
+    """The exit code as a shell reports it: 128 + n for a process ended by signal n."""
     return returncode if returncode >= 0 else 128 - returncode
 
 
-def say(script: str, message: str) -> None:
+def log(script: str, message: str) -> None:
+    """One line on standard error."""
     print(f'{script}: {message}', file=sys.stderr, flush=True)

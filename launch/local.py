@@ -1,11 +1,11 @@
-"""Several processes on this machine, as one run.
+"""One run by several processes on this machine.
 
   python launch/local.py --processes=2 --devices=4 -- --config=pti_multi_id
   python launch/local.py --processes=8 --devices=1 --kind=gpu -- --config=pti_multi_id
 
-Every line of output begins with the number of its process. Ctrl-C and SIGTERM are passed on to all;
-the third signal ends them at once. When a process fails, the others get SIGTERM and, after --grace
-seconds, SIGKILL. The exit code is that of the first process that failed, 0 if none did.
+Each line of output begins with the index of its process. Ctrl-C and SIGTERM are sent to all
+processes; the third signal kills them. When a process fails, the others get SIGTERM and, after
+--grace seconds, SIGKILL. The exit code is that of the first process that failed, else 0.
 """
 
 import os
@@ -29,13 +29,15 @@ def make_parser():
         '--devices',
         type=common.positive,
         default=1,
-        help='of each process: virtual ones on CPUs, or GPUs of its own',
+        help='of each process: virtual CPU devices, or GPUs that no other process uses',
     )
     parser.add_argument('--kind', choices=('cpu', 'gpu'), default='cpu')
     parser.add_argument(
-        '--port', type=common.positive, help="the coordinator's; default: a free one"
+        '--port', type=common.positive, help='of the coordinator; default: a free one'
     )
-    parser.add_argument('--grace', type=float, default=30, help='seconds between TERM and KILL')
+    parser.add_argument(
+        '--grace', type=float, default=30, help='seconds between SIGTERM and SIGKILL'
+    )
     xla_flags.add_option(parser)
     return parser
 
@@ -77,20 +79,20 @@ def free_port() -> int:
 
 
 def run(plans, grace: float) -> int:
-    """Runs them all to their end; returns the exit code."""
+    """Runs the processes until all have ended; returns the exit code."""
     children, readers, signals = [], [], []
 
-    def pass_on(number, frame):
+    def forward(number, frame):
         signals.append(number)
         stop(children, signal.SIGKILL if len(signals) > 2 else number)
 
-    # Before the first child starts: a signal between two starts must not leave one behind.
-    earlier = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
+    # Before the first child starts, so that a signal between two starts reaches all children.
+    earlier = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         for i, (environment, command) in enumerate(plans):
             if signals:
                 break
-            # In a session of its own, or the terminal's Ctrl-C would reach it twice.
+            # A new session: else the terminal's Ctrl-C would reach the child twice.
             child = subprocess.Popen(
                 command,
                 env=os.environ | environment,
@@ -123,11 +125,11 @@ def wait(children, signals, grace) -> int:
                 if not signals:
                     stop(children, signal.SIGTERM)
         if deadline is not None and time.monotonic() > deadline:
-            common.say(NAME, f'{grace:g} s after the first process ended the others still ran.')
+            common.log(NAME, f'killed the processes that ran {grace:g} s after the failure.')
             stop(children, signal.SIGKILL)
             deadline = float('inf')
         time.sleep(0.05)
-    # A signal before the first process could start.
+    # Without children a signal came before the first start.
     return failed or first_failure(children) or (128 + signals[0] if not children else 0)
 
 
@@ -135,7 +137,7 @@ def first_failure(children) -> int:
     for i, child in enumerate(children):
         if child.poll():
             code = common.exit_code(child.returncode)
-            common.say(NAME, f'process {i} ended with exit code {code}.')
+            common.log(NAME, f'process {i} ended with exit code {code}.')
             return code
     return 0
 
@@ -144,14 +146,14 @@ def stop(children, number) -> None:
     for child in children:
         if child.poll() is None:
             if number == signal.SIGKILL:
-                os.killpg(child.pid, number)  # with what it started itself
+                os.killpg(child.pid, number)  # with its own children
             else:
                 child.send_signal(number)
 
 
 def copy_lines(stream, i) -> None:
     for line in stream:
-        # One write a line, so that lines of two processes do not mix.
+        # One write for each line, so that lines of two processes do not mix.
         sys.stdout.write(f'[{i}] {line.rstrip()}\n')
         sys.stdout.flush()
 

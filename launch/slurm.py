@@ -1,13 +1,12 @@
-"""A job on the GPU nodes of a SLURM cluster.
+"""SLURM: a batch job on GPU nodes.
 
   python launch/slurm.py --nodes=2 --gpus-per-node=8 --time=04:00:00 --partition=NAME \\
       --setup='source venv/bin/activate' -- --config=pti_multi_id --workdir=SHARED_FOLDER
 
-Prints the batch script with --dry-run, else gives it to sbatch. One process for each GPU (as JAX
-expects it under SLURM) or, with --per=node, one for each node. --lead seconds before the time
-limit, and when the job is preempted, every process gets SIGTERM, saves and ends with exit code 75;
-the job then asks to be queued again and goes on where it stopped. --workdir must be on a file
-system that all nodes share.
+Submits the batch script with sbatch, or prints it with --dry-run. One process for each GPU (the
+default of JAX under SLURM) or, with --per=node, for each node. --lead seconds before the time
+limit, and when the job is preempted, all processes get SIGTERM, save, and end with exit code 75;
+the job is then requeued and resumes. --workdir must be on a file system that all nodes share.
 """
 
 import shlex
@@ -27,16 +26,23 @@ def make_parser():
 def add_options(parser) -> None:
     parser.add_argument('--nodes', type=common.positive, default=1)
     parser.add_argument('--gpus-per-node', type=common.positive, default=1)
-    parser.add_argument('--per', choices=('gpu', 'node'), default='gpu', help='a process for each')
+    parser.add_argument(
+        '--per', choices=('gpu', 'node'), default='gpu', help='one process for each'
+    )
     parser.add_argument('--time', default='04:00:00', help='limit, hours:minutes:seconds')
-    parser.add_argument('--lead', type=common.positive, default=300, help='seconds to save in')
+    parser.add_argument(
+        '--lead',
+        type=common.positive,
+        default=300,
+        help='seconds between SIGTERM and the time limit',
+    )
     parser.add_argument('--name', default='jaxinv')
     parser.add_argument('--partition')
     parser.add_argument('--account')
     parser.add_argument('--cpus-per-task', type=common.positive)
-    parser.add_argument('--setup', action='append', default=[], help='a shell line to run first')
+    parser.add_argument('--setup', action='append', default=[], help='a shell line to run before')
     parser.add_argument(
-        '--sbatch', action='append', default=[], help='a further option of sbatch, without --'
+        '--sbatch', action='append', default=[], help='another option of sbatch, without --'
     )
     xla_flags.add_option(parser)
 
@@ -55,9 +61,9 @@ def submit(text: str) -> int:
 
 
 def script(options, runs, at_once: int = 0) -> str:
-    """The batch script; for several runs an array job, `at_once` at a time (0 = all)."""
+    """The batch script. Several runs are an array job, `at_once` of them at a time (0 = all)."""
     tasks = options.gpus_per_node if options.per == 'gpu' else 1
-    asked = {
+    directives = {
         'job-name': options.name,
         'nodes': options.nodes,
         'ntasks-per-node': tasks,
@@ -66,29 +72,30 @@ def script(options, runs, at_once: int = 0) -> str:
         'time': options.time,
         'partition': options.partition,
         'account': options.account,
-        # To the processes, not to this shell, which is to live on and ask for the requeue.
+        # To the processes only: this shell must continue, because it requeues the job.
         'signal': f'TERM@{options.lead}',
-        'open-mode': 'append',  # a requeued job goes on in the same file
+        'open-mode': 'append',  # a requeued job continues the same file
         'output': '%x-%j.out' if len(runs) == 1 else '%x-%A_%a.out',
     }
     if len(runs) > 1:
-        asked['array'] = f'0-{len(runs) - 1}' + (f'%{at_once}' if at_once else '')
+        directives['array'] = f'0-{len(runs) - 1}' + (f'%{at_once}' if at_once else '')
     lines = ['#!/bin/bash']
-    lines += [f'#SBATCH --{key}={value}' for key, value in asked.items() if value is not None]
+    lines += [f'#SBATCH --{key}={value}' for key, value in directives.items() if value is not None]
     lines += ['#SBATCH --requeue'] + [f'#SBATCH --{option}' for option in options.sbatch]
     lines += ['', 'set -u', *options.setup]
     if options.xla_flags != 'none':
         flags = xla_flags.text(options.xla_flags)
         lines += [f'export XLA_FLAGS="${{XLA_FLAGS:-}} {flags}"']
     if options.per == 'node':
-        # Under SLURM JAX gives a process the one GPU that has its number, unless told otherwise.
-        every = ','.join(map(str, range(options.gpus_per_node)))
-        lines += [f'export JAX_LOCAL_DEVICE_IDS={every}']
-    lines += ['', *_choice(runs), '', *_BODY]
+        # By default JAX under SLURM uses one GPU for each process, that of its local index.
+        indices = ','.join(map(str, range(options.gpus_per_node)))
+        lines += [f'export JAX_LOCAL_DEVICE_IDS={indices}']
+    lines += ['', *_arguments(runs), '', *_BODY]
     return '\n'.join(lines) + '\n'
 
 
-def _choice(runs):
+def _arguments(runs):
+    """Shell lines that set the positional parameters to the arguments of this task."""
     if len(runs) == 1:
         return [f'set -- {shlex.join(runs[0])}']
     cases = [f'  {i}) set -- {shlex.join(run)} ;;' for i, run in enumerate(runs)]
@@ -96,10 +103,10 @@ def _choice(runs):
 
 
 _BODY = (
-    '# Preemption sends SIGTERM to this shell too.',
+    '# Preemption sends SIGTERM to this shell, too.',
     'trap : TERM',
     'code=0',
-    # Without --kill-on-bad-exit: its SIGKILL could hide the code of those that have saved.
+    # Without --kill-on-bad-exit: its SIGKILL could replace the exit code 75 of other processes.
     'srun --wait=120 python -m jaxinv.launch "$@" || code=$?',
     f'if [ "$code" -eq {common.PREEMPTED} ]; then',
     '  scontrol requeue "$SLURM_JOB_ID"',

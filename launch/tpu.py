@@ -1,14 +1,14 @@
-"""Cloud TPU: a slice of any size, a process on each of its hosts.
+"""Cloud TPU: one process on each host of a slice of any size.
 
   python launch/tpu.py create --name=NAME --zone=ZONE --type=v5litepod-64 --spot
   python launch/tpu.py setup  --name=NAME --zone=ZONE           # copies this folder, installs it
   python launch/tpu.py run    --name=NAME --zone=ZONE -- --config=pti_multi_id --workdir=SHARED
   python launch/tpu.py delete --name=NAME --zone=ZONE
 
-Each is one or a few gcloud commands, which --dry-run prints. The processes find each other as jax
-knows the slice (--coordinator=cluster). --workdir must be on a file system that all hosts mount
+Each action is one or a few gcloud commands; --dry-run prints them. JAX finds the other hosts of
+the slice (--coordinator=cluster). --workdir must be on a file system that all hosts mount
 (--before='...' may mount it).
-When a spot slice was taken away: create, setup and run again, the same commands; the run goes on.
+After a spot slice is reclaimed, repeat create, setup and run: the run resumes.
 """
 
 import shlex
@@ -17,7 +17,7 @@ import sys
 
 import common
 
-VERSIONS = {  # runtime of each generation, cloud.google.com/tpu/docs/runtimes
+VERSIONS = {  # runtime of each TPU generation, cloud.google.com/tpu/docs/runtimes
     'v4': 'tpu-ubuntu2204-base',
     'v5litepod': 'v2-alpha-tpuv5-lite',
     'v5p': 'v2-alpha-tpuv5',
@@ -32,14 +32,14 @@ def make_parser():
     parser.add_argument('--name', required=True)
     parser.add_argument('--zone', required=True)
     parser.add_argument('--project')
-    parser.add_argument('--type', help='accelerator type, e.g. v5litepod-64; of create')
-    parser.add_argument('--version', help='runtime; by default that of the type')
-    parser.add_argument('--spot', action='store_true', help='cheaper, and may be taken away')
-    parser.add_argument('--source', default='.', help='folder to copy; of setup')
+    parser.add_argument('--type', help='create: accelerator type, e.g. v5litepod-64')
+    parser.add_argument('--version', help='create: runtime; default: that of the type')
+    parser.add_argument('--spot', action='store_true', help='create: a spot slice')
+    parser.add_argument('--source', default='.', help='setup: folder to copy')
     parser.add_argument(
         '--python', default='python3.11', help='3.11 or newer; --before may install it'
     )
-    parser.add_argument('--before', default='', help='a shell line to run first on every host')
+    parser.add_argument('--before', default='', help='a shell line to run before on every host')
     return parser
 
 
@@ -47,7 +47,7 @@ def main(argv) -> int:
     parser = make_parser()
     options, rest = common.parse(parser, argv, optional=True)
     if options.action == 'run' and not rest:
-        parser.error('what is to run is missing; end with: -- --config=NAME ...')
+        parser.error('the config to run is missing; end with: -- --config=NAME ...')
     if options.action == 'create' and not options.type:
         parser.error('create needs --type, e.g. --type=v5litepod-64')
     commands = {'create': create, 'setup': setup, 'run': run, 'delete': delete}[options.action](
@@ -66,8 +66,8 @@ def main(argv) -> int:
 def create(options, rest):
     version = options.version or VERSIONS.get(options.type.split('-')[0])
     if version is None:
-        common.say('tpu.py', f'which runtime {options.type} needs is not known; give --version.')
-        raise SystemExit(common.MISTAKE)
+        common.log('tpu.py', f'the runtime of {options.type} is unknown; give --version.')
+        raise SystemExit(common.USAGE)
     command = [*TPU, 'create', options.name, *_where(options)]
     command += [f'--accelerator-type={options.type}', f'--version={version}']
     return [command + (['--spot'] if options.spot else [])]
@@ -77,7 +77,7 @@ def setup(options, rest):
     copy = [*TPU, 'scp', '--recurse', '--worker=all', *_where(options)]
     install = f'{options.python} -m pip install "jax[tpu]" -e jaxinv'
     return [
-        # A second copy into a folder that is there would end up inside it.
+        # Copying into an existing folder would create a subfolder.
         _on_every_host(options, 'rm -rf jaxinv'),
         [*copy, options.source, f'{options.name}:jaxinv'],
         _on_every_host(options, _after(options.before, install)),

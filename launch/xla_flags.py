@@ -1,18 +1,19 @@
-"""Flags for XLA that make GPUs compute while they communicate; `--xla-flags=overlap` of a launcher.
+"""XLA flags that overlap computation and communication on GPUs: `--xla-flags=overlap`.
 
-They are a choice, not a default: none was measured here (no machine with several GPUs), what they
-gain depends on the network, and XLA stops at a flag that its version does not know. These are known
-to jaxlib 0.10 (tests/test_launchers.py). Values and reasons are those of JAX's and NVIDIA's pages:
+Not set by default: they were not measured (there was no machine with several GPUs), their gain
+depends on the network, and XLA aborts at a flag that its version does not have. jaxlib 0.10 has
+all of them (tests/test_launchers.py). Values and reasons are from the pages of JAX and NVIDIA:
 
   [jax]     docs.jax.dev/en/latest/gpu_performance_tips.html
   [nvidia]  docs.nvidia.com/jax-toolbox/performance-profiling/gpu-performance
   [xla]     the flag's own description and default, xla/debug_options_flags.cc
 
-Left out, since they would do nothing here:
-  xla_gpu_enable_async_collectives          gone; collectives are asynchronous by default [xla]
-  xla_gpu_enable_highest_priority_async_stream   the default already [xla]
-  xla_gpu_enable_pipelined_*, while_loop_double_buffering   move collectives between the turns of a
-      loop on the device; a step of jaxinv is one program without such a loop (jaxinv/optimize/loop.py)
+Left out, because they have no effect here:
+  xla_gpu_enable_async_collectives               removed: asynchronous by default [xla]
+  xla_gpu_enable_highest_priority_async_stream   true by default [xla]
+  xla_gpu_enable_pipelined_*, while_loop_double_buffering
+      move collectives between iterations of a loop on the device; a step of jaxinv is a program
+      without such a loop (jaxinv/optimize/loop.py)
 """
 
 from typing import NamedTuple
@@ -30,19 +31,18 @@ OVERLAP = (
     Flag(
         'xla_gpu_enable_latency_hiding_scheduler',
         'true',
-        'orders operations so that collectives run while there is something to compute; off by '
-        'default. In shared tuning the gradients of late layers can travel during the backward '
-        'pass of the early ones.',
+        'schedules collectives in parallel with computation; off by default. In shared tuning the '
+        'gradients of late layers can be reduced during the backward pass of early ones.',
         '[jax], [nvidia]',
     ),
     Flag(
         'xla_gpu_all_reduce_combine_threshold_bytes',
         str(16 * MIB),
-        'gradients are sent together up to this size, 30 MiB by default. All of a small generator '
-        'in one parcel could only leave when the last gradient is there, with nothing left to hide '
-        'behind; 16 MiB make two parcels of the embedded one (29 MB) and seven of config-f '
-        '(113 MB), each still large enough to use the network well.',
-        '[jax], [xla]; the size is a reckoning, to be tried',
+        'gradients are combined into messages of up to this size, 30 MiB by default. A single '
+        'message for a small generator can be sent only after the whole backward pass, without '
+        'overlap. 16 MiB gives two messages for the embedded generator (29 MB) and seven for '
+        'config-f (113 MB), still large enough for the full bandwidth.',
+        '[jax], [xla]; the size is an estimate, not measured',
     ),
     Flag(
         'xla_gpu_reduce_scatter_combine_threshold_bytes',
@@ -53,8 +53,8 @@ OVERLAP = (
     Flag(
         'xla_gpu_all_gather_combine_threshold_bytes',
         str(16 * MIB),
-        'the same for parameters along fsdp: the first layers can begin before the last ones have '
-        'come.',
+        'the same for parameters along fsdp: the first layers can start before the last ones are '
+        'gathered.',
         '[jax], [xla]',
     ),
 )
@@ -68,6 +68,6 @@ def add_option(parser) -> None:
 
 
 def text(choice: str, before: str = '') -> str:
-    """The value of XLA_FLAGS; `before` is what it holds already."""
+    """The value of XLA_FLAGS; before: flags that are set already."""
     flags = [f'--{flag.name}={flag.value}' for flag in CHOICES[choice]]
     return ' '.join(filter(None, [before, *flags]))

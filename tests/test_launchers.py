@@ -1,4 +1,4 @@
-"""launch/: dry runs print what the schedulers can read; the local ones are run for real."""
+"""Launchers: dry runs print what the schedulers accept; local.py and sweep.py are run."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def call(script, *args, code=0):
 
 
 def bash(text, *args, env=None):
-    """What bash makes of a script, run with commands that print their arguments."""
+    """(exit code, output) of a script run by bash."""
     done = subprocess.run(
         ['bash', '-c', text, 'bash', *args],
         capture_output=True,
@@ -93,25 +93,25 @@ def test_one_process_needs_no_coordinator():
     assert '--coordinator' not in call('local', '--dry-run', '--', *RUN)
 
 
-# The schedulers' commands, as shell functions that say how they were called.
-FAKES = """
+# The commands of the scheduler as shell functions that print their arguments.
+SUBSTITUTES = """
 srun() { for word in "$@"; do printf 'srun<%s>\\n' "$word"; done; return "$SRUN_CODE"; }
 scontrol() { printf 'scontrol<%s>\\n' "$@"; }
 """
 
 
 @pytest.mark.parametrize('code', [0, 1, common.PREEMPTED])
-def test_slurm_script_runs_the_command_and_requeues_what_was_preempted(code):
+def test_slurm_script_runs_the_command_and_requeues_after_preemption(code):
     text = call('slurm', '--nodes=2', '--gpus-per-node=8', '--dry-run', '--', *RUN)
     assert subprocess.run(['bash', '-n'], input=text, text=True).returncode == 0
-    returned, printed = bash(FAKES + text, env={'SRUN_CODE': str(code), 'SLURM_JOB_ID': '17'})
+    returned, printed = bash(SUBSTITUTES + text, env={'SRUN_CODE': str(code), 'SLURM_JOB_ID': '17'})
     assert returned == code
     words = re.findall(r'srun<(.*)>', printed)
     assert words[-len(RUN) - 3 :] == ['python', '-m', 'jaxinv.launch', *RUN]
     assert ('scontrol<requeue>' in printed and 'scontrol<17>' in printed) == (code == 75)
 
 
-def test_slurm_script_asks_for_what_was_said():
+def test_slurm_options_become_directives():
     given = [
         '--nodes=2',
         '--gpus-per-node=4',
@@ -120,10 +120,21 @@ def test_slurm_script_asks_for_what_was_said():
         '--setup=module load x',
     ]
     text = call('slurm', *given, '--sbatch=constraint=a', '--dry-run', '--', *RUN)
-    asked = dict(re.findall(r'^#SBATCH --([\w-]+)=?(.*)$', text, re.MULTILINE))
-    assert asked['nodes'] == '2' and asked['ntasks-per-node'] == asked['gpus-per-node'] == '4'
-    assert asked['signal'] == 'TERM@90' and 'requeue' in asked and asked['open-mode'] == 'append'
-    assert asked['partition'] == 'p' and asked['constraint'] == 'a' and 'account' not in asked
+    directives = dict(re.findall(r'^#SBATCH --([\w-]+)=?(.*)$', text, re.MULTILINE))
+    assert (
+        directives['nodes'] == '2'
+        and directives['ntasks-per-node'] == directives['gpus-per-node'] == '4'
+    )
+    assert (
+        directives['signal'] == 'TERM@90'
+        and 'requeue' in directives
+        and directives['open-mode'] == 'append'
+    )
+    assert (
+        directives['partition'] == 'p'
+        and directives['constraint'] == 'a'
+        and 'account' not in directives
+    )
     assert text.startswith('#!/bin/bash\n#SBATCH ') and '\nmodule load x\n' in text
     by_node = call('slurm', *given, '--per=node', '--dry-run', '--', *RUN)
     assert '#SBATCH --ntasks-per-node=1\n' in by_node
@@ -154,7 +165,7 @@ def pod_of(text):
     assert spec['parallelism'] == spec['completions'] and spec['backoffLimit'] == 0
     assert spec['podFailurePolicy']['rules'][0]['onExitCodes']['values'] == [common.PREEMPTED]
     pod = spec['template']['spec']
-    assert pod['restartPolicy'] == 'Never'  # podFailurePolicy asks for it
+    assert pod['restartPolicy'] == 'Never'  # required by podFailurePolicy
     (container,) = pod['containers']
     return jobset, spec['parallelism'], pod, container
 
@@ -174,7 +185,7 @@ def test_gke_manifest_for_tpu_slices():
     assert words == ['exec', 'python', '-m', 'jaxinv.launch', *RUN]
 
 
-def test_gke_manifest_for_gpu_nodes_tells_each_process_where_it_is():
+def test_gke_manifest_for_gpu_nodes_gives_each_process_its_index():
     given = ['--name=n', '--image=i', '--gpu=nvidia-h100-80gb', '--nodes=4', '--chips-per-node=8']
     text = call('gke', *given, '--xla-flags=overlap', '--dry-run', '--', *RUN)
     jobset, nodes, pod, container = pod_of(text)
@@ -187,7 +198,7 @@ def test_gke_manifest_for_gpu_nodes_tells_each_process_where_it_is():
     assert printed.splitlines() == ['-m', 'jaxinv.launch', *RUN, *ends]
 
 
-def test_sweep_prints_what_is_left_to_run(tmp_path):
+def test_sweep_prints_the_unfinished_runs(tmp_path):
     given = [f'--into={tmp_path}', '--config.seed=0,1', "--config.edits=('a=1', 'b=2'),()"]
     lines = call('sweep', *given, '--dry-run', '--', *RUN).splitlines()
     assert len(lines) == 4
@@ -210,37 +221,37 @@ def test_sweep_as_an_array_job_gives_each_task_its_run(tmp_path):
     ]
     text = call('sweep', *given, '--dry-run', '--', *RUN)
     assert '#SBATCH --array=0-2%2\n' in text and '#SBATCH --gpus-per-node=2\n' in text
-    _, printed = bash(FAKES + text, env={'SRUN_CODE': '0', 'SLURM_ARRAY_TASK_ID': '1'})
+    _, printed = bash(SUBSTITUTES + text, env={'SRUN_CODE': '0', 'SLURM_ARRAY_TASK_ID': '1'})
     words = re.findall(r'srun<(.*)>', printed)[-len(RUN) - 2 :]
     assert words == [*RUN, '--config.seed=1', f'--workdir={tmp_path}/seed=1']
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
-def test_nothing_to_run_and_misspelled_options_are_refused(script):
+def test_a_missing_config_and_misspelt_options_are_refused(script):
     given = {
         'tpu': ['run', '--name=n', '--zone=z'],
         'gke': ['--name=n', '--image=i', '--gpu=g'],
         'sweep': ['--into=x', '--config.seed=0'],
     }.get(script, [])
-    assert 'missing' in call(script, *given, code=common.MISTAKE)
-    assert '--dry-rum' in call(script, *given, '--dry-rum', '--', *RUN, code=common.MISTAKE)
+    assert 'missing' in call(script, *given, code=common.USAGE)
+    assert '--dry-rum' in call(script, *given, '--dry-rum', '--', *RUN, code=common.USAGE)
 
 
-def test_names_of_machines_and_paths_are_nowhere():
+def test_no_launcher_contains_paths_of_a_machine():
     for file in LAUNCH.iterdir():
         if file.is_file():
-            found = re.findall(r'/(?:home|root|tmp|work/|usr|mnt|data)\b\S*', file.read_text())
-            assert not found, (file, found)
+            paths = re.findall(r'/(?:home|root|tmp|work/|usr|mnt|data)\b\S*', file.read_text())
+            assert not paths, (file, paths)
 
 
 # --- XLA's flags ---
 
 
-def test_xla_knows_the_flags_and_the_page_explains_them():
+def test_xla_has_the_flags_and_the_page_explains_them():
     page = (LAUNCH / 'README.md').read_text()
     for flag in xla_flags.OVERLAP:
         assert flag.name in page and flag.why and flag.source
-    done = subprocess.run(  # XLA ends the process at a flag it does not know
+    done = subprocess.run(  # XLA aborts at a flag that it does not have
         [sys.executable, '-c', 'import jax; jax.devices()'],
         env=os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': xla_flags.text('overlap')},
         capture_output=True,
@@ -252,26 +263,26 @@ def test_xla_knows_the_flags_and_the_page_explains_them():
 # --- Runs ---
 
 
-def stand_ins(*programs):
-    """Plans of local.run for small programs."""
+def plans_of(*programs):
+    """The argument of local.run for small Python programs."""
     return [({'NUMBER': str(i)}, [sys.executable, '-c', p]) for i, p in enumerate(programs)]
 
 
 def test_output_is_prefixed_and_variables_are_set(capfd):
     program = 'import os; print("I am", os.environ["NUMBER"])'
-    assert local.run(stand_ins(program, program), grace=5) == 0
+    assert local.run(plans_of(program, program), grace=5) == 0
     assert sorted(capfd.readouterr().out.splitlines()) == ['[0] I am 0', '[1] I am 1']
 
 
 def test_when_one_fails_the_others_end_and_its_code_is_returned(capfd):
     waits = 'import time; time.sleep(60)'
     began = time.monotonic()
-    assert local.run(stand_ins(waits, 'raise SystemExit(7)', waits), grace=5) == 7
+    assert local.run(plans_of(waits, 'raise SystemExit(7)', waits), grace=5) == 7
     stubborn = 'import signal; signal.signal(15, signal.SIG_IGN); print("x", flush=True); ' + waits
     fails_later = 'import time; time.sleep(0.5); raise SystemExit(8)'
-    assert local.run(stand_ins(stubborn, fails_later), grace=0.5) == 8
+    assert local.run(plans_of(stubborn, fails_later), grace=0.5) == 8
     killed = 'import os; os.kill(os.getpid(), 9)'
-    assert local.run(stand_ins(waits, killed), grace=5) == 128 + 9
+    assert local.run(plans_of(waits, killed), grace=5) == 128 + 9
     assert time.monotonic() - began < 30
     assert 'process 1 ended with exit code 7' in capfd.readouterr().err
 
@@ -302,13 +313,13 @@ raise SystemExit(local.run(plans, grace=10))
     assert process.returncode == common.PREEMPTED
 
 
-def test_mistakes_of_the_run_itself_come_back(tmp_path):
+def test_exit_code_and_message_of_the_run_are_passed_on(tmp_path):
     out = call('local', '--', '--config=pti_multi', code=2)
     assert "[0] jaxinv: Unknown config 'pti_multi'" in out
 
 
-def test_sweep_notes_failures_goes_on_and_resumes(tmp_path, monkeypatch, capsys):
-    """The runs are a stand-in that writes metrics.json, so that only the sweep is at work."""
+def test_sweep_records_failures_continues_and_resumes(tmp_path, monkeypatch, capsys):
+    """The runs are a substitute that writes metrics.json."""
     fake = """
 import json, pathlib, sys
 given = dict(a.split('=', 1) for a in sys.argv[1:] if '=' in a)
@@ -333,7 +344,7 @@ mean = {'pivot': {'psnr': 1}, 'tuned': {'psnr': 20.0 + int(given['--config.seed'
 
 @pytest.mark.exhaustive
 def test_sweep_of_real_runs_by_the_local_launcher(tmp_path):
-    """As short as runs can be: no faces, no tuning."""
+    """The shortest runs: no faces, no tuning."""
     given = [f'--into={tmp_path / "s"}', '--config.seed=0,1', '--local=--devices=1']
     fixed = ['--config=pti_multi_id:test', '--config.data.align=none', '--config.tune.num_steps=0']
     out = call('sweep', *given, '--', *fixed)
@@ -341,7 +352,7 @@ def test_sweep_of_real_runs_by_the_local_launcher(tmp_path):
     assert [row['result'] for row in rows] == ['pivot', 'pivot']
     assert rows[0]['mean']['lpips_alex'] != rows[1]['mean']['lpips_alex']
     assert '[0] Work folder:' in out and '| 0 | pivot |' in out
-    assert call('sweep', *given, '--', *fixed).startswith('| seed |')  # nothing ran again
+    assert call('sweep', *given, '--', *fixed).startswith('| seed |')  # all runs are skipped
 
 
 @pytest.mark.exhaustive
@@ -358,7 +369,7 @@ def test_two_processes_are_one_run(tmp_path):
 
 
 @pytest.mark.exhaustive
-def test_sigterm_to_the_launcher_saves_on_all_and_the_same_command_goes_on(tmp_path):
+def test_sigterm_to_the_launcher_saves_in_all_processes(tmp_path):
     given = ['--processes=2', '--', '--config=pti_multi_id:test', '--config.data.align=none']
     given += ['--config.pivot.num_steps=200', f'--workdir={tmp_path / "w"}']
     process = start('local', *given)
@@ -372,7 +383,7 @@ def test_sigterm_to_the_launcher_saves_on_all_and_the_same_command_goes_on(tmp_p
 
 
 def test_exit_codes_are_those_of_the_runs():
-    assert common.PREEMPTED == distributed.PREEMPTED  # launchers import nothing of jaxinv
+    assert common.PREEMPTED == distributed.PREEMPTED  # the launchers do not import jaxinv
 
 
 def test_configs_are_those_of_the_launcher():
