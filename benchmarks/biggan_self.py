@@ -68,9 +68,10 @@ def main():
     prior = sam_prior.statistics(generator, weights, Prior(epsilon=0.0))
     pictures = [targets]
 
-    def show(weight, space, found, w):
-        pictures.append(found)
-        values = {name: np.asarray(x) for name, x in metrics.evaluate(targets, found, nets).items()}
+    def show(weight, space, images, w):
+        pictures.append(images)
+        values = metrics.evaluate(targets, images, nets)
+        values = {name: np.asarray(x) for name, x in values.items()}
         z = w[..., : spec.moving_dims]
         distance = sam_prior.distance(z, prior, 1.0).mean() / (z.shape[1] * z.shape[2])
         each = ' '.join(f'{value:.1f}' for value in values['psnr'])
@@ -89,9 +90,9 @@ def main():
         )
         given = weights, nets, targets, pivots, ids, prior, search
         for space in options.spaces or sam.spaces(spec):
-            found = invertibility.measure(generator, *given, spaces=(space,))
+            measured = invertibility.measure(generator, *given, spaces=(space,))
             name = space if space == 'Z+' else f'Z+ with {space}'
-            show(f'{weight:g}', name, found.images[space], found.codes.w_plus)
+            show(f'{weight:g}', name, measured.images[space], measured.codes.w_plus)
     if options.pictures:
         rows = [np.concatenate(list(pixels.to_uint8(row)), 1) for row in pictures]
         PIL.Image.fromarray(np.concatenate(rows)).save(options.pictures)

@@ -29,7 +29,7 @@ def file_of(folder, dtype, devices, processes, method):
 
 
 def run(folder, dtype, devices, processes):
-    """All methods, on every mesh along data that so many devices and processes allow."""
+    """All methods, on the meshes along data of these devices and processes."""
     together = checkout.tests_module('test_distributed').together
     meshes = (1, 2, 4, 8) if processes == 1 else (devices * processes,)
     for method in METHODS:

@@ -43,7 +43,7 @@ def test_common_formats_are_read(tmp_path, suffix, tolerance):
 
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_exif_orientation_is_honoured(tmp_path, orientation):
-    lies = {
+    stored = {
         1: lambda x: x,
         2: lambda x: x[:, ::-1],
         3: lambda x: x[::-1, ::-1],
@@ -56,7 +56,7 @@ def test_exif_orientation_is_honoured(tmp_path, orientation):
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / 'phone.png'
-    PIL.Image.fromarray(np.ascontiguousarray(lies)).save(path, exif=exif)
+    PIL.Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
     assert close(images.read(path), ramp(), 0)
 
 

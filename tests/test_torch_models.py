@@ -31,7 +31,7 @@ def test_named_regions_keep_their_pixels_and_the_rest_is_divided_by_colour(cat):
     np.testing.assert_array_equal(segments.labels == 0, one & ~two)
     others = segments.names[2:]
     assert others == tuple(f'part {i + 1}' for i in range(len(others)))
-    # 8 parts of a whole picture are so many of what is left of it.
+    # 8 parts of the picture times the fraction of the remaining pixels.
     assert len(others) == round(8 * (1 - (one | two).mean()))
     assert np.unique(segments.labels).tolist() == list(range(len(segments.names)))
 

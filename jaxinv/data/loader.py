@@ -48,7 +48,7 @@ def load_images(
       for generators of cars, else 'crop'.
     aligned: True = pictures are aligned square crops already, and are only resized. Others are
       skipped: cropping, padding or stretching would misplace the face.
-    log: called with a sentence of progress; None = silent.
+    log: called like print, log(text, flush=True), with lines of progress; None = silent.
 
     Returns Targets: `.images` float32 [n, h, w, 3] in [-1, 1], `.names`, `.skipped`. Raises
     NoImages if no picture can be used, DataError for an option that is not allowed.

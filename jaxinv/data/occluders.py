@@ -1,8 +1,8 @@
 """Distortions of generated pictures that no generator reproduces: occluders and misalignment.
 
 A generated picture can be inverted everywhere, so its maps of invertibility are nearly constant.
-Pieces of other photographs over it, and faces away from their aligned position, stand in for the
-hands, microphones and hats of real photographs.
+Pieces of other photographs over it, and faces away from their aligned position, replace the hands,
+microphones and hats of real photographs.
 """
 
 import functools

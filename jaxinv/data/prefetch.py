@@ -24,7 +24,7 @@ def map_ahead(function: Callable[[Any, Callable[[], bool]], Any], items: Iterabl
     """Yields function(item, stopped) in order, and computes the next result in a thread meanwhile.
 
     stopped(): True once the iterator is closed; the result is then discarded. Close the iterator
-    (contextlib.closing) so that the thread ends before the caller goes on.
+    (contextlib.closing) so that the thread ends before the caller continues.
     """
     stop, results = threading.Event(), collections.deque()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
