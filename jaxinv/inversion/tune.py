@@ -76,6 +76,11 @@ def tune(
     if s.num_steps == 0:
         return Tuned(weights if s.shared else [weights] * n, {})
     runner = runner or inputs.make_runner(examples.names, mesh, verbose, callback)
+    if runner.folder is not None and not s.shared and on_finished is None:
+        raise JaxinvError(
+            'on_finished is missing: a run with a folder resumes, and then returns only the '
+            'generators that were not finished before; save each where on_finished receives it.'
+        )
     net = inputs.lpips_weights(lpips, (s.lpips_net,))[s.lpips_net]
     if statistics is None:
         statistics = latents.w_statistics(generator, weights)
