@@ -15,7 +15,7 @@ no_offset_penalty, no_refinement, class_map, lpips_alex; sweep inverts at every 
 The default budget is for two CPU cores. It differs from `:paper` in the steps of every stage, the
 pivot's learning rate of 0.1 and the threshold of 0.26. The paper gives no budget; `:paper` has the
 one of its code, and `:official` also what its code does differently (docs/sam.md). pti and pti_sam
-tune without the locality regulariser, in every budget.
+tune with the locality regulariser.
 """
 
 from jaxinv import defaults
@@ -32,7 +32,6 @@ def get_config(arg=''):
 def _official(config):
     _sam.paper(config)
     config.sam.spread, config.sam.spread_weight = 'norm', 1e-3
-    config.sam.offsets, config.sam.offsets_weight = 'mean', 5.0
     config.sam.padding = 'crop'
     config.sam.clamp = True
     config.sam.noise = 'random'

@@ -29,7 +29,7 @@ def get_config(arg=''):
     # lambda_Z of both terms of equation 9 and lambda_F of equation 10: docs/biggan.md says why.
     config.sam.prior_weight = 1e-5
     config.sam.spread_weight = 1e-5
-    config.sam.offsets_weight = 1e-6
+    config.sam.offsets, config.sam.offsets_weight = 'sum', 1e-6
     config.prior.epsilon = 0.0  # z's covariance is a multiple of the identity and needs no floor
     return defaults.variant(config, arg, VARIANTS)
 

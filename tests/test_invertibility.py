@@ -10,8 +10,9 @@ import PIL.Image
 import pytest
 
 from jaxinv.errors import JaxinvError
-from jaxinv.inversion import invertibility, masks, sam, sam_prior
+from jaxinv.inversion import invertibility, masks, sam_prior
 from jaxinv.networks import lpips
+from jaxinv.settings import Prior, Search
 from jaxinv.types import GeneratorSpec
 from jaxinv.weights.networks import load_lpips
 
@@ -119,7 +120,7 @@ def test_measuring_moves_only_the_candidate_space(tiny):
     generator, weights = tiny
     targets = jax.random.uniform(jax.random.key(1), (2, 32, 32, 3), minval=-1)
     valid = jnp.ones((2, 32, 32, 1)).at[1, :16].set(0)
-    prior = sam_prior.statistics(generator, weights, sam_prior.Settings(100))
+    prior = sam_prior.statistics(generator, weights, Prior(num_samples=100))
     nets = {net: load_lpips(net) for net in ('alex', 'vgg')}
     measured = invertibility.measure(
         generator,
@@ -129,7 +130,7 @@ def test_measuring_moves_only_the_candidate_space(tiny):
         weights['buffers']['w_avg'][None, None],
         np.arange(2, dtype=np.uint32),
         prior,
-        sam.Settings(num_steps=12, lpips_net='alex', chunk_steps=12),
+        Search(num_steps=12, lpips_net='alex', offsets='sum', offsets_weight=1e-6, chunk_steps=12),
         valid=valid,
     )
     assert list(measured.maps) == ['W+', 'F4', 'F6']

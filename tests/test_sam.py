@@ -115,7 +115,14 @@ def test_spread_has_a_finite_gradient_where_all_rows_are_equal(norm):
     assert np.isfinite(gradient).all() and not gradient[0].any()
 
 
-SETTINGS = Search(num_steps=8, spread='norm', spread_weight=1e-3, chunk_steps=8)
+SETTINGS = Search(
+    num_steps=8,
+    spread='norm',
+    spread_weight=1e-3,
+    offsets='sum',
+    offsets_weight=1e-6,  # light, so that eight steps come closer
+    chunk_steps=8,
+)
 
 
 @pytest.fixture(scope='module')
@@ -172,6 +179,30 @@ def test_pixels_that_are_not_valid_do_not_count(case):
     again = sam.reconstruction(images.at[:, :8].set(0.7), {**args, 'valid': valid})
     np.testing.assert_allclose(again, (l2, distance), rtol=1e-5)
     assert (sam.reconstruction(images.at[:, :8].set(0.7), args)[0] > l2).all()
+
+
+@pytest.mark.parametrize('kind', ['mean', 'sum'])
+def test_offsets_are_penalised_by_space(tiny, case, kind):
+    generator, weights = tiny
+    targets, masks, _ = case
+    settings = Search(num_steps=1, offsets=kind, offsets_weight=5.0, chunk_steps=1)
+    inverter = sam.make_inverter(generator, settings)
+    prior = sam_prior.statistics(generator, weights, Prior(num_samples=200))
+    start = weights['buffers']['w_avg'][None, None]
+    nowhere = {space: jnp.zeros_like(mask) for space, mask in masks.items()}
+    ids = np.arange(2, dtype=np.uint32)
+    args = load_lpips('vgg'), targets, nowhere, start, ids, prior
+    state, args = inverter.prepare(weights, *args)
+    offsets = jax.tree.map(lambda x: x + 0.3, state.variables['offsets'])
+    variables = state.variables | {'offsets': offsets}
+    gradient = jax.jit(inverter.loop.update.gradient)
+    gradients, terms, _ = gradient(variables, args, jnp.int32(0), None, KEY)
+    # Masks of zeros leave the penalty as the only term with a gradient.
+    for space, shape in generator.spec.feature_shapes:
+        size = np.prod(shape) if kind == 'mean' else 1
+        np.testing.assert_allclose(gradients['offsets'][space], 5 * 2 * 0.3 / size, rtol=1e-5)
+    sizes = [1 if kind == 'mean' else np.prod(s) for _, s in generator.spec.feature_shapes]
+    np.testing.assert_allclose(terms['offsets'], 0.09 * sum(sizes), rtol=1e-5)
 
 
 @pytest.fixture(scope='module')

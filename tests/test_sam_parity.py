@@ -16,6 +16,9 @@ import pytest
 import recipe
 import sam_figures
 
+from jaxinv import settings
+from jaxinv.configs import sam as configs_sam
+
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'sam.npz'
 # Limits of float32, by kind of figure. Adam divides by the gradient's own size, so that offsets
 # with a small gradient are less certain than w_plus and images.
@@ -53,6 +56,12 @@ def distances(part, arrays, prefix=''):
 def assert_within(found, limit):
     misses = {key: error for key, error in found.items() if not error <= limit}
     assert not misses, misses
+
+
+def test_the_official_variant_has_the_weights_of_the_runs():
+    own = settings.of(configs_sam.get_config('official'), settings.Search)
+    own = own.replace(num_steps=8, chunk_steps=1, noise='const', padding='fill')
+    assert own == sam_figures.OFFICIAL
 
 
 def test_image_and_its_edits_equal_the_official_ones():

@@ -54,12 +54,13 @@ class Search(Section):
         choices=('squared', 'norm'),
     )
     offsets_weight: float = setting(
-        1e-6, "lambda_F of equation 7; 5 for offsets='mean'; 0 = off.", least=0
+        5.0, "lambda_F of equation 7; 1e-6 for offsets='sum'; 0 = off.", least=0
     )
     offsets: str = setting(
-        'sum',
-        "Over the squared values of a feature: 'sum', or 'mean' as in SAM's code.",
-        choices=('sum', 'mean'),
+        'mean',
+        "Over the squared values of a space: 'mean' as in SAM's code, which gives each space its "
+        "own lambda_F, 5 / its number of values; or 'sum' as in equation 7, with one for all.",
+        choices=('mean', 'sum'),
     )
     padding: str = setting(
         'fill',
