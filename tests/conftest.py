@@ -13,6 +13,8 @@ from jaxinv.weights.zoo import load_named  # noqa: E402
 
 jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'programs'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+# A missing axis is an error: broadcasts are written out.
+jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
 @pytest.hookimpl(tryfirst=True)

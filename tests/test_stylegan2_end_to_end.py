@@ -127,7 +127,7 @@ def files(tmp_path_factory):
 @pytest.mark.parametrize(
     'which,changes,words',
     [
-        (1, {}, 'choose one with --config.label=0 ... 4'),
+        (1, {}, 'choose one by --config.label=0 ... 4'),
         (1, {'label': 5}, 'has 5 classes and label is 5'),
         (0, {'label': 0}, 'has no classes'),
         (0, {'resolution': 512}, 'images of 8 pixels, not 512'),

@@ -46,7 +46,7 @@ def _synthesize(weights, w, noise='const', taps=None):
         noise = {k: v[None] for k, v in weights['buffers']['noise'].items()}
     elif noise == 'none':
         noise = dict.fromkeys(('n8', 'n16'), 0.0)
-    x = p['const'] * (1 + styles[:, 0, None, None]) + p['noise_strength'][0] * noise['n8']
+    x = p['const'][None] * (1 + styles[:, 0, None, None]) + p['noise_strength'][0] * noise['n8']
     x = jnp.repeat(jnp.repeat(jnp.tanh(x), 2, 1), 2, 2)
     x = jnp.tanh((x * (1 + styles[:, 1, None, None])) @ p['conv'])
     x = x + p['noise_strength'][1] * noise['n16']
