@@ -152,10 +152,12 @@ def stop(children, number) -> None:
 
 
 def copy_lines(stream, i) -> None:
-    for line in stream:
-        # One write for each line, so that lines of two processes do not mix.
-        sys.stdout.write(f'[{i}] {line.rstrip()}\n')
-        sys.stdout.flush()
+    """Prints the lines of process i until it closes the stream."""
+    with stream:
+        for line in stream:
+            # One write for each line, so that lines of two processes do not mix.
+            sys.stdout.write(f'[{i}] {line.rstrip()}\n')
+            sys.stdout.flush()
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ import biggan_figures
 import numpy as np
 import official_files
 import recipe
+
 from jaxinv.converters import biggan
 
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'biggan.npz'

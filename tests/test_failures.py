@@ -40,7 +40,7 @@ def test_a_full_disk_is_recognised_and_the_last_checkpoint_stays(tmp_path):
     assert workdir.no_room(failed.value)
     assert not workdir.no_room(ValueError('shapes differ')) and not workdir.no_room(OSError(2, ''))
     again = checkpoints.LoopCheckpoints(tmp_path, 4)
-    state, traces = again.restore(state_at(0), ('loss',))
+    state, traces, _ = again.restore(state_at(0), ('loss',))
     assert int(state.step) == 2 and traces['loss'].shape == (2, 1)
     np.testing.assert_array_equal(state.variables, state_at(2).variables)
     again.save(state_at(4), {'loss': np.ones((4, 1))})

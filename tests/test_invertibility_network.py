@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import recipe
+
 from jaxinv.converters import invertibility as converter
 from jaxinv.converters import tables
-
 from jaxinv.errors import JaxinvError
 from jaxinv.networks import deeplab, invertibility
 from jaxinv.weights.networks import load_invertibility, save_invertibility
