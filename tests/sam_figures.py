@@ -157,7 +157,7 @@ def edits(model, figures):
 def edited_images(model, figures, codes, soft, strengths):
     """[1 + strengths, 1, h, w, 3]: the unedited image first, edits as in the official code."""
     deltas = jnp.asarray(strengths, model.dtype)[:, None, None, None]
-    deltas = deltas * jnp.asarray(figures['in/edit_dir'], model.dtype)
+    deltas = deltas * jnp.asarray(figures['in/edit_dir'], model.dtype)[None]
     edit = functools.partial(sam.synthesize_edits, model.generator, mixing='official')
     return jax.jit(edit)(model.weights, codes, soft, deltas)
 

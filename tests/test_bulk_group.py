@@ -101,7 +101,7 @@ def losses_of(work):
     """{(stage, step, identity, name): value} of the curves of all groups."""
     found = {}
     for file in sorted((work / 'groups').glob('*/metrics.jsonl')):
-        for record in map(json.loads, file.open()):
+        for record in map(json.loads, file.read_text().splitlines()):
             stage, _, last = record['stage'].partition('/')  # or the identity, in slots
             for key, value in record.items():
                 name, _, identity = key.partition('/')

@@ -166,7 +166,8 @@ def test_pivots_found_one_after_the_other_are_the_same(finished, tmp_path):
     pti.run(config, tmp_path / 'work', log=lambda *_, **__: None)
     together, alone = (np.load(folder / 'pivots.npz')['w'] for folder in (path, tmp_path / 'work'))
     np.testing.assert_allclose(alone, together, atol=1e-4)
-    records = [json.loads(line) for line in (tmp_path / 'work' / 'metrics.jsonl').open()]
+    lines = (tmp_path / 'work' / 'metrics.jsonl').read_text().splitlines()
+    records = [json.loads(line) for line in lines]
     steps = [(stage, i) for stage in ('project/0', 'project/1') for i in range(4)]
     assert [(r['stage'], r['step']) for r in records] == steps
 

@@ -82,7 +82,8 @@ def test_batches_end_as_all_at_once(together, tmp_path):
     assert losses.shape == (STEPS, len(KINDS) * len(NAMES))
     assert 'search/4    2/6' in lines[6] and lines[6].endswith('compilation')
     # Each step of each batch is there once, with the names of its own.
-    records = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').open()]
+    lines_of_file = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+    records = [json.loads(line) for line in lines_of_file]
     steps = [(f'search/{start}', step) for start in (0, 2, 4) for step in range(STEPS)]
     assert [(r['stage'], r['step']) for r in records] == steps
     assert {'loss/cyd near', 'loss/dot far'} <= set(records[STEPS]) and len(records[STEPS]) == 7

@@ -84,7 +84,7 @@ def test_region_in_a_feature_space_answers_only_to_the_layers_after_it(tiny, giv
     ones = {s: jnp.full_like(m, float(s == 'F6')) for s, m in masks.items()}
     rows = tiny[0].spec.num_ws
     deltas = jnp.broadcast_to(deltas, (2, 1, rows, deltas.shape[-1]))
-    before = deltas * (jnp.arange(rows) < 9)[:, None]  # after F6 only to_img, which reads row 9
+    before = deltas * (jnp.arange(rows) < 9)[None, None, :, None]  # after F6 only to_img, which reads row 9
     images = synthesize(codes, ones, before, mixing='with_offsets')
     np.testing.assert_allclose(images[1], images[0], atol=1e-5)
     images = synthesize(codes, ones, deltas - before, mixing='with_offsets')
@@ -170,7 +170,7 @@ def test_search_comes_closer_and_moves_offsets_only_within_their_masks(search, c
 @pytest.mark.long
 def test_pixels_that_are_not_valid_do_not_count(case):
     targets, _, valid = case
-    images = targets.at[:, 8:].add(0.3 * jnp.sin(jnp.arange(32.0))[:, None])
+    images = targets.at[:, 8:].add(0.3 * jnp.sin(jnp.arange(32.0))[None, None, :, None])
     net = load_lpips('vgg')
     args = {'lpips': net, 'targets': targets, 'target_features': lpips.features(net, targets)}
     l2, distance = sam.reconstruction(images, {**args, 'valid': valid})

@@ -42,7 +42,8 @@ def plain_conv(x, kernel):
 def plain(x, style, kernel, demodulation, noise, bias, up, gain, limit):
     x = x * style[:, None, None]
     x = plain_up_conv(x, kernel) if up else plain_conv(x, kernel)
-    x = x * demodulation[:, None, None] + noise + bias
+    noise = jnp.reshape(noise, (-1, *noise.shape[-3:]))
+    x = x * demodulation[:, None, None] + noise + bias[None, None, None]
     x = jnp.where(x >= 0, x, 0.2 * x) * gain
     return x if limit is None else jnp.clip(x, -limit, limit)
 
