@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinv.optimize.step import Carry
-from jaxinv.runtime import malloc
+from jaxinv.runtime import distributed, malloc
 
 # The concurrency-optimised scheduler runs small operations side by side and takes twice the memory.
 CPU_OPTIONS = {'xla_cpu_enable_concurrency_optimized_scheduler': False}
@@ -47,6 +47,8 @@ class Programs:
             # Ahead of time, so that the compiler's memory is returned before the program allocates.
             self.compiled[signature] = self.lower(*arguments).compile()
             malloc.return_freed()
+            # Gloo waits 30 s for the peers of a first collective; compiling can differ by more.
+            distributed.wait_for_all('compiled')
         return self.compiled[signature](*arguments)
 
     def run_chunk(self, carry: Carry, args, key, num_steps) -> Carry:
