@@ -11,28 +11,40 @@ import numpy as np
 from jaxinv.io import read_json, write_atomically
 
 
+class _Pace:
+    """Seconds a step and the time left, without the first chunk of steps, which compiles."""
+
+    def __init__(self):
+        self._start = time.perf_counter()
+        self._first = None  # (time, step) after the first chunk
+
+    def describe(self, step: int, left: int | None, left_text: str = '{} left') -> list[str]:
+        """Parts of a status line after `step`. left: steps to come; None = left out."""
+        now = time.perf_counter()
+        if self._first is None:
+            self._first = (now, step)
+            return [f'{now - self._start:.0f} s with compilation']
+        if step <= self._first[1]:
+            return []
+        pace = (now - self._first[0]) / (step - self._first[1])
+        parts = [f'{pace:.2f} s/step']
+        return parts if left is None else [*parts, left_text.format(duration(pace * left))]
+
+
 class Progress:
     """Prints `tune    40/80  loss 0.2113  l2 0.0412 ...  2.31 s/step  1m32s left`."""
 
     def __init__(self, stage: str, num_steps: int, log=print, later: int = 0):
         """later: steps of the same stage after these, included in the time left."""
         self._stage, self._num_steps, self._log, self._later = stage, num_steps, log, later
-        self._start = time.perf_counter()
-        self._first = None  # (time, step) after the first chunk, whose pace includes compiling
+        self._pace = _Pace()
 
     def __call__(self, step: int, traces: Mapping[str, np.ndarray]) -> None:
-        now = time.perf_counter()
         parts = [f'{self._stage:<7} {step:>4}/{self._num_steps}']
         for name, rows in traces.items():
             if len(rows) and np.isfinite(rows[-1]).any():
                 parts.append(f'{name} {np.nanmean(rows[-1]):.4f}')
-        if self._first is None:
-            self._first = (now, step)
-            parts.append(f'{now - self._start:.0f} s with compilation')
-        elif step > self._first[1]:
-            pace = (now - self._first[0]) / (step - self._first[1])
-            parts.append(f'{pace:.2f} s/step')
-            parts.append(f'{duration(pace * (self._num_steps - step + self._later))} left')
+        parts += self._pace.describe(step, self._num_steps - step + self._later)
         self._log('  '.join(parts), flush=True)
 
 
@@ -41,12 +53,11 @@ class SlotProgress:
 
     def __init__(self, stage: str, count: int, log=print):
         self._stage, self._count, self._log = stage, count, log
-        self._start = time.perf_counter()
-        self._first = None  # (time, step) after the first chunk, whose pace includes compiling
+        self._pace = _Pace()
 
     def __call__(self, step: int, table, traces: Mapping[str, np.ndarray]) -> None:
         """table: continuous_batching.RowTable; traces {name: [num_steps, count]}."""
-        now, active = time.perf_counter(), table.identity[table.occupied()]
+        active = table.identity[table.occupied()]
         parts = [f'{self._stage:<7} {table.finished.sum():>4}/{self._count} finished']
         num_steps = len(next(iter(traces.values())))
         steps = np.isfinite(next(iter(traces.values()))).sum(axis=0)  # of each identity
@@ -59,17 +70,12 @@ class SlotProgress:
             last = [own[-1] for own in known if len(own)]
             if last:
                 parts.append(f'{name} {np.mean(last):.4f}')
-        if self._first is None:
-            self._first = (now, step)
-            parts.append(f'{now - self._start:.0f} s with compilation')
-        elif step > self._first[1]:
-            pace = (now - self._first[0]) / (step - self._first[1])
-            parts.append(f'{pace:.2f} s/step')
-            if len(active):
-                # An upper bound: an identity may stop before its last step.
-                left = np.where(table.finished, 0, num_steps - steps)
-                left = max(-(-left.sum() // len(active)), left[active].max())
-                parts.append(f'at most {duration(pace * left)} left')
+        left = None
+        if len(active):
+            # An upper bound: an identity may stop before its last step.
+            left = np.where(table.finished, 0, num_steps - steps)
+            left = max(-(-left.sum() // len(active)), left[active].max())
+        parts += self._pace.describe(step, left, 'at most {} left')
         self._log('  '.join(parts), flush=True)
 
 
