@@ -32,6 +32,7 @@ setuptools.setup(
         'optax>=0.2.8',
         'orbax-checkpoint>=0.12',
         'numpy>=1.26',
+        'ml_dtypes>=0.4',
         'scipy>=1.13',
         'lpips-j>=0.0.6',  # loads the weights of LPIPS-VGG (jaxinv/weights/networks.py)
         # Weights.
@@ -48,6 +49,7 @@ setuptools.setup(
         'onnxruntime>=1.20',
         'matplotlib>=3.9',  # contains the portrait of Grace Hopper; colour maps
         'scikit-image>=0.24',  # superpixels; contains the portrait of Eileen Collins
+        'tifffile>=2024.8',  # TIFF pictures of floats, and large ones
         # Results.
         'jinja2>=3.1',
         'markupsafe>=2.1',

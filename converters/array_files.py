@@ -7,13 +7,16 @@ import json
 import math
 import struct
 
+import ml_dtypes
 import numpy as np
 
+from jaxinv.converters import file_view
+from jaxinv.converters.budget import Budget
 from jaxinv.converters.file_view import Reader, Refused
-from jaxinv.converters.pickle_values import Budget
+from jaxinv.converters.pickle_values import sizes_of, whole
 from jaxinv.converters.zip_members import Members
 
-_MAX_HEADER = 10**8  # bytes, as in the safetensors library
+_MAX_HEADER = 2**23  # bytes; 10^5 arrays have about 10^7, and JSON takes ten times that in memory
 _DTYPES = {
     'F64': '<f8',
     'F32': '<f4',
@@ -30,7 +33,7 @@ _DTYPES = {
 
 def is_npz(data: memoryview) -> bool:
     """True if the zip file is an .npz: all its members are .npy files."""
-    names = list(Members(data, Budget(2**62)))
+    names = list(Members(data, Budget(len(data))))
     return bool(names) and all(name.endswith('.npy') for name in names)
 
 
@@ -40,32 +43,72 @@ def is_safetensors(data: memoryview) -> bool:
 
 
 def from_npz(data: memoryview, budget: Budget) -> dict[str, np.ndarray]:
-    """{name: array} of an .npz. Raises Refused, or an error of safe_pickle.DAMAGE."""
+    """{name: array} of an .npz, bfloat16 as float32. Raises Refused, or any error for damage."""
     members = Members(data, budget)
-    return {name.removesuffix('.npy'): _npy(members[name], name) for name in members}
+    return {name.removesuffix('.npy'): from_npy(members[name], budget, name) for name in members}
 
 
-def from_safetensors(data: memoryview, budget: Budget) -> tuple[dict[str, np.ndarray], dict]:
-    """({name: array}, metadata {str: str}). bfloat16 becomes float32. Raises like from_npz."""
+def read(path, widen: bool = True) -> tuple[dict[str, np.ndarray], dict]:
+    """({name: array}, metadata) of an .npz or .safetensors file, by its contents.
+
+    An .npy file has the one name ''. widen: see from_safetensors. Raises file_view.UnreadableFile.
+    """
+    with file_view.reading(path, 'an .npy, .npz or .safetensors file'):
+        data = file_view.view(path)
+        budget = Budget(len(data))
+        if data[:6] == b'\x93NUMPY':
+            return {'': from_npy(data, budget)}, {}
+        if data[:4] == b'PK\x03\x04':
+            return from_npz(data, budget), {}
+        if not is_safetensors(data):
+            raise ValueError('its first bytes are those of none of them')
+        return from_safetensors(data, budget, widen)
+
+
+def read_metadata(path) -> dict[str, str]:
+    """The metadata of a .safetensors file. Raises file_view.UnreadableFile."""
+    with file_view.reading(path, 'a .safetensors file'):
+        return _header(file_view.view(path))[1]
+
+
+def _header(data):
+    """({name: entry}, metadata, offset of the arrays)"""
     (length,) = struct.unpack('<Q', data[:8])
     if length > min(_MAX_HEADER, len(data) - 8):
         raise ValueError('the header is longer than the file')
     header = json.loads(bytes(data[8 : 8 + length]), object_pairs_hook=_once)
+    if not isinstance(header, dict):
+        raise ValueError('the header is not a JSON object')
     metadata = header.pop('__metadata__', {})
-    content = data[8 + length :]
-    budget.spend(len(content))
+    if not isinstance(metadata, dict) or not all(isinstance(x, str) for x in metadata.values()):
+        raise ValueError('the metadata are not strings')
+    return header, metadata, 8 + length
+
+
+def from_safetensors(
+    data: memoryview, budget: Budget, widen: bool = True
+) -> tuple[dict[str, np.ndarray], dict]:
+    """({name: array}, metadata {str: str}). Raises like from_npz.
+
+    widen: bfloat16 becomes float32; False = it stays bfloat16 (ml_dtypes).
+    """
+    header, metadata, start = _header(data)
+    content = data[start:]
+    budget.view(len(content))
     arrays, spans = {}, []
     for name, entry in header.items():
         start, end = entry['data_offsets']
-        shape = tuple(entry['shape'])
-        if any(type(n) is not int or n < 0 for n in (start, end, *shape)):
-            raise ValueError(f'{name[:80]!r} has an invalid shape or offset')
+        shape = sizes_of(entry['shape'])
+        if whole(start) < 0 or whole(end) < start:
+            raise ValueError(f'{name[:80]!r} has an invalid offset')
         dtype = np.dtype(_DTYPES[entry['dtype']])
         if end - start != math.prod(shape) * dtype.itemsize or end > len(content):
             raise ValueError(f'{name[:80]!r} does not have the size of its shape')
         array = np.frombuffer(content[start:end], dtype).reshape(shape)
-        if entry['dtype'] == 'BF16':
-            array = (array.astype(np.uint32) << 16).view(np.float32)
+        if entry['dtype'] == 'BF16' and widen:
+            array = _from_bfloat16(array, budget)
+        elif entry['dtype'] == 'BF16':
+            array = array.view(ml_dtypes.bfloat16)
         arrays[name] = array
         spans.append((start, end))
     ends = [0, *(end for _, end in sorted(spans))]
@@ -74,7 +117,17 @@ def from_safetensors(data: memoryview, budget: Budget) -> tuple[dict[str, np.nda
     return arrays, metadata
 
 
-def _npy(content, name):
+def _from_bfloat16(bits, budget):
+    """float32 of which these are the upper halves."""
+    budget.allocate(4 * bits.size)
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def from_npy(content, budget: Budget, name: str = 'it') -> np.ndarray:
+    """The array of an .npy file. Raises Refused, or any error for damage.
+
+    Two bytes without a type ('V2') are bfloat16, as NumPy saves it.
+    """
     file = Reader(content)
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
@@ -83,12 +136,17 @@ def _npy(content, name):
         shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
     else:
         raise ValueError(f'{name[:80]!r} has the .npy version {version}')
-    if dtype.kind not in 'biufcSU' or not dtype.itemsize:
+    is_bfloat16 = dtype.kind == 'V' and dtype.itemsize == 2 and not dtype.names
+    if is_bfloat16:
+        dtype = np.dtype('<u2')
+    elif dtype.kind not in 'biufcSU' or not dtype.itemsize:
         raise Refused(f'holds {name[:80]!r}, an array of Python objects or of records')
     rest = content[file.tell() :]
-    if len(rest) != math.prod(shape) * dtype.itemsize:
+    budget.view(len(rest))
+    if any(n < 0 for n in shape) or len(rest) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f'{name[:80]!r} does not have the size of its shape')
-    return np.frombuffer(rest, dtype).reshape(shape, order='F' if fortran else 'C')
+    array = np.frombuffer(rest, dtype).reshape(shape, order='F' if fortran else 'C')
+    return _from_bfloat16(array, budget) if is_bfloat16 else array
 
 
 def _once(pairs):

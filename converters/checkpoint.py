@@ -11,7 +11,8 @@
 | the same, config.json beside it | pytorch-pretrained-biggan: BigGAN-deep | all |
 
 All but the last are StyleGAN2. The layout is found from the contents, not from the file's name.
-Nothing in the file is executed (safe_pickle.py).
+Nothing in the file is executed (safe_pickle.py). Where a checkpoint has other names, the generator
+is looked for under any key, and of several the averaged one is taken (state_dicts.py).
 """
 
 import pathlib
@@ -27,6 +28,7 @@ from jaxinv.converters import (
     biggan,
     biggan_config,
     file_view,
+    foreign_files,
     persistence,
     safe_pickle,
     state_dicts,
@@ -34,18 +36,16 @@ from jaxinv.converters import (
     stylegan2_tf,
     tables,
 )
+from jaxinv.converters.budget import Budget
 from jaxinv.converters.file_view import MAX_BYTES, Refused
-from jaxinv.converters.pickle_values import Budget, Record
-from jaxinv.converters.state_dicts import Found
-from jaxinv.errors import JaxinvError
+from jaxinv.converters.pickle_values import Opaque, Record, kind_of, opaque_names
+from jaxinv.converters.state_dicts import Found, brief_name, listed
+from jaxinv.converters.zip_members import Members
 
-WHICH = ('G_ema', 'G')
+DEFAULT = 'G_ema'
+MAX_RESOLUTION = 2**14  # pixels
+MAX_MAPPING_LAYERS = 64
 _DEFAULTS = {'c_dim': 0, 'architecture': 'skip', 'conv_clamp': None, 'scaled_epsilon': False}
-_MISTAKES = {  # first bytes of what failed downloads often leave
-    b'<!doctype': 'a web page',
-    b'<html': 'a web page',
-    b'version https://git-lfs': 'a Git LFS pointer',
-}
 _NAMINGS = {
     # naming: (arguments from the arrays, conversion, name of w_avg)
     'nvidia': (stylegan2.nvidia_arguments, stylegan2.convert_nvidia, 'mapping.w_avg'),
@@ -64,26 +64,27 @@ class Checkpoint(NamedTuple):
     family: str = 'stylegan2'
 
 
-def read(path, *, which: str = 'G_ema', max_bytes: int = MAX_BYTES) -> Checkpoint:
+def read(path, *, which: str = DEFAULT, max_bytes: int = MAX_BYTES) -> Checkpoint:
     """The generator in the file.
 
-    which: 'G_ema', the average over training, or 'G', the weights of the last step, where the file
-    holds both. Raises safe_pickle.UnsafePickle, tables.ConversionError or JaxinvError; the message
-    names the file and the fault, e.g. each missing, unexpected, duplicate or misshapen array, or
-    values that are not finite.
+    which: of several, 'G_ema', the average over training, 'G', the weights of the last step, or a
+    name in the file. Raises safe_pickle.UnsafePickle or tables.ConversionError; the message names
+    the file and the fault, e.g. each missing, unexpected, duplicate or misshapen array, or values
+    that are not finite.
     """
-    if which not in WHICH:
-        raise tables.ConversionError(f'which is {which!r}; it can be {" or ".join(WHICH)}.')
     path = pathlib.Path(path)
     if not path.is_file():
         raise tables.ConversionError(f'There is no checkpoint file {path}.')
-    content = _content(path, max_bytes)
-    try:
+    with file_view.reading(path, error=tables.ConversionError):
+        content = _content(path, max_bytes)
         if biggan.is_state_dict(content):
             return _biggan(content, path)
-        return _convert(_find(content, which))
-    except JaxinvError as error:
-        raise tables.ConversionError(f'{path}: {error}') from error
+        found = _convert(_find(content, which))
+        unread = opaque_names(content)
+        if unread:
+            note = f'Objects of {listed(unread)} were left out; nothing of them was executed.'
+            found = found._replace(notes=(*found.notes, note))
+        return found
 
 
 def _content(path, max_bytes):
@@ -91,21 +92,18 @@ def _content(path, max_bytes):
     data = file_view.view(path)
     if len(data) > max_bytes:
         raise safe_pickle.UnsafePickle(f'{path} has more than the {max_bytes} bytes allowed.')
-    for start, what in _MISTAKES.items():
-        if bytes(data[: len(start)]).lower() == start:
-            raise tables.ConversionError(f'{path} is {what}, not the checkpoint itself.')
-    try:
-        if data[:4] == b'PK\x03\x04' and array_files.is_npz(data):
-            return array_files.from_npz(data, Budget(max_bytes))
+    mistake = foreign_files.describe(data) or foreign_files.unpacked(path)
+    if mistake:
+        raise tables.ConversionError(f'{path} {mistake}.')
+    with file_view.reading(path, error=safe_pickle.UnsafePickle):
+        if data[:4] == b'PK\x03\x04':
+            names = list(Members(data, Budget(len(data), max_bytes)))
+            if names and all(name.endswith('.npy') for name in names):
+                return array_files.from_npz(data, Budget(len(data), max_bytes))
+            if not any(name.split('/')[1:] == ['data.pkl'] for name in names):
+                raise Refused(foreign_files.archive(names))
         if array_files.is_safetensors(data):
-            return array_files.from_safetensors(data, Budget(max_bytes))[0]
-    except Refused as e:
-        raise safe_pickle.UnsafePickle(f'{path} {e}.') from None
-    except safe_pickle.DAMAGE as e:
-        raise safe_pickle.UnsafePickle(
-            f'{path} is not a checkpoint, or is damaged ({type(e).__name__}: '
-            f'{" ".join(str(e).split())[:120]}).'
-        ) from None
+            return array_files.from_safetensors(data, Budget(len(data), max_bytes))[0]
     return safe_pickle.load_view(data, str(path), max_bytes)
 
 
@@ -120,18 +118,23 @@ def _find(content, which) -> Found:
         return _nvidia_pickle(content, which)
     if isinstance(content, dict):
         return state_dicts.find(content, which)
-    raise tables.ConversionError(
-        f'It holds a {type(content).__name__}, not a generator in a known layout.'
-    )
+    raise tables.ConversionError(f'It holds {kind_of(content)}, not a generator in a known layout.')
 
 
 def _nvidia_pickle(content, which):
-    if not persistence.is_module(content.get(which)):
-        raise tables.ConversionError(f'It has no {which}, only {_listed(content)}.')
-    found = _module(content[which], 'stylegan2-ada-pytorch pickle')
-    rest = [name for name in content if name != which]
-    taken = f'{which} was taken, not {_listed(rest)}.' if rest else f'{which} was taken.'
-    return found._replace(notes=(taken, *found.notes))
+    """{G, D, G_ema, ...}: modules, of which those with a synthesis network are generators."""
+    names = [k for k, v in content.items() if isinstance(k, str) and persistence.is_generator(v)]
+    unread = content.get(which)
+    if isinstance(unread, Opaque):
+        raise tables.ConversionError(f'Its {which} is {kind_of(unread)}.')
+    if not names:
+        raise tables.ConversionError(f'It has no {which[:60]}, only {_listed(content)}.')
+    name = names[state_dicts.choose(names, which)]
+    found = _module(content[name], 'stylegan2-ada-pytorch pickle')
+    rest = [other for other in content if other != name]
+    taken = f'{name} was taken, not {_listed(rest)}.' if rest else f'{name} was taken.'
+    notes = (*state_dicts.not_averaged(name, which), taken, *found.notes)
+    return found._replace(notes=notes)
 
 
 def _module(module, kind):
@@ -150,9 +153,12 @@ def _module(module, kind):
 
 def _tensorflow(networks, which):
     names = {1: ('Gs',), 3: ('G', 'D', 'Gs')}.get(len(networks))
-    wanted = {'G_ema': 'Gs', 'G': 'G'}[which]
+    wanted = {'G_ema': 'Gs', 'G': 'G'}.get(which, which)
     if names is None or not all(map(stylegan2_tf.is_network, networks)) or wanted not in names:
-        raise tables.ConversionError(f'It has no TensorFlow network {wanted}.')
+        raise tables.ConversionError(
+            f'It has no TensorFlow network {wanted[:60]}; {state_dicts.HOW_TO_CHOOSE}: '
+            f'{", ".join(names or ("Gs", "G"))}.'
+        )
     network = networks[names.index(wanted)]
     arguments, notes = stylegan2_tf.settings(network)
     source, left_out = stylegan2_tf.variables(network)
@@ -167,14 +173,27 @@ def _convert(found):
     _check_floats(found.source)
     arguments = _DEFAULTS | arguments_of(found.source) | found.arguments
     notes = found.notes
-    if arguments.get('z_dim', 1) < 1 or arguments['resolution'] > 2**14:
-        raise tables.ConversionError('The arrays do not make a StyleGAN2 generator.')
+    _check_sizes(arguments)
     model = generators.stylegan2.stylegan2(**arguments)
     like = flatten_dict(jax.eval_shape(model.init, jax.random.key(0)), sep='/')
     if average not in found.source:
         del like['buffers/w_avg']
         notes += (f'The file has no average w ({average}).',)
     return Checkpoint(found.kind, arguments, convert(found.source, like), notes)
+
+
+def _check_sizes(arguments):
+    """Raises ConversionError for a generator that is none, or beyond all limits."""
+    sizes = ('z_dim', 'w_dim', 'mapping_layers', 'embed_features', 'layer_features')
+    least = [arguments[name] for name in sizes if arguments.get(name) is not None]
+    if min(least + list(arguments['channels']), default=0) < 1:
+        raise tables.ConversionError('It has layers of no channels: this is not a generator.')
+    if arguments['resolution'] > MAX_RESOLUTION or len(arguments['channels']) > 16:
+        raise tables.ConversionError(f'Its images have more than {MAX_RESOLUTION} pixels a side.')
+    if arguments['mapping_layers'] > MAX_MAPPING_LAYERS:
+        raise tables.ConversionError(
+            f'Its mapping network has more than {MAX_MAPPING_LAYERS} layers.'
+        )
 
 
 def _biggan(source, path):
@@ -190,13 +209,17 @@ def _biggan(source, path):
 def _check_floats(source):
     for name, array in source.items():
         if not isinstance(array, np.ndarray | np.number) or array.dtype.kind != 'f':
-            what = getattr(array, 'dtype', type(array).__name__)
-            raise tables.ConversionError(f'Array {name!r} holds {what}; it must hold floats.')
+            what = getattr(array, 'dtype', None) or kind_of(array)
+            raise tables.ConversionError(
+                f'Array {brief_name(name)!r} holds {what}; it must hold floats.'
+            )
         with np.errstate(over='ignore'):
             finite = np.isfinite(np.asarray(array, np.float32)).all()
         if not finite:
-            raise tables.ConversionError(f'Array {name!r} has values that are not finite.')
+            raise tables.ConversionError(
+                f'Array {brief_name(name)!r} has values that are not finite.'
+            )
 
 
 def _listed(names):
-    return ', '.join(str(name)[:40] for name in list(names)[:8]) or 'nothing'
+    return listed([brief_name(name) for name in list(names)[:9]])

@@ -83,7 +83,9 @@ def _arguments(spec):
 
 def _check_rosinality(name, arguments):
     reason = None
-    if arguments['c_dim']:
+    if arguments.get('layer_features'):
+        reason = 'has one size for all layers of the mapping network'
+    elif arguments['c_dim']:
         reason = 'has no classes'
     elif arguments['architecture'] != 'skip':
         reason = f'has the skip architecture only, not {arguments["architecture"]}'
@@ -138,12 +140,22 @@ def _ada_model(arguments):
     widths = f'channel_base={base}, channel_max={most}'
     if not fits:
         widths = f'channels {_listed(arguments)}, which no channel_base gives'
-    return (
+    options = (
+        f'{widths}, architecture={arguments["architecture"]!r}, '
+        f'conv_clamp={arguments["conv_clamp"]}'
+    )
+    mapping = f'num_layers={arguments["mapping_layers"]}'
+    for name in ('embed_features', 'layer_features'):
+        if arguments.get(name):
+            mapping += f', {name}={arguments[name]}'
+    made = (
         f'Generator(z_dim={arguments["z_dim"]}, c_dim={arguments["c_dim"]}, '
         f'w_dim={arguments["w_dim"]}, img_resolution={arguments["resolution"]}, img_channels=3, '
-        f'mapping_kwargs=dict(num_layers={arguments["mapping_layers"]}), '
-        f'synthesis_kwargs=dict({widths}, architecture={arguments["architecture"]!r}, '
-        f'conv_clamp={arguments["conv_clamp"]})).'
+        f'mapping_kwargs=dict({mapping}), '
+    )
+    return (
+        f'{made}synthesis_kwargs=dict({options})) in stylegan2-ada-pytorch, or with '
+        f"{made}{options}) in stylegan3's repository (training/networks_stylegan2.py)."
     )
 
 

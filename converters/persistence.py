@@ -30,6 +30,14 @@ def is_module(value) -> bool:
     return isinstance(value, Record) and value.kind == 'module'
 
 
+def is_generator(value) -> bool:
+    """True for a module with a synthesis network."""
+    if not is_module(value) or not isinstance(value.state, dict):
+        return False
+    parts = value.state.get('_modules')
+    return isinstance(parts, dict) and 'synthesis' in parts
+
+
 def state_dict(module: Record) -> dict[str, np.ndarray]:
     """{'synthesis.b4.const': array, ...}, as torch's state_dict()."""
     arrays = {}
@@ -54,6 +62,12 @@ def settings(module: Record) -> tuple[dict, list[str]]:
         raise tables.ConversionError(
             'This is a StyleGAN3 generator (synthesis.input, synthesis.L0_...), which is not '
             'supported; StyleGAN2 generators are.'
+        )
+    channels = modules.get('synthesis', {}).get('img_channels', 3)
+    if not options.same(channels, 3):
+        raise tables.ConversionError(
+            f'It makes images of {brief(channels)} channels; only generators of RGB images are '
+            'supported.'
         )
     for path, state in modules.items():
         for pattern, wanted in _OPTIONS.items():

@@ -8,6 +8,7 @@ the errors raised here into sentences.
 import collections
 import pickletools
 import struct
+import sys
 
 from jaxinv.converters import pickle_names as names
 from jaxinv.converters import pickle_values as values
@@ -48,7 +49,7 @@ def instructions(file: Reader):
 class Machine:
     """Interprets one pickle; `result` is the object.
 
-    budget: pickle_values.Budget, shared by all pickles of a file.
+    budget: of all pickles of a file (budget.py).
     storage: (dtype, key, count) -> values of a torch storage outside the pickle.
     blob: (bytes) -> the torch storage in a torch file inside the pickle.
     Raises Refused, or an error of safe_pickle.DAMAGE.
@@ -83,14 +84,19 @@ class Machine:
             raise ValueError('the pickle adds items to a value that is not a container')
         return self.stack[-1]
 
+    def charge(self, item):
+        """The item, after the memory of a new object is charged."""
+        self.budget.allocate(sys.getsizeof(item))
+        return item
+
     def step(self, op, arg):
         push = self.stack.append
         if op in _CONSTANTS:
             push(_CONSTANTS[op])
         elif op in _LITERALS:
-            push(arg)
+            push(self.charge(arg))
         elif op in _EMPTY:
-            push(_EMPTY[op]())
+            push(self.charge(_EMPTY[op]()))
         elif op in ('PROTO', 'FRAME', 'STOP'):
             pass
         elif op == 'MARK':
@@ -102,64 +108,99 @@ class Machine:
         elif op == 'DUP':
             push(self.stack[-1])
         elif op in ('PUT', 'BINPUT', 'LONG_BINPUT'):
-            self.memo[arg] = self.stack[-1]
+            self.memo[values.hashable(arg)] = self.stack[-1]
         elif op == 'MEMOIZE':
             self.memo[len(self.memo)] = self.stack[-1]
         elif op in ('GET', 'BINGET', 'LONG_BINGET'):
-            push(self.memo[arg])
+            push(self.memo[values.hashable(arg)])
         elif op in ('TUPLE', 'LIST', 'DICT', 'FROZENSET'):
             items = [values.finished(x) for x in self.pop_mark()]
-            push(_gather(op, items))
+            push(self.charge(self.gather(op, items)))
         elif op in ('TUPLE1', 'TUPLE2', 'TUPLE3'):
-            push(tuple(values.finished(x) for x in self.pop(int(op[-1]))))
+            push(self.charge(tuple(values.finished(x) for x in self.pop(int(op[-1])))))
         elif op in ('APPEND', 'APPENDS'):
             items = self.pop(1) if op == 'APPEND' else self.pop_mark()
-            self.top(list).extend(values.finished(x) for x in items)
+            target = self.top((list, values.Opaque))
+            if isinstance(target, list):
+                self.budget.allocate(16 * len(items))
+                target.extend(values.finished(x) for x in items)
         elif op in ('SETITEM', 'SETITEMS'):
             items = self.pop(2) if op == 'SETITEM' else self.pop_mark()
-            values.put(self.top(dict), [values.finished(x) for x in items])
+            target = self.top((dict, values.Opaque))
+            if isinstance(target, dict):
+                values.put(self.budget, target, [values.finished(x) for x in items])
         elif op == 'ADDITEMS':
             items = self.pop_mark()
-            self.top(set).update(values.hashable(x) for x in items)
+            target = self.top((set, values.Opaque))
+            if isinstance(target, set):
+                values.add(self.budget, target, items)
         elif op == 'GLOBAL':
-            push(names.Name(*arg.split(' ', 1)))
+            push(names.find(*arg.split(' ', 1)))
         elif op == 'STACK_GLOBAL':
-            push(names.Name(*self.pop(2)))
+            push(names.find(*self.pop(2)))
         elif op == 'REDUCE':
             push(self.call(*self.pop(2)))
         elif op == 'NEWOBJ':
             push(self.new(*self.pop(2)))
+        elif op == 'NEWOBJ_EX':
+            push(self.new(*self.pop(3)))
+        elif op == 'INST':
+            push(self.new(names.find(*arg.split(' ', 1)), tuple(self.pop_mark())))
+        elif op == 'OBJ':
+            items = self.pop_mark()
+            push(self.new(items[0], tuple(items[1:])))
+        elif op in ('EXT1', 'EXT2', 'EXT4'):
+            push(values.Opaque('a class by its number in the extension registry'))
         elif op == 'BUILD':
             (state,) = self.pop(1)
-            self.build(self.stack[-1], values.finished(state))
+            self.build(self.top(object), values.finished(state))
         elif op in ('PERSID', 'BINPERSID'):
             push(self.persistent(self.pop(1)[0] if op == 'BINPERSID' else arg))
-        else:  # INST, OBJ, NEWOBJ_EX, EXT*, NEXT_BUFFER, READONLY_BUFFER
-            raise Refused(f'creates an object by the pickle instruction {op}')
+        else:  # NEXT_BUFFER, READONLY_BUFFER
+            raise Refused(f'holds the pickle instruction {op}, for data outside the file')
+
+    def gather(self, op, items):
+        self.budget.step(len(items))
+        if op == 'DICT':
+            return values.put(self.budget, {}, items)
+        if op == 'FROZENSET':
+            return frozenset(values.add(self.budget, set(), items))
+        return tuple(items) if op == 'TUPLE' else items
 
     def call(self, name, args):
-        if not isinstance(name, names.Name) or name.key not in names.CALLS:
-            raise Refused('calls a value that is not an allowed function')
         if not isinstance(args, tuple):
             raise ValueError('the pickle calls a function without a tuple of arguments')
-        return names.CALLS[name.key](self, *args)
+        if isinstance(name, values.Opaque):
+            return name
+        if not isinstance(name, names.Name) or name.key not in names.CALLS:
+            raise Refused('calls a value that is not an allowed function')
+        if len(args) > names.MAX_ARGUMENTS:
+            raise ValueError(f'the pickle calls a function with {len(args)} arguments')
+        unknown = [item for item in args if isinstance(item, values.Opaque)]
+        if unknown and name.key not in names.WITH_CLASSES:
+            return unknown[0]
+        return names.CALLS[name.key](self, *map(values.finished, args))
 
-    def new(self, name, args):
+    def new(self, name, args, keywords=None):
+        if isinstance(name, values.Opaque):
+            return name
         if not isinstance(name, names.Name) or name.key not in names.CLASSES:
             what = name.key if isinstance(name, names.Name) else type(name).__name__
-            raise Refused(f'creates an object of {what} by the pickle instruction NEWOBJ')
-        if args != ():
+            raise Refused(f'creates an object of {what} as of a class')
+        if args != () or keywords:
             raise Refused(f'creates an object of {name.key} from arguments')
         return names.CLASSES[name.key]()
 
     def build(self, target, state):
-        if isinstance(target, values.Array):
+        if isinstance(target, values.Opaque):
+            pass
+        elif isinstance(target, values.Array):
             _, shape, dtype, fortran, data = state
             target.value = names.array(self, data, dtype, shape, 'F' if fortran else 'C')
         elif isinstance(target, values.Dtype):
             target.set_state(state)
         elif isinstance(target, values.Attributes) and isinstance(state, dict):
-            values.put(target, [item for pair in state.items() for item in pair])
+            values.put(self.budget, target, [item for pair in state.items() for item in pair])
         elif isinstance(target, values.Record) and isinstance(state, dict):
             target.set_state(state)
         elif isinstance(target, collections.OrderedDict) and isinstance(state, dict):
@@ -171,6 +212,8 @@ class Machine:
         if self.storage is None or not isinstance(pid, tuple) or len(pid) not in (5, 6):
             raise Refused('refers to data outside the file')
         kind, name, key, _location, count = pid[:5]
+        if kind == 'storage' and isinstance(name, values.Opaque):
+            return name
         known = isinstance(name, names.Name) and name.key in names.STORAGES
         if kind != 'storage' or not known:
             raise Refused('refers to data that is not a torch storage')
@@ -179,11 +222,3 @@ class Machine:
         if not isinstance(key, str) or values.whole(count) < 0:
             raise ValueError('a torch storage without a name or a size')
         return values.Storage(self.storage(names.STORAGES[name.key], key, count))
-
-
-def _gather(op, items):
-    if op == 'DICT':
-        return values.put({}, items)
-    if op == 'FROZENSET':
-        return frozenset(values.hashable(x) for x in items)
-    return tuple(items) if op == 'TUPLE' else items

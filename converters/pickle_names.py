@@ -1,7 +1,7 @@
 """The names that a pickle may contain, and the functions that make plain values for them.
 
 The entries of the tables at the end are functions of this module: no module that a file names is
-imported.
+imported. A name that is in no table becomes pickle_values.Opaque, and so does what it would make.
 """
 
 import collections
@@ -14,32 +14,42 @@ from jaxinv.converters.pickle_values import (
     Array,
     Attributes,
     Dtype,
+    Opaque,
     Record,
     Storage,
+    add,
     brief,
-    hashable,
     put,
     sizes_of,
     whole,
 )
 
 MAX_EXPANSION = 2**20  # bytes by which a tensor may exceed its storage
+MAX_ARGUMENTS = 1000  # of a call
 
 
 class Name:
-    """A global of the file, as a key of the tables below. Raises Refused if it is in none."""
+    """A global of the file that is in the tables below, as a key of them."""
 
-    def __init__(self, module, name):
-        if not isinstance(module, str) or not isinstance(name, str):
-            raise ValueError('a name that is not a string')
-        self.key = f'{module} {name}'
-        if not any(self.key in table for table in (CALLS, CLASSES, STORAGES)):
-            raise Refused(f'refers to {module}.{name}'[:200] + ', which no weight file needs')
+    def __init__(self, key):
+        self.key = key
+
+
+def find(module, name):
+    """The Name of a global, or Opaque if the tables do not have it."""
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise ValueError('a name that is not a string')
+    if len(module) + len(name) > 200:
+        return Opaque(f'{module[:100]}.{name[:100]}')
+    key = f'{module} {name}'
+    known = any(key in table for table in (CALLS, CLASSES, STORAGES))
+    return Name(key) if known else Opaque(f'{module}.{name}')
 
 
 def array(machine, data, dtype, shape, order):
     """A read-only numpy array over these bytes, without a copy."""
     if isinstance(data, str):  # Python 2's byte strings, decoded as latin-1 by pickletools
+        machine.budget.allocate(len(data))
         data = data.encode('latin-1')
     if not isinstance(data, bytes | bytearray | memoryview):
         raise Refused('holds a numpy array of Python objects')
@@ -47,10 +57,11 @@ def array(machine, data, dtype, shape, order):
     if not isinstance(dtype, np.dtype) or dtype.kind not in 'biufcSU' or not dtype.itemsize:
         raise Refused(f'holds a numpy array of type {brief(dtype)}')
     shape = sizes_of(shape)
-    machine.budget.spend(math.prod(shape) * dtype.itemsize)
+    machine.budget.view(math.prod(shape) * dtype.itemsize)
     if len(data) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f'{len(data)} bytes for an array of shape {shape} and type {dtype}')
     if isinstance(data, bytearray):
+        machine.budget.allocate(len(data))
         data = bytes(data)
     return np.frombuffer(data, dtype).reshape(shape, order=order)
 
@@ -66,7 +77,7 @@ def tensor(machine, storage, offset, sizes, strides, *requires_grad_hooks_metada
     if values is None:
         return None
     size = math.prod(sizes) * (4 if values.dtype == _BFLOAT16 else values.dtype.itemsize)
-    machine.budget.spend(size)
+    machine.budget.view(size)
     if size > 2 * values.nbytes + MAX_EXPANSION:  # twice: bfloat16 becomes float32
         raise Refused(f'holds a tensor of {size} bytes with a storage of {values.nbytes}')
     if math.prod(sizes) == 0:
@@ -78,8 +89,12 @@ def tensor(machine, storage, offset, sizes, strides, *requires_grad_hooks_metada
         steps = [s * values.dtype.itemsize for s in strides]
         view = np.lib.stride_tricks.as_strided(values[offset:], sizes, steps, writeable=False)
     if values.dtype == _BFLOAT16:  # the upper half of a float32
+        machine.budget.allocate(size)
         return (view['bits'].astype(np.uint32) << 16).view(np.float32)
-    return view.astype(values.dtype.newbyteorder('='), order='C', copy=False)
+    result = view.astype(values.dtype.newbyteorder('='), order='C', copy=False)
+    if result is not view:
+        machine.budget.allocate(size)
+    return result
 
 
 # --- Functions (machine, *arguments) -> value, the entries of the tables --------------------------
@@ -116,6 +131,7 @@ def _frombuffer(machine, data, dtype, shape, order):
 def _encode(machine, text, encoding):
     if not isinstance(text, str) or encoding not in ('latin1', 'latin-1'):
         raise Refused(f'encodes text as {brief(encoding)}')
+    machine.budget.allocate(len(text))
     return text.encode('latin-1')
 
 
@@ -127,16 +143,41 @@ def _bytes(kind):
             data = _encode(machine, data, encoding)
         if not isinstance(data, bytes):  # an integer would allocate that many bytes
             raise ValueError(f'{kind.__name__} of {type(data).__name__}')
+        machine.budget.allocate(len(data))
         return kind(data)
 
     return make
 
 
 def _ordered_dict(machine, pairs=()):
-    return put(collections.OrderedDict(), [item for key, value in pairs for item in (key, value)])
+    if not isinstance(pairs, tuple | list):
+        raise ValueError('an OrderedDict of something else than pairs')
+    result = collections.OrderedDict()
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise ValueError('an OrderedDict of something else than pairs')
+        put(machine.budget, result, list(pair))
+    return result
 
 
-def _parameter(machine, data, *requires_grad_hooks):
+def _default_dict(machine, factory=None):
+    return {}
+
+
+def _set(machine, items=()):
+    if not isinstance(items, tuple | list | set | frozenset):
+        raise ValueError('a set of something else than items')
+    return add(machine.budget, set(), items)
+
+
+def _of_type(machine, function, kind, args, state):
+    """A tensor of a subclass, or with attributes of its own, which are left out."""
+    if not isinstance(function, Name) or function.key not in _TENSORS:
+        raise Refused('creates a tensor by a function that is not known')
+    return machine.call(function, args)
+
+
+def _parameter(machine, data, *requires_grad_hooks_state):
     if data is not None and not isinstance(data, np.ndarray):
         raise ValueError('a torch parameter that is not a tensor')
     return data
@@ -161,8 +202,10 @@ def _persistent(machine, meta):
 
 
 def _path(machine, *parts):
+    machine.budget.step(len(parts))
     if not all(isinstance(part, str) for part in parts):
         raise ValueError('a path with parts that are not strings')
+    machine.budget.allocate(sum(map(len, parts)) + len(parts))
     return '/'.join(parts)
 
 
@@ -183,12 +226,15 @@ CALLS = {
     'numpy ndarray': _not_callable,
     'numpy dtype': _dtype,
     'collections OrderedDict': _ordered_dict,
+    'collections defaultdict': _default_dict,
     '_codecs encode': _encode,
     'torch Size': lambda machine, sizes: sizes_of(sizes),
     'torch device': _device,
     'torch._utils _rebuild_tensor': tensor,
     'torch._utils _rebuild_tensor_v2': tensor,
     'torch._utils _rebuild_parameter': _parameter,
+    'torch._utils _rebuild_parameter_with_state': _parameter,
+    'torch._tensor _rebuild_from_type_v2': _of_type,
     'torch.storage _load_from_bytes': _blob,
     'torch_utils.persistence _reconstruct_persistent_obj': _persistent,
 }
@@ -199,9 +245,12 @@ for _core in ('numpy.core', 'numpy._core'):
 for _python in ('builtins', '__builtin__'):
     CALLS[f'{_python} bytes'] = _bytes(bytes)
     CALLS[f'{_python} bytearray'] = _bytes(bytearray)
-    CALLS[f'{_python} set'] = lambda machine, items=(): {hashable(x) for x in items}
+    CALLS[f'{_python} set'] = _set
 for _kind in ('PosixPath', 'WindowsPath'):  # in the options of an encoder's training
     CALLS[f'pathlib {_kind}'] = CALLS[f'pathlib._local {_kind}'] = _path
+_TENSORS = ('torch._utils _rebuild_tensor', 'torch._utils _rebuild_tensor_v2')
+# Functions with a class among their arguments, which may be one that is not known.
+WITH_CLASSES = ('collections defaultdict', 'torch._tensor _rebuild_from_type_v2')
 CLASSES = {
     'dnnlib.util EasyDict': Attributes,
     'argparse Namespace': Attributes,

@@ -3,29 +3,11 @@
 import numpy as np
 
 from jaxinv.converters.file_view import Refused
+from jaxinv.text import printable
 
-# In all pickles of a file, about 30 s of interpretation. Training checkpoints have about 10^4.
-MAX_INSTRUCTIONS = 10**7
-
-
-class Budget:
-    """The remaining bytes of arrays and pickle instructions that a file may use.
-
-    Python integers, since products of int64 sizes may overflow.
-    """
-
-    def __init__(self, left):
-        self.left, self.instructions = left, MAX_INSTRUCTIONS
-
-    def spend(self, count):
-        self.left -= count
-        if self.left < 0:
-            raise Refused('holds arrays larger than allowed')
-
-    def step(self):
-        self.instructions -= 1
-        if self.instructions < 0:
-            raise Refused('has too many instructions')
+MAX_KEY = 2**61 - 1  # of integer keys: Python's hashes of smaller ones are distinct
+MAX_TUPLE = 8  # items of a key
+ITEM = 128  # bytes of an entry of a dict or set; a list's entries have 16
 
 
 class Array:
@@ -60,6 +42,16 @@ class Attributes(dict):
     """The attributes of an EasyDict or an argparse.Namespace."""
 
 
+class Opaque:
+    """An object of a class that no weight file needs, which was neither imported nor made.
+
+    name: of the class, printable.
+    """
+
+    def __init__(self, name):
+        self.name = printable(name, 100)
+
+
 class Record:
     """The saved state of an object, without its class.
 
@@ -78,9 +70,18 @@ class Record:
 
 def brief(value):
     """At most 40 characters for a message. repr() of a container could be unbounded."""
-    known = isinstance(value, str | bytes | float | None | np.dtype)
+    if isinstance(value, str | bytes):
+        return repr(value[:40])[:40]
+    known = isinstance(value, float | None | np.dtype)
     small = isinstance(value, int) and abs(value) < 2**64
-    return repr(value)[:40] if known or small else f'a {type(value).__name__}'
+    return repr(value)[:40] if known or small else kind_of(value)
+
+
+def kind_of(value):
+    """'a list', 'an object of easydict.EasyDict', for a message."""
+    if isinstance(value, Opaque):
+        return f'an object of {value.name}, a class that is not read'
+    return f'a {type(value).__name__}'
 
 
 def finished(item):
@@ -93,22 +94,48 @@ def finished(item):
 
 
 def hashable(key):
-    """The key itself. Raises ValueError unless it is a plain value or a flat tuple of such."""
-    # hash() of a deeply nested tuple overflows the C stack and ends the process.
+    """The key itself. Raises ValueError unless its hash and comparisons are cheap.
+
+    Strings and bytes keep their hash. Integers beyond 2^61 and numbers of other types may all have
+    one hash, and hash() of a nested tuple may overflow the C stack.
+    """
     flat = key if isinstance(key, tuple) else (key,)
-    if not all(isinstance(x, str | bytes | int | float | complex | None) for x in flat):
-        raise ValueError(f'a {type(key).__name__} as a key')
+    if len(flat) > MAX_TUPLE:
+        raise ValueError(f'a tuple of {len(flat)} items as a key')
+    for item in flat:
+        small = isinstance(item, int) and -MAX_KEY < item < MAX_KEY
+        if isinstance(item, int) and not small:
+            raise ValueError('a whole number beyond 2^61 as a key')
+        if not (small or isinstance(item, str | bytes | None)):
+            raise ValueError(f'a {type(item).__name__} as a key')
     return key
 
 
-def put(target, items):
-    """Puts key, value, key, value ... into the dict. Raises Refused for duplicate keys."""
+def put(budget, target, items):
+    """Puts key, value, key, value ... into the dict; without those whose key is Opaque.
+
+    Raises Refused for duplicate keys.
+    """
     if len(items) % 2:
         raise ValueError('a key without a value')
     for key, value in zip(items[::2], items[1::2], strict=True):
+        if isinstance(key, Opaque):
+            continue
+        budget.step()
         if hashable(key) in target:
-            raise Refused(f'holds the key {str(key)[:80]!r} twice')
+            raise Refused(f'holds the key {brief(key)} twice')
+        budget.allocate(ITEM)
         target[key] = value
+    return target
+
+
+def add(budget, target, items):
+    """Adds the items to the set; without those that are Opaque."""
+    for item in items:
+        if not isinstance(item, Opaque):
+            budget.step()
+            budget.allocate(ITEM)
+            target.add(hashable(item))
     return target
 
 
@@ -124,5 +151,21 @@ def sizes_of(sizes):
     if not isinstance(sizes, tuple | list) or len(sizes) > 32:
         raise ValueError('sizes that are not a tuple of at most 32 integers')
     if any(whole(n) < 0 or n >= 2**48 for n in sizes):
-        raise ValueError(f'sizes {str(tuple(sizes))[:80]}')
+        raise ValueError('sizes that are not between 0 and 2^48')
     return tuple(sizes)
+
+
+def opaque_names(root):
+    """Sorted names of the classes of the Opaque values in containers without cycles."""
+    found, seen, stack = set(), set(), [root]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Opaque):
+            found.add(node.name)
+        elif isinstance(node, list | tuple | dict | Record) and id(node) not in seen:
+            seen.add(id(node))
+            if isinstance(node, Record):
+                stack.append(node.state)
+            else:
+                stack.extend(node.values() if isinstance(node, dict) else node)
+    return sorted(found)

@@ -7,39 +7,23 @@ and never imported; other names are refused. Formats: plain pickles of protocols
 format and its older one (torch_files.py).
 """
 
-import struct
 import warnings
-import zipfile
-import zlib
 
 from jaxinv.converters import file_view, torch_files
-from jaxinv.converters.file_view import MAX_BYTES, Refused
+from jaxinv.converters.budget import Budget
+from jaxinv.converters.file_view import MAX_BYTES, Refused, UnreadableFile
 from jaxinv.converters.pickle_names import Name
-from jaxinv.converters.pickle_values import Budget, Dtype, Record, Storage
-from jaxinv.errors import JaxinvError
+from jaxinv.converters.pickle_values import Dtype, Opaque, Record, Storage
 
 MAX_DEPTH = 64  # of nested containers
-MAX_ITEMS = 10**7  # where a shared container counts once for each use
-
-# The errors that readers raise for damaged bytes.
-DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,  # zipfile: unknown compression
-    OSError,
-    RuntimeError,  # includes RecursionError
-    TypeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
+MAX_ITEMS = 10**6  # where a shared container counts once for each use
+_REMEDY = (
+    '; nothing in it was executed. Convert it to .npz or .safetensors on a machine where it is '
+    'trusted'
 )
 
 
-class UnsafePickle(JaxinvError):
+class UnsafePickle(UnreadableFile):
     """The file is not plain data, or damaged; the message names the file and the reason."""
 
 
@@ -48,16 +32,21 @@ def load(path_or_file, max_bytes: int = MAX_BYTES):
 
     Returns None, bool, int, float, complex, str, bytes (large ones as memoryview), list, tuple,
     dict, OrderedDict, set and numpy arrays and scalars. Torch tensors and parameters become numpy
-    arrays in C order (bfloat16 as float32), saved modules pickle_values.Record. Arrays are
-    read-only views of the file where possible; the file must not change while they are used.
-    Raises UnsafePickle with one sentence for everything else: calls, other classes, object arrays,
-    cycles, duplicate keys, damaged or truncated files, files or arrays above `max_bytes`.
+    arrays in C order (bfloat16 as float32), saved modules pickle_values.Record. Objects of other
+    classes, and what unknown functions would return, are pickle_values.Opaque: nothing is imported
+    or called for them, and they hold nothing. Arrays are read-only views of the file where
+    possible; the file must not change while they are used.
+    Raises UnsafePickle with one sentence for everything else: an object that is Opaque itself,
+    object arrays, cycles, duplicate keys, damaged or truncated files, files or arrays above
+    `max_bytes`, files that would take much memory or time (budget.py).
     """
     if hasattr(path_or_file, 'read'):
         name = str(getattr(path_or_file, 'name', 'the file'))
         data = memoryview(path_or_file.read(max_bytes + 1))
     else:
-        name, data = str(path_or_file), file_view.view(path_or_file)
+        name = str(path_or_file)
+        with file_view.reading(name, 'a pickle or torch file', error=UnsafePickle):
+            data = file_view.view(path_or_file)
     return load_view(data, name, max_bytes)
 
 
@@ -65,33 +54,25 @@ def load_view(data: memoryview, name: str, max_bytes: int = MAX_BYTES):
     """`load` for a file in memory; `name` is for messages."""
     if len(data) > max_bytes:
         raise UnsafePickle(f'{name} has more than the {max_bytes} bytes allowed.')
-    try:
+    budget = Budget(len(data), max_bytes)
+    # Pickles of protocol 0 are text, too; a text that is none of them is named as such.
+    start = bytes(data[:40])
+    is_text = bool(start) and all(32 <= byte < 127 or byte in b'\t\r\n' for byte in start)
+    what = 'a pickle or torch file'
+    if is_text:
+        what += f' (it begins with the text {start.decode()!r}; was the download complete?)'
+    with file_view.reading(name, what, _REMEDY, UnsafePickle):
         read = torch_files.from_zip if data[:4] == b'PK\x03\x04' else torch_files.from_stream
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # pickletools, about odd escapes in damaged names
-            result = read(data, Budget(max_bytes))
-        _check_containers(result)
-    except Refused as e:
-        raise UnsafePickle(
-            f'{name} {e}; nothing in it was executed. Convert it to .npz or .safetensors on a '
-            'machine where it is trusted.'
-        ) from None
-    except DAMAGE as e:
-        # Pickles of protocol 0 are text, too; this one could not be read.
-        start = bytes(data[:40])
-        if start and all(32 <= byte < 127 or byte in b'\t\r\n' for byte in start):
-            raise UnsafePickle(
-                f'{name} is not a checkpoint: it begins with the text {start.decode()!r}; download '
-                'it again, or name another file.'
-            ) from None
-        raise UnsafePickle(
-            f'{name} is not a pickle or torch file, or is damaged ({type(e).__name__}: '
-            f'{" ".join(str(e).split())[:120]}).'
-        ) from None
+            result = read(data, budget)
+        _check_containers(result, budget)
+        if isinstance(result, Opaque):
+            raise Refused(f'is an object of {result.name}, which no weight file needs')
     return result
 
 
-def _check_containers(root):
+def _check_containers(root, budget):
     """Raises Refused for cycles, for depth, and for small files that expand to huge trees."""
     depth, items, path = {}, {}, set()
     stack = [(root, False)]
@@ -107,6 +88,7 @@ def _check_containers(root):
             children = [node.state]
         else:
             children = list(node.values()) if isinstance(node, dict) else node
+        budget.step(1 + len(children))
         if not children_done:
             if id(node) in path:
                 raise Refused('holds a container inside itself')

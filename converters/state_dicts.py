@@ -6,10 +6,22 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxinv.converters import tables
+from jaxinv.converters.pickle_values import Opaque, brief, kind_of
 
 _FIRST = {'nvidia': 'synthesis.b4.const', 'rosinality': 'input.input'}  # identify the naming
 _AVERAGE = 'latent_avg'
+_USUAL = ('g_ema', 'state_dict.decoder')  # taken without a word where nothing else is there
 _SAME = 1e-6  # relative difference of equal rows
+# The last name before a generator's arrays, where training keeps the average of its weights.
+_AVERAGED = re.compile(r'.*(^|[._-])(ema|average[d]?|avg)([._-].*)?$|gs', re.IGNORECASE)
+_OTHERS = (  # generators that are recognised, and not supported
+    (r'(.*\.)?synthesis\.(input\.affine\.weight|L0_\d+_\d+\.weight)', 'a StyleGAN3 generator'),
+    (r'.*\.(iwt|dwt)\.(ll|lh|hl|hh)', 'a SWAGAN generator (StyleGAN2 of wavelet bands)'),
+    (
+        r'(.*\.)?(g_synthesis|synthesis)\.blocks\.\d+x\d+\..*|(.*\.)?progression\.\d+\..*',
+        'a StyleGAN1 generator',
+    ),
+)
 
 
 class Found(NamedTuple):
@@ -22,89 +34,160 @@ class Found(NamedTuple):
     notes: tuple[str, ...]  # sentences for the user
 
 
-def find(content: dict, which: str) -> Found:
-    """The generator of a checkpoint.
+class Place(NamedTuple):
+    """Where a generator is: in content[key], or in content itself if key is None."""
 
-    which: 'G_ema' or 'G', if it holds both. Raises tables.ConversionError naming the entries, if
-    none or several are generators.
+    key: str | None
+    prefix: str  # of its arrays, with the final dot
+    naming: str
+
+    @property
+    def name(self) -> str:
+        """What `which` calls it: 'g_ema', 'state_dict.decoder', ..."""
+        return f'{"" if self.key is None else self.key + "."}{self.prefix}'.rstrip('.')
+
+
+def find(content: dict, which: str) -> Found:
+    """The generator of a checkpoint, at its top or one level down, under any key.
+
+    which: 'G_ema', the averaged one if there is a choice; 'G', the other; or a name in the file.
+    Raises tables.ConversionError naming what can be chosen, if none or several are generators.
     """
-    entries = {name: value for name, value in content.items() if _is_state_dict(value)}
-    named = [name for name in entries if name in (which, which.lower())]
-    if len(named) > 1:
-        raise tables.ConversionError(f'It holds both {named[0]!r} and {named[1]!r}.')
-    if named:
-        return _entry(content, named[0], which)
-    other = {'g', 'G', 'g_ema', 'G_ema'} & set(entries)
-    if other:
-        raise tables.ConversionError(f'It has no {which}, only {", ".join(sorted(other))}.')
-    if 'state_dict' in entries:
-        return _entry(content, 'state_dict', which)
-    if _is_state_dict(content):
-        return _plain(content, which)
-    names = ', '.join(str(name)[:40] for name in list(content)[:8])
-    raise tables.ConversionError(
-        f'It holds {names or "nothing"}, not a generator in a known layout.'
+    places = list(_places(content, None)) if _is_state_dict(content) else []
+    for key, value in content.items():
+        if isinstance(key, str) and _is_state_dict(value):
+            places += _places(value, key)
+    if not places:
+        raise tables.ConversionError(_nothing(content))
+    place = places[choose([place.name for place in places], which)]
+    found = _taken(content, place)
+    return found._replace(notes=(*not_averaged(place.name, which), *found.notes))
+
+
+def not_averaged(name: str, which: str) -> tuple[str, ...]:
+    """A note for the user who gets G instead of G_ema."""
+    if which != 'G_ema' or name.lower() != 'g':
+        return ()
+    return (f'It has no averaged generator; {name} was taken.',)
+
+
+def choose(names: list[str], which: str) -> int:
+    """Index of the generator that `which` means among those with these names in the file.
+
+    Raises tables.ConversionError with the names, if it is none or several of them.
+    """
+    wanted = which.rstrip('.')
+    if wanted in names:
+        matches = [i for i, name in enumerate(names) if name == wanted]
+    elif which in ('G_ema', 'G'):
+        averaged = [i for i, name in enumerate(names) if _AVERAGED.fullmatch(_own_name(name))]
+        other = [i for i, name in enumerate(names) if i not in averaged]
+        matches = (averaged or other) if which == 'G_ema' else other
+        exact = [i for i in matches if _own_name(names[i]).lower() == which.lower()]
+        matches = exact if len(exact) == 1 else matches
+    else:
+        matches = [i for i, name in enumerate(names) if f'.{wanted}.' in f'.{name}.']
+    if len(matches) == 1:
+        return matches[0]
+    shown = ', '.join(name[:60] or '(the whole file)' for name in names[:8])
+    if not matches:
+        raise tables.ConversionError(f'It has no {which[:60]}, only {shown}; {HOW_TO_CHOOSE}.')
+    raise tables.ConversionError(f'It holds several generators: {shown}; {HOW_TO_CHOOSE}.')
+
+
+HOW_TO_CHOOSE = 'choose one by --config.generator_key=NAME, or by --which=NAME of jaxinv-convert'
+
+
+def _own_name(name):
+    """The part of a place's name that says what it is: 'g_ema', 'generator_ema', 'decoder'."""
+    parts = name.split('.')
+    return next((part for part in parts if _AVERAGED.fullmatch(part)), parts[-1] if parts else '')
+
+
+def _places(source, key):
+    """The generators in a state dict."""
+    for name in source:
+        for naming, first in _FIRST.items():
+            if name == first or name.endswith(f'.{first}'):
+                yield Place(key, name.removesuffix(first), naming)
+
+
+def _nothing(content):
+    """Why no generator was found, as a sentence."""
+    names = [name for name in content if isinstance(name, str)]
+    for value in content.values():
+        if isinstance(value, dict):
+            names += [name for name in value if isinstance(name, str)]
+    for pattern, what in _OTHERS:
+        if any(re.fullmatch(pattern, name) for name in names if len(name) < 200):
+            return f'It holds {what}, which is not supported; StyleGAN2 generators are.'
+    shown = ', '.join(map(brief_name, list(content)[:8])) or 'nothing'
+    opaque = sorted({value.name for value in content.values() if isinstance(value, Opaque)})
+    more = f' Objects of {", ".join(opaque[:3])} are not read.' if opaque else ''
+    arrays = sum(isinstance(value, np.ndarray) for value in content.values())
+    counted = f' ({arrays} array{"s" if arrays > 1 else ""})' if arrays else ''
+    return (
+        f'It holds {shown}{counted}, but neither {" nor ".join(_FIRST.values())} in them or one '
+        f'level down: this is not a StyleGAN2 generator in a known naming.{more}'
     )
 
 
-def _entry(content, name, which):
-    """The state dict content[name], with the average w of the checkpoint."""
-    source = content[name]
-    average = content.get(_AVERAGE)
-    if average is not None:
-        if not isinstance(average, np.ndarray):
-            raise tables.ConversionError(f'{_AVERAGE} is not an array.')
-        if _AVERAGE in source:
-            raise tables.ConversionError(f'It holds {_AVERAGE} twice, once in {name}.')
-        source = source | {_AVERAGE: average}
-    found = _plain(source, which)
-    rest = [str(other)[:40] for other in content if other not in (name, _AVERAGE, 'opts')]
-    notes = (f'{name} was taken, not {", ".join(rest)}.',) if rest else ()
-    kind = 'rosinality checkpoint' if found.naming == 'rosinality' else found.kind
-    if name == 'state_dict' and any(key.startswith('encoder.') for key in source):
-        kind = 'e4e/pSp checkpoint'
-    return found._replace(kind=kind, notes=notes + found.notes)
+def brief_name(name):
+    """A key of a checkpoint for a message."""
+    return name[:40] if isinstance(name, str) else brief(name)
 
 
-def _plain(source, which):
-    """The generator in a state dict, without the prefix of its names."""
-    places = [
-        (naming, name.removesuffix(first))
-        for naming, first in _FIRST.items()
-        for name in source
-        if name == first or name.endswith('.' + first)
-    ]
-    chosen = [place for place in places if place[1] in (f'{which}.', f'{which.lower()}.')]
-    if len(chosen or places) > 1:
-        two = ' and '.join(repr(prefix) for _, prefix in (chosen or places)[:2])
-        raise tables.ConversionError(f'It holds generators under more than one prefix: {two}.')
-    if not places:
-        names = ', '.join(sorted(source)[:5])
-        raise tables.ConversionError(
-            f'It holds {names} ({len(source)} arrays), but neither {" nor ".join(_FIRST.values())}:'
-            ' this is not a StyleGAN2 generator in a known naming.'
-        )
-    naming, prefix = (chosen or places)[0]
-    kind = {'nvidia': 'stylegan2-ada-pytorch', 'rosinality': 'rosinality'}[naming] + ' state dict'
-    taken = {n.removeprefix(prefix): a for n, a in source.items() if n.startswith(prefix)}
-    rest = [name for name in source if not name.startswith(prefix) and name != _AVERAGE]
+def _taken(content, place):
+    """The generator of a place, without the prefix of its names."""
+    source = content if place.key is None else content[place.key]
     notes = []
-    if rest:
-        others = sorted({name.split('.')[0] for name in rest})
-        notes.append(f'{prefix}* was taken, not {", ".join(f"{o}.*" for o in others[:8])}.')
-    if prefix and _AVERAGE in source:
-        if _AVERAGE in taken:
-            raise tables.ConversionError(f'It holds {_AVERAGE} twice, once under {prefix}.')
-        taken[_AVERAGE] = source[_AVERAGE]
+    if place.key is not None:
+        rest = [brief_name(k) for k in content if k not in (place.key, _AVERAGE, 'opts')]
+        if rest or place.name.lower() not in _USUAL:
+            others = f', not {listed(rest)}' if rest else ''
+            notes.append(f'{brief_name(place.key)} was taken{others}.')
+    prefix, naming = place.prefix, place.naming
+    taken = {n.removeprefix(prefix): a for n, a in source.items() if n.startswith(prefix)}
+    others = {name.split('.')[0][:40] for name in source if not name.startswith(prefix)}
+    if others - {_AVERAGE}:
+        groups = [f'{other}.*' for other in sorted(others - {_AVERAGE})]
+        notes.append(f'{prefix[:60]}* was taken, not {listed(groups)}.')
+    if prefix:
+        _move_average(source, taken, f'under {prefix[:60]}')
+    if place.key is not None:
+        _move_average(content, taken, f'in {brief_name(place.key)}')
+    kind = {'nvidia': 'stylegan2-ada-pytorch', 'rosinality': 'rosinality'}[naming] + ' state dict'
+    if naming == 'rosinality' and place.key is not None:
+        kind = 'rosinality checkpoint'
+    if place.key == 'state_dict' and any(name.startswith('encoder.') for name in source):
+        kind = 'e4e/pSp checkpoint'
     if naming == 'nvidia':
         notes.append('A state dict has no conv_clamp; none is assumed.')
         return Found(kind, naming, taken, {}, tuple(notes))
-    if _AVERAGE in taken:
+    if isinstance(taken.get(_AVERAGE), np.ndarray):
         taken[_AVERAGE] = _one_row(taken[_AVERAGE], notes)
     if not any(name.startswith('noises.') for name in taken):
         taken |= _noises(taken)
         notes.append('The file has no noise maps (an early version); seeded random ones are used.')
     return Found(kind, naming, taken, {}, tuple(notes))
+
+
+def _move_average(owner, taken, where):
+    """Takes latent_avg of a dict around the generator's. Raises if it is there twice."""
+    average = owner.get(_AVERAGE)
+    if average is None:
+        return
+    if not isinstance(average, np.ndarray):
+        raise tables.ConversionError(f'{_AVERAGE} is {kind_of(average)}, not an array.')
+    if _AVERAGE in taken:
+        raise tables.ConversionError(f'It holds {_AVERAGE} twice, once {where}.')
+    taken[_AVERAGE] = average
+
+
+def listed(names) -> str:
+    """At most 8 names for a message."""
+    names = list(names)
+    return ', '.join(names[:8]) + (', ...' if len(names) > 8 else '') or 'nothing'
 
 
 def _one_row(average, notes):

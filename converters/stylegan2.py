@@ -15,6 +15,8 @@ from jaxinv.converters import tables
 FILTER = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
 NVIDIA_FILTERS = r'.*\.resample_filter'  # sum 1
 ROSINALITY_FILTERS = r'.*\.(blur|upsample)\.kernel'  # sum 4
+MAX_DOUBLINGS = 12  # from 4 pixels: 16384
+MAX_DIGITS = 6  # of a number in a name
 LAST = {'kernel': 'weight', 'bias': 'bias', 'noise_strength': 'noise_strength', 'const': 'const'}
 
 
@@ -23,6 +25,7 @@ def nvidia_arguments(source: Mapping[str, np.ndarray]) -> dict:
 
     Raises tables.ConversionError if it is not a generator in this naming.
     """
+    check_pictures(source, 'synthesis.b4.const', r'synthesis\.b\d+\.torgb\.weight', 0)
     blocks = numbers(source, r'synthesis\.b(\d+)\.conv1\.bias')
     layers = len([name for name in source if re.fullmatch(r'mapping\.fc\d+\.weight', name)])
     if not blocks or not layers:
@@ -34,7 +37,8 @@ def nvidia_arguments(source: Mapping[str, np.ndarray]) -> dict:
         architecture = 'resnet'
     else:
         architecture = 'skip' if 'synthesis.b4.torgb.weight' in source else 'orig'
-    w_dim, inputs = sizes_of(source, 'mapping.fc0.weight', 2)
+    features, inputs = sizes_of(source, 'mapping.fc0.weight', 2)
+    w_dim, _ = sizes_of(source, f'mapping.fc{layers - 1}.weight', 2)
     embedded, classes = 0, 0
     if 'mapping.embed.weight' in source:
         embedded, classes = sizes_of(source, 'mapping.embed.weight', 2)
@@ -45,6 +49,8 @@ def nvidia_arguments(source: Mapping[str, np.ndarray]) -> dict:
         'w_dim': w_dim,
         'c_dim': classes,
         'mapping_layers': layers,
+        **({'embed_features': embedded} if classes and embedded != w_dim else {}),
+        **({'layer_features': features} if features != w_dim else {}),
         'architecture': architecture,
     }
 
@@ -54,6 +60,7 @@ def rosinality_arguments(source: Mapping[str, np.ndarray]) -> dict:
 
     Raises tables.ConversionError if it is not a generator in this naming.
     """
+    check_pictures(source, 'input.input', r'to_rgb(1|s\.\d+)\.conv\.weight', -4)
     convs = numbers(source, r'convs\.(\d+)\.activate\.bias')
     layers = len([name for name in source if re.fullmatch(r'style\.\d+\.weight', name)])
     if 'conv1.activate.bias' not in source or not convs or not layers:
@@ -61,6 +68,8 @@ def rosinality_arguments(source: Mapping[str, np.ndarray]) -> dict:
             'No conv1.activate.bias, convs.0.activate.bias or style.1.weight: this is not a '
             'StyleGAN2 generator with the names of rosinality/stylegan2-pytorch.'
         )
+    if len(convs) > 2 * MAX_DOUBLINGS:
+        raise tables.ConversionError(f'It doubles the resolution more than {MAX_DOUBLINGS} times.')
     names = ['conv1', *(f'convs.{i}' for i in convs if i % 2)]
     w_dim, z_dim = sizes_of(source, 'style.1.weight', 2)
     return {
@@ -178,8 +187,37 @@ def _without_filters(source, pattern, total):
 
 def numbers(source, pattern) -> list[int]:
     """Sorted numbers, group 1 of the pattern, in the names that match it."""
-    matches = (re.fullmatch(pattern, name) for name in source)
-    return sorted(int(match[1]) for match in matches if match)
+    matches = [match for name in source if (match := re.fullmatch(pattern, name))]
+    if any(len(match[1]) > MAX_DIGITS for match in matches):
+        raise tables.ConversionError(
+            f'An array has a name with a number of more than {MAX_DIGITS} digits.'
+        )
+    return sorted(int(match[1]) for match in matches)
+
+
+def check_pictures(source, const: str, to_rgb: str, axis: int) -> None:
+    """Raises ConversionError for a generator of pictures that are not square or not RGB.
+
+    const: name of the constant [..., 4, 4]; to_rgb: pattern of the names of kernels that make the
+    image, whose axis `axis` is its channels.
+    """
+    shape = np.shape(source.get(const, np.empty([0, 4, 4])))
+    if len(shape) >= 2 and shape[-1] != shape[-2]:
+        raise tables.ConversionError(
+            f'It makes pictures that are not square ({shape[-1]} wide for {shape[-2]} high); only '
+            'generators of square pictures are supported.'
+        )
+    if len(shape) >= 2 and shape[-1] != 4:
+        raise tables.ConversionError(
+            f'It begins with {shape[-2]} x {shape[-1]} values instead of 4 x 4, as no StyleGAN2 '
+            'generator of square pictures does.'
+        )
+    for name, array in source.items():
+        if re.fullmatch(to_rgb, name) and np.ndim(array) >= 4 and np.shape(array)[axis] != 3:
+            raise tables.ConversionError(
+                f'It makes pictures of {np.shape(array)[axis]} channels; only generators of RGB '
+                'pictures are supported.'
+            )
 
 
 def sizes_of(source, name, ndim) -> tuple[int, ...]:

@@ -36,6 +36,9 @@ _KNOWN = {*_OPTIONS} | set(
 _LAYERS = {'conv0': 'Conv0_up', 'conv1': 'Conv1', 'torgb': 'ToRGB', 'skip': 'Skip'}
 
 
+MAX_COMPONENTS = 4  # depth of components
+
+
 def is_network(value) -> bool:
     return isinstance(value, Record) and value.kind == 'network' and value.state is not None
 
@@ -111,7 +114,9 @@ def arguments(source) -> dict:
             'No synthesis/4x4/Conv/bias or mapping/Dense0/weight: this is not a StyleGAN2 '
             "generator with the names of NVIDIA's TensorFlow code."
         )
-    inputs, w_dim = stylegan2.sizes_of(source, 'mapping/Dense0/weight', 2)
+    layers = len(stylegan2.numbers(source, r'mapping/Dense(\d+)/weight'))
+    inputs, features = stylegan2.sizes_of(source, 'mapping/Dense0/weight', 2)
+    _, w_dim = stylegan2.sizes_of(source, f'mapping/Dense{layers - 1}/weight', 2)
     classes, embedded = 0, 0
     if 'mapping/LabelEmbed/weight' in source:
         classes, embedded = stylegan2.sizes_of(source, 'mapping/LabelEmbed/weight', 2)
@@ -126,7 +131,9 @@ def arguments(source) -> dict:
         'z_dim': inputs - embedded,
         'w_dim': w_dim,
         'c_dim': classes,
-        'mapping_layers': len(stylegan2.numbers(source, r'mapping/Dense(\d+)/weight')),
+        'mapping_layers': layers,
+        **({'embed_features': embedded} if classes and embedded != w_dim else {}),
+        **({'layer_features': features} if features != w_dim else {}),
         'architecture': architecture,
         'scaled_epsilon': True,
     }
@@ -139,6 +146,8 @@ def convert(source, like) -> dict[str, np.ndarray]:
 
 def _own_variables(network, prefix=''):
     """Yields (name, value) of the network's variables, and COMPONENT/name of its components'."""
+    if prefix.count('/') > MAX_COMPONENTS:
+        raise tables.ConversionError('The components of the TensorFlow network are nested.')
     own, components = network.state.get('variables'), network.state.get('components', {})
     if not isinstance(own, list) or not isinstance(components, dict):
         raise tables.ConversionError('The TensorFlow network has no variables.')
@@ -154,7 +163,7 @@ def _own_variables(network, prefix=''):
 
 def _sizes(source):
     """Resolutions of the blocks, 4 first."""
-    larger = stylegan2.numbers(source, r'synthesis/(\d+)x\1/Conv1/bias')
+    larger = stylegan2.numbers(source, r'synthesis/(\d{1,6})x\1/Conv1/bias')
     return [4, *larger] if 'synthesis/4x4/Conv/bias' in source else []
 
 

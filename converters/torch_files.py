@@ -4,9 +4,10 @@ import struct
 
 import numpy as np
 
+from jaxinv.converters.budget import Budget
 from jaxinv.converters.file_view import Reader
 from jaxinv.converters.pickle_machine import Machine
-from jaxinv.converters.pickle_values import Budget, Storage, brief, whole
+from jaxinv.converters.pickle_values import Storage, brief, whole
 from jaxinv.converters.zip_members import Members
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the older format begins with a pickle of this number
@@ -59,9 +60,9 @@ def _is_magic(value):
 def _after_magic(file, budget):
     version = Machine(file, budget).result
     system = Machine(file, budget).result
-    if version != 1001 or not isinstance(system, dict):
+    if type(version) is not int or version != 1001 or not isinstance(system, dict):
         raise ValueError(f'torch file version {brief(version)}')
-    order = '<' if system.get('little_endian', True) else '>'
+    order = '<' if system.get('little_endian', True) is True else '>'
     # The values come after the pickle that refers to them, so it is interpreted twice.
     wanted, start = {}, file.tell()
 
@@ -71,7 +72,10 @@ def _after_magic(file, budget):
 
     Machine(file, budget, note)
     keys = Machine(file, budget).result
-    if not isinstance(keys, list) or sorted(keys) != sorted(wanted):
+    # Nested lists may take forever to compare, so their types are checked first.
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError('a list of storages that are not names')
+    if len(keys) != len(wanted) or set(keys) != set(wanted):
         raise ValueError('the list of storages is not that of the tensors')
     values = {}
     for key in keys:

@@ -8,6 +8,7 @@ import zlib
 from jaxinv.converters.file_view import Reader, Refused
 
 MAX_RATIO = 100  # of unpacked to packed bytes; trained weights reach 1.1, zeros 1000
+MAX_DIRECTORY = 2**22  # bytes; a torch file of 10^4 arrays has 10^6
 _LARGE = 2**20  # bytes; the ratio of smaller members is not limited
 _LOCAL_HEAD = '<4s22x2H'  # signature ..., lengths of the name and of the extra field
 
@@ -20,8 +21,9 @@ class Members:
     """
 
     def __init__(self, data: memoryview, budget):
-        self.data = data
-        infos = zipfile.ZipFile(Reader(data)).infolist()
+        self.data, self.budget = data, budget
+        # The directory is read in one piece; zipfile makes 15 times its bytes of objects.
+        infos = zipfile.ZipFile(Reader(data, MAX_DIRECTORY)).infolist()
         self.infos, self.starts = {}, {}
         for info in infos:
             name = info.filename
@@ -37,7 +39,8 @@ class Members:
                 raise Refused('unpacks to more than allowed')
             self.infos[name] = info
             self.starts[name] = self._start(info)
-        if sum(info.file_size for info in infos) > budget.left:
+        packed = [info for info in infos if info.compress_type != zipfile.ZIP_STORED]
+        if sum(info.file_size for info in packed) > budget.memory:
             raise Refused('unpacks to more than allowed')
         spans = sorted((i.header_offset, self.starts[i.filename] + i.compress_size) for i in infos)
         for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
@@ -56,6 +59,7 @@ class Members:
         info, start = self.infos[name], self.starts[name]
         content = self.data[start : start + info.compress_size]
         if info.compress_type == zipfile.ZIP_DEFLATED:
+            self.budget.allocate(info.file_size)
             # One byte more than the declared size shows that the size is wrong.
             content = memoryview(zlib.decompressobj(-15).decompress(content, info.file_size + 1))
         if len(content) != info.file_size or zlib.crc32(content) != info.CRC:

@@ -25,7 +25,7 @@ import sys
 from absl import flags, logging
 
 from jaxinv.errors import JaxinvError
-from jaxinv.runtime import console
+from jaxinv.runtime import console, places
 from jaxinv.weights.well_known import WELL_KNOWN
 
 __doc__ = __doc__.format(names=', '.join(WELL_KNOWN))
@@ -39,7 +39,11 @@ flags.DEFINE_string(
     FLAGS,
 )
 flags.DEFINE_string(
-    'which', 'G_ema', 'Of several generators in SRC: G_ema, the averaged weights, or G.', FLAGS
+    'which',
+    'G_ema',
+    "Of several generators in SRC: G_ema = the averaged weights, G = the last step's, or a name in "
+    'the file, which an error lists.',
+    FLAGS,
 )
 flags.DEFINE_bool('overwrite', False, 'Replace DST if it exists.', FLAGS)
 
@@ -58,7 +62,9 @@ def main(argv: list[str]) -> None:
         _exit('give SRC, or SRC and DST; see python -m converters --help.')
     logging.set_verbosity(logging.ERROR)
     try:
-        convert(argv[1], pathlib.Path(argv[2]).expanduser() if len(argv) == 3 else None)
+        destination = places.expand(argv[2], 'DST') if len(argv) == 3 else None
+        places.check_cache()
+        convert(argv[1], destination)
     except JaxinvError as error:
         _exit(str(error))
     except OSError as error:
@@ -69,7 +75,7 @@ def main(argv: list[str]) -> None:
         _exit('stopped; the same command resumes a download.', 130)
 
 
-def convert(source: str, path: pathlib.Path | None, log=print) -> None:
+def convert(source: str, path: pathlib.Path | None, log=console.say) -> None:
     """Prints the summary of `source` and writes it to `path`, unless that is None."""
     # Imported here, so that --help does not wait for JAX.
     from jaxinv.weights import export as export_lib
@@ -79,7 +85,7 @@ def convert(source: str, path: pathlib.Path | None, log=print) -> None:
     if path is not None:
         to = export_lib.format_of(path, FLAGS.to)
         export_lib.check_free(path, to, FLAGS.overwrite)
-    generator, weights, about = open_generator(source, which=FLAGS.which)
+    generator, weights, about = open_generator(source, which=FLAGS.which, log=log)
     about.pop('fresh', None)
     log(summary(generator.spec, weights, about))
     if to is not None:
@@ -149,13 +155,14 @@ _ROWS = {'stylegan2': _stylegan2_rows, 'biggan_deep': _biggan_rows}
 
 
 def _exit(message: str, code: int = 1):
-    print(f'converters: {message}', file=sys.stderr, flush=True)
+    console.complain(f'converters: {message}')
     raise SystemExit(code)
 
 
 def run() -> None:
     """The command `jaxinv-convert`."""
-    with console.exit_if_closed():
+    console.protect()
+    with console.without_reader():
         main(sys.argv)
 
 

@@ -14,15 +14,26 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
+from jaxinv.errors import JaxinvError
+
+MAX_JSON = 2**28  # bytes of a JSON file
+
 
 def cache_dir() -> pathlib.Path:
-    """Folder for weights and compiled programs: $JAXINV_CACHE, else ~/.cache/jaxinv."""
+    """Folder for weights and compiled programs: $JAXINV_CACHE, else ~/.cache/jaxinv.
+
+    Raises JaxinvError if there is no home folder.
+    """
     base = os.environ.get('JAXINV_CACHE')
     if base:
-        return pathlib.Path(base)
-    return (
-        pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache') / 'jaxinv'
-    )
+        return pathlib.Path(os.path.expandvars(os.path.expanduser(base)))
+    base = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    if base.startswith('~'):
+        raise JaxinvError(
+            'There is no home folder for the cache; set JAXINV_CACHE to a folder that can be '
+            'written.'
+        )
+    return pathlib.Path(base) / 'jaxinv'
 
 
 def sha256(path: pathlib.Path) -> str:
@@ -33,18 +44,31 @@ def sha256(path: pathlib.Path) -> str:
 def read_json(path: str | os.PathLike) -> Any:
     """The content of a JSON file; None if it is missing or damaged."""
     try:
-        return json.loads(pathlib.Path(path).read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):
+        with open(path, 'rb') as file:
+            data = file.read(MAX_JSON + 1)
+        return None if len(data) > MAX_JSON else json.loads(data)
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError, MemoryError):
         return None
+
+
+def json_text(content: Any, indent: int | None = None) -> bytes:
+    """UTF-8 of JSON. Bytes of a file's name that are not UTF-8 become escapes, as they were."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
+    # A lone surrogate becomes the six characters of its JSON escape, and is read back as it was.
+    return text.encode('utf-8', 'backslashreplace')
 
 
 # --- Atomic writes --------------------------------------------------------------------------------
 
 
 def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
-    """Replaces the file at `path` by `data` (text as UTF-8), or leaves it as it is on an error."""
+    """Replaces the file at `path` by `data`, or leaves it as it is on an error.
+
+    Text is written as UTF-8, with escapes for what UTF-8 cannot hold.
+    """
     with atomic_path(path) as scratch:
-        scratch.write_bytes(data.encode() if isinstance(data, str) else data)
+        is_text = isinstance(data, str)
+        scratch.write_bytes(data.encode('utf-8', 'backslashreplace') if is_text else data)
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from ml_collections import config_flags
 from jaxinv import defaults, settings
 from jaxinv.errors import JaxinvError
 from jaxinv.io import cache_dir
-from jaxinv.runtime import cluster, console, distributed, malloc, supervisor
+from jaxinv.runtime import cluster, console, distributed, malloc, places, supervisor
 from jaxinv.runtime import workdir as workdirs
 from jaxinv.runtime.progress import silent
 
@@ -117,7 +117,7 @@ def _current_key(arg: str) -> str:
     key = settings.RENAMED.get(match[1]) if match else None
     if key is None:
         return arg
-    print(f'config.{match[1]} is now config.{key}; taken as that.', file=sys.stderr, flush=True)
+    console.complain(f'config.{match[1]} is now config.{key}; taken as that.')
     return f'--config.{key}{match[2] or ""}'
 
 
@@ -140,18 +140,25 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.FATAL)  # what Orbax logs it raises, too
     flags_given = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     process = _or_exit(cluster.process_from, *flags_given)
+    record = _or_exit(settings.record_of, config)
+    path = _WORKDIR.value or workdirs.default_path(_NAME.value, record)
+    path = _or_exit(places.expand, path, '--workdir')
+    _or_exit(places.check_folder, path, 'The work folder', 'choose another --workdir')
+    _or_exit(places.check_cache)
     if process is not None:
         if not settings.METHODS[config.task].several_processes:
             _exit(f'{config.task} runs in one process; leave --coordinator out.', 2)
+        _or_exit(cluster.check_terminal, process)
+        if told := cluster.announcement(process):
+            console.complain(f'jaxinv: {told}')
         supervisor.supervise(process, _TIMEOUT.value, _HEARTBEAT.value)
     setup_jax(os.environ)
     if process is not None:
         _or_exit(distributed.initialize, process, _TIMEOUT.value, _HEARTBEAT.value)
+    _or_exit(check_devices, os.environ)
     distributed.handle_sigterm()
     task = importlib.import_module(settings.METHODS[config.task].module)
-    record = settings.record_of(config)
-    path = pathlib.Path(_WORKDIR.value or workdirs.default_path(_NAME.value, record))
-    log = print if distributed.is_primary() else silent
+    log = console.say if distributed.is_primary() else silent
     log(f'Work folder: {path}', flush=True)
     try:
         task.run(config, path, overwrite=_OVERWRITE.value, log=log)
@@ -164,13 +171,10 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         _exit(f'stopped; run the same command to go on from the last checkpoint in {path}.', 130)
     except Exception as error:
-        if console.is_closed(error):
-            distributed.exit_together(console.CLOSED)
-            raise SystemExit(console.CLOSED) from None
         if distributed.lost_peer(error):
-            print(' '.join(str(error).split())[:300], file=sys.stderr, flush=True)
+            console.complain(' '.join(str(error).split())[:300])
             message = distributed.peer_lost(process.index, _HEARTBEAT.value)
-            print(f'jaxinv: {message}', file=sys.stderr, flush=True)
+            console.complain(f'jaxinv: {message}')
             os._exit(distributed.PEER_LOST)  # jax's own exit would wait for the peers and abort
         if workdirs.no_room(error):
             message = (
@@ -199,6 +203,23 @@ def setup_jax(environment: Mapping[str, str]) -> None:
             jax.config.update(name, value)
 
 
+def check_devices(environment: Mapping[str, str]) -> None:
+    """Raises JaxinvError if JAX has none of the devices that JAX_PLATFORMS asks for."""
+    import jax
+
+    try:
+        jax.devices()
+    except Exception as error:  # an AssertionError without words, or a RuntimeError, by platform
+        asked = environment.get('JAX_PLATFORMS') or 'not set'
+        reason = ' '.join(str(error).split())[:200].rstrip('.')
+        names = 'cuda: pip install "jax[cuda12]"; tpu: pip install "jax[tpu]"'
+        raise JaxinvError(
+            f'JAX found no devices: JAX_PLATFORMS is {asked}'
+            f'{f" ({reason})" if reason else ""}; this jax may lack that backend ({names}), or '
+            'unset JAX_PLATFORMS to take what there is.'
+        ) from None
+
+
 def _or_exit(function, *args):
     try:
         return function(*args)
@@ -207,7 +228,7 @@ def _or_exit(function, *args):
 
 
 def _exit(message: str, code: int = 1):
-    print(f'jaxinv: {message}', file=sys.stderr, flush=True)
+    console.complain(f'jaxinv: {message}')
     distributed.exit_together(code)
     raise SystemExit(code)
 
@@ -215,7 +236,8 @@ def _exit(message: str, code: int = 1):
 def run() -> None:
     """The command `jaxinv`."""
     malloc.restart_with_large_pages()
-    with console.exit_if_closed():
+    console.protect()
+    with console.without_reader():
         app.run(main, flags_parser=parse_flags)
 
 

@@ -197,6 +197,186 @@ def npy(descr="'<f4'", shape='(2,)', data=bytes(8), **options):
     return zipped({'w.npy': content}, **options)
 
 
+# --- Small files that would take much memory or time ---
+
+LONG = b'X' + struct.pack('<I', 10**5) + b'a' * 10**5 + b'q\x00'  # a string, kept in the memo
+
+
+def repeated(count, once, head=b'', start=b'\x80\x02'):
+    """A pickle of a list of `count` results of the instructions `once`."""
+    return start + head + b'0](' + once * count + b'e.'
+
+
+def memo_list(count):
+    """A list of the numbers below `count`, kept in the memo as 0."""
+    return b']q\x00(' + b''.join(b'J' + struct.pack('<i', i) for i in range(count)) + b'e'
+
+
+def keys(values, protocol=2):
+    """A dict with these keys, which Python itself need not be able to hash quickly."""
+    return b'\x80\x02}(' + b''.join(pickle.dumps(v, protocol)[2:-1] + b'N' for v in values) + b'u.'
+
+
+def equal_tuples(count):
+    """Pairs of whole numbers below 2^61 with one hash, by the algebra of CPython's tuple hash."""
+    first, second, rotation = 11400714785074694791, 14029467366897019727, 31
+    mask, inverse = 2**64 - 1, pow(14029467366897019727, -1, 2**64)
+
+    def turned(x):
+        return ((x << rotation) | (x >> (64 - rotation))) & mask
+
+    found, target = [], 0x0123456789ABCDEF
+    number = 0
+    while len(found) < count:
+        number += 1
+        lane = (turned((2870177450012600261 + number * second) & mask) * first) & mask
+        other = ((target - lane) * inverse) & mask
+        if 0 < other < 2**61 - 1:
+            found.append((number, other))
+    return found
+
+
+def path_laughs():
+    part = b'cpathlib\nPosixPath\n(' + b'h\x00' * 100 + b'tRq\x00'
+    return b'\x80\x02' + LONG + b'0' + part * 5 + b'.'
+
+
+def legacy(keys_pickle):
+    head = b''.join(plain_pickle(x, 2) for x in (pickle_writer.MAGIC, 1001, {}))
+    return head + b'\x80\x02N.' + keys_pickle
+
+
+def many_members():
+    """A zip file with a directory of 300 000 entries."""
+    name = b'a.npy'
+    entry = struct.pack(
+        '<4s6H3L5H2L', b'PK\x01\x02', 20, 20, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0
+    )
+    directory_ = (entry + name) * 300_000
+    end = struct.pack('<4s4H2LH', b'PK\x05\x06', 0, 0, 65535, 65535, len(directory_), 0, 0)
+    return directory_ + end
+
+
+def own(record, **more):
+    """A .safetensors file with a header of jaxinv."""
+    import json
+
+    header = json.dumps({'__metadata__': {'jaxinv': json.dumps(record), **more}}).encode()
+    return struct.pack('<Q', len(header)) + header
+
+
+ARGUMENTS = dict(
+    resolution=8, z_dim=4, w_dim=4, c_dim=0, mapping_layers=2, channels=[4, 4],
+    architecture='skip', conv_clamp=None, scaled_epsilon=False,
+)  # fmt: skip
+
+
+def renamed(old, new):
+    """Rosinality's generator with one array under another name."""
+    arrays = {name.replace(old, new): array for name, array in rosinality().items()}
+    return torch_zip({'g_ema': pickle_writer.tensors(arrays)})
+
+
+COSTLY = {
+    'path_laughs': path_laughs,
+    'bytearray_copies': lambda: repeated(
+        20_000,
+        b'c__builtin__\nbytearray\nh\x00\x85R',
+        b'B' + struct.pack('<I', 10**5) + b'a' * 10**5 + b'q\x00',
+        b'\x80\x03',
+    ),
+    'encode_copies': lambda: repeated(
+        20_000, b'c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R', LONG
+    ),
+    'set_copies': lambda: repeated(20_000, b'c__builtin__\nset\nh\x00\x85R', memo_list(50_000)),
+    'ordered_dict_copies': lambda: repeated(
+        20_000,
+        b'ccollections\nOrderedDict\nh\x00\x85R',
+        b']q\x00(' + b''.join(b'J' + struct.pack('<i', i) + b'N\x86' for i in range(30_000)) + b'e',
+    ),
+    'namespace_copies': lambda: repeated(
+        20_000,
+        b'cargparse\nNamespace\n)\x81h\x00b',
+        b'}q\x00(' + b''.join(b'J' + struct.pack('<i', i) + b'N' for i in range(30_000)) + b'u',
+    ),
+    'size_of_a_list': lambda: repeated(20_000, b'ctorch\nSize\nh\x00\x85R', memo_list(30_000)),
+    'keys_of_one_hash': lambda: keys([i * (2**61 - 1) for i in range(1, 10_000)]),
+    'keys_of_one_hash_negative': lambda: keys([-i * (2**61 - 1) for i in range(1, 10_000)]),
+    'keys_are_floats': lambda: keys([float(i) for i in range(10)]),
+    'keys_are_complex': lambda: b'\x80\x02}c__builtin__\ncomplex\n(G' + bytes(16) + b'tRNs.',
+    'keys_are_equal_tuples': lambda: keys(equal_tuples(40_000)) + bytes(10),
+    'keys_are_long_tuples': lambda: keys([tuple(range(i, i + 20)) for i in range(10)]),
+    'legacy_keys_are_lists': lambda: legacy(b'\x80\x02](' + (LAUGHS + b'h\x00') * 1 + b'e.'),
+    'legacy_version_is_a_list': lambda: plain_pickle(pickle_writer.MAGIC, 2) + LAUGHS + b'h\x00.',
+    'line_without_end': lambda: b'V' + b'a' * 2**22,
+    'digits_of_a_number': lambda: b'L' + b'9' * 10**6 + b'L\n.',
+    'long_number': lambda: repeated(
+        20_000, b'}h\x00Ns', b'\x8b' + struct.pack('<i', 10**5) + b'\x7f' * 10**5 + b'q\x00'
+    ),
+    'many_empty_sets': lambda: b'\x80\x04](' + b'\x8f' * 3_000_000 + b'e.',
+    'many_members': many_members,
+    'sf_many_objects': lambda: sf(b'{"a":[' + b'{},' * 3_000_000 + b'{}]}'),
+    'sf_digits': lambda: sf(
+        b'{"w":{"dtype":"F32","shape":[' + b'9' * 5000 + b'],"data_offsets":[0,8]}}'
+    ),
+    'sf_long_shape': lambda: sf(
+        b'{"w":{"dtype":"F32","shape":[' + b'9999999999,' * 10**5 + b'1],"data_offsets":[0,8]}}'
+    ),
+    'own_layers': lambda: own(
+        {'family': 'stylegan2', 'name': 'a', 'arguments': ARGUMENTS | {'mapping_layers': 10**7}}
+    ),
+    'own_channels': lambda: own(
+        {'family': 'stylegan2', 'name': 'a', 'arguments': ARGUMENTS | {'channels': [10**12, 4]}}
+    ),
+    'own_resolution': lambda: own(
+        {'family': 'stylegan2', 'name': 'a', 'arguments': ARGUMENTS | {'resolution': 2**40}}
+    ),
+    'own_family_is_a_list': lambda: own({'family': ['stylegan2']}),
+    'own_arguments_are_a_list': lambda: own({'family': 'stylegan2', 'arguments': [1]}),
+    'own_size_is_true': lambda: own(
+        {'family': 'stylegan2', 'name': 'a', 'arguments': ARGUMENTS | {'z_dim': True}}
+    ),
+    'own_unknown_argument': lambda: own(
+        {'family': 'stylegan2', 'name': 'a', 'arguments': ARGUMENTS | {'compute_dtype': 'x'}}
+    ),
+    'own_clamp_is_nan': lambda: own(
+        {'family': 'stylegan2', 'name': 'a', 'arguments': ARGUMENTS | {'conv_clamp': float('nan')}}
+    ),
+    'own_biggan_layers': lambda: own(
+        {'family': 'biggan_deep', 'name': 'a', 'arguments': {'layers': [[1, 10**9, 4]]}}
+    ),
+    'own_origin_is_a_list': lambda: own(
+        {'family': 'stylegan2', 'name': 'a', 'arguments': ARGUMENTS}, about='[1]'
+    ),
+    'own_name_is_long': lambda: own(
+        {'family': 'stylegan2', 'name': 'a' * 10**6, 'arguments': ARGUMENTS}
+    ),
+    'digits_in_a_name': lambda: renamed('convs.0.', 'convs.' + '9' * 5000 + '.'),
+    'number_in_a_name': lambda: renamed('convs.0.', 'convs.99999999.'),
+    'no_channels': lambda: torch_zip(
+        {
+            'g': pickle_writer.tensors(
+                {
+                    'input.input': np.zeros([1, 0, 4, 4], np.float32),
+                    'conv1.activate.bias': np.zeros(0, np.float32),
+                    'convs.0.activate.bias': np.zeros(0, np.float32),
+                    'style.1.weight': np.zeros([0, 0], np.float32),
+                }
+            )
+        }
+    ),
+    'many_layers': lambda: torch_zip(
+        {
+            'g': pickle_writer.tensors(
+                {f'mapping.fc{i}.weight': np.zeros([1, 1], np.float32) for i in range(3000)}
+                | {f'synthesis.b{n}.conv1.bias': np.zeros(1, np.float32) for n in (4, 8)}
+                | {'synthesis.b4.const': np.zeros([1, 4, 4], np.float32)}
+            )
+        }
+    ),
+}
+
+
 def zipped(members, compression=zipfile.ZIP_STORED):
     file = io.BytesIO()
     with zipfile.ZipFile(file, 'w', compression) as archive:
@@ -239,6 +419,29 @@ def patch(offset, value):
     return change
 
 
+# Of CALLS: those that the reader knows, and of these the ones with invalid arguments.
+KNOWN = (
+    'torch._utils._rebuild_parameter_with_state',
+    'dnnlib.tflib.network.Network',
+    'argparse.Namespace',
+)
+INVALID = ('dnnlib.tflib.network.Network', 'argparse.Namespace')
+
+# Objects of unknown classes where the generator does not need them.
+LEFT_OUT = {
+    'newobj': lambda: beside(New(('os', 'system'), state=TOUCH)),
+    'in_tuned_generator': lambda: files.tuned_generator(
+        weights(), options={'synthesis': {'hook': SYSTEM}}
+    ),
+    'persistent_state_calls': lambda: beside(files.module('Generator', hook=SYSTEM)),
+    'beside_a_state_dict': lambda: torch_zip(
+        {'g_ema': pickle_writer.tensors(rosinality()), 'opts': {'callback': SYSTEM}}
+    ),
+    'as_a_key': lambda: torch_zip(
+        {'g_ema': pickle_writer.tensors(rosinality()), 'opts': [SYSTEM, {'a': SYSTEM}]}
+    ),
+}
+
 HOSTILE = {
     # Calls in other clothes
     **{f'reduce_{p}': lambda p=p: pickle.dumps({'G_ema': Reduces()}, p) for p in range(6)},
@@ -246,7 +449,6 @@ HOSTILE = {
     'names_from_lists': lambda: LAUGHS + b'h\x00h\x00\x93.',
     'inst': lambda: b"(S'touch ran'\nios\nsystem\n.",
     'obj': lambda: b"(cos\nsystem\nS'touch ran'\no.",
-    'newobj': lambda: beside(New(('os', 'system'), state=TOUCH)),
     'newobj_ex': lambda: b'\x80\x04cargparse\nNamespace\n)}\x92.',
     'newobj_arguments': lambda: b"\x80\x02cargparse\nNamespace\n(S'touch ran'\nt\x81.",
     'extension_1': lambda: b'\x80\x02\x82\x01.',
@@ -254,9 +456,6 @@ HOSTILE = {
     'out_of_band_buffer': lambda: b'\x80\x05\x97.',
     'in_torch_zip': lambda: within(SYSTEM),
     'in_torch_legacy': lambda: torch_legacy({'g_ema': SYSTEM}),
-    'in_tuned_generator': lambda: files.tuned_generator(
-        weights(), options={'synthesis': {'hook': SYSTEM}}
-    ),
     'in_options': lambda: torch_zip({'state_dict': {}, 'opts': {'callback': SYSTEM}}),
     'as_state': lambda: beside(New(('argparse', 'Namespace'), state=SYSTEM)),
     'attributes_of_a_list': lambda: b"]}S'append'\nNsb.",
@@ -295,7 +494,6 @@ HOSTILE = {
             )
         }
     ),
-    'persistent_state_calls': lambda: beside(files.module('Generator', hook=SYSTEM)),
     # References to other files
     'persistent_id_path': lambda: b'P../../etc/passwd\n.',
     'persistent_id_absolute': lambda: b"S'/etc/passwd'\nQ.",

@@ -67,7 +67,7 @@ WRONG = {
     ),
     'two_prefixes': (
         lambda a: a.update(under('generator.', official_weights.weights())),
-        'more than one prefix',
+        r'several generators: \(the whole file\), generator; choose one by',
     ),
 }
 
@@ -113,7 +113,7 @@ UNSUPPORTED = {
     'synthesis.b4.conv1': ({'activation': 'relu'}, "activation = 'relu'; only 'lrelu'"),
     'synthesis.b8.torgb': ({'conv_clamp': 3.0}, 'one limit for all layers'),
     'mapping.fc1': ({'bias_gain': 1.0}, 'bias_gain = 1.0; only 0.01'),
-    'synthesis': ({'img_channels': 1}, 'img_channels = 1; only 3'),
+    'synthesis': ({'img_channels': 1}, 'images of 1 channels; only'),
     'synthesis.b8': ({'architecture': 'resnet'}, 'architecture = resnet and skip'),
 }
 
@@ -154,22 +154,26 @@ def test_other_networks_are_called_by_their_name(read):
     network = files.tensorflow_generator(arrays)
     with pytest.raises(tables.ConversionError, match='LabelConcat'):
         read(pickle_writer.plain_pickle((network, network, network)))
-    with pytest.raises(
-        tables.ConversionError, match='embeddings.weight .1 arrays.*not a StyleGAN2'
-    ):
+    with pytest.raises(tables.ConversionError, match='embeddings.weight .1 array.*not a StyleGAN2'):
         read(state_dict({'embeddings.weight': np.zeros([8, 10], np.float32)}))
     with pytest.raises(tables.ConversionError, match='holds a list'):
         read(pickle_writer.plain_pickle([1, 2]))
-    with pytest.raises(tables.ConversionError, match='It has no G_ema, only G, D'):
-        generator_only = {
-            'G': files.nvidia_generator(official_weights.weights()),
-            'D': files.module('D'),
-        }
-        read(pickle_writer.plain_pickle(generator_only))
+    with pytest.raises(tables.ConversionError, match='It has no G_ema, only D'):
+        read(pickle_writer.plain_pickle({'D': files.module('D')}))
+    with pytest.raises(tables.ConversionError, match=r'Its G_ema is an object of my\.Network'):
+        other = pickle_writer.New(('my', 'Network'), state={})
+        read(pickle_writer.plain_pickle({'G_ema': other, 'D': files.module('D')}))
+
+
+def test_a_single_generator_is_taken_whatever_its_name(read):
+    generator = files.nvidia_generator(official_weights.weights())
+    found = read(pickle_writer.plain_pickle({'G': generator, 'D': files.module('D')}))
+    assert 'G was taken, not D.' in found.notes
+    assert 'It has no averaged generator; G was taken.' in found.notes
+    with pytest.raises(tables.ConversionError, match='It has no G, only G_ema'):
+        read(pickle_writer.plain_pickle({'G_ema': generator}), which='G')
 
 
 def test_missing_files_and_unknown_networks_are_named(tmp_path, read):
     with pytest.raises(tables.ConversionError, match='no checkpoint file .*absent.pkl'):
         checkpoint.read(tmp_path / 'absent.pkl')
-    with pytest.raises(tables.ConversionError, match="which is 'D'"):
-        read(b'', which='D')

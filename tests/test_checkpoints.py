@@ -194,9 +194,9 @@ def test_every_key_that_does_not_fit_is_named(saved, damage):
 @pytest.mark.parametrize(
     'content,expected',
     [
-        (b'', 'not a readable'),
-        (b'{"a": 1}' * 50, 'not a readable'),
-        (b'\x80\x04N.', 'not a readable'),
+        (b'', 'is not a .safetensors file'),
+        (b'{"a": 1}' * 50, 'is not a .safetensors file'),
+        (b'\x80\x04N.', 'is not a .safetensors file'),
     ],
 )
 def test_files_that_are_no_generator_get_a_sentence(tmp_path, content, expected):

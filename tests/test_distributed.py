@@ -205,13 +205,20 @@ def test_flags_come_first_then_variables_then_the_cluster():
         'JAXINV_PROCESS_ID': '3',
         'SLURM_STEP_NUM_TASKS': '8',
     }
-    assert cluster.process_from('a:1', 2, 0, ours) == ('a:1', 2, 0)
-    assert cluster.process_from(None, None, None, ours) == ('b:2', 4, 3)
+    assert cluster.process_from('a:1', 2, 0, ours)[:3] == ('a:1', 2, 0)
+    assert cluster.process_from(None, None, None, ours)[:3] == ('b:2', 4, 3)
     for several in ({'SLURM_STEP_NUM_TASKS': '8'}, {'TPU_WORKER_HOSTNAMES': 'a,b'}):
-        assert cluster.process_from(None, None, None, several) == (None, None, None)
+        found = cluster.process_from(None, None, None, several)
+        assert found[:3] == (None, None, None)
+        (name,) = several
+        assert name in cluster.announcement(found) and '--num_processes=1' in cluster.announcement(
+            found
+        )
+        assert cluster.process_from(None, 1, None, several) is None
     for alone in ({}, {'SLURM_STEP_NUM_TASKS': '1'}, {'TPU_WORKER_HOSTNAMES': 'localhost'}):
         assert cluster.process_from(None, None, None, alone) is None
-    assert cluster.process_from('cluster', None, None, {}) == (None, None, None)
+    assert cluster.process_from('cluster', None, None, {})[:3] == (None, None, None)
+    assert not cluster.announcement(cluster.Process('a:1', 2, 0))
     assert cluster.process_from('a:1', 1, 0, {}) is None
 
 

@@ -224,3 +224,67 @@ def test_packaged_directions_have_length_one_and_a_validated_entry_each():
     for name in ('smile', 'age', 'yaw'):
         # On fresh faces: strength goes with the attribute, and the attribute rises.
         assert entries[name]['correlation'] > 0.8 and entries[name]['per_unit'][name] > 0
+
+
+def test_directions_with_one_name_are_edits_of_their_own(directions, tmp_path):
+    for folder in ('interfacegan', 'styleclip'):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / 'beard.npy', np.ones(W_DIM, 'f4'))
+    np.save(tmp_path / 'smile.npy', np.ones(W_DIM, 'f4'))
+
+    def names(*specs):
+        return [edit.name for edit in edits.parse(specs)]
+
+    first, second = (f'{tmp_path}/{folder}/beard.npy' for folder in ('interfacegan', 'styleclip'))
+    assert names(f'{first}=2', f'{second}=2') == ['beard=2', 'styleclip/beard=2']
+    assert names(f'{first}=2', f'{first}=3', f'{first}=2') == ['beard=2', 'beard=3']
+    own = f'{tmp_path}/smile.npy'
+    for specs in (('smile=1.2', f'{own}=1.2'), (f'{own}=1.2', 'smile=1.2')):
+        found = names(*specs)
+        assert len(set(found)) == 2 and 'smile=1.2' in found
+    assert names(f'{own}=1.2') == ['smile=1.2']
+    assert names('age=0.333333333', 'age=0.33333331', 'age=0.333333333') == [
+        'age=0.333333333',
+        'age=0.33333331',
+    ]
+
+
+def test_components_of_ganspace_and_of_closed_form_factorisation(tmp_path):
+    components = np.arange(3 * W_DIM, dtype='f4').reshape(3, 1, W_DIM)
+    np.savez(tmp_path / 'gs.npz', lat_comp=components, lat_mean=np.zeros([1, W_DIM], 'f4'))
+    found = edits.load_direction(f'{tmp_path}/gs.npz:lat_comp/2')
+    np.testing.assert_array_equal(found, components[2])
+    vectors = np.arange(W_DIM**2, dtype='f4').reshape(W_DIM, W_DIM)
+    safetensors.numpy.save_file({'eigvec': vectors, 'a': vectors}, tmp_path / 'factor.safetensors')
+    found = edits.load_direction(f'{tmp_path}/factor.safetensors:eigvec/5')
+    np.testing.assert_array_equal(found, vectors[None, :, 5])
+    np.save(tmp_path / 'all.npy', components)
+    np.testing.assert_array_equal(edits.load_direction(f'{tmp_path}/all.npy:/1'), components[1])
+    for source, words in (
+        ('gs.npz:lat_comp', 'several components; take one of them, the first as .*lat_comp/0='),
+        ('factor.safetensors:eigvec', 'several components; .*eigvec/0='),
+        ('all.npy', 'several components; .*all.npy:/0='),
+        ('gs.npz:lat_comp/3', 'components 0 ... 2, not'),
+        ('gs.npz:lat_comp/x', 'components 0 ... 2, not'),
+    ):
+        with pytest.raises(edits.EditError, match=words):
+            edits.load_direction(f'{tmp_path}/{source}')
+    (edit,) = edits.parse(f'{tmp_path}/gs.npz:lat_comp/2=1.5')
+    assert edit.name == 'gs:lat_comp/2=1.5'
+
+
+@pytest.mark.parametrize('kind', ['npy', 'npz', 'safetensors'])
+def test_bfloat16_directions_are_read(kind, tmp_path):
+    import ml_dtypes
+
+    array = np.linspace(-2, 2, W_DIM).astype(ml_dtypes.bfloat16)
+    path = tmp_path / f'a.{kind}'
+    if kind == 'npy':
+        np.save(path, array)
+    elif kind == 'npz':
+        np.savez(path, a=array)
+    else:
+        bits = array.view(np.uint16).tobytes()
+        entry = f'{{"a":{{"dtype":"BF16","shape":[{W_DIM}],"data_offsets":[0,{len(bits)}]}}}}'
+        path.write_bytes(len(entry).to_bytes(8, 'little') + entry.encode() + bits)
+    np.testing.assert_array_equal(edits.load_direction(str(path))[0], array.astype(np.float32))

@@ -240,8 +240,7 @@ def test_decompression_bombs_are_refused_quickly(tmp_path):
     (tmp_path / 'text.png').write_bytes(
         _png((b'IHDR', header), (b'zTXt', text), pixel, (b'IEND', b''))
     )
-    with pytest.raises(images.ImageError):
-        images.read(tmp_path / 'text.png')
+    assert images.read(tmp_path / 'text.png').size == (1, 1)  # the text is not unpacked
 
 
 def test_the_limit_on_pixels_does_not_depend_on_pillows(tmp_path, monkeypatch):

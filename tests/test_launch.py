@@ -1,6 +1,7 @@
 """The command line: names, misspellings, help; and every config builds."""
 
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from jaxinv import launch, settings
 from jaxinv.errors import JaxinvError
-from jaxinv.runtime import cluster, console, supervisor
+from jaxinv.runtime import cluster, supervisor
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -151,11 +152,30 @@ def test_a_closed_standard_output_prints_no_traceback(module):
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=ROOT) as process:
         process.stdout.close()
         assert process.stderr.read() == b''
-        assert process.wait(timeout=120) == console.CLOSED
+        assert process.wait(timeout=120) == 0
 
 
-def test_other_broken_pipes_are_errors():
-    assert not console.is_closed(BrokenPipeError(32, 'of another pipe'))
-    with pytest.raises(BrokenPipeError):
-        with console.exit_if_closed():
-            raise BrokenPipeError(32, 'of another pipe')
+SAYING = """
+import sys, time
+from jaxinv.runtime import console
+console.protect()
+with console.without_reader():
+    for line in range(2000):
+        console.say(f'line {line} of \\u2026 \\udc80 \\x1b[2J', flush=True)
+    open(sys.argv[1], 'w').write('done')
+"""
+
+
+@pytest.mark.parametrize('encoding', ['utf-8:strict', 'ascii', 'ascii:strict', 'cp1252'])
+def test_any_text_can_be_said_and_a_reader_may_go_away(encoding, tmp_path):
+    done = tmp_path / 'done'
+    environment = os.environ | {'PYTHONIOENCODING': encoding}
+    command = [sys.executable, '-c', SAYING, str(done)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=ROOT, env=environment) as process:
+        first = process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b''
+        assert process.wait(timeout=60) == 0
+    assert first.startswith(b'line 0 of ') and b'\x1b' not in first
+    assert done.read_text() == 'done'

@@ -15,7 +15,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 # A room is a folder or a flat module of jaxinv. A room imports rooms of the lines above its own;
 # rooms of one line do not import each other. `__main__` is any `__main__.py`.
 ORDER = (
-    'types errors io pixels rendering nn',
+    'text',
+    'types errors',
+    'io pixels rendering nn',
     'settings latents runtime generators networks',
     'converters defaults',
     'edits configs',

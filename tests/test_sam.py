@@ -84,7 +84,7 @@ def test_region_in_a_feature_space_answers_only_to_the_layers_after_it(tiny, giv
     ones = {s: jnp.full_like(m, float(s == 'F6')) for s, m in masks.items()}
     rows = tiny[0].spec.num_ws
     deltas = jnp.broadcast_to(deltas, (2, 1, rows, deltas.shape[-1]))
-    before = deltas * (jnp.arange(rows) < 9)[None, None, :, None]  # after F6 only to_img, which reads row 9
+    before = deltas * (jnp.arange(rows) < 9)[None, None, :, None]  # then to_img only
     images = synthesize(codes, ones, before, mixing='with_offsets')
     np.testing.assert_allclose(images[1], images[0], atol=1e-5)
     images = synthesize(codes, ones, deltas - before, mixing='with_offsets')

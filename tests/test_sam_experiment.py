@@ -165,7 +165,7 @@ def test_default_edits_are_left_out_where_nobody_knows_their_directions(wide, tm
         ({'sam.spread': 'cubic'}, "it can be 'squared' or 'norm'"),
         ({'prior.order': 'other'}, "it can be 'mean_of_map' or 'map_of_mean'"),
         ({'edit_mixing': 'none'}, "'with_offsets' or 'official'"),
-        ({'start': '/nowhere'}, 'is not an .npz file'),
+        ({'start': '/nowhere'}, 'there is no /nowhere'),
         ({'segments.how': '/nowhere'}, 'neither one of auto, face, slic, torchvision'),
         ({'invertibility.network': '/nowhere'}, 'is not a file'),
         ({'invertibility.resample': 'cubic'}, "'bilinear' or 'lanczos'"),

@@ -156,7 +156,7 @@ def test_label_maps_that_cannot_be_used(tmp_path):
     (tmp_path / 'text.png').write_text('no picture')
     wrong = {
         'floats.npy': 'whole numbers',
-        'objects.npy': 'not a readable .npy',
+        'objects.npy': 'Python objects',
         'upright.npy': '40 x 60 labels for a picture of 60 x 40',
         'many.npy': '2400 labels',
         'text.png': 'not a readable PNG',

@@ -1,5 +1,6 @@
 """Finds picture files, in natural order, and names the targets made of them."""
 
+import errno
 import glob
 import os
 import pathlib
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from jaxinv.io import safe_name
+from jaxinv.text import printable
 
 # Ignored in folders without a message: not pictures, and often beside them.
 _OTHER_SUFFIXES = frozenset(
@@ -34,20 +36,21 @@ def find(source: str | os.PathLike | Sequence[str | os.PathLike]) -> Listing:
 
     Folders are searched with their subfolders, in natural order (img2 before img10). Hidden files
     and files with other suffixes (.txt, .json, ...) are ignored. Links are followed, each folder
-    once. A missing file or an empty folder is an entry of `skipped`; nothing is raised.
+    once. A missing file, an empty folder or one that cannot be read is in `skipped`; nothing
+    is raised.
     """
     files, skipped, seen = [], [], set()
     for item in _items(source):
         path = pathlib.Path(item).expanduser()
-        if os.path.isdir(path):
-            members = list(_walk(path))
-            if not members:
+        if _is_dir(path):
+            members = list(_walk(path, skipped))
+            if not members and not any(entry['file'] == str(path) for entry in skipped):
                 reason = f'The folder {path} holds no image files.'
                 skipped.append({'file': str(path), 'reason': reason})
         elif os.path.lexists(path):
             members = [path]
         elif matches := sorted(glob.glob(str(path), recursive=True), key=_natural):
-            members = [p for match in matches for p in _members(pathlib.Path(match))]
+            members = [p for match in matches for p in _members(pathlib.Path(match), skipped)]
         else:
             reason = f'{path} does not exist.'
             if re.match(r'[a-z]+://', str(item)):
@@ -62,8 +65,15 @@ def find(source: str | os.PathLike | Sequence[str | os.PathLike]) -> Listing:
     return Listing(files, skipped)
 
 
-def _members(path: pathlib.Path) -> list[pathlib.Path]:
-    return list(_walk(path)) if path.is_dir() else [path]
+def _members(path: pathlib.Path, skipped: list) -> list[pathlib.Path]:
+    return list(_walk(path, skipped)) if _is_dir(path) else [path]
+
+
+def _is_dir(path: pathlib.Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # in a folder that cannot be entered
+        return False
 
 
 def _items(source) -> list:
@@ -87,7 +97,7 @@ def describe(source) -> str:
     return ', '.join(items[:3]) + more
 
 
-def _walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+def _walk(folder: pathlib.Path, skipped: list) -> Iterator[pathlib.Path]:
     visited = set()
 
     def visit(current: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -97,13 +107,17 @@ def _walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         visited.add(real)
         try:
             entries = sorted(current.iterdir(), key=lambda entry: _natural(entry.name))
-        except OSError:
+            if entries and not os.access(current, os.X_OK):  # lists, but opens nothing
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            reason = f'The folder {current} cannot be read ({error.strerror}).'
+            skipped.append({'file': str(current), 'reason': printable(reason)})
             return
         for entry in entries:
             name = entry.name.lower()
             if name.startswith('.'):
                 continue
-            if entry.is_dir():
+            if _is_dir(entry):
                 if name not in _OTHER_FOLDERS:
                     yield from visit(entry)
             elif not (name in _OTHER_NAMES or entry.suffix.lower() in _OTHER_SUFFIXES):
@@ -114,7 +128,7 @@ def _walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _natural(name: str) -> tuple:
     """Sort key: img2 before img10, case ignored; ties are broken by the name as it is."""
-    pieces = re.split(r'(\d+)', unicodedata.normalize('NFC', name).casefold())
+    pieces = re.split(r'(\d{1,18})', unicodedata.normalize('NFC', name).casefold())
     return ([(0, int(p), '') if p.isdigit() else (1, 0, p) for p in pieces if p], name)
 
 

@@ -9,14 +9,16 @@ import PIL.Image
 from jaxinv import faces
 from jaxinv.data import crop, images, tfds
 from jaxinv.data.targets import AlignOptions, Target
+from jaxinv.errors import JaxinvError
 from jaxinv.faces import align
+from jaxinv.text import printable
 
 MIN_SIDE = 64  # pixels of the alignment square in the photograph; below it a face is skipped
 MAX_MAGNIFICATION = 1.25  # above it a target carries a warning
 MAX_OUTSIDE = 0.2  # fraction of the alignment square outside the photograph; the same
 
 
-class _SkipError(ValueError):
+class _SkipError(JaxinvError):
     """The picture cannot be used; the message is the reason in the report."""
 
 
@@ -93,8 +95,8 @@ def _take_faces(picture, path: pathlib.Path, resolution: int, which: str, skippe
         side = align.side(corners)
         if side < MIN_SIDE:
             reason = (
-                f'The face in {path.name} is too small: its square has {side:.0f} pixels a side, '
-                f'at least {MIN_SIDE} are needed.'
+                f'The face in {printable(path.name)} is too small: its square has {side:.0f} '
+                f'pixels a side, at least {MIN_SIDE} are needed.'
             )
             if which == 'largest' or len(detected) == 1:
                 raise _SkipError(reason)

@@ -10,6 +10,7 @@ direction. `=` adds strength * d, `:=` sets the coordinate of w along d:
     pc3[0:8]:=2              the coordinate along pc3 becomes 2 (GANSpace as in PTI's code)
     my.npy=1.5               your own direction
     my.npz:beard=1.5         one array of several in a file
+    ganspace.npz:lat_comp/3=2    component 3 of an array of several
     class:207=0.5            half the way from a picture's class embedding to that of class 207
 
 Unit of strength: the directions that come with jaxinv have length 1 in every row, so a strength is

@@ -14,9 +14,14 @@ from typing import Any
 import numpy as np
 
 from jaxinv import latents
+from jaxinv.converters import array_files, safe_pickle
+from jaxinv.converters.file_view import UnreadableFile
+from jaxinv.converters.pickle_values import kind_of
 from jaxinv.errors import JaxinvError
+from jaxinv.text import printable
 
 DIRECTIONS = pathlib.Path(__file__).parents[1] / 'directions'
+_COLUMNS = ('eigvec',)  # arrays whose components are columns, as closed-form factorisation saves
 SUFFIXES = ('.npy', '.npz', '.safetensors', '.pt', '.pth')
 
 
@@ -56,8 +61,9 @@ def load_direction(source: str, space: str = 'ffhq') -> np.ndarray:
     """A direction [1 or num_ws, w_dim] in float32 from a packaged name or a file.
 
     Files: .npy, .npz, .safetensors, .pt, .pth, holding [w_dim], [1, w_dim] or [num_ws, w_dim] (one
-    more leading axis of 1 is dropped); `FILE:KEY` picks one array of several. Nothing in a file is
-    executed. Raises EditError.
+    more leading axis of 1 is dropped); `FILE:KEY` picks one array of several, and `FILE:KEY/3` its
+    component 3: of GANSpace's [n, 1, w_dim] the row, of the eigenvectors [w_dim, n] of closed-form
+    factorisation ('eigvec') the column. Nothing in a file is executed. Raises EditError.
     """
     source = str(source)
     path, key = split_key(source)
@@ -67,11 +73,9 @@ def load_direction(source: str, space: str = 'ffhq') -> np.ndarray:
         raise EditError(f'there is no file {str(path)!r} to read a direction from')
     try:
         arrays = _read(path)
-    except EditError:
-        raise
-    except Exception as error:  # whatever a damaged or hostile file makes its reader raise
+    except UnreadableFile as error:
         raise EditError(f'{path} could not be read as a direction: {error}') from error
-    return _as_direction(_pick(arrays, key, path), source)
+    return _as_direction(_pick(arrays, key, path), source, key)
 
 
 def split_key(source: str) -> tuple[pathlib.Path, str | None]:
@@ -97,49 +101,70 @@ def _packaged(name: str, space: str) -> np.ndarray:
 def _read(path: pathlib.Path) -> Any:
     suffix = path.suffix.lower()
     if suffix == '.npy':
-        return np.load(path, allow_pickle=False)
-    if suffix == '.npz':
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    if suffix == '.safetensors':
-        import safetensors.numpy
-
-        return safetensors.numpy.load_file(path)
+        arrays, _ = array_files.read(path)
+        return arrays[''] if set(arrays) == {''} else arrays
+    if suffix in ('.npz', '.safetensors'):
+        return array_files.read(path)[0]
     if suffix in ('.pt', '.pth'):
-        from jaxinv.converters import safe_pickle
-
         return safe_pickle.load(path)
     raise EditError(f'{path}: a direction is one of {", ".join(SUFFIXES)}')
 
 
 def _pick(arrays: Any, key: str | None, path: pathlib.Path) -> Any:
-    if not isinstance(arrays, dict):
-        if key is not None:
-            raise EditError(f'{path} holds one array, so leave out {":" + key!r}')
-        return arrays
-    names = ', '.join(map(str, arrays)) or 'nothing'
-    if key is None and len(arrays) == 1:
-        return next(iter(arrays.values()))
-    if key is None:
-        raise EditError(f'{path} holds {names}; say which one, as {path.name}:KEY')
-    if key not in arrays:
-        raise EditError(f'{path} has no {key!r}; it holds {names}')
-    return arrays[key]
+    """One array of a file, by KEY, KEY/INDEX or /INDEX; None for a file with one array."""
+    name, slash, index = (key or '').partition('/')
+    if isinstance(arrays, dict) and key in arrays:
+        name, slash = key, ''
+    shown = printable(path.name)
+    if isinstance(arrays, dict):
+        names = ', '.join(printable(n, 40) for n in list(arrays)[:20]) or 'nothing'
+        if not name and len(arrays) == 1:
+            name = next(iter(arrays))
+        if not name:
+            raise EditError(f'{path} holds {names}; say which one, as {shown}:KEY')
+        if name not in arrays:
+            raise EditError(f'{path} has no {name!r}; it holds {names}')
+        array = arrays[name]
+    elif name:
+        raise EditError(f'{path} holds one array, so leave out {":" + key!r}')
+    else:
+        array = arrays
+    return _component(array, name, index, f'{path}:{name}') if slash else array
 
 
-def _as_direction(value: Any, source: str) -> np.ndarray:
+def _component(array, name, index, source):
+    """Component `index` of an array of several: a row, or a column of eigenvectors."""
+    axis = -1 if name in _COLUMNS else 0
+    if not isinstance(array, np.ndarray) or array.ndim < 2:
+        raise EditError(f'{source} has no components, so leave out {"/" + index!r}')
+    count = array.shape[axis]
+    if not index.isdecimal() or len(index) > 9 or int(index) >= count:
+        raise EditError(f'{source} has the components 0 ... {count - 1}, not {index!r}')
+    return np.take(array, int(index), axis)
+
+
+def _as_direction(value: Any, source: str, key: str | None = None) -> np.ndarray:
+    if not isinstance(value, np.ndarray | np.number | list | tuple):
+        raise EditError(f'{source} holds {kind_of(value)}, not an array of numbers')
     try:
         array = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise EditError(f'{source} does not hold an array of numbers') from error
+    shape = list(array.shape)
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]
     if array.ndim == 1:
         array = array[None]
+    several = array.ndim == 3 or (key in _COLUMNS and array.ndim == 2)
+    if several and 0 not in array.shape:
+        first = f'{source}/0' if key else f'{source}:/0'
+        raise EditError(
+            f'{source} has shape {shape}, several components; take one of them, the first as '
+            f'{first}=STRENGTH'
+        )
     if array.ndim != 2 or 0 in array.shape:
         raise EditError(
-            f'{source} has shape {list(np.shape(value))}; a direction is [w_dim], [1, w_dim] or '
-            '[num_ws, w_dim]'
+            f'{source} has shape {shape}; a direction is [w_dim], [1, w_dim] or [num_ws, w_dim]'
         )
     if not np.isfinite(array).all():
         raise EditError(f'{source} has values that are not finite')

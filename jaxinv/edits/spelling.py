@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxinv.edits.directions import SUFFIXES, EditError, available, load_direction, split_key
 from jaxinv.edits.edit import Direction, Edit, name_of
+from jaxinv.text import printable, shortest
 
 _STEP = re.compile(
     r"""\s*(?P<source>[^\s].*?)\s*
@@ -27,12 +28,12 @@ def parse(specs: str | Iterable[str], space: str = 'ffhq', classes=None, mean=No
     if isinstance(specs, str):
         specs = specs.split(';')
     mean = None if mean is None else np.asarray(mean, np.float32)
-    arrays: dict[str, np.ndarray] = {}  # each source is read once
+    specs = [str(spec) for spec in specs if str(spec).strip()]
+    asked = {match['source'] for spec in specs for match in _STEP.finditer(spec)}
+    sources = _Sources(space, classes, asked)
     edits: dict[str, Edit] = {}
     for spec in specs:
-        if not str(spec).strip():
-            continue
-        for edit in _parse_one(str(spec), space, arrays, classes, mean):
+        for edit in _parse_one(spec, sources, mean):
             edits.setdefault(edit.name, edit)
     return list(edits.values())
 
@@ -52,7 +53,39 @@ def with_steps(edits: Iterable[Edit]) -> list[Edit]:
     return result
 
 
-def _parse_one(spec: str, space: str, arrays: dict, classes, mean) -> list[Edit]:
+class _Sources:
+    """Directions by their spelling; each is read once, and has a name of its own."""
+
+    def __init__(self, space: str, classes, asked: set[str]):
+        """asked: all spellings; a file is not named like a packaged direction among them."""
+        self.space, self._classes, self._asked = space, classes, asked
+        self._found: dict[str, tuple[str, np.ndarray]] = {}  # (name, array) of each identity
+
+    def find(self, source: str) -> tuple[str, np.ndarray]:
+        """(name, array [1 or num_ws, w_dim]) of what is left of `=`. Raises EditError."""
+        path, key = split_key(source)
+        is_file = not source.startswith('class:') and path.suffix.lower() in SUFFIXES
+        identity = f'{path.resolve()}:{key}' if is_file else source
+        if identity not in self._found:
+            if source.startswith('class:'):
+                array = _class(source, self._classes)
+            else:
+                array = load_direction(source, self.space)
+            name = self._name(path, key) if is_file else printable(source)
+            self._found[identity] = name, array
+        return self._found[identity]
+
+    def _name(self, path, key) -> str:
+        """The stem of a file; with its folder or suffix where another direction has that name."""
+        taken = {name for name, _ in self._found.values()} | self._asked
+        end = f':{key}' if key else ''
+        for stem in (path.stem, f'{path.absolute().parent.name}/{path.stem}', path.name, str(path)):
+            if (name := printable(stem + end)) not in taken:
+                return name
+        return next(n for i in range(2, len(taken) + 3) if (n := f'{name}_{i}') not in taken)
+
+
+def _parse_one(spec: str, sources: _Sources, mean) -> list[Edit]:
     steps, end = [], 0
     for match in _STEP.finditer(spec):
         if match.start() != end:
@@ -60,13 +93,14 @@ def _parse_one(spec: str, space: str, arrays: dict, classes, mean) -> list[Edit]
         end = match.end()
         steps.append(match)
     if not steps or end != len(spec):
+        known = ', '.join(available(sources.space)) or 'none'
         raise EditError(
             f'{spec!r} is not an edit; write NAME=STRENGTH, for example smile=2, age=-4/4 or '
-            f'yaw=3,smile=-2 (a sequence). Directions: {", ".join(available(space)) or "none"}.'
+            f'yaw=3,smile=-2 (a sequence). Directions: {known}.'
         )
     alternatives: list[list[tuple[Direction, float]]] = []
     for match in steps:
-        direction = _direction(match, space, arrays, classes, mean)
+        direction = _direction(match, sources, mean)
         strengths = [_number(text, spec) for text in match['strengths'].split('/')]
         alternatives.append([(direction, strength) for strength in strengths])
     if len(alternatives) == 1:
@@ -78,7 +112,7 @@ def _parse_one(spec: str, space: str, arrays: dict, classes, mean) -> list[Edit]
     return [Edit(_name(sequence), sequence) for sequence in sequences]
 
 
-def _direction(match: re.Match, space: str, arrays: dict, classes, mean) -> Direction:
+def _direction(match: re.Match, sources: _Sources, mean) -> Direction:
     source, sets = match['source'], match['how'] == ':='
     is_class = source.startswith('class:')
     if sets and is_class:
@@ -88,12 +122,10 @@ def _direction(match: re.Match, space: str, arrays: dict, classes, mean) -> Dire
         )
     if sets and mean is None:
         raise EditError(f'{source}:= needs the mean of W, which parse was not given')
-    if source not in arrays:
-        arrays[source] = _class(source, classes) if is_class else load_direction(source, space)
+    name, array = sources.find(source)
     rows = None
     if match['start'] is not None:
         rows = tuple(int(match[g]) if match[g] else None for g in ('start', 'stop'))
-    array, name = arrays[source], _source_name(source)
     if sets and not array[0].any():
         raise EditError(f'{source}:= needs a direction whose first row is not 0')
     return Direction(name, array, rows, is_class, mean if sets else None)
@@ -109,15 +141,8 @@ def _number(text: str, spec: str) -> float:
     return value
 
 
-def _source_name(source: str) -> str:
-    path, key = split_key(source)
-    if path.suffix.lower() not in SUFFIXES:
-        return source
-    return f'{path.stem}:{key}' if key else path.stem
-
-
 def _name(steps: Iterable[tuple[Direction, float]]) -> str:
-    texts = (f'{name_of(d)}{":=" if d.mean is not None else "="}{s:g}' for d, s in steps)
+    texts = (f'{name_of(d)}{":=" if d.mean is not None else "="}{shortest(s)}' for d, s in steps)
     return ','.join(texts)
 
 

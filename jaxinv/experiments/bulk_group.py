@@ -1,6 +1,5 @@
 """A group of bulk mode: a Session of constant size, and the results of each identity."""
 
-import json
 import pathlib
 import shutil
 import time
@@ -11,7 +10,7 @@ import numpy as np
 
 from jaxinv import data, optimize, report
 from jaxinv.experiments.session import Session
-from jaxinv.io import read_json, write_atomically
+from jaxinv.io import json_text, read_json, write_atomically
 from jaxinv.report import schema
 from jaxinv.runtime import distributed
 from jaxinv.runtime.manifest import Manifest
@@ -35,7 +34,7 @@ def folder_of(path: pathlib.Path, number: int) -> pathlib.Path:
 
 def write_members(path: pathlib.Path, number: int, members: list) -> None:
     """members: [[name, file], ...]"""
-    text = json.dumps(members, ensure_ascii=False, indent=0)
+    text = json_text(members, indent=0)
     write_atomically(folder_of(path, number) / MEMBERS, text)
 
 
@@ -159,7 +158,7 @@ class Group:
         file = self._folder / READ
         if read_json(file) != read:
             shutil.rmtree(self._folder / 'state', ignore_errors=True)
-            write_atomically(file, json.dumps(read, ensure_ascii=False))
+            write_atomically(file, json_text(read))
         size = self._base.config.group
         names = [target.stem for target in self._targets]
         names += [f'{names[-1]}~{i}' for i in range(size - self.count)]

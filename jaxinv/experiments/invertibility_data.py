@@ -43,7 +43,9 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
     """Runs or resumes the task in the folder `path`. Raises JaxinvError."""
     path = pathlib.Path(path)
     settings.check(config)
-    generator, weights = load_generator(config.generator, config.resolution)
+    generator, weights = load_generator(
+        config.generator, config.resolution, which=config.generator_key
+    )
     spaces = invertibility.check_spaces(config.spaces or sam.spaces(generator.spec), generator.spec)
     plan, sources = make_plan(config, generator, weights)
     record = {'config': settings.record_of(config), 'sources': sources}

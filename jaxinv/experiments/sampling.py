@@ -34,7 +34,9 @@ def open_pipeline(config) -> Pipeline:
     def measure(images_uint8: np.ndarray) -> dict[str, np.ndarray]:
         return {**attributes.measure(images_uint8), **controls.measure(images_uint8)}
 
-    generator, weights = load_generator(config.generator, config.resolution)
+    generator, weights = load_generator(
+        config.generator, config.resolution, which=config.generator_key
+    )
     return Pipeline(generator, weights, measure, faces.embed)
 
 

@@ -141,7 +141,7 @@ def load_nets(config) -> dict[str, Any]:
 def open_generator(config, log=print):
     """config.generator as it is asked for: (generator, weights, what is known of its origin)."""
     generator, weights, about = weights_load.open_generator(
-        config.generator, config.resolution, log=log
+        config.generator, config.resolution, which=config.generator_key, log=log
     )
     for note in about.get('notes', ()) if about.get('fresh') else ():
         log(f'{generator.spec.name}: {note}')

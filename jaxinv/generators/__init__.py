@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import biggan_deep, stylegan2
+from jaxinv.generators import biggan_deep, records, stylegan2
 from jaxinv.generators.biggan_deep import F, T
 from jaxinv.generators.mobile_stylegan import mobile_stylegan
+from jaxinv.text import printable
 from jaxinv.types import Generator, GeneratorSpec
 
 
@@ -65,7 +66,7 @@ FAMILIES = {
 OPTIONS = {'truncation': (int, float), 'truncation_mode': (str,)}
 # Arguments of families that change precision and memory only; never part of a record.
 COMPUTING = ('compute_dtype', 'remat')
-MAX_RESOLUTION = 8192  # of a record from a file
+MAX_NAME = 200  # characters of a name in a record
 
 
 def make(name: str, resolution: int | None = None) -> Generator:
@@ -103,25 +104,29 @@ def remake(record: Any, resolution: int | None = None) -> Generator:
     resolution that the generator does not have.
     """
     if not isinstance(record, dict):
-        raise JaxinvError(f'{str(record)[:60]!r} is not the record of a generator.')
-    if record.get('family') not in FAMILIES:
-        return make(str(record.get('generator')), resolution or record.get('resolution'))
-    given = record.get('arguments')
-    try:
-        own = int(given['resolution'])
-        if not 0 < own <= MAX_RESOLUTION:
-            raise ValueError(f'resolution {own}')
-        family = FAMILIES[record['family']]
-        generator = family.make(name=str(record.get('name')), **family.arguments_of(dict(given)))
-    except JaxinvError:
-        raise
-    except (TypeError, ValueError, KeyError) as error:
-        reason = ' '.join(str(error).split())[:100]
+        raise JaxinvError(f'A {type(record).__name__} is not the record of a generator.')
+    texts = {name: record.get(name) or '' for name in ('family', 'generator', 'name', 'domain')}
+    for name, text in texts.items():
+        if not isinstance(text, str) or len(text) > MAX_NAME:
+            raise JaxinvError(
+                f'The {name} in the record of a generator is not a string of at most {MAX_NAME} '
+                'characters.'
+            )
+    if not texts['family']:
+        own = record.get('resolution')
+        if own is not None and (type(own) is not int or not 0 < own <= records.MAX_RESOLUTION):
+            raise JaxinvError('The record of a generator has no resolution in pixels.')
+        return make(texts['generator'], resolution or own)
+    if texts['family'] not in FAMILIES:
         raise JaxinvError(
-            f'The record of the generator has unusable arguments ({reason}).'
-        ) from None
+            f'The record of a generator has the unknown family {texts["family"]!r}; known: '
+            f'{", ".join(FAMILIES)}.'
+        )
+    family = FAMILIES[texts['family']]
+    arguments = family.arguments_of(record.get('arguments'))
+    generator = family.make(name=printable(texts['name']), **arguments)
     check_resolution(generator, resolution)
-    return with_domain(generator, str(record.get('domain', '')))
+    return with_domain(generator, printable(texts['domain']))
 
 
 def check_resolution(generator: Generator, resolution: int | None) -> None:

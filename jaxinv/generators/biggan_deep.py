@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import checks
+from jaxinv.generators import checks, records
 from jaxinv.nn import ops, upsample_nearest
 from jaxinv.nn import remat as rematerialise
 from jaxinv.types import Generator, GeneratorSpec
@@ -38,7 +38,7 @@ LAYERS = {128: (*_TO_64, (T, 8, 4), *_FROM_64), 256: _256, 512: (*_256, (F, 1, 1
 FIRST = 16  # channels of the 4x4 feature, in units of channel_width
 REDUCTION = 4  # of channels inside a block
 MODES = ('correct', 'official')
-MAX_SIZE, MAX_LAYERS = 1 << 20, 64  # of a record from a file
+TRUNCATION_MODES = ('correct', 'official')
 
 
 def biggan_deep(
@@ -141,16 +141,37 @@ def biggan_deep(
 
 
 def arguments_of(record: dict) -> dict:
-    """The factory's arguments from JSON's types. Raises TypeError, ValueError or KeyError."""
-    numbers = ('channel_width', 'num_classes', 'z_dim', 'class_embed_dim', 'num_statistics')
-    for name in numbers:
-        if not 0 < int(record[name]) <= MAX_SIZE:
-            raise ValueError(f'{name} {record[name]}')
-    layers = tuple((bool(up), int(before), int(after)) for up, before, after in record['layers'])
-    if len(layers) > MAX_LAYERS:
-        raise ValueError(f'{len(layers)} layers')
-    numbers += ('attention_position',)
-    return record | {'layers': layers, **{name: int(record[name]) for name in numbers}}
+    """The factory's arguments from a record in JSON's types. Raises JaxinvError."""
+    layers = record.get('layers') if isinstance(record, dict) else None
+    ok = isinstance(layers, list | tuple) and 0 < len(layers) <= records.MAX_LAYERS
+    if not ok or not all(map(_is_layer, layers)):
+        raise JaxinvError(
+            'The record of the generator has unusable layers; they must be a list of 1 to '
+            f'{records.MAX_LAYERS} [upsampling, channels before, channels after].'
+        )
+    rest = {name: value for name, value in record.items() if name != 'layers'}
+    layers = tuple((bool(up), before, after) for up, before, after in layers)
+    return records.parse(rest, _FIELDS) | {'layers': layers}
+
+
+def _is_layer(row):
+    if not isinstance(row, list | tuple) or len(row) != 3 or row[0] not in (0, 1):
+        return False
+    return all(type(n) is int and 0 < n <= 1024 for n in row[1:])
+
+
+_FIELDS = {
+    'resolution': records.Field(int, 8, records.MAX_RESOLUTION),
+    'channel_width': records.Field(int, 8, records.MAX_SIZE),
+    'num_classes': records.Field(int, 1, records.MAX_CLASSES),
+    'z_dim': records.Field(int, 1, records.MAX_SIZE),
+    'class_embed_dim': records.Field(int, 1, records.MAX_SIZE),
+    'attention_position': records.Field(int, 0, records.MAX_LAYERS),
+    'num_statistics': records.Field(int, 2, records.MAX_SIZE),
+    'epsilon': records.Field(float, 0, 1),
+    'truncation': records.Field(float, 0, 1),
+    'truncation_mode': records.Field(str, choices=TRUNCATION_MODES),
+}
 
 
 def w_average(z_dim: int, embeddings):

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinv.errors import JaxinvError
-from jaxinv.generators import checks
+from jaxinv.generators import checks, records
 from jaxinv.nn import ops, upsample_fir
 from jaxinv.nn import remat as rematerialise
 from jaxinv.nn.styled_conv import image_kernels, styled_conv
@@ -40,6 +40,8 @@ def stylegan2(
     w_dim=512,
     c_dim=0,  # classes; 0 = unconditional
     mapping_layers=8,
+    embed_features=None,  # numbers that the mapping network makes of a label; None = w_dim
+    layer_features=None,  # numbers between layers of the mapping network; None = w_dim
     channel_base=32768,
     channel_max=512,
     channels=None,  # at 4, 8, ... pixels; None = min(channel_base / size, channel_max)
@@ -99,9 +101,12 @@ def stylegan2(
             ('architecture', architecture),
             ('conv_clamp', conv_clamp),
             ('scaled_epsilon', scaled_epsilon),
+            # Left out where they are w_dim, as in nearly all files.
+            *((('embed_features', embed_features),) if embed_features not in (None, w_dim) else ()),
+            *((('layer_features', layer_features),) if layer_features not in (None, w_dim) else ()),
         ),
     )
-    mapping = Mapping(w_dim, mapping_layers)
+    mapping = Mapping(w_dim, mapping_layers, embed_features or w_dim, layer_features or w_dim)
     synthesis = Synthesis(
         tuple(channels), architecture, conv_clamp, scaled_epsilon, compute_dtype, remat
     )
@@ -137,8 +142,24 @@ def stylegan2(
 
 
 def arguments_of(record: dict) -> dict:
-    """The factory's arguments from JSON's types. Raises TypeError, ValueError or KeyError."""
-    return record | {'channels': tuple(int(c) for c in record['channels'])}
+    """The factory's arguments from a record in JSON's types. Raises JaxinvError."""
+    arguments = records.parse(record, _FIELDS)
+    return arguments | {'channels': tuple(arguments['channels'])}
+
+
+_FIELDS = {
+    'resolution': records.Field(int, 8, records.MAX_RESOLUTION),
+    'z_dim': records.Field(int, 1, records.MAX_SIZE),
+    'w_dim': records.Field(int, 1, records.MAX_SIZE),
+    'c_dim': records.Field(int, 0, records.MAX_CLASSES),
+    'mapping_layers': records.Field(int, 1, records.MAX_LAYERS),
+    'embed_features': records.Field(int, 1, records.MAX_SIZE, optional=True),
+    'layer_features': records.Field(int, 1, records.MAX_SIZE, optional=True),
+    'channels': records.Field(int, 1, records.MAX_SIZE, length=16),
+    'architecture': records.Field(str, choices=ARCHITECTURES),
+    'conv_clamp': records.Field(float, 1e-30, 1e30, optional=True),
+    'scaled_epsilon': records.Field(bool),
+}
 
 
 def feature_name(size: int) -> str:
@@ -151,15 +172,18 @@ class Mapping(nn.Module):
 
     w_dim: int
     layers: int
+    embed_features: int
+    layer_features: int  # between layers
 
     @nn.compact
     def __call__(self, z, label):
         x = _normalize(z)
         if label is not None:
-            embedded = Dense(self.w_dim, name='embed')(label)
+            embedded = Dense(self.embed_features, name='embed')(label)
             x = jnp.concatenate([x, _normalize(embedded)], -1)
         for i in range(self.layers):
-            x = Dense(self.w_dim, MAPPING_LR, name=f'dense_{i}')(x)
+            features = self.w_dim if i == self.layers - 1 else self.layer_features
+            x = Dense(features, MAPPING_LR, name=f'dense_{i}')(x)
             x = ops.leaky_relu(x) * math.sqrt(2)
         return x
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxinv.converters import array_files, file_view
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion.sam import Codes
 from jaxinv.io import atomic_path
@@ -30,17 +31,18 @@ def load_pivots(source) -> tuple[list[str], np.ndarray]:
     """
     path = pathlib.Path(source).expanduser()
     path = path / PIVOTS if path.is_dir() else path
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names, w = arrays['names'].tolist(), np.asarray(arrays['w'], np.float32)
-        if w.ndim != 3 or len(names) != len(w):
-            raise ValueError(f'{len(names)} names and w {list(w.shape)}')
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise JaxinvError(
-            f'{path} is not an .npz file with arrays names [n] and w [n, 1 or num_ws, w_dim] '
-            f'({error}); give the work folder of a run, or such a file.'
-        ) from None
-    return [str(name) for name in names], w
+    what = (
+        'the work folder of a run, or an .npz file with arrays names [n] and w [n, 1 or num_ws, '
+        'w_dim]'
+    )
+    if not path.is_file():
+        raise JaxinvError(f'there is no {path}; give {what}.')
+    with file_view.reading(path, what):
+        arrays, _ = array_files.read(path)
+        names, w = arrays['names'], np.asarray(arrays['w'], np.float32)
+        if names.ndim != 1 or names.dtype.kind != 'U' or w.ndim != 3 or len(names) != len(w):
+            raise ValueError(f'names {list(names.shape)} and w {list(w.shape)}')
+    return names.tolist(), w
 
 
 def pivots_for(source, names: Sequence[str]) -> np.ndarray:
@@ -76,12 +78,10 @@ def load_codes(source) -> tuple[Codes, dict[str, np.ndarray]]:
     if not path.is_file():
         raise JaxinvError(f'there is no {path}; give the work folder of a finished SAM run.')
     groups = {'offsets': {}, 'masks': {}}
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            for name in arrays.files:
-                group, _, space = name.partition('/')
-                if group in groups:
-                    groups[group][space] = arrays[name]
-            return Codes(arrays['w_plus'], groups['offsets']), groups['masks']
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise JaxinvError(f'{path} does not hold the codes of a SAM run ({error}).') from None
+    with file_view.reading(path, 'an .npz file with the codes of a SAM run'):
+        arrays, _ = array_files.read(path)
+        for name, array in arrays.items():
+            group, _, space = name.partition('/')
+            if group in groups:
+                groups[group][space] = array
+        return Codes(arrays['w_plus'], groups['offsets']), groups['masks']

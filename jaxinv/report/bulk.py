@@ -4,7 +4,6 @@ Only the first SHOWN identities have pictures: a page of thousands stays below a
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from jaxinv.io import write_atomically
+from jaxinv.io import json_text, write_atomically
 from jaxinv.report import page
 from jaxinv.report.schema import mean
 from jaxinv.report.text import METRICS, column, duration, number
@@ -95,7 +94,7 @@ class BulkRun:
 def write(folder: pathlib.Path, run: BulkRun) -> None:
     """Writes report.html and metrics.json into the work folder."""
     write_atomically(folder / 'report.html', page.fill('bulk.html.j2', _view(folder, run)))
-    text = json.dumps(metrics(run), indent=2, ensure_ascii=False) + '\n'
+    text = json_text(metrics(run), indent=2) + b'\n'
     # Last: a work folder that has it is finished (runtime/workdir.py).
     write_atomically(folder / 'metrics.json', text)
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
+import markupsafe
 import numpy as np
 import PIL.Image
 
@@ -20,6 +21,7 @@ from jaxinv.report import charts
 from jaxinv.report.schema import EditResult, Panel, Run, attribute_changes, edit_label, mean
 from jaxinv.report.text import ATTRIBUTES, METRICS, duration, number
 from jaxinv.report.text import column as column_of
+from jaxinv.text import printable
 
 PAGE_BYTES = 24e6  # of all pictures of a page, roughly
 
@@ -35,10 +37,18 @@ def fill(template: str, content: Mapping[str, Any]) -> str:
         loader=jinja2.PackageLoader('jaxinv.report', 'templates'),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(**content)
+
+
+def _printable(value: Any) -> Any:
+    """Text from outside, such as file names, without characters that no page may hold."""
+    if isinstance(value, str) and not isinstance(value, markupsafe.Markup):
+        return printable(value, lines=True)
+    return value
 
 
 def view(run: Run) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxinv.report.pictures import concatenate
+from jaxinv.text import printable, shortest
 
 
 @dataclasses.dataclass
@@ -249,9 +250,11 @@ def mean(values: Any) -> float | None:
 
 def edit_label(edit: EditResult) -> str:
     """'smile +2', or 'yaw +3, then smile -2' with a proper minus sign."""
-    return ', then '.join(f'{name} {strength:+g}' for name, strength in edit.parts).replace(
-        '-', '\N{MINUS SIGN}'
-    )
+    parts = []
+    for name, strength in edit.parts:
+        sign = '\N{MINUS SIGN}' if strength < 0 else '+'
+        parts.append(f'{name} {sign}{shortest(abs(strength))}')
+    return ', then '.join(parts)
 
 
 def _edit_numbers(run: Run, edit: EditResult, i: int) -> dict[str, Any]:
@@ -269,11 +272,13 @@ def _pick(columns: Mapping[str, Any], i: int) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """JSON types: NumPy's unwrapped, None for a number that is not finite, str() of others."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {printable(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, (np.ndarray, np.generic)) or hasattr(value, '__array__'):
         return _plain(np.asarray(value).tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    return printable(value, lines=True)

@@ -18,7 +18,6 @@ STAGE.png, PANEL_LABEL.png, edit_NAME.png, in this order.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -29,7 +28,7 @@ import numpy as np
 import PIL.Image
 
 from jaxinv.data import images
-from jaxinv.io import write_atomically
+from jaxinv.io import json_text, write_atomically
 from jaxinv.report import grid as grid_lib
 from jaxinv.report import page
 from jaxinv.report.pictures import Pictures
@@ -112,8 +111,8 @@ def folders(parent: pathlib.Path, names: Sequence[str]) -> list[pathlib.Path]:
     return [parent / slug for slug in slugs(names)]
 
 
-def _json(content) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
+def _json(content) -> bytes:
+    return json_text(content, indent=2) + b'\n'
 
 
 def grid(run: Run) -> PIL.Image.Image:

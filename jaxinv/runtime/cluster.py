@@ -1,6 +1,7 @@
 """The address of this process among several: from flags, variables or the cluster."""
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ class Process(NamedTuple):
     coordinator: str | None  # HOST:PORT of process 0; None = all as the cluster's environment says
     count: int | None = None
     index: int | None = None
+    why: str = ''  # the variable that says so, in words; '' = flags of the user
 
 
 def process_from(
@@ -24,6 +26,7 @@ def process_from(
     Taken from the three flags; else from the variables JAXINV_COORDINATOR, JAXINV_NUM_PROCESSES and
     JAXINV_PROCESS_ID; else Process(None), detected by jax.distributed, if SLURM (srun), Cloud TPU
     or GKE variables name several processes. coordinator='cluster' always means detection by jax.
+    count=1 alone means one process, whatever the environment says.
     Raises JaxinvError if only some of the three are given, or if they are out of range.
     """
     environment = os.environ if environment is None else environment
@@ -38,12 +41,18 @@ def process_from(
                 'they must be whole numbers.'
             ) from None
     coordinator, count, index = given
+    if count == 1 and coordinator is None and index in (None, 0):
+        return None
     if coordinator == 'cluster' and count is None and index is None:
         return Process(None)
     if all(x is None for x in given):
         hosts = environment.get('TPU_WORKER_HOSTNAMES', '').split(',')
+        if len(hosts) > 1:
+            return Process(None, why=f'TPU_WORKER_HOSTNAMES names {len(hosts)} hosts')
         tasks = environment.get('SLURM_STEP_NUM_TASKS', '1')
-        return Process(None) if len(hosts) > 1 or tasks not in ('', '1') else None
+        if tasks not in ('', '1'):
+            return Process(None, why=f'SLURM_STEP_NUM_TASKS={tasks}')
+        return None
     missing = [f'--{name}' for name, x in zip(names, given, strict=True) if x is None]
     if missing:
         raise JaxinvError(
@@ -60,3 +69,22 @@ def process_from(
             f'{max(count - 1, 0)}.'
         )
     return Process(coordinator, count, index) if count > 1 else None
+
+
+def check_terminal(process: Process) -> None:
+    """Raises JaxinvError for one process of several that has a terminal, as by `srun --pty`."""
+    if 'SLURM' in process.why and sys.stdin is not None and sys.stdin.isatty():
+        raise JaxinvError(
+            f'{process.why}, but this is an interactive step, where one process alone has the '
+            'terminal; give --num_processes=1 to run alone, or start all of them by srun.'
+        )
+
+
+def announcement(process: Process) -> str:
+    """What the environment decided, and how to run alone; '' if the user's flags did."""
+    if not process.why:
+        return ''
+    return (
+        f'{process.why}, so this is one of several processes, and all of them must be started; to '
+        'run alone, e.g. in an interactive step (srun --pty), give --num_processes=1.'
+    )

@@ -54,7 +54,9 @@ def initialize(process: Process, timeout: int = TIMEOUT, heartbeat: int = HEARTB
     except (RuntimeError, ValueError, OSError) as error:
         reason = ' '.join(str(error).split())
         where = process.coordinator or 'the coordinator that the cluster names'
-        raise JaxinvError(f'{not_connected(where, timeout)} ({reason[:200]})') from None
+        raise JaxinvError(
+            f'{not_connected(where, timeout, process.why).rstrip(".")} ({reason[:200]}).'
+        ) from None
     _connected = jax.process_count() > 1
     if _supervisor_pipe is not None:
         os.write(_supervisor_pipe, b'met')
@@ -66,7 +68,13 @@ def report_connection_to(descriptor: int) -> None:
     _supervisor_pipe = descriptor
 
 
-def not_connected(where: str, timeout: float) -> str:
+def not_connected(where: str, timeout: float, why: str = '') -> str:
+    """The sentence; why: the variable that made this one of several processes."""
+    if why:
+        return (
+            f'the processes did not meet at {where} within {timeout} s; {why} makes this one of '
+            'several, so start all of them, or give --num_processes=1 to run alone.'
+        )
     return (
         f'the processes did not meet at {where} within {timeout} s; start all of them with the '
         'same coordinator, whose port must be free on the first host.'

@@ -16,7 +16,11 @@ def locked(file: str | os.PathLike, timeout: float = -1) -> Iterator[None]:
     timeout: seconds to wait for another process; -1 = no limit. Raises Timeout after them. On a
     file system without locks the context is entered without one.
     """
-    lock = filelock.FileLock(file)
+    try:
+        # A marker in place of a lock would stay behind a killed process.
+        lock = filelock.FileLock(file, fallback_to_soft=False)
+    except TypeError:  # before filelock 4
+        lock = filelock.FileLock(file)
     try:
         lock.acquire(timeout=timeout)
     except Timeout:

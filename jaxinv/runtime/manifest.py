@@ -59,7 +59,7 @@ class Manifest:
             io.fsync_tree(self.file.parent / record['folder'], self.file.parent)
         self.records[record['name']] = record
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.file, 'a', encoding='utf-8') as file:
+        with open(self.file, 'ab') as file:
             file.write(_line(record))
             file.flush()
             os.fsync(file.fileno())
@@ -68,7 +68,7 @@ class Manifest:
         """Replaces the file by one line for each of the names, in this order; drops the others."""
         self.set_aside()
         self.records = {name: self.records[name] for name in names if name in self.records}
-        io.write_atomically(self.file, ''.join(map(_line, self.records.values())))
+        io.write_atomically(self.file, b''.join(map(_line, self.records.values())))
         self._cut = False
 
     def _mend(self) -> None:
@@ -86,8 +86,8 @@ class Manifest:
             self._damaged = []
 
 
-def _line(record: dict) -> str:
-    return json.dumps(record, ensure_ascii=False, allow_nan=False) + '\n'
+def _line(record: dict) -> bytes:
+    return io.json_text(record) + b'\n'
 
 
 def _parse(line: bytes) -> dict | None:

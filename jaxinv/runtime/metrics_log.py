@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxinv.io import json_text
+
 FILE = 'metrics.jsonl'
 FOLDER = 'tensorboard'
 
@@ -33,7 +35,7 @@ class MetricsWriter:
         path = self.workdir / FILE
         records = _mend(path)
         self._seen = {(r['stage'], r['step']) for r in records}
-        self._file = open(path, 'a', encoding='utf-8')
+        self._file = open(path, 'ab')
         self._board = _new_board(self.workdir / FOLDER)
         for record in records:
             self._to_board(record)
@@ -80,8 +82,7 @@ class MetricsWriter:
         records = [r for r in records if (r['stage'], r['step']) not in self._seen]
         if not records:
             return
-        lines = ''.join(json.dumps(r, ensure_ascii=False, allow_nan=False) + '\n' for r in records)
-        self._file.write(lines)
+        self._file.write(b''.join(json_text(record) + b'\n' for record in records))
         self._file.flush()
         os.fsync(self._file.fileno())
         for record in records:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from jaxinv.runtime import distributed
+from jaxinv.runtime import console, distributed
 from jaxinv.runtime.cluster import Process
 from jaxinv.runtime.distributed import HEARTBEAT, PEER_LOST, TIMEOUT
 
@@ -51,8 +51,8 @@ def supervise(process: Process, timeout: int = TIMEOUT, heartbeat: int = HEARTBE
             message = distributed.peer_lost(process.index, heartbeat)
         else:
             where = process.coordinator or 'the coordinator of the cluster'
-            message = distributed.not_connected(where, timeout)
-        print(f'jaxinv: {message}', file=sys.stderr, flush=True)
+            message = distributed.not_connected(where, timeout, process.why)
+        console.complain(f'jaxinv: {message}')
         code = PEER_LOST
     os._exit(128 - code if code < 0 else code)
 

@@ -14,7 +14,7 @@ import shutil
 
 from jaxinv import io
 from jaxinv.errors import JaxinvError
-from jaxinv.runtime import locks
+from jaxinv.runtime import locks, places
 
 RECORD = 'run.json'
 FINISHED = 'metrics.json'
@@ -36,8 +36,7 @@ def claim(path: pathlib.Path, record: dict, overwrite: bool = False):
     `overwrite` clears an earlier run, but never such files.
     """
     record = json.loads(json.dumps(record))
-    if path.exists() and not path.is_dir():
-        raise JaxinvError(f'--workdir {path} is a file; name a folder.')
+    places.check_folder(path, '--workdir', 'choose another --workdir')
     others = {p.name for p in path.iterdir()} - {LOCK} if path.exists() else set()
     others = {name for name in others if not io.is_partial(name)}
     if others and RECORD not in others:
@@ -52,7 +51,7 @@ def claim(path: pathlib.Path, record: dict, overwrite: bool = False):
             # The record goes last, replaced below: after a kill the folder is still a run's.
             for entry in path.iterdir():
                 if entry.name not in (LOCK, RECORD):
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                    _clear(entry)
             others = set()
         if others:
             earlier = io.read_json(path / RECORD)
@@ -65,6 +64,17 @@ def claim(path: pathlib.Path, record: dict, overwrite: bool = False):
         else:
             io.write_atomically(path / RECORD, json.dumps(record, indent=1))
         yield (path / FINISHED).exists()
+
+
+def _clear(entry: pathlib.Path) -> None:
+    """Removes a file or folder. Of a link to a folder, e.g. on a larger disk, the content goes."""
+    if entry.is_symlink() and entry.is_dir():
+        for inner in entry.iterdir():
+            _clear(inner)
+    elif entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
 
 
 @contextlib.contextmanager

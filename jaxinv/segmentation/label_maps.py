@@ -2,13 +2,16 @@
 
 import os
 import pathlib
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
 
+from jaxinv.converters import array_files, file_view
 from jaxinv.errors import JaxinvError
 
+MAX_PIXELS = 2**25  # of a label map
 MAX_SEGMENTS = 256  # of a user's map; a file with more is a photograph or a depth map
 
 
@@ -62,10 +65,7 @@ def read_map(path: str | os.PathLike, size: tuple[int, int]) -> Segments:
 
 
 def _read_npy(path: pathlib.Path) -> np.ndarray:
-    try:
-        labels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise JaxinvError(f'{path} is not a readable .npy file ({error}).') from None
+    labels = array_files.read(path)[0].get('')  # None: an .npz file
     if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in 'biu':
         content = getattr(labels, 'shape', type(labels).__name__)
         raise JaxinvError(f'{path} holds {content}; a label map is whole numbers [h, w].')
@@ -75,14 +75,18 @@ def _read_npy(path: pathlib.Path) -> np.ndarray:
 
 
 def _read_picture(path: pathlib.Path) -> np.ndarray:
-    try:
+    with file_view.reading(path, 'a readable PNG'), warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # Pillow's, about unusual files
         with PIL.Image.open(path, formats=('PNG',)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise JaxinvError(
+                    f'{path} has {image.width} x {image.height} pixels; at most '
+                    f'{MAX_PIXELS // 10**6} million are read.'
+                )
             if image.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B'):
                 # Each colour is a label; channels in the order RGB.
                 image = image.convert('RGB')
             pixels = np.asarray(image).astype(np.int64)
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise JaxinvError(f'{path} is not a readable PNG ({error}).') from None
     if pixels.ndim == 3:
         pixels = pixels @ np.array([1 << 16, 1 << 8, 1])
     return pixels

@@ -63,6 +63,11 @@ class FitDirections(Section):
     task: str = setting('fit_directions', 'Main path of this config; not to be changed.')
     seed: int = setting(0, 'Of all samples.', least=0)
     generator: str = setting('mobile_stylegan_ffhq', 'A name, or a folder or file.')
+    generator_key: str = setting(
+        'G_ema',
+        "Of several generators in a checkpoint: 'G_ema' = the averaged weights, 'G' = the last "
+        "step's, or a name in the file, which an error lists.",
+    )
     resolution: int | None = setting(
         512, 'Pixels of the pictures that are measured; None = the only one there is.', least=1
     )

@@ -26,6 +26,11 @@ class InvertibilityData(Section):
     task: str = setting('invertibility_data', 'Main path of this config; not to be changed.')
     seed: int = setting(0, 'Of pictures, occluders and inversions.', least=0)
     generator: str = setting('mobile_stylegan_ffhq', 'A name, or a folder or file.')
+    generator_key: str = setting(
+        'G_ema',
+        "Of several generators in a checkpoint: 'G_ema' = the averaged weights, 'G' = the last "
+        "step's, or a name in the file, which an error lists.",
+    )
     resolution: int | None = setting(512, 'Pixels; None = the only one there is.', least=1)
     lpips: str = setting('auto', "LPIPS weights: 'auto' or a path.")
     spaces: tuple = setting((), 'Latent spaces; () = all that the generator has.')

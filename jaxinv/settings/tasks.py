@@ -74,6 +74,11 @@ class Inversion(Section):
         "A name (jaxinv/weights/zoo.py), a folder or file that jaxinv wrote, or another project's "
         'checkpoint or its address (docs/checkpoints.md).',
     )
+    generator_key: str = setting(
+        'G_ema',
+        "Of several generators in a checkpoint: 'G_ema' = the averaged weights, 'G' = the last "
+        "step's, or a name in the file, which an error lists.",
+    )
     resolution: int | None = setting(
         None,
         'Pixels; None = the only one that a checkpoint has, and 512 for mobile_stylegan_ffhq.',

