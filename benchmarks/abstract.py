@@ -16,15 +16,18 @@ from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxinv import generators, latents
-from jaxinv.generators import stylegan2
-from jaxinv.inversion import pti
+from jaxinv.generators import biggan_deep, stylegan2
+from jaxinv.inversion import project, pti, sam, sam_prior
 from jaxinv.networks import lpips
 from jaxinv.optimize import sharded_step
-from jaxinv.settings import Locality, Tuning
+from jaxinv.settings import Locality, Projection, Search, Tuning
 
 GENERATORS = {
     'config-f, 1024²': lambda: stylegan2.stylegan2(1024),
     'embedded, 512²': lambda: generators.make('mobile_stylegan_ffhq', 512),
+}
+ALL_GENERATORS = GENERATORS | {
+    'BigGAN-deep, 256²': lambda: generators.with_label(biggan_deep.biggan_deep(256), 0),
 }
 OFF = Locality(weight=0.0)
 METHODS = {
@@ -102,6 +105,35 @@ def tuning_step(generator, settings: Tuning, mesh: Mesh, identities: int) -> Ste
         (carry_specs, args_specs, P(), None if microbatch is None else P()),
     )
     return Step(loop.microbatch_step, arguments, state.variables, loop.microbatches)
+
+
+def step_of(method: str, generator, mesh: Mesh, identities: int) -> Step:
+    """The step of a method of METHODS, of 'projection', or of 'SAM' (its joint search).
+
+    The latter two on one device, for one picture.
+    """
+    if method in METHODS:
+        return tuning_step(generator, settings(method), mesh, identities)
+    spec, key = generator.spec, jax.eval_shape(jax.random.key, 0)
+    weights = jax.eval_shape(generator.init, key)
+    net = {name: _shape(x) for name, x in lpips.shapes('vgg').items()}
+    picture, ids = _shape((1, spec.resolution, spec.resolution, 3)), _shape((1,), np.uint32)
+    if method == 'projection':
+        made = project.make_projector(generator, Projection(num_steps=10))
+        statistics = latents.WStatistics(_shape((spec.w_dim,)), _shape(()))
+        given = weights, net, picture, ids, statistics, key
+    else:
+        made = sam.make_inverter(generator, Search(num_steps=10))
+        known = sam.spaces(spec)
+        masks = {s: _shape((1, h, w, 1)) for s, (h, w, _) in spec.feature_shapes if s in known}
+        size = spec.moving_dims or spec.w_dim
+        prior = sam_prior.Prior(_shape((size,)), _shape((size, size)))
+        given = weights, net, picture, masks, _shape((1, 1, spec.w_dim)), ids, prior
+    state, args = jax.eval_shape(made.prepare, *given)
+    sharding = SingleDeviceSharding(mesh.devices.flat[0])
+    arguments = jax.eval_shape(made.loop.init_carry, state), args, key, None
+    arguments = jax.tree.map(lambda x: _shape(x.shape, x.dtype, sharding), arguments)
+    return Step(made.loop.microbatch_step, arguments, state.variables, 1)
 
 
 def _shape(shape, dtype=np.float32, sharding=None):

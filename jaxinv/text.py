@@ -1,5 +1,4 @@
-"""Printable text of strings from outside: file names, keys of checkpoints, words of other programs.
-"""
+"""Printable text of strings from outside: file names, keys of checkpoints, words of other programs."""
 
 import os
 import re

@@ -27,11 +27,14 @@ from jaxinv.segmentation import label_maps
 from jaxinv.weights import load
 
 NUMBERS = (0, 1, 2, 7, 255, 256, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**61 - 1, 2**63, 2**64)
-WORDS = (
-    b'os\nsystem\n',
-    b'builtins\neval\n',
-    b'torch\nFloatStorage\n',
-    b'collections\nOrderedDict\n',
+WORDS = tuple(
+    name.replace('.', '\n', 1).encode() + b'\n'
+    for name in (
+        *('os.system', 'builtins.eval', 'builtins.set', 'builtins.bytearray', '_codecs.encode'),
+        *('torch.FloatStorage', 'torch.Size', 'torch.device', 'numpy.dtype', 'numpy.ndarray'),
+        *('collections.OrderedDict', 'collections.defaultdict', 'argparse.Namespace'),
+        *('pathlib.PosixPath', 'my.Class'),
+    )
 )
 
 
@@ -169,24 +172,53 @@ RUN = {
 
 
 def program(random) -> bytes:
-    """A pickle of random instructions, most of them with arguments that fit."""
-    out, depth = [b'\x80\x04'], 0
-    for _ in range(random.randint(1, 60)):
-        op = random.choice(pickletools.opcodes)
-        code = op.code.encode('latin-1')
-        if op.name in ('PROTO', 'STOP', 'FRAME'):
-            continue
-        if op.name in ('GLOBAL', 'INST'):
-            code += random.choice(WORDS)
-        elif op.arg is not None:
-            code += _argument(op.arg, random)
-        depth += 1
-        out.append(code)
-        if random.random() < 0.2:
-            out.append(b'q' + bytes([random.randrange(4)]))
-        if random.random() < 0.2:
-            out.append(b'h' + bytes([random.randrange(4)]))
-    return b''.join(out) + b'.'
+    """A pickle of values within values; one of ten steps is any other instruction."""
+    return b'\x80\x04' + _value(random, 6) + b'.'
+
+
+def _value(random, depth) -> bytes:
+    """Instructions that leave one object on the stack, unless there is a fault among them."""
+    if random.random() < 0.02:
+        return _fault(random)
+    kind = random.randrange(12 if depth else 4)
+    if kind < 4:
+        return random.choice(_ATOMS)(random)
+    inner = [_value(random, depth - 1) for _ in range(random.randrange(4))]
+    if kind < 6:
+        return b'](' + b''.join(inner) + b'e'
+    if kind < 8:
+        pairs = [random.choice(_ATOMS)(random) + item for item in inner]
+        return b'}(' + b''.join(pairs) + b'u'
+    if kind == 8:
+        return b'(' + b''.join(inner) + random.choice((b't', b'\x91', b'l'))
+    if kind == 9:
+        return b''.join(inner[:1]) + random.choice((b'', b'q\x01', b'0h\x01', b'2\x86'))
+    called = b'c' + random.choice(WORDS) + b'(' + b''.join(inner) + b't'
+    return called + random.choice((b'R', b'\x81', b'R' + _value(random, 0) + b'b'))
+
+
+_ATOMS = (
+    lambda random: b'N',
+    lambda random: b'J' + struct.pack('<i', random.randrange(-(2**31), 2**31)),
+    lambda random: b'I' + str(random.choice(NUMBERS)).encode() + b'\n',
+    lambda random: b'L' + str(-random.choice(NUMBERS)).encode() + b'L\n',
+    lambda random: b'G' + bytes(random.randrange(256) for _ in range(8)),
+    lambda random: b'X' + struct.pack('<I', 3) + bytes(random.choice(b'abc') for _ in range(3)),
+    lambda random: b'C' + bytes([4]) + bytes(4),
+    lambda random: b'\x88',
+    lambda random: b']',
+    lambda random: b'}',
+    lambda random: b')',
+    lambda random: b'q\x00' if random.random() < 0.1 else b'h\x00',
+)
+
+
+def _fault(random) -> bytes:
+    op = random.choice(pickletools.opcodes)
+    code = op.code.encode('latin-1')
+    if op.name in ('GLOBAL', 'INST'):
+        return code + random.choice(WORDS)
+    return code + (_argument(op.arg, random) if op.arg is not None else b'')
 
 
 def _argument(arg, random):
@@ -283,6 +315,10 @@ def _read(kind, path):
         biggan_config.read_config(path.parent / 'pytorch_model.bin')
     elif kind == 'own headers':
         load.load_generator(path, log=lambda *a, **k: None)
+    elif kind == 'opcodes':
+        from jaxinv.converters import safe_pickle
+
+        safe_pickle.load(path)
     else:
         from jaxinv.converters import checkpoint
 

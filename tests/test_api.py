@@ -140,6 +140,7 @@ def test_what_does_not_fit_is_said_before_anything_is_computed(tiny_targets, cal
         call(*tiny_targets)
 
 
+@pytest.mark.long
 def test_numbers_that_become_infinite_are_raised_with_the_name(tiny_targets, pivots):
     generator, weights, images = tiny_targets
     w = pivots.w.copy()
@@ -168,6 +169,7 @@ def test_sam_returns_codes_masks_regions_and_renders_edits(tiny_targets, tmp_pat
     assert edited.shape == (2, 32, 32, 3)
 
 
+@pytest.mark.long
 def test_the_launcher_and_the_api_give_the_same_numbers(tmp_path):
     config = load_config('pti_multi_id')
     config.data.images = 'demo'

@@ -122,7 +122,7 @@ def test_a_folder_or_its_file_loads_and_is_kept(write, tmp_path):
     assert jaxinv.load_generator(folder)[0].spec.arguments[1][1][0] == (False, 16, 8)
 
 
-@pytest.mark.parametrize('name', ['out', 'out.safetensors'])
+@pytest.mark.parametrize('name', [pytest.param('out', marks=pytest.mark.long), 'out.safetensors'])
 def test_the_command_describes_and_writes(name, tmp_path, capsys):
     folder = official_files.biggan_folder(tmp_path / 'net', small(), CONFIG)
     command.FLAGS.unparse_flags()

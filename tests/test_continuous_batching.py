@@ -136,7 +136,16 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(straight, stop_after, tm
     assert not run(tmp_path)[0]  # all are finished
 
 
-@pytest.mark.parametrize('before,after', [(2, 3), (2, 1), (COUNT, 2), (2, COUNT)])
+@pytest.mark.parametrize(
+    'before,after',
+    [
+        (2, 3),
+        *(
+            pytest.param(*sizes, marks=pytest.mark.long)
+            for sizes in ((2, 1), (COUNT, 2), (2, COUNT))
+        ),
+    ],
+)
 def test_an_interrupted_run_resumes_with_more_and_fewer_slots(before, after, tmp_path):
     with jax.enable_x64(True):
         straight, traces = run(tmp_path / 'straight', before)

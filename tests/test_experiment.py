@@ -75,6 +75,7 @@ def test_every_step_is_logged_once(finished):
         assert [r['step'] for r in rows if r['stage'] == stage] == list(range(steps))
 
 
+@pytest.mark.long
 def test_tuned_generator_loads_from_each_of_its_forms(finished):
     _, path, _ = finished
     generator, weights = jaxinv.load_generator(path)
@@ -97,6 +98,7 @@ def test_rerun_of_a_finished_run_changes_nothing(finished):
     assert before == after
 
 
+@pytest.mark.long
 def test_killed_run_goes_on_to_the_same_numbers(finished, tmp_path):
     config, path, _ = finished
     work = tmp_path / 'work'

@@ -187,6 +187,7 @@ def test_gradient_is_the_slope(small, w, moving):
     np.testing.assert_allclose(jnp.vdot(jax.grad(loss)(start), direction), slope, rtol=2e-2)
 
 
+@pytest.mark.long
 def test_vmapped_weights_equal_one_by_one(small, w):
     generator, weights = small
     params = [weights['params'], jax.tree.map(lambda p: 0.9 * p, weights['params'])]

@@ -208,6 +208,7 @@ def test_a_report_names_the_weights_devices_memory_and_versions(tiny):
 # --- Priors ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_prior_is_read_only_with_its_own_settings_truncation_and_mapping(tiny, tmp_path):
     generator, weights = tiny
     options = Prior(num_samples=50)

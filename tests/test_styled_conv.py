@@ -161,6 +161,7 @@ def test_conv_gradients_of_a_scaled_input():
         np.testing.assert_allclose(a, b, rtol=1e-10)
 
 
+@pytest.mark.long
 def test_bfloat16_features_keep_float32_parameters_pixels_and_gradients():
     make = partial(stylegan2, 16, z_dim=8, w_dim=8, mapping_layers=1, channels=(8, 8, 4))
     exact, coarse = make(), generators.with_computing(make(), 'bfloat16')

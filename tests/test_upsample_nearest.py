@@ -47,6 +47,7 @@ def test_gradients_are_the_adjoint(form, x, g):
         np.testing.assert_allclose(mine, stock, atol=1e-3)
 
 
+@pytest.mark.long
 def test_vmap_over_kernels_equals_one_by_one_and_groups_nothing():
     kernels, g = jnp.stack([KERNEL, 2 * KERNEL[::-1]]), G[:1]
 

@@ -73,11 +73,14 @@ def _convert(path, which, digest):
         flat['buffers/w_avg'] = w_average(generator, unflatten_dict(flat, sep='/'))
         classes = ', all classes equally' if generator.spec.label_dim else ''
         notes.append(f'The average w was computed from {W_AVG_SAMPLES} seeded samples{classes}.')
-    weights = jax.tree.map(jnp.asarray, unflatten_dict(flat, sep='/'))
+    kind = found.kind
+    del found
+    # One array after the other, so that the file's and the device's copies are not both whole.
+    weights = unflatten_dict({name: jnp.asarray(flat.pop(name)) for name in list(flat)}, sep='/')
     if edits.shares_w(generator, weights, 'ffhq'):
         generator = generators.with_domain(generator, 'ffhq')
         notes.append("Its mapping network is FFHQ's: jaxinv's directions and alignment apply.")
-    return generator, weights, {'kind': found.kind, 'sha256': digest, 'notes': notes}
+    return generator, weights, {'kind': kind, 'sha256': digest, 'notes': notes}
 
 
 def _name(path):

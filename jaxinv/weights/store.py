@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxinv import generators
 from jaxinv.converters import array_files, file_view
 from jaxinv.errors import JaxinvError
-from jaxinv.io import write_atomically
+from jaxinv.io import atomic_path, write_atomically
 from jaxinv.types import Generator, Weights
 from jaxinv.weights import zoo
 
@@ -33,13 +33,14 @@ def write(
     file: pathlib.Path, generator: Generator, weights: Weights, about: dict[str, Any] | None = None
 ) -> None:
     """Writes the .safetensors file. about: the generator's origin, in JSON's types."""
-    flat = {k: np.array(v, order='C') for k, v in flatten_dict(weights, sep='/').items()}
+    flat = {k: np.asarray(v, order='C') for k, v in flatten_dict(weights, sep='/').items()}
     metadata = {
         'jaxinv': json.dumps(generators.record(generator.spec)),
         'about': json.dumps(about or {}),
         'sha256': zoo.digest(flat),
     }
-    write_atomically(file, safetensors.numpy.save(flat, metadata))
+    with atomic_path(file) as scratch:  # without a copy of all arrays in memory
+        safetensors.numpy.save_file(flat, scratch, metadata)
 
 
 def write_sidecar(file: pathlib.Path, generator: Generator, about: dict[str, Any] | None = None):

@@ -1,0 +1,176 @@
+r"""Programs compiled for TPUs that are not there: memory, FLOPs, bytes, collectives, compile time.
+
+    pip install libtpu
+    python benchmarks/tpu_programs.py compile --out=FILE [--only=TEXT] [--chips=1,8]
+    python benchmarks/tpu_programs.py tables FILE
+
+libtpu compiles ahead of time for a topology (jax.experimental.topologies). Nothing is run, and no
+array of a generator's size is allocated. Each program is one microbatch with one identity on each
+chip. A process compiles one program; programs that are in OUT are skipped. FLOPs and bytes are
+XLA's counts of the optimised program; the roofline time is the larger of FLOPs by the chip's peak
+and bytes by its memory rate. One program takes one to twelve minutes of processor time.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+ADAM_ONLY = ('shared', 'shared, regularised')
+
+
+class Chip(NamedTuple):
+    topologies: dict[int, str]  # chips: name of a topology that has at least so many
+    flops: float  # per second, bfloat16
+    memory_rate: float  # bytes per second
+    memory: float  # bytes
+
+
+# Peaks by Google Cloud's pages of each version; memory rates the same.
+CHIPS = {
+    'v5e': Chip({1: 'v5e:2x2', 8: 'v5e:2x4', 64: 'v5e:8x8', 256: 'v5e:16x16'}, 197e12, 819e9, 16e9),
+    'v5p': Chip(
+        {1: 'v5p:2x2x1', 8: 'v5p:2x2x2', 64: 'v5p:4x4x4', 256: 'v5p:4x8x8'}, 459e12, 2765e9, 95e9
+    ),
+    'v6e': Chip(
+        {1: 'v6e:2x2', 8: 'v6e:2x4', 64: 'v6e:8x8', 256: 'v6e:16x16'}, 918e12, 1640e9, 32e9
+    ),
+}
+GENERATORS = ('embedded, 512²', 'config-f, 1024²')
+# Program: (method of `abstract`, dtype of feature maps, remat)
+PROGRAMS = {
+    'projection': ('projection', 'float32', False),
+    'shared': ('shared', 'float32', False),
+    'shared, regularised': ('shared, regularised', 'float32', False),
+    'shared, regularised, bfloat16': ('shared, regularised', 'bfloat16', False),
+    'shared, regularised, remat': ('shared, regularised', 'float32', True),
+    'one each': ('one each', 'float32', False),
+    'SAM': ('SAM', 'float32', False),
+}
+
+
+def cases(chips: list[int]):
+    """(chip, number of chips, generator, program)"""
+    for chip in CHIPS:
+        for count in chips:
+            for generator in GENERATORS:
+                for program in PROGRAMS if count == 1 else ADAM_ONLY:
+                    if not (generator.startswith('embedded') and 'bfloat16' in program):
+                        yield chip, count, generator, program
+            if count == 1:
+                yield chip, count, 'BigGAN-deep, 256²', 'SAM'
+
+
+def name_of(case) -> str:
+    return '; '.join(map(str, case))
+
+
+def compiled(chip: str, count: int, generator: str, program: str) -> dict:
+    """The facts of one program."""
+    import abstract
+    import collectives
+    import jax
+    import numpy as np
+    from jax.experimental import topologies
+    from jax.sharding import Mesh
+
+    from jaxinv import generators
+    from jaxinv.optimize import sharded_step
+
+    method, dtype, remat = PROGRAMS[program]
+    topology = topologies.get_topology_desc(CHIPS[chip].topologies[count], platform='tpu')
+    mesh = Mesh(np.array(topology.devices[:count]).reshape(count, 1), sharded_step.AXES)
+    made = generators.with_computing(abstract.ALL_GENERATORS[generator](), dtype, remat)
+    step = abstract.step_of(method, made, mesh, identities=count)
+    times = resource.getrusage(resource.RUSAGE_SELF)
+    begin, used = time.perf_counter(), times.ru_utime + times.ru_stime
+    lowered = jax.jit(step.function, donate_argnums=0).lower(*step.arguments)
+    traced = time.perf_counter() - begin
+    executable = lowered.compile()
+    times = resource.getrusage(resource.RUSAGE_SELF)
+    memory, cost = executable.memory_analysis(), executable.cost_analysis()
+    sent = collections.Counter()
+    for message in collectives.read(executable.as_text()):
+        sent[message.kind] += message.bytes
+    return {
+        'flops': cost['flops'],
+        'bytes': cost['bytes accessed'],
+        'arguments': memory.argument_size_in_bytes,
+        'temporary': memory.temp_size_in_bytes,
+        'collectives': dict(sent),
+        'instructions': executable.as_text().count('\n'),
+        'seconds': round(time.perf_counter() - begin, 1),
+        'trace_seconds': round(traced, 1),
+        'processor_seconds': round(times.ru_utime + times.ru_stime - used, 1),
+    }
+
+
+def compile_all(out: pathlib.Path, chips: list[int], only: str) -> None:
+    facts = json.loads(out.read_text()) if out.exists() else {}
+    environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1'}
+    for case in cases(chips):
+        name = name_of(case)
+        if only not in name or name in facts:
+            continue
+        command = [sys.executable, __file__, 'child', json.dumps(case)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ['no message'])[-1][:300]
+            facts[name] = {'error': reason}
+        else:
+            facts[name] = json.loads(done.stdout.splitlines()[-1])
+        out.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + '\n')
+        print(name, facts[name], flush=True)
+
+
+def tables(facts: dict) -> str:
+    """Markdown."""
+    columns = ['chip', 'chips', 'generator', 'program', 'GFLOP', 'GB moved', 'arguments, MB']
+    columns += ['temporary, MB', 'fits', 'sent, MB', 'products, ms', 'memory, ms', 'compile, s']
+    lines = [columns, ['---'] * len(columns)]
+    for name, found in facts.items():
+        chip, count, generator, program = name.split('; ')
+        row = [chip, count, generator, program]
+        if 'error' in found:
+            lines.append([*row, found['error'], *[''] * (len(columns) - 5)])
+            continue
+        limits = CHIPS[chip]
+        held = found['arguments'] + found['temporary']
+        sent = sum(found['collectives'].values())
+        row += [f'{found["flops"] / 1e9:.0f}', f'{found["bytes"] / 1e9:.1f}']
+        row += [f'{found["arguments"] / 1e6:.0f}', f'{found["temporary"] / 1e6:.0f}']
+        row += ['yes' if held < limits.memory else 'no', f'{sent / 1e6:.0f}']
+        row += [f'{1e3 * found["flops"] / limits.flops:.1f}']
+        row += [f'{1e3 * found["bytes"] / limits.memory_rate:.1f}', f'{found["seconds"]:.0f}']
+        lines.append(row)
+    return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest='command', required=True)
+    command = commands.add_parser('compile')
+    command.add_argument('--out', type=pathlib.Path, required=True)
+    command.add_argument('--chips', default='1,8,64,256')
+    command.add_argument('--only', default='', help='only programs whose name contains this text')
+    commands.add_parser('tables').add_argument('file', type=pathlib.Path)
+    commands.add_parser('child').add_argument('case')
+    given = parser.parse_args()
+    if given.command == 'compile':
+        compile_all(given.out, [int(n) for n in given.chips.split(',')], given.only)
+    elif given.command == 'child':
+        print(json.dumps(compiled(*json.loads(given.case))))
+    else:
+        print(tables(json.loads(given.file.read_text())))
+
+
+if __name__ == '__main__':
+    main()
