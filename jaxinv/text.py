@@ -1,4 +1,4 @@
-"""Printable text of strings from outside: file names, keys of checkpoints, words of other programs."""
+"""Printable text of strings from outside: file names, keys of checkpoints, other programs."""
 
 import os
 import re
