@@ -25,7 +25,7 @@ from jaxinv.errors import JaxinvError
 from jaxinv.inversion import classes, code_files, inputs, sam_render
 from jaxinv.inversion.invert_sam import Inverted
 from jaxinv.inversion.project import Pivots
-from jaxinv.io import safe_name
+from jaxinv.io import expanded, safe_name
 from jaxinv.pixels import to_uint8
 from jaxinv.types import Generator
 from jaxinv.weights.load import load_generator, save_generator
@@ -144,7 +144,7 @@ def save(
     layout is that of a work folder: `load`, `load_generator` and the launcher's --config.start read
     it. Existing files of the same names are replaced, each atomically. Returns the folder.
     """
-    folder = pathlib.Path(folder).expanduser()
+    folder = expanded(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(codes, Inverted):
         code_files.save_codes(folder, codes.names, codes.codes, codes.masks)
@@ -173,7 +173,7 @@ def load(folder) -> Saved:
     empty, and so are an Inverted's prior and regions. A run that tuned nothing names its generator
     (run.json). Raises JaxinvError if there is no generator.
     """
-    folder = pathlib.Path(folder).expanduser()
+    folder = expanded(folder)
     codes = None
     if (folder / code_files.PIVOTS).is_file():
         codes = Pivots(*code_files.load_pivots(folder), {})

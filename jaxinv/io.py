@@ -36,6 +36,14 @@ def cache_dir() -> pathlib.Path:
     return pathlib.Path(base) / 'jaxinv'
 
 
+def expanded(path: str | os.PathLike) -> pathlib.Path:
+    """The path with ~ and environment variables replaced, unless it exists as it is written."""
+    path = pathlib.Path(path)
+    if os.path.lexists(path):
+        return path
+    return pathlib.Path(os.path.expandvars(os.path.expanduser(path)))
+
+
 def sha256(path: pathlib.Path) -> str:
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()

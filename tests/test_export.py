@@ -7,6 +7,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import official_weights
 import pytest
 import recipe
 import safetensors
@@ -17,7 +18,8 @@ from jaxinv import generators
 from jaxinv.converters import checkpoint, export, stylegan2
 from jaxinv.generators.stylegan2 import stylegan2 as make
 from jaxinv.weights import export as export_lib
-from jaxinv.weights.load import save_generator
+from jaxinv.weights import store
+from jaxinv.weights.load import load_generator, save_generator
 
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'stylegan2.npz'
 NVIDIA = ('ada32', 'ada32c', 'ada32res', 'ada32orig')
@@ -159,3 +161,41 @@ def test_notes_tell_how_to_make_the_model():
     odd = make(32, channels=(64, 48, 64, 32)).spec
     assert 'no channel_base gives' in export.notes(odd, 'ada')[0]
     assert 'setting self.channels' in export.notes(odd, 'rosinality')[0]
+
+
+def test_mapping_networks_with_other_layer_sizes(tmp_path):
+    """embed_features and layer_features of NVIDIA's code that are not w_dim."""
+    arrays = dict(official_weights.weights())
+    sizes = {'fc0': (7, 6 + 5), 'fc1': (6, 7), 'embed': (5, 3)}
+    for layer, shape in sizes.items():
+        arrays[f'mapping.{layer}.weight'] = recipe.normal(f'mapping.{layer}.weight', shape)
+        arrays[f'mapping.{layer}.bias'] = recipe.normal(f'mapping.{layer}.bias', shape[:1])
+    path = tmp_path / 'a.npz'
+    np.savez(path, **arrays)
+    generator, weights = load_generator(path, log=lambda *a, **k: None)
+    arguments = dict(generator.spec.arguments)
+    assert (arguments['embed_features'], arguments['layer_features']) == (5, 7)
+
+    def unit(x):
+        return x / np.sqrt((x**2).mean(1, keepdims=True) + 1e-8)
+
+    z, label = recipe.normal('z', [2, 6]), np.eye(3)[[0, 2]]
+    embed, first, last = (
+        (arrays[f'mapping.{name}.weight'].astype(float), arrays[f'mapping.{name}.bias'])
+        for name in ('embed', 'fc0', 'fc1')
+    )
+    x = np.concatenate([unit(z), unit(label @ embed[0].T / np.sqrt(3) + embed[1])], 1)
+    for kernel, bias in (first, last):  # learning-rate factor 0.01, lrelu with gain sqrt(2)
+        x = x @ kernel.T * 0.01 / np.sqrt(kernel.shape[1]) + 0.01 * bias
+        x = np.where(x > 0, x, 0.2 * x) * np.sqrt(2)
+    found = generator.map(weights, jnp.asarray(z), jnp.asarray(label, jnp.float32))
+    np.testing.assert_allclose(found, x, rtol=1e-4)
+    assert_same(export.state_dict(generator.spec, weights, 'ada'), arrays)
+    made = export.notes(generator.spec, 'ada')[0]
+    assert 'embed_features=5, layer_features=7' in made
+    assert 'synthesis_kwargs=dict(' in made and "stylegan3's repository" in made
+    with pytest.raises(export.ExportError, match='classes|one size'):
+        export.state_dict(generator.spec, weights, 'rosinality')
+    store.write(tmp_path / 'own.safetensors', generator, weights)
+    again, _ = load_generator(tmp_path / 'own.safetensors')
+    assert again.spec.arguments == generator.spec.arguments

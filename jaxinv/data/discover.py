@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from jaxinv.io import safe_name
+from jaxinv.io import expanded, safe_name
 from jaxinv.text import printable
 
 # Ignored in folders without a message: not pictures, and often beside them.
@@ -41,7 +41,7 @@ def find(source: str | os.PathLike | Sequence[str | os.PathLike]) -> Listing:
     """
     files, skipped, seen = [], [], set()
     for item in _items(source):
-        path = pathlib.Path(item).expanduser()
+        path = expanded(item)
         if _is_dir(path):
             members = list(_walk(path, skipped))
             if not members and not any(entry['file'] == str(path) for entry in skipped):
@@ -84,7 +84,7 @@ def _items(source) -> list:
         if not source.strip():
             return []
         # A file name may contain a comma.
-        if os.path.lexists(os.path.expanduser(source)):
+        if os.path.lexists(expanded(source)):
             return [source]
         return [item.strip() for item in source.split(',') if item.strip()]
     return [item for entry in source or () for item in _items(entry)]

@@ -13,6 +13,7 @@ from typing import Any
 
 from jaxinv.data import discover, images
 from jaxinv.errors import JaxinvError
+from jaxinv.io import expanded
 
 
 class Record:
@@ -56,7 +57,7 @@ def find(request: str) -> discover.Listing:
             "pip install 'jaxinv[tfds]'."
         ) from None
     with _errors_in_one_sentence(request):
-        folder = pathlib.Path(name).expanduser()
+        folder = expanded(name)
         is_folder = folder.is_dir()
         builder = tfds.builder_from_directory(folder) if is_folder else tfds.builder(name)
         feature = _image_feature(request, builder.info.features, tfds.features.Image)

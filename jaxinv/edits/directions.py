@@ -18,6 +18,7 @@ from jaxinv.converters import array_files, safe_pickle
 from jaxinv.converters.file_view import UnreadableFile
 from jaxinv.converters.pickle_values import kind_of
 from jaxinv.errors import JaxinvError
+from jaxinv.io import expanded
 from jaxinv.text import printable
 
 DIRECTIONS = pathlib.Path(__file__).parents[1] / 'directions'
@@ -81,8 +82,8 @@ def load_direction(source: str, space: str = 'ffhq') -> np.ndarray:
 def split_key(source: str) -> tuple[pathlib.Path, str | None]:
     head, colon, key = source.rpartition(':')
     if colon and pathlib.PurePath(head).suffix.lower() in SUFFIXES:
-        return pathlib.Path(head).expanduser(), key
-    return pathlib.Path(source).expanduser(), None
+        return expanded(head), key
+    return expanded(source), None
 
 
 def _packaged(name: str, space: str) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxinv.converters import array_files, file_view
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion.sam import Codes
-from jaxinv.io import atomic_path
+from jaxinv.io import atomic_path, expanded
 
 PIVOTS, CODES = 'pivots.npz', 'codes.npz'
 
@@ -29,7 +29,7 @@ def load_pivots(source) -> tuple[list[str], np.ndarray]:
 
     Raises JaxinvError if there is no such file, or it holds something else.
     """
-    path = pathlib.Path(source).expanduser()
+    path = expanded(source)
     path = path / PIVOTS if path.is_dir() else path
     what = (
         'the work folder of a run, or an .npz file with arrays names [n] and w [n, 1 or num_ws, '
@@ -73,7 +73,7 @@ def save_codes(folder: pathlib.Path, names: Sequence[str], codes: Codes, masks) 
 
 def load_codes(source) -> tuple[Codes, dict[str, np.ndarray]]:
     """(codes, masks) of a work folder or its codes.npz, as `sam.synthesize` takes them."""
-    path = pathlib.Path(source).expanduser()
+    path = expanded(source)
     path = path / CODES if path.is_dir() else path
     if not path.is_file():
         raise JaxinvError(f'there is no {path}; give the work folder of a finished SAM run.')

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from jaxinv import generators
 from jaxinv.converters import biggan, foreign_files
 from jaxinv.errors import JaxinvError
-from jaxinv.io import sha256
+from jaxinv.io import expanded, sha256
 from jaxinv.types import Generator, Weights
 from jaxinv.weights import deltas, download, import_checkpoint, store
 from jaxinv.weights.addresses import is_address
@@ -82,7 +82,7 @@ def _open(source, resolution, which, log, base, depth):
             generator = generators.with_domain(opened.generator, known.domain)
             opened = opened._replace(generator=generator)
         return opened._replace(about=opened.about | {'address': address})
-    path = pathlib.Path(source).expanduser()
+    path = expanded(source)
     candidates = [path, path / GENERATOR_FILE, path / 'generator' / GENERATOR_FILE]
     candidates += [path / DELTA_FILE, path / biggan.FILE]
     for file in candidates:
