@@ -169,7 +169,7 @@ def test_gradients_are_finite_and_reach_every_parameter(small, w):
         assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, path
 
 
-@pytest.mark.parametrize('moving', ['w', 'noise'])
+@pytest.mark.parametrize('moving', ['w', pytest.param('noise', marks=pytest.mark.long)])
 def test_gradient_is_the_slope(small, w, moving):
     generator, weights = small
     maps = {name: value[None] for name, value in weights['buffers']['noise'].items()}

@@ -229,6 +229,7 @@ def test_buffers_and_the_callers_weights_stay():
 SINGLE = SHARED.replace(shared=False, num_steps=6, chunk_steps=6)
 
 
+@pytest.mark.long
 def test_vmapped_single_tuning_equals_each_alone_also_when_they_stop_apart():
     settings = SINGLE.replace(stop_lpips=0.003)
     together, traces = run_tuning(settings)

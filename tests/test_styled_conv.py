@@ -151,6 +151,7 @@ def test_correlate_is_the_sum_over_pixels_whatever_the_bands(rows, monkeypatch):
         np.testing.assert_allclose(ours, slow, rtol=1e-10)
 
 
+@pytest.mark.long
 def test_conv_gradients_of_a_scaled_input():
     x, scale, kernel = normal(0, 2, 5, 6, 3), normal(1, 2, 3), normal(2, 3, 3, 3, 4)
     g = normal(3, 2, 5, 6, 4)

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxinv import edits as edits_lib
-from jaxinv import latents, report, settings
+from jaxinv import latents, report
 from jaxinv.experiments import artifacts, bulk, bulk_group, bulk_shared, pti_score
 from jaxinv.experiments import session as sessions
 from jaxinv.experiments.session import Session
@@ -28,11 +27,7 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     Raises JaxinvError for settings, files or pictures that cannot be used.
     """
     start = time.perf_counter()
-    # Everything that is named is looked up before anything is computed.
-    settings.check(config)
-    generator, weights, about = sessions.open_generator(config, log)
-    edits = edits_lib.with_steps(sessions.parse_edits(config.edits, generator, weights, log))
-    opened = generator, weights, about
+    opened, edits = sessions.open_run(config, log)
     if config.group:
         if config.tune.shared and config.tune.num_steps:
             bulk_shared.run(config, path, opened, invert_shared, edits, overwrite, start, log)

@@ -7,7 +7,6 @@ import functools
 import pathlib
 import time
 
-from jaxinv import edits as edits_lib
 from jaxinv import report, settings
 from jaxinv.experiments import artifacts, bulk, bulk_group, sam_score
 from jaxinv.experiments import session as sessions
@@ -25,13 +24,10 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     Raises JaxinvError for settings, files or pictures that cannot be used.
     """
     start = time.perf_counter()
-    # Everything that is named is looked up before anything is computed.
-    settings.check(config)
-    generator, weights, about = sessions.open_generator(config, log)
-    edits = edits_lib.with_steps(sessions.parse_edits(config.edits, generator, weights, log))
-    invert_sam.check(settings.of(config, settings.InvertSam), generator.spec)
-    opened, nouns = (generator, weights, about), ('picture', 'pictures')
-    title = settings.title(config, generator.spec)
+    opened, edits = sessions.open_run(config, log)
+    spec = opened[0].spec
+    invert_sam.check(settings.of(config, settings.InvertSam), spec)
+    title, nouns = settings.title(config, spec), ('picture', 'pictures')
     if config.group:
         invert_own = functools.partial(invert_group, edits=edits)
         usage = functools.partial(provenance.usage_of_codes, config.generator)

@@ -138,6 +138,17 @@ def load_nets(config) -> dict[str, Any]:
     return {net: load_lpips(net, config.lpips) for net in ('alex', 'vgg')}
 
 
+def open_run(config, log=print):
+    """(what `open_generator` returns, the edits with the steps that lead to them).
+
+    Everything that a config names is looked up before anything is computed.
+    """
+    settings.check(config)
+    generator, weights, about = open_generator(config, log)
+    edits = edits_lib.with_steps(parse_edits(config.edits, generator, weights, log))
+    return (generator, weights, about), edits
+
+
 def open_generator(config, log=print):
     """config.generator as it is asked for: (generator, weights, what is known of its origin)."""
     generator, weights, about = weights_load.open_generator(
