@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     try:
         destination = places.expand(argv[2], 'DST') if len(argv) == 3 else None
-        places.check_cache()
+        places.check_new_cache()
         convert(argv[1], destination)
     except JaxinvError as error:
         _exit(str(error))

@@ -144,7 +144,7 @@ def main(argv: list[str]) -> None:
     path = _WORKDIR.value or workdirs.default_path(_NAME.value, record)
     path = _or_exit(places.expand, path, '--workdir')
     _or_exit(places.check_folder, path, 'The work folder', 'choose another --workdir')
-    _or_exit(places.check_cache)
+    _or_exit(places.check_new_cache)
     if process is not None:
         if not settings.METHODS[config.task].several_processes:
             _exit(f'{config.task} runs in one process; leave --coordinator out.', 2)
@@ -152,7 +152,7 @@ def main(argv: list[str]) -> None:
         if told := cluster.announcement(process):
             console.complain(f'jaxinv: {told}')
         supervisor.supervise(process, _TIMEOUT.value, _HEARTBEAT.value)
-    setup_jax(os.environ)
+    _or_exit(setup_jax, os.environ)
     if process is not None:
         _or_exit(distributed.initialize, process, _TIMEOUT.value, _HEARTBEAT.value)
     _or_exit(check_devices, os.environ)
@@ -191,11 +191,24 @@ def main(argv: list[str]) -> None:
 
 
 def setup_jax(environment: Mapping[str, str]) -> None:
-    """Keeps compiled programs in the cache folder between runs, unless the user set JAX's own."""
-    import jax  # here, so that --help does not wait for it
+    """Keeps compiled programs in the cache folder between runs, unless the user set JAX's own.
 
+    Raises JaxinvError if JAX cannot be imported, as with a variable that it cannot read.
+    """
+    try:
+        import jax  # here, so that --help does not wait for it
+    except Exception as error:
+        given = ', '.join(sorted(name for name in environment if name.startswith(('JAX_', 'XLA_'))))
+        reason = ' '.join(str(error).split())[:200].rstrip('.')
+        raise JaxinvError(
+            f'JAX could not be imported ({reason}); install it again, or correct its variables '
+            f'({given or "none are set"}).'
+        ) from None
+    folder = cache_dir() / 'programs'
+    if not os.access(next(p for p in (folder, *folder.parents) if p.exists()), os.W_OK):
+        return  # a cache that is read-only
     mine = {
-        'jax_compilation_cache_dir': (None, str(cache_dir() / 'programs')),
+        'jax_compilation_cache_dir': (None, str(folder)),
         'jax_persistent_cache_min_compile_time_secs': (1.0, 0.5),
     }
     for name, (default, value) in mine.items():

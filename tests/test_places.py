@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import sys
 
 import filelock
 import jax
@@ -51,6 +52,8 @@ def test_folders_that_cannot_be_written_are_named_before_work(tmp_path):
         (tmp_path / 'file', 'is a file; name another'),
         (tmp_path / 'file' / 'run', 'is a file'),
         (pathlib.Path('/proc/1/run'), 'cannot be written'),
+        (tmp_path / ('a' * 300), 'cannot be used .File name too long'),
+        (pathlib.Path('a\0b'), 'cannot be used'),
     ):
         with pytest.raises(JaxinvError, match=reason):
             places.check_folder(path, '--workdir', 'name another')
@@ -122,3 +125,23 @@ def test_one_process_of_several_with_a_terminal_is_told_so(monkeypatch):
     with pytest.raises(JaxinvError, match='SLURM_STEP_NUM_TASKS=4.*--num_processes=1'):
         cluster.check_terminal(process)
     cluster.check_terminal(cluster.Process('a:1', 2, 0))
+
+
+def test_a_complete_cache_may_be_read_only(tmp_path, monkeypatch):
+    def refuse():
+        raise JaxinvError('cannot be written')
+
+    monkeypatch.setattr(places, 'check_cache', refuse)
+    monkeypatch.setenv('JAXINV_CACHE', str(tmp_path / 'cache'))
+    with pytest.raises(JaxinvError):
+        places.check_new_cache()
+    (tmp_path / 'cache' / 'packages').mkdir(parents=True)
+    places.check_new_cache()
+    monkeypatch.setattr(os, 'access', lambda path, mode: False)
+    launch.setup_jax({})  # leaves JAX's own cache off
+
+
+def test_variables_that_jax_cannot_read_are_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'jax', None)  # importing it raises ImportError
+    with pytest.raises(JaxinvError, match='JAX could not be imported.*JAX_NUM_CPU_DEVICES'):
+        launch.setup_jax({'JAX_NUM_CPU_DEVICES': 'many'})

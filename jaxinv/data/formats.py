@@ -61,7 +61,10 @@ _BRANDS = (
     ({b'mif1', b'msf1', b'miaf'}, 'HEIC'),
     ({b'qt  ', b'isom', b'iso2', b'mp41', b'mp42', b'M4V ', b'avc1', b'3gp4', b'3gp5'}, 'a video'),
 )
-_RAW_MAKERS = (b'NIKON', b'Canon', b'SONY', b'PENTAX', b'Hasselblad', b'Phase One', b'LEICA')
+_RAW_MAKERS = (
+    'NIKON CANON SONY PENTAX HASSELBLAD LEICA SAMSUNG FUJIFILM PANASONIC OLYMPUS RICOH EPSON LEAF '
+    'KODAK EASTMAN MAMIYA SIGMA'
+).split() + ['PHASE ONE']
 _TIFF_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 7: 1, 13: 4, 16: 8, 18: 8}  # bytes of a value
 
 
@@ -156,7 +159,7 @@ def _raw_tiff(data):
     photometric = tags[262].value[:2] if 262 in tags else b''
     if len(photometric) == 2 and struct.unpack(order + 'H', photometric)[0] in (32803, 34892):
         return f'a raw photograph ({maker})'
-    known = any(maker.upper().startswith(name.decode().upper()) for name in _RAW_MAKERS)
+    known = maker.upper().startswith(tuple(_RAW_MAKERS))
     if 330 in tags and (reduced or (known and 34665 in tags)):  # SubIFDs
         return f'a raw photograph ({maker})'
     return None

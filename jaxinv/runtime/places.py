@@ -37,7 +37,18 @@ def check_folder(path: pathlib.Path, name: str, remedy: str) -> None:
     name: what the user gave it by; remedy: the end of the message, e.g. 'name another folder'.
     Nothing that stays is written.
     """
-    path = pathlib.Path(os.path.abspath(path))
+    try:
+        _check(pathlib.Path(os.path.abspath(path)), name, remedy)
+    except (OSError, ValueError) as error:  # a name that is too long, a null byte
+        if isinstance(error, JaxinvError):
+            raise
+        reason = getattr(error, 'strerror', None) or str(error)
+        raise JaxinvError(f'{name} {path} cannot be used ({reason}); {remedy}.') from None
+
+
+def _check(path, name, remedy):
+    if '\0' in str(path):
+        raise ValueError('a null byte in the name')
     for place in (*reversed(path.parents), path):
         if place.is_symlink() and not place.exists():
             raise JaxinvError(
@@ -58,10 +69,20 @@ def check_folder(path: pathlib.Path, name: str, remedy: str) -> None:
 
 
 def check_cache() -> None:
-    """Raises JaxinvError unless the cache folder can be written (jaxinv.io.cache_dir)."""
+    """Raises JaxinvError unless the cache folder can be written (jaxinv.io.cache_dir).
+
+    For what is about to write to it: a cache that is complete may be read-only.
+    """
     check_folder(
         cache_dir(), 'The cache folder', 'set JAXINV_CACHE to a folder that can be written'
     )
+
+
+def check_new_cache() -> None:
+    """The same at the start of a run, where nothing is in the cache folder yet."""
+    folder = cache_dir()
+    if not (_exists(folder) and folder.is_dir() and any(folder.iterdir())):
+        check_cache()
 
 
 def _exists(path: pathlib.Path) -> bool:
