@@ -70,7 +70,7 @@ def render(generator: Generator, weights, codes, edit: str | None = None) -> np.
     codes: w [n, 1 or num_ws, w_dim]; or what `project` or `invert_sam` returned. For the latter the
       edit acts where the region's space permits it (SAM, section 3.4).
     edit: as in --config.edits, e.g. 'smile=1.2', 'yaw=2,smile=1' (one after the other),
-      'direction.npy=1.5'; see jaxinv/edits.py. None = no edit.
+      'direction.npy=1.5'; see jaxinv/edits/__init__.py. None = no edit.
 
     Raises JaxinvError for an edit that is not one edit, or that does not fit the generator.
     """

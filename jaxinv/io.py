@@ -22,9 +22,11 @@ MAX_JSON = 2**28  # bytes of a JSON file
 def cache_dir() -> pathlib.Path:
     """Folder for weights and compiled programs: $JAXINV_CACHE, else ~/.cache/jaxinv.
 
-    Raises JaxinvError if there is no home folder.
+    Raises JaxinvError if there is no home folder, or the variable names none.
     """
     base = os.environ.get('JAXINV_CACHE')
+    if base and '://' in base:
+        raise JaxinvError(f'JAXINV_CACHE is {base!r}, an address; name a folder of this machine.')
     if base:
         return pathlib.Path(os.path.expandvars(os.path.expanduser(base)))
     base = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')

@@ -109,9 +109,10 @@ def _tiles(run: Run) -> list[dict[str, str]]:
             if name not in last.metrics:
                 continue
             column = column_of(name, METRICS)
-            note = 'mean'
+            note = 'mean' if len(run.names) > 1 else ''
             if first is not last and name in first.metrics:
-                note = f'{first.name}: {number(mean(first.metrics[name]), column)}'
+                before = f'{first.name} {number(mean(first.metrics[name]), column)}'
+                note = f'{note}; {before}' if note else before
             value = number(mean(last.metrics[name]), column)
             tiles.append({'value': value, 'label': column.title, 'note': note})
     if run.seconds:

@@ -58,7 +58,10 @@ def versions() -> dict[str, str]:
 def devices(used: Sequence[jax.Device] | None = None) -> str:
     """'2 x NVIDIA H100 (gpu)': the devices of a run, or all there are."""
     used = jax.devices() if used is None else list(used)
-    kinds = {f'{d.device_kind} ({d.platform})' for d in used}
+    kinds = {
+        d.platform if d.device_kind == d.platform else f'{d.device_kind} ({d.platform})'
+        for d in used
+    }
     return f'{len(used)} x {", ".join(sorted(kinds))}'
 
 

@@ -27,7 +27,10 @@ METRICS = {
     'lpips_vgg_full': Column('LPIPS vgg full', 3, -1, help='VGG-16, full resolution'),
     'ms_ssim': Column('MS-SSIM', 3, 1, help='multi-scale structural similarity, 1 = equal'),
     'id_distance': Column(
-        'Identity', 3, -1, help='distance of face embeddings; below 0.6 is the same person'
+        'Identity distance',
+        3,
+        -1,
+        help='Euclidean, of face embeddings; its authors call below 0.6 the same person',
     ),
 }
 ATTRIBUTES = {
