@@ -67,6 +67,7 @@ setuptools.setup(
         'test': [
             'pytest>=8',
             'pytest-xdist>=3.6',
+            'setuptools',  # not in environments of Python 3.12 and later
             'hypothesis>=6',
             'PyYAML',
             'ruff>=0.9',

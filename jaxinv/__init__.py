@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from jaxinv.inversion.invert_sam import invert_sam
     from jaxinv.inversion.project import project
     from jaxinv.inversion.tune import tune
+    from jaxinv.weights.encoders import load_encoder
     from jaxinv.weights.load import load_generator
 
 __version__ = '0.1.0'
 
 __all__ = [
-    'evaluate', 'invert_sam', 'load', 'load_generator', 'load_images', 'project', 'render', 'save',
-    'settings_for', 'tune',
+    'evaluate', 'invert_sam', 'load', 'load_encoder', 'load_generator', 'load_images', 'project',
+    'render', 'save', 'settings_for', 'tune',
 ]  # fmt: skip
 
 _MODULES = {
@@ -36,6 +37,7 @@ _MODULES = {
     'invert_sam': 'jaxinv.inversion.invert_sam',
     'project': 'jaxinv.inversion.project',
     'tune': 'jaxinv.inversion.tune',
+    'load_encoder': 'jaxinv.weights.encoders',
     'load_generator': 'jaxinv.weights.load',
 }
 

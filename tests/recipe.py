@@ -21,9 +21,14 @@ def normal(name, shape):
 
 
 def weight(name, shape, rule):
-    """rule: 'N', 'N*0.1', 'N*0.1+1', '|N|*2+2', 'fir', 'fir*4' or 'sn_u', of unit length."""
+    """rule: 'N', 'N*0.1+1', '|N|*2+2', 'N*sqrt(2/fan_in)', 'fir*4', '0' or 'sn_u', of length 1."""
     if rule == 'sn_u':
         return unit(normal(name, shape))
+    if rule == '0':  # a counter of batches
+        return np.zeros(shape, np.int64)
+    if match := re.fullmatch(r'N\*sqrt\((\d)/fan_in\)', rule):
+        fan_in = int(np.prod(shape[1:]))
+        return normal(name, shape) * np.float32(np.sqrt(float(match[1]) / fan_in))
     kind, scale, offset = re.fullmatch(
         r'(N|\|N\||fir)(?:\*([\d.]+))?(?:\+([\d.]+))?', rule
     ).groups()

@@ -59,8 +59,7 @@ def run(
         opened = generators.with_label(generator, config.label or 0), weights, about
     base = sessions.make(config, path, opened, None, nets, mesh, Stopwatch(None), log)
     record = {'config': settings.record_of(config)}
-    if 'sha256' in about:
-        record['generator'] = about['sha256']
+    record |= sessions.files_of(config, about)
     distributed.check_same(record)
     groups = _claim_groups(path, record, overwrite, listing, request, config.group, log)
     with distributed.entered_by_primary(groups) as numbers:

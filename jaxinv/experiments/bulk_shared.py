@@ -60,8 +60,7 @@ def run(
     options = data.align_options(config.data, generator.spec, log)
     nets = sessions.load_nets(config)
     record = {'config': settings.record_of(config)}
-    if 'sha256' in about:
-        record['generator'] = about['sha256']
+    record |= sessions.files_of(config, about)
     distributed.check_same([record, [str(file) for _, file in listing.files]])
     with distributed.entered_by_primary(_claim(path, record, overwrite, listing)) as finished:
         if finished:

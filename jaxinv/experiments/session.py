@@ -11,8 +11,9 @@ from jaxinv import data, generators, latents, settings
 from jaxinv import edits as edits_lib
 from jaxinv.data import prefetch
 from jaxinv.errors import JaxinvError
-from jaxinv.inversion import classes
+from jaxinv.inversion import classes, encode
 from jaxinv.inversion.classes import Classes
+from jaxinv.io import expanded, sha256
 from jaxinv.optimize.runner import Runner
 from jaxinv.optimize.sharding import Sharding
 from jaxinv.optimize.sharding import make as make_sharding
@@ -21,6 +22,7 @@ from jaxinv.runtime import workdir as workdirs
 from jaxinv.runtime.progress import Stopwatch
 from jaxinv.types import Generator, Weights
 from jaxinv.weights import load as weights_load
+from jaxinv.weights.addresses import is_address
 from jaxinv.weights.networks import load_lpips
 
 
@@ -93,8 +95,7 @@ def begin(config, path, opened, overwrite, start, log, nouns=('identity', 'ident
         'config': settings.record_of(config),
         'sources': [s['sha256'] for s in targets.sources],
     }
-    if 'sha256' in about:
-        record['generator'] = about['sha256']
+    record |= files_of(config, about)
     distributed.check_same(record)
     with distributed.entered_by_primary(workdirs.claim(path, record, overwrite)) as finished:
         if finished:
@@ -106,6 +107,19 @@ def begin(config, path, opened, overwrite, start, log, nouns=('identity', 'ident
         stopwatch.lap('load', start)
         opened = generator, weights, about
         yield make(config, path, opened, targets, nets, sharding, stopwatch, log, chosen)
+
+
+def files_of(config, about) -> dict[str, str]:
+    """{'generator', 'encoder': SHA-256} of the files that a run reads, for its record."""
+    found = {'generator': about['sha256']} if 'sha256' in about else {}
+    start = config.get('pivot', {}).get('start', '')
+    if start.startswith(encode.START):
+        path = start.removeprefix(encode.START)
+        if not is_address(path):
+            if not expanded(path).is_file():
+                raise JaxinvError(f'There is no file {path} with an encoder (pivot.start).')
+            found['encoder'] = sha256(expanded(path))
+    return found
 
 
 def make(config, path, opened, targets, nets, sharding, stopwatch, log, chosen=None) -> Session:

@@ -16,7 +16,9 @@ import numpy as np
 import optax
 
 from jaxinv import latents, optimize
+from jaxinv.errors import JaxinvError
 from jaxinv.inversion import inputs, losses
+from jaxinv.inversion.encode import start_codes
 from jaxinv.networks import lpips as lpips_lib
 from jaxinv.optimize import schedules
 from jaxinv.optimize.runner import LoopTask, Runner
@@ -44,6 +46,7 @@ def project(
     *,
     settings: Projection | None = None,
     seed: int = 0,
+    start: Any = None,
     statistics: latents.WStatistics | None = None,
     embeddings: np.ndarray | None = None,
     lpips: Any = 'auto',
@@ -58,6 +61,9 @@ def project(
     targets: what `load_images` returned, or images [n, h, w, 3] of the generator's resolution,
       uint8 or float in [-1, 1].
     settings: the paper's where None; **changes: fields of settings.Projection, as num_steps=100.
+    start: an Encoder (jaxinv.load_encoder) or codes [n, 1 or num_ws, w_dim] where the search
+      starts, of which one in W takes the mean row; None = as the settings say, by default the mean
+      of W. With num_steps=0 the codes are the pivots.
     statistics: of W, where the search starts; None = of 10 000 samples.
     embeddings [n, e]: of each target's class, for BigGAN-deep (`classes.choose`).
     lpips: 'auto', a path of weights, or {'vgg': weights}.
@@ -75,6 +81,18 @@ def project(
     vgg = inputs.lpips_weights(lpips, ('vgg',))['vgg']
     if statistics is None:
         statistics = latents.w_statistics(generator, weights)
+    start = s.start or None if start is None else start
+    if start is None and s.num_steps == 0:
+        raise JaxinvError('pivot.num_steps is 0, so pivot.start must say where pivots come from.')
+    if start is not None:
+        if embeddings is not None:
+            raise JaxinvError(f'start is for StyleGAN2; {generator.spec.name} has classes in w.')
+        start = start_codes(start, generator, weights, targets, statistics, runner.log)
+        if s.num_steps == 0:
+            rows = np.broadcast_to(start, (len(start), generator.spec.num_ws, start.shape[2]))
+            return Pivots(examples.names, np.array(rows), {})
+        if s.space == 'w':
+            start = start.mean(1, keepdims=True)
     projector = make_projector(generator, s)
     key, ids = latents.stream(seed, 'project'), examples.ids
 
@@ -85,8 +103,11 @@ def project(
             if embeddings is not None:
                 mean = latents.with_class(mean, embeddings[own])
             images = to_float(examples.images_uint8[own])
-            start = statistics._replace(mean=mean)
-            return projector.prepare(weights, vgg, images, ids[own], start, key)
+            own_statistics = statistics._replace(mean=mean)
+            codes = None if start is None else start[own]
+            return projector.prepare(
+                weights, vgg, images, ids[own], own_statistics, key, start=codes
+            )
 
         return LoopTask(
             projector.loop, prepare, key, s.num_steps, METRICS, lambda variables: variables['w']
@@ -144,12 +165,13 @@ def make_projector(generator: Generator, settings: Projection) -> Projector:
         size = min(s.loss_size, spec.resolution)
         return lpips_lib.features(lpips_weights, area_resize(targets, size))
 
-    def prepare(weights, lpips_weights, targets, ids, statistics, key, *, noise=None):
+    def prepare(weights, lpips_weights, targets, ids, statistics, key, *, noise=None, start=None):
         """Start state and arguments for targets [b, h, w, 3]; noise overrides the random start.
 
-        The mean of the statistics, [w_dim] or [b, w_dim], is where w starts.
+        start: codes [b, 1 or rows, w_dim] where w starts; None = the mean of the statistics,
+        [w_dim] or [b, w_dim].
         """
-        mean = jnp.atleast_2d(statistics.mean)[:, None]
+        mean = jnp.atleast_2d(statistics.mean)[:, None] if start is None else jnp.asarray(start)
         w = jnp.broadcast_to(mean, (len(targets), rows, spec.w_dim))
         if noise is None:
             noise = {

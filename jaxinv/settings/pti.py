@@ -28,7 +28,12 @@ class Projection(Section):
 
     section: ClassVar[str] = 'pivot'
 
-    num_steps: int = setting(450, 'Steps.', least=1)
+    num_steps: int = setting(450, 'Steps; 0 = the codes of `start`, in W+.', least=0)
+    start: str = setting(
+        '',
+        "'' = the mean of W; 'encoder:PATH' = the codes of an encoder (docs/encoders.md), of which "
+        'a search in W takes the mean row.',
+    )
     learning_rate: float = setting(
         5e-3, "Peak of the ramp. PTI's code has 0.01 in effect, StyleGAN2's projector 0.1.", least=0
     )
