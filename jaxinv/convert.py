@@ -6,6 +6,7 @@ Nothing in a file is executed.
   python -m converters SRC DST                                # for jaxinv
   python -m converters SRC DST.safetensors --to=rosinality    # for rosinality's PyTorch code
   python -m converters SRC DST.npz --to=ada                   # for NVIDIA's PyTorch code
+  python -m converters SRC DST.safetensors --which=encoder    # the encoder of an e4e or pSp file
 
 SRC: a checkpoint (.pkl, .pt, .npz, .safetensors) of stylegan2-ada-pytorch, stylegan3's repository,
 TensorFlow's StyleGAN2, rosinality/stylegan2-pytorch, PTI, e4e or pSp; a folder with the
@@ -42,7 +43,7 @@ flags.DEFINE_string(
     'which',
     'G_ema',
     "Of several generators in SRC: G_ema = the averaged weights, G = the last step's, or a name in "
-    'the file, which an error lists.',
+    'the file, which an error lists; encoder = the encoder of an e4e, pSp or ReStyle file.',
     FLAGS,
 )
 flags.DEFINE_bool('overwrite', False, 'Replace DST if it exists.', FLAGS)
@@ -81,6 +82,9 @@ def convert(source: str, path: pathlib.Path | None, log=console.say) -> None:
     from jaxinv.weights import export as export_lib
     from jaxinv.weights.load import open_generator
 
+    if FLAGS.which == 'encoder':
+        _convert_encoder(source, path, log)
+        return
     to = None
     if path is not None:
         to = export_lib.format_of(path, FLAGS.to)
@@ -93,6 +97,26 @@ def convert(source: str, path: pathlib.Path | None, log=console.say) -> None:
         log(f'Written: {path} ({to}).')
         for sentence in sentences:
             log(f'  {sentence}')
+
+
+def _convert_encoder(source, path, log):
+    """Prints what encoder `source` holds and writes it to the .safetensors file `path`."""
+    from jaxinv.weights import encoders
+    from jaxinv.weights import export as export_lib
+
+    if path is not None:
+        if export_lib.format_of(path, FLAGS.to) != 'safetensors':
+            raise export_lib.ExportError(f'{path} should end in .safetensors for an encoder.')
+        export_lib.check_free(path, 'safetensors', FLAGS.overwrite)
+    encoder = encoders.load_encoder(source)
+    spec = encoder.spec
+    count = sum(array.size for array in encoder.weights.values()) / 1e6
+    log(f'{"kind":<14} {spec.kind} encoder')
+    log(f'{"codes":<14} {spec.num_ws} rows of W+')
+    log(f'{"parameters":<14} {count:.2f} M')
+    if path is not None:
+        encoders.save_encoder(path, encoder)
+        log(f'Written: {path} (safetensors).')
 
 
 def summary(spec, weights, about) -> str:

@@ -13,7 +13,7 @@ import pytest
 import recipe
 
 import jaxinv
-from jaxinv import latents
+from jaxinv import convert, latents
 from jaxinv.converters import encoders as converter
 from jaxinv.converters import tables
 from jaxinv.errors import JaxinvError
@@ -119,6 +119,27 @@ def test_an_official_file_loads_and_is_kept(w_file, tmp_path):
     images = jnp.zeros([2, 256, 256, 3])
     assert encoders.encode(again, images).shape == (2, 10, 512)
     assert jaxinv.load_encoder is load_encoder
+
+
+def test_the_command_describes_and_writes_an_encoder(w_file, tmp_path, capsys):
+    def run(*arguments):
+        convert.FLAGS.unparse_flags()
+        for flag in ('to', 'which', 'overwrite'):
+            convert.FLAGS[flag].unparse()
+        convert.main(['converters', *map(str, arguments), '--which=encoder'])
+
+    path = tmp_path / 'own.safetensors'
+    run(w_file, path)
+    printed = capsys.readouterr().out
+    assert 'w encoder' in printed and '10 rows of W+' in printed and f'Written: {path}' in printed
+    assert load_encoder(path).spec == encoders.Spec('w', 10)
+    for destination, message in (
+        (path, 'exists already'),
+        (tmp_path / 'folder', 'should end in .safetensors'),
+    ):
+        with pytest.raises(SystemExit):
+            run(w_file, destination)
+        assert message in capsys.readouterr().err
 
 
 WRONG = {
