@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import recipe
+import safetensors.numpy
 
 from jaxinv.converters import invertibility as converter
 from jaxinv.converters import tables
@@ -215,10 +216,30 @@ def test_files_that_are_something_else_are_refused(tmp_path):
     with pytest.raises(tables.ConversionError, match='not a DeepLabV3'):
         converter.convert(content)
     (tmp_path / 'x.safetensors').write_bytes(b'\0' * 40)
-    with pytest.raises(JaxinvError, match='not an invertibility network'):
+    with pytest.raises(JaxinvError, match='x.safetensors is not'):
         load_invertibility(tmp_path / 'x.safetensors')
     with pytest.raises(JaxinvError, match='known: official, paper, small, vgg16'):
         invertibility.make(SPACES, 'large')
+
+
+@pytest.mark.parametrize(
+    'about',
+    [
+        'null',
+        '[]',
+        '{"spaces": ["F4"], "sizes": {"trunk": "resnet"}}',
+        '{"spaces": ["F4"], "sizes": {"trunk": "resnet", "blocks": [1, 1, 1, 1000000], "width": 8, '
+        '"pyramid": 8, "shortcut": 8, "head_layers": 2}}',
+        '{"spaces": ["F4"], "sizes": {"trunk": "resnet", "blocks": [1, 1, 1, 1], "width": 1e9, '
+        '"pyramid": 8, "shortcut": 8, "head_layers": 2}}',
+    ],
+)
+def test_headers_of_files_are_not_trusted(about, tmp_path):
+    path = tmp_path / 'x.safetensors'
+    metadata = {'invertibility': about}
+    safetensors.numpy.save_file({'a': np.zeros(2, np.float32)}, path, metadata)
+    with pytest.raises(JaxinvError, match='x.safetensors is not an invertibility network'):
+        load_invertibility(path)
 
 
 def test_a_saved_network_predicts_the_same(tmp_path):

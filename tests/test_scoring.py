@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxinv import data, edits, metrics, rendering, report
-from jaxinv.experiments import artifacts, evaluate, pti_score, sam_score
+from jaxinv.experiments import artifacts, evaluate, pti_score, sam_score, sampling
 from jaxinv.inversion import sam, sam_prior, sam_render
 from jaxinv.inversion.invert_sam import Inverted
 from jaxinv.report import page, provenance
@@ -226,3 +226,32 @@ def test_a_prior_is_read_only_with_its_own_settings_truncation_and_mapping(tiny,
     assert not is_read(generator, other, options)
     truncated = generator._replace(spec=dataclasses.replace(generator.spec, z_truncation=0.5))
     assert not is_read(truncated, weights, options)
+
+
+def test_a_damaged_prior_is_computed_again(tiny, tmp_path):
+    generator, weights = tiny
+    options = Prior(num_samples=50)
+    prior = sam_prior.statistics(generator, weights, options)
+    artifacts.save_prior(tmp_path, prior, generator, weights, options)
+    file = tmp_path / artifacts.PRIOR
+    file.write_bytes(file.read_bytes()[:-100])
+    found = artifacts.prior_of(generator, weights, options, tmp_path)
+    np.testing.assert_array_equal(found.mean, prior.mean)
+
+
+def test_damaged_chunks_of_samples_are_computed_again(tmp_path):
+    calls = []
+
+    def compute(start, stop):
+        calls.append(start)
+        return {'x': np.arange(start, stop)}
+
+    def run():
+        found = sampling.in_chunks(5, 2, tmp_path, compute, lambda *_: None)
+        np.testing.assert_array_equal(found['x'], np.arange(5))
+
+    run()
+    first = sorted(tmp_path.iterdir())[1]
+    first.write_bytes(first.read_bytes()[:50])
+    run()
+    assert calls == [0, 2, 4, 2]

@@ -178,7 +178,7 @@ def load_targets(
     records = [manifest.records[name] for name in bulk.in_order(manifest, listing)]
     used = [record for record in records if 'skipped' not in record]
     file = path / 'state' / TARGETS
-    if distributed.is_primary() and not file.is_file():
+    if distributed.is_primary() and _opened(file, len(used), resolution) is None:
         with atomic_path(file) as scratch:
             shape = (len(used), resolution, resolution, 3)
             array = np.lib.format.open_memmap(scratch, 'w+', np.uint8, shape)
@@ -198,7 +198,17 @@ def load_targets(
         for record in used
     ]
     names = [record['name'] for record in used]
-    return data.Targets(names, np.load(file, mmap_mode='r'), sources, skipped)
+    return data.Targets(names, _opened(file, len(used), resolution), sources, skipped)
+
+
+def _opened(file, count: int, resolution: int) -> np.ndarray | None:
+    """The targets in the file, not read into memory; None if it is missing or damaged."""
+    try:
+        array = np.load(file, mmap_mode='r', allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    fits = array.shape == (count, resolution, resolution, 3) and array.dtype == np.uint8
+    return array if fits else None
 
 
 # --- Inverting ------------------------------------------------------------------------------------

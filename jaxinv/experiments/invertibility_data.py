@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxinv import data, latents, pixels, rendering, settings
+from jaxinv.converters import array_files, file_view
 from jaxinv.data import occluders
 from jaxinv.data.images import save
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import invertibility, sam, sam_prior
-from jaxinv.io import atomic_path, read_json, write_atomically
+from jaxinv.io import atomic_path, read_json, safe_name, write_atomically
 from jaxinv.report import grid
 from jaxinv.runtime import workdir
 from jaxinv.runtime.progress import Progress
@@ -134,11 +135,24 @@ def write_item(file: pathlib.Path, image_uint8, maps) -> None:
         np.savez_compressed(scratch, image_uint8=image_uint8, maps=maps.astype(np.float16))
 
 
+def read_item(folder: pathlib.Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(uint8 [h, w, 3], maps [spaces, h, w]) of a file by `write_item`. Raises JaxinvError."""
+    if not isinstance(name, str) or safe_name(name) != name:
+        raise JaxinvError(f'{folder / MANIFEST} names an item that no file can have.')
+    file = folder / ITEMS / f'{name}.npz'
+    with file_view.reading(file, 'an item of --config=invertibility_data'):
+        arrays, _ = array_files.read(file)
+        picture, maps = arrays['image_uint8'], arrays['maps']
+        if picture.ndim != 3 or picture.dtype != np.uint8 or maps.ndim != 3:
+            raise ValueError(f'shapes {picture.shape} and {maps.shape}')
+    return picture, maps
+
+
 def write_manifest(config, generator, spaces, plan: Plan, path) -> dict:
     items = []
     for name, kind in zip(plan.names, plan.kinds, strict=True):
-        with np.load(path / ITEMS / f'{name}.npz', allow_pickle=False) as item:
-            means = item['maps'].astype(np.float32).mean((1, 2))
+        maps = read_item(path, name)[1]
+        means = maps.astype(np.float32).mean((1, 2))
         means = dict(zip(spaces, map(float, means.round(4)), strict=True))
         items.append({'name': name, 'kind': kind, 'means': means})
     manifest = {
@@ -170,7 +184,7 @@ def load(folders) -> Dataset:
     for folder in str(folders).split(','):
         folder = pathlib.Path(folder.strip())
         manifest = read_json(folder / MANIFEST)
-        if manifest is None:
+        if not _is_manifest(manifest):
             raise JaxinvError(
                 f'{folder} has no {MANIFEST} that can be read; give the work folder of a finished '
                 '--config=invertibility_data.'
@@ -182,12 +196,25 @@ def load(folders) -> Dataset:
                 f'{", ".join(spaces)}; all must have the same spaces.'
             )
         for item in manifest['items']:
-            with np.load(folder / ITEMS / f'{item["name"]}.npz', allow_pickle=False) as arrays:
-                pictures.append(arrays['image_uint8'])
-                maps.append(arrays['maps'].astype(np.float32))
+            picture, own = read_item(folder, item['name'])
+            pictures.append(picture)
+            maps.append(own.astype(np.float32))
             names.append(item['name'])
             kinds.append(item['kind'])
     return Dataset(spaces, names, kinds, np.stack(pictures), np.stack(maps))
+
+
+def _is_manifest(content) -> bool:
+    """True for the content of a finished folder's manifest."""
+    if not isinstance(content, dict):
+        return False
+    spaces, items = content.get('spaces'), content.get('items')
+    if not isinstance(spaces, list) or not all(isinstance(space, str) for space in spaces):
+        return False
+    return isinstance(items, list) and all(
+        isinstance(item, dict) and isinstance(item.get('kind'), str) and 'name' in item
+        for item in items
+    )
 
 
 def map_picture(values, highest: float) -> np.ndarray:
@@ -202,10 +229,9 @@ def show(path: pathlib.Path, manifest: dict, count: int = 8) -> None:
     """Writes samples.png: in each row a picture and its maps on a common scale."""
     rows, names = [], []
     for item in manifest['items'][:count]:
-        with np.load(path / ITEMS / f'{item["name"]}.npz', allow_pickle=False) as arrays:
-            maps = arrays['maps'].astype(np.float32)
-            highest = max(float(np.quantile(maps, 0.99)), 1e-6)
-            rows.append([arrays['image_uint8'], *(map_picture(m, highest) for m in maps)])
+        picture, maps = read_item(path, item['name'])
+        highest = max(float(np.quantile(maps.astype(np.float32), 0.99)), 1e-6)
+        rows.append([picture, *(map_picture(m.astype(np.float32), highest) for m in maps)])
         names.append(item['name'])
     sheet = grid.grid(rows, names, ['picture', *manifest['spaces']], cell=192)
     save(path / 'samples.png', sheet)

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 
 from jaxinv import pixels, rendering
+from jaxinv.converters import array_files
+from jaxinv.converters.file_view import UnreadableFile
 from jaxinv.io import atomic_path
 from jaxinv.weights.load import load_generator
 
@@ -85,11 +87,13 @@ def in_chunks(
     for start in range(0, num, chunk):
         stop = min(start + chunk, num)
         file = folder / f'{start:06}_{stop:06}.npz'
-        if not file.exists():
+        try:
+            saved, _ = array_files.read(file)
+        except UnreadableFile:  # missing, or damaged
             arrays = compute(start, stop)
             with atomic_path(file) as scratch:
                 np.savez(scratch, **arrays)
             progress(stop, {})
-        with np.load(file, allow_pickle=False) as saved:
-            results.append({key: saved[key] for key in saved.files})
+            saved, _ = array_files.read(file)
+        results.append(saved)
     return {key: np.concatenate([result[key] for result in results]) for key in results[0]}

@@ -17,10 +17,13 @@ DILATIONS = (6, 12, 18)  # of the pyramid
 MULTI_GRID = (1, 2, 4)  # dilations of the ResNet's last stage, divided by 2
 
 
+TRUNKS = ('resnet', 'vgg16')
+
+
 class Sizes(NamedTuple):
     """The parameters of the architecture."""
 
-    trunk: str  # 'resnet', or 'vgg16', the frozen trunk of LPIPS
+    trunk: str  # of TRUNKS: 'resnet', or 'vgg16', the frozen trunk of LPIPS
     blocks: tuple[int, ...]  # of the ResNet's four stages; at most 3 in the last
     width: int  # channels of the ResNet's first convolution
     pyramid: int  # channels of each branch of the pyramid, and of the decoder

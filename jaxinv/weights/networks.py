@@ -16,11 +16,19 @@ import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxinv.converters import efficientnet, invertibility, lpips, safe_pickle, tables
+from jaxinv.converters import (
+    array_files,
+    efficientnet,
+    file_view,
+    invertibility,
+    lpips,
+    safe_pickle,
+    tables,
+)
 from jaxinv.converters.lpips import HUB_FILES, HUB_REPO, LpipsWeightsError
 from jaxinv.errors import JaxinvError
 from jaxinv.io import atomic_path, cache_dir, write_atomically
-from jaxinv.networks.deeplab import Sizes
+from jaxinv.networks.deeplab import TRUNKS, Sizes
 from jaxinv.networks.invertibility import Network, shapes
 from jaxinv.runtime import console
 from jaxinv.weights import assets, hub
@@ -168,16 +176,23 @@ def load_invertibility(path) -> tuple[Network, dict[str, Any]]:
         raise JaxinvError(f'{path} is not a file; name an invertibility network.')
     if path.suffix in ('.pt', '.pth'):
         return invertibility.load(path)
-    try:
-        with safetensors.safe_open(path, 'numpy') as reader:
-            about = json.loads((reader.metadata() or {}).get('invertibility', 'null'))
-            flat = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
+    with file_view.reading(path, 'an invertibility network that jaxinv wrote'):
+        flat, metadata = array_files.read(path)
+        about = json.loads(metadata.get('invertibility', 'null'))
         sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in about['sizes'].items()}
+        given = [sizes[name] for name in Sizes._fields if name not in ('trunk', 'blocks')]
+        blocks = sizes['blocks']
+        if not isinstance(blocks, tuple) or len(blocks) != 4 or sizes['trunk'] not in TRUNKS:
+            raise ValueError('blocks or a trunk that no such network has')
+        if not all(type(n) is int and 0 < n <= 4096 for n in given):
+            raise ValueError('sizes that no such network has')
+        if not all(type(n) is int and 0 <= n <= 64 for n in blocks):
+            raise ValueError('blocks that no such network has')
+        if not 0 < len(about['spaces']) <= 16 or not all(
+            isinstance(s, str) for s in about['spaces']
+        ):
+            raise ValueError('spaces that no such network has')
         network = Network(tuple(about['spaces']), Sizes(**sizes))
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise JaxinvError(
-            f'{path} is not an invertibility network that jaxinv wrote ({error}).'
-        ) from None
     like = shapes(network)
     flat = tables.apply({name: (name, np.asarray) for name in like}, flat, like)
     return network, jax.tree.map(jnp.asarray, unflatten_dict(flat, sep='/'))
