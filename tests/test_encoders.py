@@ -69,6 +69,7 @@ def test_codes_features_and_stages_equal_the_official_ones(model):
     assert compared(model, arrays) == {'e4e_64': 12, 'psp_64': 2, 'w_64': 2}[model]
 
 
+@pytest.mark.long
 def test_identities_equal_arcfaces():
     model = encoder_figures.IDENTITY
     assert compared(model, encoder_figures.compute(model, entries(model), figures())) == 3

@@ -118,6 +118,7 @@ def test_const_noise_is_the_noise_of_the_buffers(small, synthesize, w):
     assert np.abs(const - none).max() > 0.01
 
 
+@pytest.mark.long
 def test_a_key_draws_other_noise_for_every_layer_and_image(small, w):
     generator, weights = small
     maps = checks.noise_maps(KEY, weights, generator.spec, batch=2)

@@ -109,6 +109,7 @@ def slow_projection(i, num_steps):
     return variables, np.array(rows)
 
 
+@pytest.mark.long
 def test_projection_matches_slow_version_and_treats_identities_apart():
     state, traces = run_projection(PROJECTION)
     for i in (0, 2):
@@ -202,7 +203,7 @@ SHARED = Tuning(num_steps=4, learning_rate=3e-3, locality=LOCALITY, microbatch=0
     'batch_size,microbatch,batches',
     [
         pytest.param(0, 2, [[0, 1, 2]], marks=pytest.mark.long, id='accumulated'),
-        pytest.param(2, 0, [[0, 1], [2]], id='minibatches'),
+        pytest.param(2, 0, [[0, 1], [2]], marks=pytest.mark.long, id='minibatches'),
     ],
 )
 def test_shared_tuning_matches_slow_version(batch_size, microbatch, batches):

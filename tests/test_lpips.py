@@ -93,6 +93,7 @@ def test_equals_the_reference(net, name, weights):
             np.testing.assert_allclose(sample, GOLDENS[prefix + 'nv_feat_a/sample'], atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('net', NETS)
 def test_equals_the_reference_in_float64(net, weights):
     with jax.enable_x64(True):

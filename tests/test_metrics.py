@@ -145,6 +145,7 @@ def test_evaluate_takes_uint8_and_names_in_their_order(pair, weights):
     np.testing.assert_allclose(found['lpips_vgg_full'], found['lpips_vgg'], rtol=1e-4)
 
 
+@pytest.mark.long
 def test_padding_does_not_count(pair, weights):
     x, y = pair
     valid = np.ones((3, 48, 48, 1), np.float32)

@@ -10,8 +10,9 @@ from jaxinv.faces.detect import (
     mirror,
     misalignment,
 )
+from jaxinv.faces.paste import paste
 
 __all__ = [
     'MIN_PICTURE', 'SAME_PERSON', 'embed', 'find_faces', 'identity_distance', 'landmarks_aligned',
-    'mirror', 'misalignment',
+    'mirror', 'misalignment', 'paste',
 ]  # fmt: skip
