@@ -18,7 +18,6 @@ import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
-import PIL.Image
 
 from jaxinv import edits as edits_lib
 from jaxinv import faces, metrics, rendering, settings
@@ -140,41 +139,46 @@ def evaluate(targets, images, *, lpips='auto', identity: bool = False) -> dict[s
 
 def paste_back(
     targets, images, folder=None, *, mask='face', match_colour: bool = True
-) -> dict[str, PIL.Image.Image]:
-    """Puts images back into the photographs they were aligned from: {photograph's file: picture}.
+) -> dict[str, Any]:
+    """Puts images back into the photographs they were aligned from.
 
     targets: what `load_images` returned, aligned by faces; images [n, h, w, 3] of any square size,
       uint8 or float in [-1, 1], one for each target. Several faces of one photograph go into one
       picture, in their order.
-    folder: where the pictures are written, under the photographs' names: JPEG (quality 95), PNG or
-      WebP, as the photograph, PNG for others; None = nowhere. No metadata is written: no place, no
-      camera; colours are sRGB, upright.
+    folder: where the pictures are written, under the photographs' names: JPEG (quality 95), WebP or
+      PNG, as the photograph, PNG for others. No metadata is written: no place, no camera; colours
+      are sRGB, upright.
     mask: 'face', 'crop' (the whole square), or an array [h, w] from 0 to 1; match_colour: shifts
       colours to the photograph's along the seam (jaxinv/faces/paste.py).
 
-    Raises JaxinvError for targets that were not aligned here, or whose photograph is gone.
+    Returns {photograph's file: its path in the folder}, or {file: PIL image} without a folder,
+    where all are in memory at once. Raises JaxinvError for targets that were not aligned here, or whose
+    photograph is gone.
     """
     images = np.asarray(images)
     images = images if images.dtype == np.uint8 else to_uint8(images)
     if len(images) != len(targets):
         raise JaxinvError(f'there are {len(images)} images for {len(targets)} targets.')
-    pictures: dict[str, PIL.Image.Image] = {}
-    for name, image, source in zip(targets.names, images, targets.sources, strict=True):
+    members: dict[str, list[int]] = {}
+    for i, (name, source) in enumerate(zip(targets.names, targets.sources, strict=True)):
         if not source.get('face'):
             raise JaxinvError(
                 f'{name} was not aligned by jaxinv, so where it was in its photograph is not known.'
             )
-        file = source['file']
-        picture = pictures.get(file) or image_files.read(file)
-        quad = source['face']['quad']
-        pictures[file] = faces.paste(picture, image, quad, mask=mask, match_colour=match_colour)
-    if folder is not None:
-        stems = discover.unique_names([pathlib.Path(file).stem for file in pictures])
-        for stem, (file, picture) in zip(stems, pictures.items(), strict=True):
-            suffix = pathlib.Path(file).suffix.lower()
-            suffix = suffix if suffix in ('.jpg', '.jpeg', '.webp') else '.png'
-            image_files.save(expanded(folder) / f'{stem}{suffix}', picture)
-    return pictures
+        members.setdefault(source['file'], []).append(i)
+    stems = discover.unique_names([pathlib.Path(file).stem for file in members])
+    found: dict[str, Any] = {}
+    for stem, (file, own) in zip(stems, members.items(), strict=True):
+        picture = image_files.read(file)
+        for i in own:
+            quad = targets.sources[i]['face']['quad']
+            picture = faces.paste(picture, images[i], quad, mask=mask, match_colour=match_colour)
+        if folder is None:
+            found[file] = picture
+        else:
+            found[file] = expanded(folder) / f'{stem}{image_files.kept_suffix(file)}'
+            image_files.save(found[file], picture)
+    return found
 
 
 def save(

@@ -1,14 +1,18 @@
 """Crops go back to where they were: geometry, masks, seams, files."""
 
+import dataclasses
+
 import matplotlib
 import numpy as np
 import PIL.Image
 import pytest
 
 import jaxinv
+from jaxinv import report
 from jaxinv.data import images
 from jaxinv.errors import JaxinvError
 from jaxinv.faces import align, paste
+from jaxinv.report import writer
 
 HOPPER = f'{matplotlib.get_data_path()}/sample_data/grace_hopper.jpg'
 
@@ -98,10 +102,12 @@ def test_squares_beyond_the_photograph(portrait):
 
 def test_faces_of_photographs_go_back_together(portrait, tmp_path):
     _, _, targets = portrait
-    pictures = jaxinv.paste_back(targets, targets.images, tmp_path)
+    paths = jaxinv.paste_back(targets, targets.images, tmp_path)
+    pictures = jaxinv.paste_back(targets, targets.images)
     (file,) = pictures
     assert file == targets.sources[0]['file']
-    written = PIL.Image.open(tmp_path / 'grace_hopper.jpg')
+    assert paths == {file: tmp_path / 'grace_hopper.jpg'}
+    written = PIL.Image.open(paths[file])
     assert written.format == 'JPEG' and not written.getexif()
     assert error(written, pictures[file]) < 3
     both = targets.select([0, 0], ['a', 'b'])
@@ -125,3 +131,27 @@ def test_what_cannot_be_pasted_gets_a_sentence(portrait):
         jaxinv.paste_back(aligned, aligned.images_uint8)
     with pytest.raises(JaxinvError, match='2 images for 1 targets'):
         jaxinv.paste_back(targets, np.concatenate([targets.images_uint8] * 2))
+
+
+def test_a_run_writes_them_beside_the_aligned_pictures(portrait, tmp_path):
+    photograph, _, targets = portrait
+    crop = targets.images_uint8
+    dark = crop // 2
+    edits = [report.EditResult('smile=2', (('smile', 2.0),), dark, [0.1])]
+    edits += [report.EditResult('yaw=1', (('yaw', 1.0),), dark, [0.1], requested=False)]
+    run = report.Run(
+        title='Test',
+        names=list(targets.names),
+        targets_uint8=crop,
+        stages=[report.Stage('tuned', crop)],
+        edits=edits,
+        sources=targets.sources,
+        paste=True,
+    )
+    writer.write_identity(tmp_path, run)
+    pasted = sorted(path.name for path in tmp_path.glob('pasted_*'))
+    assert pasted == ['pasted_edit_smile_2.jpg', 'pasted_tuned.jpg']
+    assert PIL.Image.open(tmp_path / pasted[0]).size == photograph.size
+    gone = dataclasses.replace(run, sources=[targets.sources[0] | {'file': 'gone.jpg'}])
+    writer.write_identity(tmp_path / 'other', gone)
+    assert not list((tmp_path / 'other').glob('pasted_*'))

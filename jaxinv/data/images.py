@@ -256,6 +256,12 @@ def _unidentified(name: str, data: bytes, kind: str | None) -> str:
     return f'{name} is not an image but {kind}.'
 
 
+def kept_suffix(file: str | os.PathLike) -> str:
+    """The suffix under which an edited photograph is written: its own, or .png."""
+    suffix = pathlib.Path(file).suffix.lower()
+    return suffix if suffix in ('.jpg', '.jpeg', '.webp', '.png') else '.png'
+
+
 def save(path: str | os.PathLike, image_uint8) -> None:
     """Writes a uint8 picture [h, w, 3] or a PIL image, atomically.
 

@@ -111,6 +111,7 @@ def results_of(session: Session, rows, targets: Reference, title: str, stages, e
         stages=stages,
         target_attributes=measure_attributes(targets, targets.images_uint8),
         edits=edits,
+        paste=session.settings.paste,
     )
 
 

@@ -113,6 +113,8 @@ class Run:
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {'peak memory': '5.1 GB'}
     notes: Sequence[str] = ()  # sentences to show near the top
     usage: str = ''  # Python lines that load the result
+    # Whether the last stage and the edits are put back into the photographs (report/pasted.py).
+    paste: bool = False
 
     def __post_init__(self):
         n = len(self.names)

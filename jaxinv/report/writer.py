@@ -30,7 +30,7 @@ import PIL.Image
 from jaxinv.data import images
 from jaxinv.io import json_text, write_atomically
 from jaxinv.report import grid as grid_lib
-from jaxinv.report import page
+from jaxinv.report import page, pasted
 from jaxinv.report.pictures import Pictures
 from jaxinv.report.schema import Run, edit_label, metrics, select
 
@@ -45,7 +45,7 @@ def write(workdir: str | os.PathLike, run: Run) -> None:
     Pictures that are files of images/NAME/ already (`save_pictures`) are not written again.
     """
     workdir = pathlib.Path(workdir)
-    save_pictures(run, folders(workdir / 'images', run.names))
+    _save_all(run, folders(workdir / 'images', run.names))
     images.save(workdir / 'grid.png', grid(run))
     write_atomically(workdir / 'report.html', page.render(run))
     # Last: a work folder that has it is finished (runtime/workdir.py).
@@ -58,13 +58,19 @@ def write_identity(folder: pathlib.Path, run: Run, i: int = 0) -> list[dict[str,
     Returns its pictures in the order of the run: [{'label': 'target', 'file': 'target.png'}, ...].
     """
     run = select(run, i)
-    save_pictures(run, [folder])
+    _save_all(run, [folder])
     pictures = [{'label': label, 'file': file} for label, file, _ in _pictures(run)]
     found = metrics(run)
     for name in OF_ALL:
         del found[name]
     write_atomically(folder / 'metrics.json', _json(found | {'pictures': pictures}))
     return pictures
+
+
+def _save_all(run: Run, folders: Sequence[pathlib.Path]) -> None:
+    save_pictures(run, folders)
+    if run.paste:
+        pasted.save(run, folders, slugs([edit.name for edit in run.edits]))
 
 
 def save_pictures(run: Run, folders: Sequence[pathlib.Path]) -> Run:

@@ -125,6 +125,12 @@ class Inversion(Section):
         "default's directions are FFHQ's and left out for generators of anything else; () = none.",
     )
 
+    paste: bool = setting(
+        False,
+        'True = the last stage and the edits also put back into the photographs, at full size '
+        '(docs/photographs.md).',
+    )
+
     data: Data = subsection(Data)
     w_statistics: WStatistics = subsection(WStatistics)
     pivot: Projection = subsection(Projection)
