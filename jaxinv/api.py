@@ -151,9 +151,9 @@ def paste_back(
     mask: 'face', 'crop' (the whole square), or an array [h, w] from 0 to 1; match_colour: shifts
       colours to the photograph's along the seam (jaxinv/faces/paste.py).
 
-    Returns {photograph's file: its path in the folder}, or {file: PIL image} without a folder,
-    where all are in memory at once. Raises JaxinvError for targets that were not aligned here, or whose
-    photograph is gone.
+    Returns {photograph's file: its path in the folder}; without a folder {file: PIL image}, all in
+    memory at once. Raises JaxinvError for targets that were not aligned here, or whose photograph
+    is gone.
     """
     images = np.asarray(images)
     images = images if images.dtype == np.uint8 else to_uint8(images)

@@ -107,9 +107,9 @@ def test_faces_of_photographs_go_back_together(portrait, tmp_path):
     (file,) = pictures
     assert file == targets.sources[0]['file']
     assert paths == {file: tmp_path / 'grace_hopper.jpg'}
-    written = PIL.Image.open(paths[file])
-    assert written.format == 'JPEG' and not written.getexif()
-    assert error(written, pictures[file]) < 3
+    with PIL.Image.open(paths[file]) as written:
+        assert written.format == 'JPEG' and not written.getexif()
+        assert error(written, pictures[file]) < 3
     both = targets.select([0, 0], ['a', 'b'])
     assert len(jaxinv.paste_back(both, both.images_uint8)) == 1
 
@@ -151,7 +151,7 @@ def test_a_run_writes_them_beside_the_aligned_pictures(portrait, tmp_path):
     writer.write_identity(tmp_path, run)
     pasted = sorted(path.name for path in tmp_path.glob('pasted_*'))
     assert pasted == ['pasted_edit_smile_2.jpg', 'pasted_tuned.jpg']
-    assert PIL.Image.open(tmp_path / pasted[0]).size == photograph.size
+    assert images.read(tmp_path / pasted[0]).size == photograph.size
     gone = dataclasses.replace(run, sources=[targets.sources[0] | {'file': 'gone.jpg'}])
     writer.write_identity(tmp_path / 'other', gone)
     assert not list((tmp_path / 'other').glob('pasted_*'))
