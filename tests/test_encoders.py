@@ -24,7 +24,7 @@ from jaxinv.weights.encoders import load_encoder, save_encoder
 
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'encoders.npz'
 LIMIT = 2e-5  # relative L2, of the figures' tolerances
-LONG = pytest.mark.long
+LONG, EXHAUSTIVE = pytest.mark.long, pytest.mark.exhaustive
 
 
 @functools.cache
@@ -62,7 +62,8 @@ def compared(model, arrays):
 
 
 @pytest.mark.parametrize(
-    'model', [*(pytest.param(name, marks=LONG) for name in ('e4e_64', 'psp_64')), 'w_64']
+    'model',
+    [pytest.param('e4e_64', marks=LONG), pytest.param('psp_64', marks=EXHAUSTIVE), 'w_64'],
 )
 def test_codes_features_and_stages_equal_the_official_ones(model):
     arrays = encoder_figures.compute(model, entries(model), figures())
@@ -75,7 +76,7 @@ def test_identities_equal_arcfaces():
     assert compared(model, encoder_figures.compute(model, entries(model), figures())) == 3
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.parametrize('model', [*encoder_figures.MODELS, encoder_figures.IDENTITY])
 def test_in_float64_only_the_figures_own_rounding_is_left(model):
     with jax.enable_x64(True):
@@ -227,8 +228,9 @@ def images(count, size=64):
     return np.random.RandomState(0).randint(0, 255, [count, size, size, 3]).astype(np.uint8)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize('kind', ['restyle_psp', 'restyle_e4e'])
+@pytest.mark.parametrize(
+    'kind', [pytest.param('restyle_e4e', marks=LONG), pytest.param('restyle_psp', marks=EXHAUSTIVE)]
+)
 def test_refinements_add_what_the_encoder_sees_beside_the_last_image(kind, generator):
     made, weights = generator
     encoder, pictures = restyle(kind, made), jnp.asarray(images(1), jnp.float32) / 127.5 - 1
