@@ -258,6 +258,16 @@ def test_a_run_continues_with_another_value_only_where_results_are_the_same(cls,
     assert value_at(config, key) == other  # the config itself keeps all keys
 
 
+def test_settings_of_later_versions_do_not_stop_an_earlier_run():
+    config = defaults.get_config('invert')
+    record = settings.record_of(config)
+    assert 'generator_key' not in record and 'paste' not in record
+    assert 'start' not in record['pivot']
+    config.paste, config.pivot.start = True, 'encoder:a.pt'
+    changed = settings.record_of(config)
+    assert changed['paste'] is True and changed['pivot']['start'] == 'encoder:a.pt'
+
+
 # --- Command line ---
 
 

@@ -35,13 +35,15 @@ class Rule(NamedTuple):
     below: float | None = None
     choices: tuple | None = None  # of a tuple: of each of its elements
     changes_result: bool = True
+    later: bool = False
 
 
 def setting(default, sentence: str, **rule):
     """A field of a Section; see Rule.
 
     changes_result=False: the setting bounds memory or time only. A run may continue with another
-    value, and `record_of` leaves it out.
+    value, and `record_of` leaves it out. later=True: the setting came after runs were recorded;
+    `record_of` leaves it out at its default, so that they resume.
     """
     return dataclasses.field(default=default, metadata={'rule': Rule(sentence, **rule)})
 

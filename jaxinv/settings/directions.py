@@ -67,6 +67,7 @@ class FitDirections(Section):
         'G_ema',
         "Of several generators in a checkpoint: 'G_ema' = the averaged weights, 'G' = the last "
         "step's, or a name in the file, which an error lists.",
+        later=True,
     )
     resolution: int | None = setting(
         512, 'Pixels of the pictures that are measured; None = the only one there is.', least=1

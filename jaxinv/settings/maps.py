@@ -30,6 +30,7 @@ class InvertibilityData(Section):
         'G_ema',
         "Of several generators in a checkpoint: 'G_ema' = the averaged weights, 'G' = the last "
         "step's, or a name in the file, which an error lists.",
+        later=True,
     )
     resolution: int | None = setting(512, 'Pixels; None = the only one there is.', least=1)
     lpips: str = setting('auto', "LPIPS weights: 'auto' or a path.")

@@ -57,12 +57,14 @@ def record_of(config) -> dict[str, Any]:
     """The settings of a ConfigDict by which a resumed run is recognised.
 
     Without those that bound memory or time only (changes_result=False): the results are the same,
-    and a run that was out of memory may continue with less.
+    and a run that was out of memory may continue with less. Also without settings of later versions
+    at their defaults (later=True), so that a run of an earlier version continues.
     """
     record = config.to_dict()
     for key in keys(_task_of(config)):
-        if not key.rule.changes_result:
-            own = record.get(key.section.section, {}) if key.section.section else record
+        own = record.get(key.section.section, {}) if key.section.section else record
+        at_default = key.rule.later and own.get(key.name) == key.default
+        if at_default or not key.rule.changes_result:
             own.pop(key.name, None)
     return record
 

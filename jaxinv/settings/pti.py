@@ -33,6 +33,7 @@ class Projection(Section):
         '',
         "'' = the mean of W; 'encoder:PATH' = the codes of an encoder (docs/encoders.md), of which "
         'a search in W takes the mean row.',
+        later=True,
     )
     learning_rate: float = setting(
         5e-3, "Peak of the ramp. PTI's code has 0.01 in effect, StyleGAN2's projector 0.1.", least=0

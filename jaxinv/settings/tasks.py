@@ -78,6 +78,7 @@ class Inversion(Section):
         'G_ema',
         "Of several generators in a checkpoint: 'G_ema' = the averaged weights, 'G' = the last "
         "step's, or a name in the file, which an error lists.",
+        later=True,
     )
     resolution: int | None = setting(
         None,
@@ -129,6 +130,7 @@ class Inversion(Section):
         False,
         'True = the last stage and the edits also put back into the photographs, at full size '
         '(docs/photographs.md).',
+        later=True,
     )
 
     data: Data = subsection(Data)
