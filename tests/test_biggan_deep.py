@@ -104,7 +104,7 @@ def test_pixels_are_within_one_of_the_official_image_writers():
 @pytest.mark.parametrize(
     'truncation',
     [
-        pytest.param(0.735, marks=pytest.mark.long),
+        pytest.param(0.735, marks=pytest.mark.exhaustive),
         *(pytest.param(t, marks=pytest.mark.exhaustive) for t in (0.14, 0.58)),
     ],
 )

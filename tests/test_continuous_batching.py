@@ -99,7 +99,8 @@ def together():
 
 
 @pytest.mark.parametrize(
-    'rows', [3, pytest.param(1, marks=pytest.mark.long), pytest.param(9, marks=pytest.mark.long)]
+    'rows',
+    [3, pytest.param(1, marks=pytest.mark.long), pytest.param(9, marks=pytest.mark.exhaustive)],
 )
 def test_any_number_of_rows_gives_the_numbers_of_all_at_once(together, rows, tmp_path):
     before = len(make_loop().compiled)
@@ -124,7 +125,7 @@ def straight(tmp_path_factory):
 
 @pytest.mark.parametrize(
     'stop_after',
-    [4, pytest.param(1, marks=pytest.mark.long), pytest.param(6, marks=pytest.mark.long)],
+    [4, pytest.param(1, marks=pytest.mark.long), pytest.param(6, marks=pytest.mark.exhaustive)],
 )
 def test_an_interrupted_run_goes_on_to_the_same_numbers(straight, stop_after, tmp_path):
     with pytest.raises(KeyboardInterrupt):
@@ -140,10 +141,8 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(straight, stop_after, tm
     'before,after',
     [
         (2, 3),
-        *(
-            pytest.param(*sizes, marks=pytest.mark.long)
-            for sizes in ((2, 1), (COUNT, 2), (2, COUNT))
-        ),
+        pytest.param(2, 1, marks=pytest.mark.long),
+        *(pytest.param(*sizes, marks=pytest.mark.exhaustive) for sizes in ((COUNT, 2), (2, COUNT))),
     ],
 )
 def test_an_interrupted_run_resumes_with_more_and_fewer_slots(before, after, tmp_path):

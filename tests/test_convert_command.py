@@ -123,7 +123,7 @@ def test_G_is_taken_if_asked_for(tmp_path, capsys):
     now, ema = (checkpoint.read(tmp_path / f'{w}.npz').flat for w in ('G', 'G_ema'))
     name = 'params/synthesis/b4/conv1/bias'
     np.testing.assert_array_equal(now[name], ema[name] + 1)
-    assert "which is 'D'" in refusal(capsys, path, '--which=D')
+    assert 'It has no D, only g_ema, g' in refusal(capsys, path, '--which=D')
 
 
 def test_mistakes_get_one_sentence_and_status_1(pkl, tmp_path, capsys):

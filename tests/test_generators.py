@@ -87,7 +87,7 @@ def test_w_is_w_plus_with_equal_rows(small, synthesize, w):
     np.testing.assert_allclose(synthesize(weights, w)[0], synthesize(weights, w_plus)[0], atol=1e-5)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_jit_equals_eager(small, synthesize, w):
     generator, weights = small
     eager, features = generator.synthesize(weights, w)
@@ -118,7 +118,7 @@ def test_const_noise_is_the_noise_of_the_buffers(small, synthesize, w):
     assert np.abs(const - none).max() > 0.01
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_a_key_draws_other_noise_for_every_layer_and_image(small, w):
     generator, weights = small
     maps = checks.noise_maps(KEY, weights, generator.spec, batch=2)
@@ -170,7 +170,7 @@ def test_gradients_are_finite_and_reach_every_parameter(small, w):
         assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, path
 
 
-@pytest.mark.parametrize('moving', ['w', pytest.param('noise', marks=pytest.mark.long)])
+@pytest.mark.parametrize('moving', ['w', pytest.param('noise', marks=pytest.mark.exhaustive)])
 def test_gradient_is_the_slope(small, w, moving):
     """In float64, where a difference of losses keeps its digits."""
     generator, weights = small

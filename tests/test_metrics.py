@@ -56,7 +56,7 @@ def slow_ms_ssim(x, y, weights):
     return product
 
 
-@pytest.mark.parametrize('size', [25, pytest.param(48, marks=pytest.mark.long)])
+@pytest.mark.parametrize('size', [25, pytest.param(48, marks=pytest.mark.exhaustive)])
 def test_ms_ssim_equals_the_slow_version(size):
     x = smooth(2, size, 1)
     y = (0.7 * x + 0.2 * smooth(3, size, 1)).astype(np.float32)

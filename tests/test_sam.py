@@ -181,7 +181,7 @@ def test_pixels_that_are_not_valid_do_not_count(case):
     assert (sam.reconstruction(images.at[:, :8].set(0.7), args)[0] > l2).all()
 
 
-@pytest.mark.parametrize('kind', ['mean', pytest.param('sum', marks=pytest.mark.long)])
+@pytest.mark.parametrize('kind', ['mean', pytest.param('sum', marks=pytest.mark.exhaustive)])
 def test_offsets_are_penalised_by_space(tiny, case, kind):
     generator, weights = tiny
     targets, masks, _ = case

@@ -81,7 +81,7 @@ def arguments(up, noise_shape):
         (False, (1, 8, 8, 1), None),
         (True, (2, 8, 8, 1), 1.0),
         *(
-            pytest.param(up, noise_shape, limit, marks=pytest.mark.long)
+            pytest.param(up, noise_shape, limit, marks=pytest.mark.exhaustive)
             for up, noise_shape, limit in (
                 (True, (1, 8, 8, 1), None),
                 (False, (2, 8, 8, 1), 1.0),
@@ -118,7 +118,8 @@ def test_styled_conv_vmapped_over_kernels_equals_one_by_one():
 
 
 @pytest.mark.parametrize(
-    'size', [(3, 5), *(pytest.param(size, marks=pytest.mark.long) for size in ((4, 4), (1, 2)))]
+    'size',
+    [(3, 5), *(pytest.param(size, marks=pytest.mark.exhaustive) for size in ((4, 4), (1, 2)))],
 )
 def test_up_conv_equals_its_definition_and_its_stock_form_with_gradients(size):
     args = normal(0, 2, *size, 3), normal(1, 3, 3, 3, 4)
@@ -132,7 +133,7 @@ def test_image_kernels_equals_its_definition_with_gradients():
 
 
 @pytest.mark.parametrize(
-    'rows', [6, *(pytest.param(rows, marks=pytest.mark.long) for rows in (8, 7))]
+    'rows', [6, *(pytest.param(rows, marks=pytest.mark.exhaustive) for rows in (8, 7))]
 )
 def test_correlate_is_the_sum_over_pixels_whatever_the_bands(rows, monkeypatch):
     x, scale = normal(0, 2, rows, 4, 3), normal(1, 2, 3)

@@ -60,7 +60,7 @@ def gradients(model):
     return arrays
 
 
-@pytest.mark.parametrize('name', models(NVIDIA, short=['ada32c'], long=['ada32']))
+@pytest.mark.parametrize('name', models(NVIDIA, short=['ada32c']))
 def test_latents_images_and_features_equal_nvidias(name):
     """With truncation, all layers' or the first ones', and classes, one-hot and mixed."""
     model = load(name)
