@@ -67,7 +67,7 @@ def session_of(generator, folder, n):
     images = np.zeros((n, SIZE, SIZE, 3), np.uint8)
     return types.SimpleNamespace(
         config=config,
-        settings=section(tune=Tuning(num_steps=1), drift=Drift(num_samples=9)),
+        settings=section(tune=Tuning(num_steps=1), drift=Drift(num_samples=9), paste=False),
         path=pathlib.Path(folder),
         generator=generator,
         weights=None,
