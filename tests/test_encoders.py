@@ -173,6 +173,7 @@ def test_files_that_are_no_encoder_get_a_sentence(wrong):
         converter.convert(content, None if wrong == 'no encoder' else 'w')
 
 
+@pytest.mark.long
 def test_the_kind_is_said_where_the_arrays_do_not_say_it():
     content = official() | {'opts': {}}
     with pytest.raises(tables.ConversionError, match='does not say which encoder it is'):
@@ -229,7 +230,8 @@ def images(count, size=64):
 
 
 @pytest.mark.parametrize(
-    'kind', [pytest.param('restyle_e4e', marks=LONG), pytest.param('restyle_psp', marks=EXHAUSTIVE)]
+    'kind',
+    [pytest.param('restyle_e4e', marks=EXHAUSTIVE), pytest.param('restyle_psp', marks=EXHAUSTIVE)],
 )
 def test_refinements_add_what_the_encoder_sees_beside_the_last_image(kind, generator):
     made, weights = generator

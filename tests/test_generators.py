@@ -170,7 +170,13 @@ def test_gradients_are_finite_and_reach_every_parameter(small, w):
         assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, path
 
 
-@pytest.mark.parametrize('moving', ['w', pytest.param('noise', marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    'moving',
+    [
+        pytest.param('w', marks=pytest.mark.long),
+        pytest.param('noise', marks=pytest.mark.exhaustive),
+    ],
+)
 def test_gradient_is_the_slope(small, w, moving):
     """In float64, where a difference of losses keeps its digits."""
     generator, weights = small

@@ -49,7 +49,7 @@ def test_one_process_reads_all(folder):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('count', [2, 3])
+@pytest.mark.parametrize('count', [2, pytest.param(3, marks=pytest.mark.exhaustive)])
 def test_processes_share_what_one_would_read(folder, tmp_path, count):
     together(count, folder, tmp_path / 'out', devices=2, script=SCRIPT)
     alone = data.load(data.find(folder), OPTIONS, 'it')

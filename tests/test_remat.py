@@ -73,7 +73,7 @@ def kept_bytes(generator, weights, moving):
     'name',
     [
         'mobile',
-        pytest.param('stylegan2', marks=pytest.mark.long),
+        pytest.param('stylegan2', marks=pytest.mark.exhaustive),
         pytest.param('biggan', marks=pytest.mark.exhaustive),
     ],
 )

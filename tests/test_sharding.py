@@ -124,7 +124,14 @@ def test_targets_that_come_from_the_host_do_not_change_the_numbers(found):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('case', ['shared:4', 'shared:2,2', 'fed:2', 'each:4'])
+@pytest.mark.parametrize(
+    'case',
+    [
+        'shared:2,2',
+        'each:4',
+        *(pytest.param(case, marks=pytest.mark.exhaustive) for case in ('shared:4', 'fed:2')),
+    ],
+)
 def test_one_program_overwrites_its_state(found, case):
     alone = 'each:1' if case == 'each:4' else 'shared:1'
     assert found[f'{case}/programs'] == 1
