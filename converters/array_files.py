@@ -13,7 +13,7 @@ import numpy as np
 from jaxinv.converters import file_view
 from jaxinv.converters.budget import Budget
 from jaxinv.converters.file_view import Reader, Refused
-from jaxinv.converters.pickle_values import sizes_of, whole
+from jaxinv.converters.pickle_values import from_bfloat16, sizes_of, whole
 from jaxinv.converters.zip_members import Members
 
 _MAX_HEADER = 2**23  # bytes; 10^5 arrays have about 10^7, and JSON takes ten times that in memory
@@ -31,20 +31,13 @@ _DTYPES = {
 }
 
 
-def is_npz(data: memoryview) -> bool:
-    """True if the zip file is an .npz: all its members are .npy files."""
-    names = list(Members(data, Budget(len(data))))
-    return bool(names) and all(name.endswith('.npy') for name in names)
-
-
 def is_safetensors(data: memoryview) -> bool:
     """True if the file starts with a length and a JSON object."""
     return len(data) > 9 and bytes(data[8:9]) == b'{'
 
 
-def from_npz(data: memoryview, budget: Budget) -> dict[str, np.ndarray]:
+def from_npz(members: Members, budget: Budget) -> dict[str, np.ndarray]:
     """{name: array} of an .npz, bfloat16 as float32. Raises Refused, or any error for damage."""
-    members = Members(data, budget)
     return {name.removesuffix('.npy'): from_npy(members[name], budget, name) for name in members}
 
 
@@ -59,7 +52,7 @@ def read(path, widen: bool = True) -> tuple[dict[str, np.ndarray], dict]:
         if data[:6] == b'\x93NUMPY':
             return {'': from_npy(data, budget)}, {}
         if data[:4] == b'PK\x03\x04':
-            return from_npz(data, budget), {}
+            return from_npz(Members(data, budget), budget), {}
         if not is_safetensors(data):
             raise ValueError('its first bytes are those of none of them')
         return from_safetensors(data, budget, widen)
@@ -106,7 +99,7 @@ def from_safetensors(
             raise ValueError(f'{name[:80]!r} does not have the size of its shape')
         array = np.frombuffer(content[start:end], dtype).reshape(shape)
         if entry['dtype'] == 'BF16' and widen:
-            array = _from_bfloat16(array, budget)
+            array = from_bfloat16(array, budget)
         elif entry['dtype'] == 'BF16':
             array = array.view(ml_dtypes.bfloat16)
         arrays[name] = array
@@ -115,12 +108,6 @@ def from_safetensors(
     if [start for start, _ in sorted(spans)] != ends[:-1] or ends[-1] != len(content):
         raise Refused('has arrays that overlap, or bytes outside all arrays')
     return arrays, metadata
-
-
-def _from_bfloat16(bits, budget):
-    """float32 of which these are the upper halves."""
-    budget.allocate(4 * bits.size)
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def from_npy(content, budget: Budget, name: str = 'it') -> np.ndarray:
@@ -146,7 +133,7 @@ def from_npy(content, budget: Budget, name: str = 'it') -> np.ndarray:
     if any(n < 0 for n in shape) or len(rest) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f'{name[:80]!r} does not have the size of its shape')
     array = np.frombuffer(rest, dtype).reshape(shape, order='F' if fortran else 'C')
-    return _from_bfloat16(array, budget) if is_bfloat16 else array
+    return from_bfloat16(array, budget) if is_bfloat16 else array
 
 
 def _once(pairs):

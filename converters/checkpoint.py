@@ -38,13 +38,13 @@ from jaxinv.converters import (
 )
 from jaxinv.converters.budget import Budget
 from jaxinv.converters.file_view import MAX_BYTES, Refused
-from jaxinv.converters.pickle_values import Opaque, Record, kind_of, opaque_names
-from jaxinv.converters.state_dicts import Found, brief_name, listed
+from jaxinv.converters.pickle_values import Opaque, Record, brief_name, kind_of, opaque_names
+from jaxinv.converters.state_dicts import Found, listed
 from jaxinv.converters.zip_members import Members
+from jaxinv.generators import records
 
 DEFAULT = 'G_ema'
 MAX_RESOLUTION = 2**14  # pixels
-MAX_MAPPING_LAYERS = 64
 _DEFAULTS = {'c_dim': 0, 'architecture': 'skip', 'conv_clamp': None, 'scaled_epsilon': False}
 _NAMINGS = {
     # naming: (arguments from the arrays, conversion, name of w_avg)
@@ -97,9 +97,11 @@ def _content(path, max_bytes):
         raise tables.ConversionError(f'{path} {mistake}.')
     with file_view.reading(path, error=safe_pickle.UnsafePickle):
         if data[:4] == b'PK\x03\x04':
-            names = list(Members(data, Budget(len(data), max_bytes)))
+            budget = Budget(len(data), max_bytes)
+            members = Members(data, budget)
+            names = list(members)
             if names and all(name.endswith('.npy') for name in names):
-                return array_files.from_npz(data, Budget(len(data), max_bytes))
+                return array_files.from_npz(members, budget)
             if not any(name.split('/')[1:] == ['data.pkl'] for name in names):
                 raise Refused(foreign_files.archive(names))
         if array_files.is_safetensors(data):
@@ -170,7 +172,7 @@ def _tensorflow(networks, which):
 
 def _convert(found):
     arguments_of, convert, average = _NAMINGS[found.naming]
-    _check_floats(found.source)
+    tables.check_floats(found.source)
     arguments = _DEFAULTS | arguments_of(found.source) | found.arguments
     notes = found.notes
     _check_sizes(arguments)
@@ -190,35 +192,20 @@ def _check_sizes(arguments):
         raise tables.ConversionError('It has layers of no channels: this is not a generator.')
     if arguments['resolution'] > MAX_RESOLUTION or len(arguments['channels']) > 16:
         raise tables.ConversionError(f'Its images have more than {MAX_RESOLUTION} pixels a side.')
-    if arguments['mapping_layers'] > MAX_MAPPING_LAYERS:
+    if arguments['mapping_layers'] > records.MAX_LAYERS:
         raise tables.ConversionError(
-            f'Its mapping network has more than {MAX_MAPPING_LAYERS} layers.'
+            f'Its mapping network has more than {records.MAX_LAYERS} layers.'
         )
 
 
 def _biggan(source, path):
-    _check_floats(source)
+    tables.check_floats(source)
     config = biggan_config.read_config(path)
     arguments = biggan.arguments(source, config)
     generators.biggan_deep.biggan_deep(**arguments)  # raises for invalid arguments
     notes = () if config else (f'There is no {biggan_config.CONFIG}; epsilon 1e-4 is assumed.',)
     flat = biggan.convert(source, arguments)
     return Checkpoint(biggan.KIND, arguments, flat, notes, family='biggan_deep')
-
-
-def _check_floats(source):
-    for name, array in source.items():
-        if not isinstance(array, np.ndarray | np.number) or array.dtype.kind != 'f':
-            what = getattr(array, 'dtype', None) or kind_of(array)
-            raise tables.ConversionError(
-                f'Array {brief_name(name)!r} holds {what}; it must hold floats.'
-            )
-        with np.errstate(over='ignore'):
-            finite = np.isfinite(np.asarray(array, np.float32)).all()
-        if not finite:
-            raise tables.ConversionError(
-                f'Array {brief_name(name)!r} has values that are not finite.'
-            )
 
 
 def _listed(names):

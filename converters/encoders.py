@@ -121,12 +121,10 @@ def _rows_of(average, options):
 def _fitted(arrays, shapes):
     """The arrays in jaxinv's layout, each checked."""
     tables.same_names('array', arrays, shapes)
+    tables.check_floats(arrays)
     flat = {}
     for name, shape in shapes.items():
         array = arrays[name]
-        if not isinstance(array, np.ndarray) or array.dtype.kind != 'f':
-            what = getattr(array, 'dtype', None) or kind_of(array)
-            raise tables.ConversionError(f'Array {name!r} holds {what}; it must hold floats.')
         given = array.shape
         if array.ndim == 4:
             array = array.transpose(2, 3, 1, 0)
@@ -134,8 +132,6 @@ def _fitted(arrays, shapes):
             array = array.T
         if array.shape != shape:
             raise tables.ConversionError(f'Array {name!r} has the shape {list(given)}.')
-        if not np.isfinite(array).all():
-            raise tables.ConversionError(f'Array {name!r} has values that are not finite.')
         if name.endswith('running_var') and (array < 0).any():
             raise tables.ConversionError(f'Array {name!r} has negative numbers.')
         flat[name] = np.array(array, np.float32, order='C')

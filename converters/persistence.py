@@ -21,7 +21,6 @@ _OPTIONS = {
     r'synthesis\.b\d+\.conv0': {'use_noise': True, 'activation': 'lrelu', 'up': 2, 'padding': 1},
     r'synthesis\.b\d+\.conv1': {'use_noise': True, 'activation': 'lrelu', 'up': 1, 'padding': 1},
     r'synthesis\.b\d+\.skip': {'activation': 'linear', 'up': 2, 'conv_clamp': None},
-    r'synthesis': {'img_channels': 3},
 }
 _CLAMPED = r'synthesis\.b\d+\.(conv0|conv1|torgb)'
 

@@ -19,6 +19,7 @@ from jaxinv.converters.pickle_values import (
     Storage,
     add,
     brief,
+    from_bfloat16,
     put,
     sizes_of,
     whole,
@@ -89,8 +90,7 @@ def tensor(machine, storage, offset, sizes, strides, *requires_grad_hooks_metada
         steps = [s * values.dtype.itemsize for s in strides]
         view = np.lib.stride_tricks.as_strided(values[offset:], sizes, steps, writeable=False)
     if values.dtype == _BFLOAT16:  # the upper half of a float32
-        machine.budget.allocate(size)
-        return (view['bits'].astype(np.uint32) << 16).view(np.float32)
+        return from_bfloat16(view['bits'], machine.budget)
     result = view.astype(values.dtype.newbyteorder('='), order='C', copy=False)
     if result is not view:
         machine.budget.allocate(size)

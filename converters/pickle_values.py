@@ -155,6 +155,17 @@ def sizes_of(sizes):
     return tuple(sizes)
 
 
+def from_bfloat16(bits, budget):
+    """float32 values of which these uint16 are the upper halves."""
+    budget.allocate(4 * bits.size)
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def brief_name(name):
+    """A key of a checkpoint for a message."""
+    return name[:40] if isinstance(name, str) else brief(name)
+
+
 def opaque_names(root):
     """Sorted names of the classes of the Opaque values in containers without cycles."""
     found, seen, stack = set(), set(), [root]

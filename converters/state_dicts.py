@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxinv.converters import tables
-from jaxinv.converters.pickle_values import Opaque, brief, kind_of
+from jaxinv.converters.pickle_values import Opaque, brief_name, kind_of
 
 _FIRST = {'nvidia': 'synthesis.b4.const', 'rosinality': 'input.input'}  # identify the naming
 _AVERAGE = 'latent_avg'
@@ -130,11 +130,6 @@ def _nothing(content):
         f'It holds {shown}{counted}, but neither {" nor ".join(_FIRST.values())} in them or one '
         f'level down: this is not a StyleGAN2 generator in a known naming.{more}'
     )
-
-
-def brief_name(name):
-    """A key of a checkpoint for a message."""
-    return name[:40] if isinstance(name, str) else brief(name)
 
 
 def _taken(content, place):

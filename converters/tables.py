@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from jaxinv.converters.pickle_values import brief_name, kind_of
 from jaxinv.errors import JaxinvError
 
 Table = Mapping[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]
@@ -50,3 +51,15 @@ def same_names(kind: str, given, wanted) -> None:
         raise ConversionError(
             f'Unexpected {kind}: {", ".join(unexpected[:5])} ({len(unexpected)} in all).'
         )
+
+
+def check_floats(source: Mapping) -> None:
+    """Raises ConversionError naming an entry that is no array of finite float32 values."""
+    for name, array in source.items():
+        if not isinstance(array, np.ndarray | np.number) or array.dtype.kind != 'f':
+            what = getattr(array, 'dtype', None) or kind_of(array)
+            raise ConversionError(f'Array {brief_name(name)!r} holds {what}; it must hold floats.')
+        with np.errstate(over='ignore'):
+            finite = np.isfinite(np.asarray(array, np.float32)).all()
+        if not finite:
+            raise ConversionError(f'Array {brief_name(name)!r} has values that are not finite.')

@@ -19,6 +19,18 @@ def peak_memory():
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def refusal(read, path):
+    """The sentence with which `read(path)` is refused, within 5 s and 1 GB."""
+    start, memory = time.thread_time(), peak_memory()
+    with pytest.raises(JaxinvError) as error:
+        read(path)
+    assert time.thread_time() - start < 5
+    assert peak_memory() - memory < 10**9
+    message = str(error.value)
+    assert message.endswith('.') and '\n' not in message
+    return message
+
+
 @pytest.fixture
 def refused(tmp_path, monkeypatch):
     """Reads the file, which must be refused with one sentence and leave no trace."""
@@ -28,16 +40,10 @@ def refused(tmp_path, monkeypatch):
     def refused(data):
         path.write_bytes(data)
         before = set(sys.modules)
-        start, memory = time.thread_time(), peak_memory()
-        with pytest.raises(JaxinvError) as error:
-            checkpoint.read(path)
-        assert time.thread_time() - start < 5
-        assert peak_memory() - memory < 10**9
+        message = refusal(checkpoint.read, path)
         assert [p.name for p in tmp_path.iterdir()] == ['file']
         assert not {m for m in set(sys.modules) - before if not m.startswith('encodings')}
-        message = str(error.value)
-        assert message.startswith(f'{path}') and message.endswith('.')
-        assert '\n' not in message and len(message) < 500 + len(str(path))
+        assert message.startswith(f'{path}') and len(message) < 500 + len(str(path))
         return message
 
     return refused
@@ -67,13 +73,8 @@ def refused_by_any(refused, tmp_path):
             return refused(data)
         path = tmp_path / 'own.safetensors'
         path.write_bytes(data)
-        start, memory = time.thread_time(), peak_memory()
-        with pytest.raises(JaxinvError) as error:
-            load.load_generator(path)
-        assert time.thread_time() - start < 5
-        assert peak_memory() - memory < 10**9
-        message = str(error.value)
-        assert 'own.safetensors' in message and message.endswith('.') and '\n' not in message
+        message = refusal(load.load_generator, path)
+        assert 'own.safetensors' in message
         return message
 
     return refused_by_any

@@ -93,7 +93,7 @@ def check(data: bytes) -> None:
 
 
 def _other(data):
-    return next((name for at, start, name in _OTHERS if data[at:].startswith(start)), None)
+    return next((name for at, start, name in _OTHERS if data.startswith(start, at)), None)
 
 
 def _brands(data):
