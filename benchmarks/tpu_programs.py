@@ -61,8 +61,7 @@ def cases(chips: list[int]):
         for count in chips:
             for generator in GENERATORS:
                 for program in PROGRAMS if count == 1 else ADAM_ONLY:
-                    if not (generator.startswith('embedded') and 'bfloat16' in program):
-                        yield chip, count, generator, program
+                    yield chip, count, generator, program
             if count == 1:
                 yield chip, count, 'BigGAN-deep, 256²', 'SAM'
 
@@ -71,7 +70,7 @@ def name_of(case) -> str:
     return '; '.join(map(str, case))
 
 
-def compiled(chip: str, count: int, generator: str, program: str) -> dict:
+def compiled(chip: str, count: int, generator: str, program: str, level: str) -> dict:
     """The facts of one program."""
     import abstract
     import collectives
@@ -83,6 +82,7 @@ def compiled(chip: str, count: int, generator: str, program: str) -> dict:
     from jaxinv import generators
     from jaxinv.optimize import sharded_step
 
+    jax.config.update('jax_optimization_level', level)
     method, dtype, remat = PROGRAMS[program]
     topology = topologies.get_topology_desc(CHIPS[chip].topologies[count], platform='tpu')
     mesh = Mesh(np.array(topology.devices[:count]).reshape(count, 1), sharded_step.AXES)
@@ -111,14 +111,14 @@ def compiled(chip: str, count: int, generator: str, program: str) -> dict:
     }
 
 
-def compile_all(out: pathlib.Path, chips: list[int], only: str) -> None:
+def compile_all(out: pathlib.Path, chips: list[int], only: str, level: str) -> None:
     facts = json.loads(out.read_text()) if out.exists() else {}
     environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1'}
     for case in cases(chips):
-        name = name_of(case)
+        name = f'{name_of(case)}; {level}'
         if only not in name or name in facts:
             continue
-        command = [sys.executable, __file__, 'child', json.dumps(case)]
+        command = [sys.executable, __file__, 'child', json.dumps([*case, level])]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ['no message'])[-1][:300]
@@ -131,14 +131,14 @@ def compile_all(out: pathlib.Path, chips: list[int], only: str) -> None:
 
 def tables(facts: dict) -> str:
     """Markdown."""
-    columns = ['chip', 'chips', 'generator', 'program', 'GFLOP', 'GB moved', 'arguments, MB']
+    columns = ['chip', 'chips', 'generator', 'program', 'level', 'GFLOP', 'GB moved', 'arguments, MB']
     columns += ['temporary, MB', 'fits', 'sent, MB', 'products, ms', 'memory, ms', 'compile, s']
     lines = [columns, ['---'] * len(columns)]
     for name, found in facts.items():
-        chip, count, generator, program = name.split('; ')
-        row = [chip, count, generator, program]
+        chip, count, generator, program, level = name.split('; ')
+        row = [chip, count, generator, program, level]
         if 'error' in found:
-            lines.append([*row, found['error'], *[''] * (len(columns) - 5)])
+            lines.append([*row, found['error'], *[''] * (len(columns) - 6)])
             continue
         limits = CHIPS[chip]
         held = found['arguments'] + found['temporary']
@@ -161,11 +161,12 @@ def main() -> None:
     command.add_argument('--out', type=pathlib.Path, required=True)
     command.add_argument('--chips', default='1,8,64,256')
     command.add_argument('--only', default='', help='only programs whose name contains this text')
+    command.add_argument('--level', default='O1', help="of XLA's effort, jax_optimization_level")
     commands.add_parser('tables').add_argument('file', type=pathlib.Path)
     commands.add_parser('child').add_argument('case')
     given = parser.parse_args()
     if given.command == 'compile':
-        compile_all(given.out, [int(n) for n in given.chips.split(',')], given.only)
+        compile_all(given.out, [int(n) for n in given.chips.split(',')], given.only, given.level)
     elif given.command == 'child':
         print(json.dumps(compiled(*json.loads(given.case))))
     else:

@@ -38,6 +38,8 @@ class GeneratorSpec:
     # Pictures: 'ffhq' = FFHQ's W and alignment, 'faces' = FFHQ's alignment only, 'cars' = LSUN's,
     # 512 x 384 between black bars; '' = unknown.
     domain: str = ''
+    # Of feature maps, and of those of LPIPS in optimised losses; None = the parameters' dtype.
+    compute_dtype: str | None = None
 
     @property
     def latent(self) -> str:

@@ -112,6 +112,19 @@ def test_a_users_own_compilation_cache_stays(given, jax_config):
     assert jax_config.jax_persistent_cache_min_compile_time_secs == 7.0
 
 
+def test_xlas_effort_is_lowered_on_tpus_only_and_the_users_level_stays():
+    before = jax.config.jax_optimization_level
+    try:
+        launch.set_compile_effort({})
+        assert jax.config.jax_optimization_level == before
+        launch.set_compile_effort({'JAX_OPTIMIZATION_LEVEL': 'O2'}, 'tpu')
+        assert jax.config.jax_optimization_level == before
+        launch.set_compile_effort({}, 'tpu')
+        assert jax.config.jax_optimization_level == 'O1'
+    finally:
+        jax.config.update('jax_optimization_level', before)
+
+
 PARENT = """
 import sys
 from jaxinv import launch

@@ -35,6 +35,23 @@ def test_depthwise_equals_its_stock_form_with_gradients(size, k):
         close(a, b)
 
 
+def test_the_gradients_of_depthwise_for_tpus_equal_those_of_the_stock_form():
+    args = normal(0, 2, 5, 6, 3), normal(1, 3, 3, 3), normal(2, 2, 1, 1, 3), normal(3, 2, 5, 6, 3)
+    ours, stock = ops._depthwise_grads_tpu(*args), ops._depthwise_grads_stock(*args)
+    for a, b in zip(ours, stock, strict=True):
+        close(a, b)
+    lowered = jax.jit(jax.grad(lambda *args: ops.depthwise(*args).sum(), (0, 1, 2)))
+    text = lowered.trace(*args[:3]).lower(lowering_platforms=('tpu',)).as_text()
+    assert 'convolution' not in text  # XLA's programs for TPUs copy its operands
+
+
+def test_bfloat16_depthwise_sums_in_float32():
+    x, kernel = jnp.ones([1, 64, 64, 1], 'bfloat16'), jnp.ones([3, 3, 1], 'bfloat16')
+    scale, g = jnp.ones([1, 1, 1, 1], 'bfloat16'), jnp.ones([1, 64, 64, 1], 'bfloat16')
+    _, by_kernel, _ = ops._depthwise_grads_tpu(x, kernel, scale, g)
+    assert by_kernel.dtype == jnp.bfloat16 and by_kernel[1, 1, 0] == 4096  # sums of ones stop at 256
+
+
 def test_depthwise_is_the_sum_over_taps():
     x, kernel, scale = normal(0, 1, 4, 5, 2), normal(1, 3, 3, 2), normal(2, 1, 1, 1, 2)
     padded = np.pad(x * scale, ((0, 0), (1, 1), (1, 1), (0, 0)))

@@ -24,7 +24,7 @@ from jaxinv.types import Generator, GeneratorSpec
 class Entry(NamedTuple):
     """A generator with a name of its own."""
 
-    make: Callable[..., Generator]  # (resolution) -> Generator; without a family also (remat=)
+    make: Callable[..., Generator]  # (resolution) -> Generator; without a family also COMPUTING
     resolution: int  # the default, pixels
 
 
@@ -35,15 +35,15 @@ class Family(NamedTuple):
     arguments_of: Callable[[dict], dict]  # a record in JSON's types -> arguments; checks ranges
 
 
-def _make_ffhq(resolution, remat=False):
-    generator = mobile_stylegan(resolution, remat=remat, name='mobile_stylegan_ffhq')
+def _make_ffhq(resolution, **computing):
+    generator = mobile_stylegan(resolution, **computing, name='mobile_stylegan_ffhq')
     return with_domain(generator, 'ffhq')
 
 
-def _make_tiny(resolution, remat=False):
+def _make_tiny(resolution, **computing):
     """A small MobileStyleGAN for tests: 32 pixels, or 64 with all wavelet bands."""
     sizes = {'channels': (32, 32, 32, 16), 'z_dim': 16, 'w_dim': 16, 'mapping_layers': 2}
-    return mobile_stylegan(resolution, **sizes, remat=remat, name='tiny')
+    return mobile_stylegan(resolution, **sizes, **computing, name='tiny')
 
 
 def _make_tiny_biggan(resolution):
@@ -148,24 +148,24 @@ def with_domain(generator: Generator, domain: str) -> Generator:
 def with_computing(generator: Generator, dtype: str = 'float32', remat: bool = False) -> Generator:
     """The generator in another precision, or with less memory for gradients; same weights.
 
-    dtype: of feature maps, 'float32' or 'bfloat16'; parameters stay float32. remat: gradients
-    recompute each block and keep only the features between blocks (nn/remat.py).
-    Call it after `with_options`. Raises JaxinvError for other values, and for bfloat16 of a
-    generator without a family.
+    dtype: of feature maps, 'float32' or 'bfloat16'; parameters, images and losses stay float32.
+    remat: gradients recompute each block and keep only the features between blocks (nn/remat.py).
+    Call it after `with_options`. Raises JaxinvError for other values.
     """
     if dtype not in ('float32', 'bfloat16'):
         raise JaxinvError(f"compute_dtype is {dtype!r}; it can be 'float32' or 'bfloat16'.")
     if not isinstance(remat, bool):
         raise JaxinvError(f'remat is {remat!r}; it can be True or False.')
     spec = generator.spec
-    if dtype != 'float32' and not spec.family:
-        raise JaxinvError(f'{spec.name} computes in float32 only, not in {dtype}.')
-    if spec.family and (dtype, remat) != ('float32', False):
-        compute_dtype = None if dtype == 'float32' else dtype
-        return with_options(generator, compute_dtype=compute_dtype, remat=remat)
-    if remat:
-        return with_domain(_entry(spec.name).make(spec.resolution, remat=True), spec.domain)
-    return generator
+    if (dtype, remat) == ('float32', False):
+        return generator
+    computing = {'compute_dtype': None if dtype == 'float32' else dtype, 'remat': remat}
+    if spec.family:
+        other = with_options(generator, **computing)
+    else:
+        other = with_domain(_entry(spec.name).make(spec.resolution, **computing), spec.domain)
+    made = dataclasses.replace(other.spec, compute_dtype=computing['compute_dtype'])
+    return other._replace(spec=made)
 
 
 @functools.lru_cache(maxsize=8)  # equal results share compiled programs

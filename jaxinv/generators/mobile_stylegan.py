@@ -34,13 +34,15 @@ def mobile_stylegan(
     z_dim=512,
     w_dim=512,
     mapping_layers=8,
+    compute_dtype=None,  # of feature maps and kernels, e.g. 'bfloat16'; None = the parameters'
     remat=False,  # recompute blocks in the backward pass, for less memory (nn/remat.py)
     name='mobile_stylegan',
 ) -> Generator:
     """A generator of images of full size, 8 * 2^(len(channels) - 1) pixels, or half of it.
 
     The network ends in a Haar wavelet step. At half size that step is skipped and its low band / 2
-    is the image, which equals the 2x2 mean of the full-size image.
+    is the image, which equals the 2x2 mean of the full-size image. compute_dtype does not apply to
+    parameters, styles and the image.
     Raises JaxinvError for other resolutions.
     """
     sizes = [4 * 2**i for i in range(len(channels))]
@@ -65,7 +67,7 @@ def mobile_stylegan(
         ),
     )
     mapping = Mapping(w_dim, mapping_layers)
-    synthesis = Synthesis(tuple(channels), resolution == 2 * sizes[-1], remat)
+    synthesis = Synthesis(tuple(channels), resolution == 2 * sizes[-1], compute_dtype, remat)
 
     def init(key):
         keys = jax.random.split(key, 4)
@@ -115,12 +117,14 @@ class Synthesis(nn.Module):
 
     channels: tuple[int, ...]
     full_size: bool
+    compute_dtype: str | None
     remat: bool
 
     @nn.compact
     def __call__(self, w, noise, taps):
         features = {}
-        x = FirstBlock(self.channels[0], name='b4')(w[:, 0], noise['b4_conv1'])
+        first = FirstBlock(self.channels[0], self.compute_dtype, name='b4')
+        x = first(w[:, 0], noise['b4_conv1'])
         for i, channels in enumerate(self.channels[1:]):
             size = 8 * 2**i
             rows = w[:, 3 * i + 1 : 3 * i + 4]
@@ -138,10 +142,12 @@ class FirstBlock(nn.Module):
     """w [b, w_dim], noise [b or 1, 4, 4, 1] or None -> [b, 4, 4, channels]."""
 
     channels: int
+    compute_dtype: str | None
 
     @nn.compact
     def __call__(self, w, noise):
         const = self.param('const', nn.initializers.normal(1.0), (4, 4, self.channels))
+        const = const if self.compute_dtype is None else const.astype(self.compute_dtype)
         x = jnp.broadcast_to(const, (len(w), *const.shape))
         return StyledConv(self.channels, dense=True, name='conv1')(x, w, noise)
 
@@ -173,7 +179,7 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x, w):
-        return ops.haar_up(x * _style(x, w))
+        return ops.haar_up(x * _style(x, w).astype(x.dtype))
 
 
 class StyledConv(nn.Module):
@@ -188,19 +194,21 @@ class StyledConv(nn.Module):
     @nn.compact
     def __call__(self, x, w, noise):
         c = x.shape[-1]
-        style = _style(x, w) / math.sqrt(9 * c)
+        style = (_style(x, w) / math.sqrt(9 * c)).astype(x.dtype)
         gain = nn.initializers.normal(LEAKY_GAIN)
         if self.dense:
-            x = ops.conv(x * style, self.param('kernel', gain, (3, 3, c, self.channels)))
+            kernel = self.param('kernel', gain, (3, 3, c, self.channels))
+            x = ops.conv(x * style, kernel.astype(x.dtype))
         else:
             depthwise = self.param('depthwise', nn.initializers.normal(1.0), (3, 3, c))
-            x = ops.depthwise(x, depthwise, style)
-            x = ops.pointwise(x, self.param('pointwise', gain, (c, self.channels)))
+            x = ops.depthwise(x, depthwise.astype(x.dtype), style)
+            pointwise = self.param('pointwise', gain, (c, self.channels))
+            x = ops.pointwise(x, pointwise.astype(x.dtype))
         strength = self.param('noise_strength', nn.initializers.constant(0.1), ())
         if noise is not None:
-            x = x + strength * noise
+            x = x + (strength * noise).astype(x.dtype)
         bias = self.param('bias', nn.initializers.zeros, (self.channels,))
-        return ops.leaky_relu(x + bias[None, None, None])
+        return ops.leaky_relu(x + bias.astype(x.dtype)[None, None, None])
 
 
 class ToImage(nn.Module):
@@ -218,7 +226,10 @@ class ToImage(nn.Module):
             kernel, bias = kernel[:, :3] / 2, bias[:3] / 2
         # Scaling the kernel avoids a pass over the largest feature map.
         style = _style(x, w)[:, 0, 0, :, None] / math.sqrt(c)
-        x = jnp.einsum('bhwc,bcd->bhwd', x, style * kernel[None]) + bias[None, None, None]
+        kernel = (style * kernel[None]).astype(x.dtype)
+        dtype = jnp.promote_types(x.dtype, jnp.float32)  # of the image
+        x = jnp.einsum('bhwc,bcd->bhwd', x, kernel, preferred_element_type=dtype)
+        x = x + bias[None, None, None]
         return ops.haar_up(x) if self.full_size else x
 
 

@@ -142,7 +142,9 @@ def make_projector(generator: Generator, settings: Projection) -> Projector:
             w = w + scale * jnp.pad(normals, ((0, 0), (0, 0), (0, spec.w_dim - shape[1])))
         images, _ = generator.synthesize(args['weights'], w, noise=noise or 'none')
         size = min(s.loss_size, spec.resolution)
-        features = lpips_lib.features(args['lpips'], area_resize(images, size))
+        features = lpips_lib.features(
+            args['lpips'], area_resize(images, size), spec.compute_dtype
+        )
         distance = lpips_lib.distance(features, args['target_features'])
         regularization = losses.noise_regularization(noise) if noise else jnp.zeros_like(distance)
         loss = distance + s.noise_weight * regularization
@@ -163,7 +165,7 @@ def make_projector(generator: Generator, settings: Projection) -> Projector:
     @jax.jit
     def target_features(lpips_weights, targets):
         size = min(s.loss_size, spec.resolution)
-        return lpips_lib.features(lpips_weights, area_resize(targets, size))
+        return lpips_lib.features(lpips_weights, area_resize(targets, size), spec.compute_dtype)
 
     def prepare(weights, lpips_weights, targets, ids, statistics, key, *, noise=None, start=None):
         """Start state and arguments for targets [b, h, w, 3]; noise overrides the random start.

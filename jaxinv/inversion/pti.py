@@ -81,7 +81,8 @@ def make_tuner(
         def gradient(params, args, step, microbatch, key):
             """Of one microbatch."""
             if fed:
-                examples = _with_features(args['lpips'], args['examples'])
+                dtype = generator.spec.compute_dtype
+                examples = _with_features(dtype, args['lpips'], args['examples'])
             else:
                 examples = jax.tree.map(lambda x: x[microbatch], args['examples'])
 
@@ -125,7 +126,7 @@ def make_tuner(
         chunk_steps=s.chunk_steps,
         stopping=stopping,
     )
-    with_features = jax.jit(_with_features)
+    with_features = jax.jit(functools.partial(_with_features, generator.spec.compute_dtype))
     members = (
         [own.members for own in each] if s.shared else shard_indices(num_identities, num_shards)
     )
@@ -171,9 +172,9 @@ def _float(targets):
     return to_float(targets) if targets.dtype == np.uint8 else targets
 
 
-def _with_features(lpips_weights, examples):
+def _with_features(dtype, lpips_weights, examples):
     targets = _float(examples['targets'])
-    features = lpips.features(lpips_weights, targets)
+    features = lpips.features(lpips_weights, targets, dtype)
     return examples | {'targets': targets, 'target_features': features}
 
 
@@ -203,7 +204,7 @@ def _terms(
         around = tuned = None
         images, _ = generator.synthesize(weights, pivots)
     l2 = losses.l2(images, examples['targets'])
-    features = lpips.features(args['lpips'], images)
+    features = lpips.features(args['lpips'], images, generator.spec.compute_dtype)
     distance = lpips.distance(features, examples['target_features'])
     loss = s.l2_weight * l2 + s.lpips_weight * distance
     locality = jnp.zeros_like(l2)
@@ -246,8 +247,9 @@ def _drift(generator, s: Locality, weights, args, b, codes, tuned=None):
     original = jax.lax.stop_gradient(original)
     if tuned is None:
         tuned, _ = generator.synthesize(weights, codes, noise=s.noise)
+    dtype = generator.spec.compute_dtype
     distance = lpips.distance(
-        lpips.features(args['lpips'], tuned), lpips.features(args['lpips'], original)
+        *(lpips.features(args['lpips'], images, dtype) for images in (tuned, original))
     )
     drift = distance + s.l2_weight * losses.l2(tuned, original)
     return drift.reshape(b, s.num_samples).mean(axis=1)

@@ -177,7 +177,7 @@ def make_inverter(generator: Generator, settings: Search) -> Inverter:
             'weights': weights,
             'lpips': lpips_weights,
             'targets': targets,
-            'target_features': _features(lpips_weights, targets),
+            'target_features': _features(lpips_weights, targets, dtype=generator.spec.compute_dtype),
             'masks': masks,
             'ids': jnp.asarray(ids),
             'prior': prior,
@@ -193,7 +193,7 @@ def make_inverter(generator: Generator, settings: Search) -> Inverter:
     return Inverter(s, loop, prepare, codes)
 
 
-_features = jax.jit(lpips.features)
+_features = jax.jit(lpips.features, static_argnames='dtype')
 
 
 @functools.lru_cache(maxsize=8)
@@ -266,7 +266,7 @@ def reconstruction(images, args):
         share = jnp.mean(valid, axis=(1, 2, 3))
         images = valid * images + (1 - valid) * args['targets']
     l2 = jnp.mean((images - args['targets']) ** 2, axis=(1, 2, 3)) / share
-    features = lpips.features(args['lpips'], images)
+    features = lpips.features(args['lpips'], images, args['target_features'][0].dtype)
     return l2, lpips.distance(features, args['target_features']) / share
 
 

@@ -78,8 +78,11 @@ def shapes(net: str) -> dict[str, tuple[int, ...]]:
     return result | {f'head{i}': (x.shape[-1],) for i, x in enumerate(maps)}
 
 
-def features(weights: dict, images: jax.Array) -> tuple[jax.Array, ...]:
+def features(weights: dict, images: jax.Array, dtype=None) -> tuple[jax.Array, ...]:
     """Five maps [b, h', w', c] of images [b, h, w, 3] in about [-1, 1], for the functions below.
+
+    dtype: of the maps, e.g. 'bfloat16'; None = that of the images. Lengths and distances are
+    float32 at least.
 
     Each pixel's features are divided by their length and multiplied by the square root of the head
     weights. A pure function for jit (with the weights as an argument), vmap and grad. Products have
@@ -92,9 +95,13 @@ def features(weights: dict, images: jax.Array) -> tuple[jax.Array, ...]:
     if images.ndim == 4 and 0 < min(images.shape[1:3]) < least:
         times = -(-least // min(images.shape[1:3]))
         images = jnp.repeat(jnp.repeat(images, times, 1), times, 2)
-    heads = [jnp.sqrt(weights[f'head{i}'].astype(images.dtype)) for i in range(5)]
+    images = images if dtype is None else images.astype(dtype)
+    exact = jnp.promote_types(images.dtype, jnp.float32)
+    heads = [jnp.sqrt(weights[f'head{i}'].astype(exact)) for i in range(5)]
     maps = zip(trunk(weights, images), heads, strict=True)
-    return tuple(_normalize(x) * head[None, None, None] for x, head in maps)
+    return tuple(
+        (_normalize(x.astype(exact)) * head[None, None, None]).astype(x.dtype) for x, head in maps
+    )
 
 
 def trunk(weights: dict, images: jax.Array) -> tuple[jax.Array, ...]:
@@ -114,8 +121,10 @@ def _net(weights):
 
 def per_layer(features_a, features_b) -> jax.Array:
     """The five terms of the distance, [b, 5]."""
+    exact = jnp.promote_types(features_a[0].dtype, jnp.float32)
     terms = [
-        jnp.sum(jnp.square(a - b), axis=(1, 2, 3)) / (a.shape[1] * a.shape[2])
+        jnp.sum(jnp.square(a.astype(exact) - b.astype(exact)), axis=(1, 2, 3))
+        / (a.shape[1] * a.shape[2])
         for a, b in zip(features_a, features_b, strict=True)
     ]
     return jnp.stack(terms, axis=-1)

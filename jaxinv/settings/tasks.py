@@ -107,7 +107,8 @@ class Inversion(Section):
     )
     compute_dtype: str = setting(
         'float32',
-        "Of feature maps: 'float32', or 'bfloat16': half the memory; not faster on CPUs.",
+        "Of feature maps, also LPIPS's in the losses: 'float32', or 'bfloat16': half the memory "
+        '(docs/tpu.md); not faster on CPUs.',
         choices=('float32', 'bfloat16'),
     )
     remat: bool = setting(
