@@ -1,6 +1,7 @@
 r"""Programs compiled for TPUs that are not there: memory, FLOPs, bytes, collectives, compile time.
 
-    pip install libtpu
+    pip install libtpu                                           # of the version that jax asks for
+    pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt      # for h100, of jax's version
     python benchmarks/tpu_programs.py compile --out=FILE [--only=TEXT] [--chips=1,8]
     python benchmarks/tpu_programs.py tables FILE
 
@@ -8,7 +9,8 @@ libtpu compiles ahead of time for a topology (jax.experimental.topologies). Noth
 array of a generator's size is allocated. Each program is one microbatch with one identity on each
 chip. A process compiles one program; programs that are in OUT are skipped. FLOPs and bytes are
 XLA's counts of the optimised program; the roofline time is the larger of FLOPs by the chip's peak
-and bytes by its memory rate. One program takes one to twelve minutes of processor time.
+and bytes by its memory rate. For GPUs XLA counts neither. One program takes 20 to 60 s of processor
+time at the effort O1.
 """
 
 import argparse
@@ -22,7 +24,23 @@ import sys
 import time
 from typing import NamedTuple
 
-ADAM_ONLY = ('shared', 'shared, regularised')
+COMMUNICATING = ('shared, regularised',)  # of the programs, compiled for several chips
+
+
+# What XLA asks of a GPU that is not there: NVIDIA's figures of an H100 SXM.
+H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
+  shared_memory_per_block: 49152 shared_memory_per_core: 233472
+  shared_memory_per_block_optin: 232448 core_count: 132 fpus_per_core: 128
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: 3352000000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
+  device_memory_size: 84978434048 cuda_compute_capability { major: 9 }
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+}
+platform_name: "CUDA" dnn_version_info { major: 9 minor: 1 patch: 1 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
 
 
 class Chip(NamedTuple):
@@ -42,6 +60,7 @@ CHIPS = {
         {1: 'v6e:2x2', 8: 'v6e:2x4', 64: 'v6e:8x8', 256: 'v6e:16x16'}, 918e12, 1640e9, 32e9
     ),
 }
+GPUS = {'h100': Chip({1: '1x1x1'}, 495e12, 3352e9, 80e9)}
 GENERATORS = ('embedded, 512²', 'config-f, 1024²')
 # Program: (method of `abstract`, dtype of feature maps, remat)
 PROGRAMS = {
@@ -57,10 +76,10 @@ PROGRAMS = {
 
 def cases(chips: list[int]):
     """(chip, number of chips, generator, program)"""
-    for chip in CHIPS:
-        for count in chips:
+    for chip in CHIPS | GPUS:
+        for count in chips if chip in CHIPS else [1]:
             for generator in GENERATORS:
-                for program in PROGRAMS if count == 1 else ADAM_ONLY:
+                for program in PROGRAMS if count == 1 else COMMUNICATING:
                     yield chip, count, generator, program
             if count == 1:
                 yield chip, count, 'BigGAN-deep, 256²', 'SAM'
@@ -84,7 +103,12 @@ def compiled(chip: str, count: int, generator: str, program: str, level: str) ->
 
     jax.config.update('jax_optimization_level', level)
     method, dtype, remat = PROGRAMS[program]
-    topology = topologies.get_topology_desc(CHIPS[chip].topologies[count], platform='tpu')
+    if chip in GPUS:
+        topology = topologies.get_topology_desc(
+            platform='cuda', topology=GPUS[chip].topologies[1], target_config=H100
+        )
+    else:
+        topology = topologies.get_topology_desc(CHIPS[chip].topologies[count], platform='tpu')
     mesh = Mesh(np.array(topology.devices[:count]).reshape(count, 1), sharded_step.AXES)
     made = generators.with_computing(abstract.ALL_GENERATORS[generator](), dtype, remat)
     step = abstract.step_of(method, made, mesh, identities=count)
@@ -94,13 +118,13 @@ def compiled(chip: str, count: int, generator: str, program: str, level: str) ->
     traced = time.perf_counter() - begin
     executable = lowered.compile()
     times = resource.getrusage(resource.RUSAGE_SELF)
-    memory, cost = executable.memory_analysis(), executable.cost_analysis()
+    memory, cost = executable.memory_analysis(), executable.cost_analysis() or {}
     sent = collections.Counter()
     for message in collectives.read(executable.as_text()):
         sent[message.kind] += message.bytes
     return {
-        'flops': cost['flops'],
-        'bytes': cost['bytes accessed'],
+        'flops': cost.get('flops', 0.0),
+        'bytes': cost.get('bytes accessed', 0.0),
         'arguments': memory.argument_size_in_bytes,
         'temporary': memory.temp_size_in_bytes,
         'collectives': dict(sent),
@@ -131,7 +155,16 @@ def compile_all(out: pathlib.Path, chips: list[int], only: str, level: str) -> N
 
 def tables(facts: dict) -> str:
     """Markdown."""
-    columns = ['chip', 'chips', 'generator', 'program', 'level', 'GFLOP', 'GB moved', 'arguments, MB']
+    columns = [
+        'chip',
+        'chips',
+        'generator',
+        'program',
+        'level',
+        'GFLOP',
+        'GB moved',
+        'arguments, MB',
+    ]
     columns += ['temporary, MB', 'fits', 'sent, MB', 'products, ms', 'memory, ms', 'compile, s']
     lines = [columns, ['---'] * len(columns)]
     for name, found in facts.items():
@@ -140,7 +173,7 @@ def tables(facts: dict) -> str:
         if 'error' in found:
             lines.append([*row, found['error'], *[''] * (len(columns) - 6)])
             continue
-        limits = CHIPS[chip]
+        limits = (CHIPS | GPUS)[chip]
         held = found['arguments'] + found['temporary']
         sent = sum(found['collectives'].values())
         row += [f'{found["flops"] / 1e9:.0f}', f'{found["bytes"] / 1e9:.1f}']

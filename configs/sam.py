@@ -9,8 +9,10 @@ r"""SAM: each region in the most editable latent space that can reproduce it, wi
     python -m jaxinv.launch --config=sam:w_plus                           # a baseline, same report
 
 Variants are joined by commas, as in sam:f6,paper. Baselines: w, w_plus, gaussian_prior, f4, f6, f8,
-f10 (one space for all of a picture), pti, pti_sam (SAM with the tuned generator). Ablations:
-no_offset_penalty, no_refinement, class_map, lpips_alex; sweep inverts at every threshold.
+f10 (one space for all of a picture), pti, pti_sam (SAM with the tuned generator); with
+--config.pivot.start=encoder:FILE also e4e, restyle, encoder (of any kind) and hybrid (a search in
+W+ from its codes). Ablations: no_offset_penalty, no_refinement, class_map, lpips_alex; sweep
+inverts at every threshold.
 
 The default budget is for two CPU cores. It differs from `:paper` in the steps of every stage, the
 pivot's learning rate of 0.1 and the threshold of 0.26. The paper gives no budget; `:paper` has the
@@ -21,7 +23,10 @@ tune with the locality regulariser.
 from jaxinv import defaults
 from jaxinv.configs import _sam, _tiny
 
-METHODS = ('w', 'w_plus', 'gaussian_prior', 'f4', 'f6', 'f8', 'f10', 'sam', 'pti', 'pti_sam')
+METHODS = (
+    'w', 'w_plus', 'gaussian_prior', 'f4', 'f6', 'f8', 'f10', 'sam', 'pti', 'pti_sam',
+    'encoder', 'e4e', 'restyle', 'hybrid',
+)  # fmt: skip
 FACE = ('face', 'eyes', 'brows', 'nose', 'mouth')
 
 

@@ -302,3 +302,57 @@ def test_starts_that_do_not_fit_get_a_sentence(w_file, generator, tiny):
         jaxinv.project(made, weights, images(1), start='mean', num_steps=0)
     with pytest.raises(JaxinvError, match='start has the shape'):
         jaxinv.project(made, weights, images(1), start=np.zeros([2, 1, 512]), num_steps=0)
+
+
+# --- Baselines of SAM -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def compact(tiny):
+    """A compact encoder for the tiny generator: seeded weights, codes near the mean of W."""
+    spec = tiny[0].spec
+    made = encoders.Spec(encoders.COMPACT, spec.num_ws, True, spec.w_dim)
+    weights = {}
+    for name, shape in encoders.shapes(made).items():
+        weights[name] = jnp.asarray(recipe.normal(name, shape) / np.sqrt(np.prod(shape[:-1])))
+    weights['w/kernel'] *= 1e-3
+    average = jnp.broadcast_to(tiny[1]['buffers']['w_avg'], (spec.num_ws, spec.w_dim))
+    return encoders.Encoder(made, weights, average)
+
+
+@pytest.mark.long
+def test_encoders_are_baselines_of_sam(tiny, compact, tmp_path):
+    generator, weights = tiny
+    pictures = images(2, 32)
+    codes = encode.encode(compact, generator, weights, pictures)
+    save_encoder(tmp_path / 'e.safetensors', compact)
+    run = functools.partial(
+        jaxinv.invert_sam,
+        generator,
+        weights,
+        pictures,
+        verbose=False,
+        lpips={'alex': {}, 'vgg': {}},
+    )
+    found = run(method='encoder', start=compact)
+    np.testing.assert_array_equal(found.codes.w_plus, codes)
+    assert found.codes.offsets == {} and found.history == []
+    pivot = {'start': f'encoder:{tmp_path / "e.safetensors"}'}
+    np.testing.assert_array_equal(run(method='encoder', pivot=pivot).codes.w_plus, codes)
+    hybrid = run(
+        method='hybrid', pivot=pivot, num_steps=1, learning_rate=0.0, lpips='auto',
+        prior={'num_samples': 100},
+    )  # fmt: skip
+    np.testing.assert_allclose(hybrid.codes.w_plus, codes, rtol=1e-6)
+    for method in ('e4e', 'restyle'):
+        with pytest.raises(
+            JaxinvError, match="the encoder of pivot.start is of the kind 'compact'"
+        ):
+            run(method=method, pivot=pivot)
+    with pytest.raises(JaxinvError, match='which needs an encoder; give pivot.start=encoder:PATH'):
+        run(method='hybrid')
+
+
+def test_given_codes_and_an_encoders_baseline_exclude_each_other():
+    with pytest.raises(JaxinvError, match='leave start out'):
+        jaxinv.settings_for('sam:hybrid').replace(start='run').check()

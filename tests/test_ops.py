@@ -49,7 +49,8 @@ def test_bfloat16_depthwise_sums_in_float32():
     x, kernel = jnp.ones([1, 64, 64, 1], 'bfloat16'), jnp.ones([3, 3, 1], 'bfloat16')
     scale, g = jnp.ones([1, 1, 1, 1], 'bfloat16'), jnp.ones([1, 64, 64, 1], 'bfloat16')
     _, by_kernel, _ = ops._depthwise_grads_tpu(x, kernel, scale, g)
-    assert by_kernel.dtype == jnp.bfloat16 and by_kernel[1, 1, 0] == 4096  # sums of ones stop at 256
+    assert by_kernel.dtype == jnp.bfloat16
+    assert by_kernel[1, 1, 0] == 4096  # in bfloat16 a sum of ones stops at 256
 
 
 def test_depthwise_is_the_sum_over_taps():

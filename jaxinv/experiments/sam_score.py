@@ -21,7 +21,7 @@ from jaxinv.report import provenance, schema
 from jaxinv.report import sam as sam_figures
 from jaxinv.report import tables as tables_lib
 from jaxinv.runtime import distributed
-from jaxinv.settings import LABELS, named, title
+from jaxinv.settings import ENCODED, LABELS, named, title
 from jaxinv.weights.load import save_generator
 
 
@@ -125,7 +125,7 @@ def score_batch(session: Session, rows, inverted: Inverted, edits, deltas) -> re
     config, generator, spec = session.config, session.generator, session.generator.spec
     targets = evaluate.reference(session, rows, metrics.SAM_METRICS, session.targets.valid)
     stages = []
-    if config.method != 'w':
+    if config.method not in ('w', *ENCODED):
         pivots = rendering.render(generator, session.weights, inverted.pivots)
         stages.append(evaluate.measure_stage(targets, spec.latent, pivots))
     if config.method == 'pti_sam':

@@ -60,25 +60,34 @@ def _program(spec, generator, steps):
 
 def check_fits(encoder: Encoder, spec: GeneratorSpec) -> None:
     """Raises JaxinvError unless the encoder's codes are W+ of the generator."""
-    rows = encoder.spec.num_ws
-    if (rows, encoders.WIDTH) != (spec.num_ws, spec.w_dim) or spec.moving_dims:
+    rows, w_dim = encoder.spec.num_ws, encoder.spec.w_dim
+    if (rows, w_dim) != (spec.num_ws, spec.w_dim) or spec.moving_dims:
         raise JaxinvError(
-            f'the encoder makes {rows} rows of {encoders.WIDTH} numbers, and {spec.name} takes '
+            f'the encoder makes {rows} rows of {w_dim} numbers, and {spec.name} takes '
             f'{spec.num_ws} of {spec.w_dim}; it was trained for another generator.'
         )
 
 
-def start_codes(source: Any, generator, weights, targets, statistics, log=None) -> np.ndarray:
+def opened(source: Any) -> Any:
+    """The Encoder of 'encoder:PATH'; anything else that is no text as it is."""
+    if not isinstance(source, str):
+        return source
+    if not source.startswith(START):
+        raise JaxinvError(f"pivot.start is {source!r}; it can be '' or 'encoder:PATH'.")
+    return load_encoder(source.removeprefix(START))
+
+
+def start_codes(
+    source: Any, generator, weights, targets, statistics, log=None, steps: int = 5
+) -> np.ndarray:
     """Codes [n, 1 or num_ws, w_dim] where a projection starts.
 
     source: 'encoder:PATH', an Encoder, or codes [n, 1 or num_ws, w_dim]. Codes of an encoder whose
     mean over the rows is farther than FAR from the mean of W are replaced by that mean, and named.
+    steps: refinements by a ReStyle encoder.
     """
     spec, examples = generator.spec, inputs.examples_of(targets, generator.spec)
-    if isinstance(source, str):
-        if not source.startswith(START):
-            raise JaxinvError(f"pivot.start is {source!r}; it can be '' or 'encoder:PATH'.")
-        source = load_encoder(source.removeprefix(START))
+    source = opened(source)
     if not isinstance(source, Encoder):
         codes = np.asarray(source, np.float32)
         if codes.ndim != 3 or len(codes) != len(examples.names) or codes.shape[2] != spec.w_dim:
@@ -87,7 +96,7 @@ def start_codes(source: Any, generator, weights, targets, statistics, log=None) 
                 f'{spec.num_ws}, {spec.w_dim}] are needed.'
             )
         return codes
-    codes = encode(source, generator, weights, targets)
+    codes = encode(source, generator, weights, targets, steps=steps)
     distances = distance_from_mean(codes, statistics)
     far = ~(distances <= FAR)  # NaN is far
     for name, distance in zip(np.array(examples.names)[far], distances[far], strict=True):

@@ -4,7 +4,8 @@
     inverted.codes, inverted.masks, inverted.regions
 
 Parmar et al. 2022 (arXiv:2206.08357), section 3. `method` chooses SAM or a baseline of its table 1:
-'w', 'w_plus', 'gaussian_prior', 'f4' ... 'f10' (one space for all of an image), 'pti', 'pti_sam'.
+'w', 'w_plus', 'gaussian_prior', 'f4' ... 'f10' (one space for all of an image), 'pti', 'pti_sam';
+'encoder', 'e4e' and 'restyle' (an encoder's codes), 'hybrid' (a search in W+ that starts there).
 """
 
 import dataclasses
@@ -16,13 +17,14 @@ import numpy as np
 from jaxinv import latents, settings
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import checks
-from jaxinv.inversion import inputs, sam, sam_prior, sam_regions
+from jaxinv.inversion import encode, inputs, sam, sam_prior, sam_regions
 from jaxinv.inversion.project import project
 from jaxinv.inversion.sam_regions import Problem, Regions
 from jaxinv.inversion.tune import tune
+from jaxinv.networks.encoders import Encoder
 from jaxinv.optimize.runner import LoopTask, Runner
 from jaxinv.pixels import to_float
-from jaxinv.settings import CHOOSING, SINGLE, InvertSam, Search, named
+from jaxinv.settings import CHOOSING, ENCODED, SINGLE, InvertSam, Search, named
 from jaxinv.types import Generator, GeneratorSpec
 
 SEARCH_FIELDS = tuple(field.name for field in dataclasses.fields(Search))
@@ -75,7 +77,8 @@ def invert_sam(
     settings: of all stages (settings.InvertSam); None = the released code's budgets. **changes:
       fields of it, e.g. method='w_plus', pivot={'num_steps': 60}, invertibility={'num_steps': 30};
       fields of settings.Search, as num_steps=100, change the joint search.
-    start: codes [n, 1 or num_ws, w_dim] where w_plus starts; None = by projection into W.
+    start: codes [n, 1 or num_ws, w_dim] where w_plus starts, or an Encoder that makes them; None =
+      by projection into W.
     statistics, prior_statistics: of the generator, if computed already.
     embeddings [n, e]: of each image's class, for BigGAN-deep (`classes.choose`).
     seed, lpips, mesh, verbose, callback, runner: as in `project`.
@@ -96,10 +99,23 @@ def invert_sam(
     segments = sam_regions.segment_images(examples, runner, run.segments) if choosing else []
     shared = {'seed': seed, 'statistics': statistics, 'lpips': nets, 'runner': runner}
     history = []
-    if start is None:
+    if run.method in (*ENCODED, 'hybrid'):
+        start = encoder_of(run, start)
+        pivots = project(
+            generator,
+            weights,
+            examples,
+            settings=run.pivot.replace(num_steps=0, start=''),
+            start=start,
+            **shared,
+        ).w
+    elif start is None or isinstance(start, Encoder):
+        if start is not None:
+            shared = shared | {'start': start}
         pivots = project(
             generator, weights, examples, settings=run.pivot, embeddings=embeddings, **shared
         )
+        shared.pop('start', None)
         history.append(('project', pivots.history))
         pivots = pivots.w
     else:
@@ -112,7 +128,7 @@ def invert_sam(
     n, prior = len(examples.names), prior_statistics
     w_plus = np.broadcast_to(pivots, (n, spec.num_ws, spec.w_dim))
     problem = Problem(generator, weights, examples, nets, runner, seed)
-    if run.method in ('w', 'pti'):
+    if run.method in ('w', 'pti', *ENCODED):
         codes = sam.Codes(w_plus, {})
         return Inverted(examples.names, pivots, weights, codes, {}, prior, None, history)
     if prior is None:
@@ -134,6 +150,22 @@ def invert_sam(
     masks = {space: masks[space] for space in used}
     codes = sam.Codes(codes.w_plus, {space: codes.offsets[space] for space in used})
     return Inverted(examples.names, pivots, weights, codes, masks, prior, regions, history)
+
+
+def encoder_of(run: InvertSam, start) -> Encoder:
+    """The encoder of the methods that need one. Raises JaxinvError if it is not of their kind."""
+    encoder = encode.opened((run.pivot.start or None) if start is None else start)
+    if not isinstance(encoder, Encoder):
+        raise JaxinvError(
+            f'method is {run.method!r}, which needs an encoder; give pivot.start=encoder:PATH.'
+        )
+    kind, wanted = encoder.spec.kind, run.method
+    if wanted in ('e4e', 'restyle') and not kind.startswith(wanted):
+        raise JaxinvError(
+            f'method is {wanted!r} and the encoder of pivot.start is of the kind {kind!r}; use '
+            "method='encoder' for encoders of any kind."
+        )
+    return encoder
 
 
 def changed(run: InvertSam, **changes) -> InvertSam:

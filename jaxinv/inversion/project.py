@@ -87,7 +87,9 @@ def project(
     if start is not None:
         if embeddings is not None:
             raise JaxinvError(f'start is for StyleGAN2; {generator.spec.name} has classes in w.')
-        start = start_codes(start, generator, weights, targets, statistics, runner.log)
+        start = start_codes(
+            start, generator, weights, targets, statistics, runner.log, s.refinements
+        )
         if s.num_steps == 0:
             rows = np.broadcast_to(start, (len(start), generator.spec.num_ws, start.shape[2]))
             return Pivots(examples.names, np.array(rows), {})
@@ -142,9 +144,7 @@ def make_projector(generator: Generator, settings: Projection) -> Projector:
             w = w + scale * jnp.pad(normals, ((0, 0), (0, 0), (0, spec.w_dim - shape[1])))
         images, _ = generator.synthesize(args['weights'], w, noise=noise or 'none')
         size = min(s.loss_size, spec.resolution)
-        features = lpips_lib.features(
-            args['lpips'], area_resize(images, size), spec.compute_dtype
-        )
+        features = lpips_lib.features(args['lpips'], area_resize(images, size), spec.compute_dtype)
         distance = lpips_lib.distance(features, args['target_features'])
         regularization = losses.noise_regularization(noise) if noise else jnp.zeros_like(distance)
         loss = distance + s.noise_weight * regularization

@@ -177,7 +177,9 @@ def make_inverter(generator: Generator, settings: Search) -> Inverter:
             'weights': weights,
             'lpips': lpips_weights,
             'targets': targets,
-            'target_features': _features(lpips_weights, targets, dtype=generator.spec.compute_dtype),
+            'target_features': _features(
+                lpips_weights, targets, dtype=generator.spec.compute_dtype
+            ),
             'masks': masks,
             'ids': jnp.asarray(ids),
             'prior': prior,

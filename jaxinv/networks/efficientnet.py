@@ -55,16 +55,17 @@ def blocks() -> list[Block]:
     return result
 
 
-def shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the weights; kernels are HWIO."""
+def shapes(trunk_only: bool = False) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights; kernels are HWIO. trunk_only: without head and classes."""
     kernels = {'stem': (3, 3, 3, _STEM)}
     for i, block in enumerate(blocks()):
         if block.wide != block.inputs:
             kernels[f'block{i}/widen'] = (1, 1, block.inputs, block.wide)
         kernels[f'block{i}/depthwise'] = (block.window, block.window, 1, block.wide)
         kernels[f'block{i}/project'] = (1, 1, block.wide, block.outputs)
-    kernels['head'] = (1, 1, blocks()[-1].outputs, _HEAD)
-    kernels['classes'] = (_HEAD, NUM_CLASSES)
+    if not trunk_only:
+        kernels['head'] = (1, 1, blocks()[-1].outputs, _HEAD)
+        kernels['classes'] = (_HEAD, NUM_CLASSES)
     return {
         f'{name}/{kind}': shape if kind == 'kernel' else shape[-1:]
         for name, shape in kernels.items()
@@ -87,6 +88,12 @@ def features(weights: dict, images: jax.Array) -> list[jax.Array]:
 
     Raises JaxinvError for another shape.
     """
+    maps = trunk(weights, images)
+    return [*maps, _relu6(_conv(weights, 'head', maps[-1]))]
+
+
+def trunk(weights: dict, images: jax.Array) -> list[jax.Array]:
+    """`features` without those of the head."""
     if images.ndim != 4 or images.shape[-1] != 3:
         raise JaxinvError(f'images {images.shape} are not [b, h, w, 3].')
     x = ((images + 1) * 127.5 - _MEAN) / _DEVIATION
@@ -98,7 +105,7 @@ def features(weights: dict, images: jax.Array) -> list[jax.Array]:
         x = _relu6(_conv(weights, f'block{i}/depthwise', x, block.stride, groups=block.wide))
         x = _conv(weights, f'block{i}/project', x)
         maps.append(x + before if x.shape == before.shape else x)
-    return [*maps, _relu6(_conv(weights, 'head', maps[-1]))]
+    return maps
 
 
 def _conv(weights, name, x, stride=1, groups=1):

@@ -1,4 +1,4 @@
-"""Encoders of photographs to W+ on IR-SE50, as pure functions.
+"""Encoders of photographs to W+, as pure functions: the field's on IR-SE50, and a compact one.
 
 psp                    Richardson et al. 2021, arXiv:2008.00951, section 3: every row of W+ from one
                        of three levels of a feature pyramid
@@ -7,6 +7,7 @@ e4e                    Tov et al. 2021, arXiv:2102.02766, section 4: one w for a
 w                      one w for all rows, from the mean of the last features
 restyle_psp, _e4e      Alaluf et al. 2021, arXiv:2104.02699, section 3: as psp and e4e, all rows
                        from the last features; refined from the image of the codes before
+compact                one w for all rows, from EfficientNet-Lite0 (compact_encoder.py)
 """
 
 import math
@@ -17,23 +18,25 @@ import jax
 import jax.numpy as jnp
 
 from jaxinv.errors import JaxinvError
-from jaxinv.networks import ir_se50
+from jaxinv.networks import compact_encoder, ir_se50
 from jaxinv.pixels import area_resize
 
-KINDS = ('psp', 'e4e', 'w', 'restyle_psp', 'restyle_e4e')
+KINDS = ('psp', 'e4e', 'w', 'restyle_psp', 'restyle_e4e')  # of the field
+COMPACT = 'compact'
 SIZE = 256  # pixels of the encoders' training pictures
 COARSE, MIDDLE = 3, 7  # the first rows of the second and third level
 _TAPS = (6, 20, 23)  # units whose features are the levels, finest first
 _SLOPE = 0.01  # of the leaky ReLUs of the heads
-WIDTH = ir_se50.FEATURES  # numbers of w
+WIDTH = ir_se50.FEATURES  # numbers of w, on IR-SE50
 
 
 class Spec(NamedTuple):
     """An encoder without its weights."""
 
-    kind: str  # of KINDS
+    kind: str  # of KINDS, or COMPACT
     num_ws: int  # rows of W+
     from_average: bool = True  # codes are differences from the average w
+    w_dim: int = WIDTH  # numbers of w; another only of a compact encoder
 
     @property
     def channels(self) -> int:
@@ -50,7 +53,7 @@ class Encoder(NamedTuple):
 
     spec: Spec
     weights: dict[str, jax.Array]  # named and shaped as `shapes(spec)`
-    average: jax.Array  # [num_ws, 512]: the average w that codes are differences from
+    average: jax.Array  # [num_ws, w_dim]: the average w that codes are differences from
 
 
 def spatial_sizes(spec: Spec) -> list[int]:
@@ -62,6 +65,8 @@ def spatial_sizes(spec: Spec) -> list[int]:
 
 def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the weights; kernels are HWIO, of linear layers [in, out]."""
+    if spec.kind == COMPACT:
+        return compact_encoder.shapes(spec.w_dim)
     found = ir_se50.shapes(spec.channels)
     if spec.kind == 'w':
         return found | {'linear.weight': (WIDTH, WIDTH), 'linear.bias': (WIDTH,)}
@@ -81,10 +86,14 @@ def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
 def differences(
     spec: Spec, weights: dict, images: jax.Array, stage: int | None = None
 ) -> jax.Array:
-    """Codes [b, num_ws, 512] before the average is added, of images [b, h, w, channels] in [-1, 1].
+    """Codes [b, num_ws, w_dim] before the average is added, of images [b, h, w, channels].
 
-    stage: of e4e's training, the rows that have a difference of their own; None = all.
+    Images are in [-1, 1]. stage: of e4e's training, the rows that have a difference of their own;
+    None = all.
     """
+    if spec.kind == COMPACT:
+        w = compact_encoder.differences(weights, images)
+        return jnp.broadcast_to(w[:, None], (len(w), spec.num_ws, spec.w_dim))
     found = ir_se50.body(weights, images)
     fine, middle, coarse = (found[i] for i in _TAPS)
     if spec.kind == 'w':
@@ -108,7 +117,7 @@ def differences(
 
 
 def encode(encoder: Encoder, images: jax.Array) -> jax.Array:
-    """w_plus [b, num_ws, 512] of images [b, h, w, 3] in [-1, 1], resized to 256 pixels by areas.
+    """w_plus [b, num_ws, w_dim] of images [b, h, w, 3] in [-1, 1], resized to 256 pixels by areas.
 
     Of a ReStyle encoder use `refine`. Raises JaxinvError for another shape.
     """

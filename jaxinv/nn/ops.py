@@ -1,10 +1,11 @@
 """Layers of convolutional networks as pure functions that are fast on CPUs, too.
 
 Images and features are [b, h, w, c]; zero padding keeps their size. Each operator is defined by its
-stock lax form, which GPUs run. XLA:CPU runs some of these ten times slower than the hardware allows,
-above all gradients by filters, and programs for TPUs copy feature maps (docs/tpu.md); there the same
-products are summed in other forms. jax.lax.platform_dependent chooses at compile time, and tests
-hold all forms equal. All operators work under jit, vmap (also over kernels) and grad.
+stock lax form, which GPUs run. XLA:CPU runs some of these ten times slower than the hardware
+allows, above all gradients by filters, and programs for TPUs copy the feature maps of depthwise
+convolutions (docs/tpu.md); there the same products are summed in other forms.
+jax.lax.platform_dependent chooses at compile time, and tests hold all forms equal. All operators
+work under jit, vmap (also over kernels) and grad.
 """
 
 import math

@@ -17,6 +17,7 @@ from jaxinv.settings.methods import METHODS, RENAMED, check, record_of
 from jaxinv.settings.pti import Drift, Locality, Projection, Saving, Tuning, WStatistics
 from jaxinv.settings.sam import (
     CHOOSING,
+    ENCODED,
     LABELS,
     SINGLE,
     Invertibility,
@@ -39,7 +40,8 @@ from jaxinv.settings.tasks import (
 )
 
 __all__ = [
-    'CHOOSING', 'EDITS', 'LABELS', 'METHODS', 'RENAMED', 'SINGLE', 'Data', 'Drift', 'FitDirections',
+    'CHOOSING', 'EDITS', 'ENCODED', 'LABELS', 'METHODS', 'RENAMED', 'SINGLE', 'Data', 'Drift',
+    'FitDirections',
     'Inversion', 'Invert', 'InvertSam', 'Invertibility', 'InvertibilityData', 'Key', 'Locality',
     'Prior', 'Projection', 'Saving', 'Search', 'Section', 'Segments', 'Sweep', 'TrainInvertibility',
     'Tuning', 'WStatistics', 'changed', 'check', 'keys', 'measuring_settings', 'named', 'of',

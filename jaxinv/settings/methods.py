@@ -33,6 +33,9 @@ METHODS = {
     'train_invertibility': Method(
         'jaxinv.settings.maps.TrainInvertibility', 'jaxinv.experiments.train_invertibility'
     ),
+    'train_encoder': Method(
+        'jaxinv.settings.encoders.TrainEncoder', 'jaxinv.experiments.train_encoder'
+    ),
 }
 
 # Keys by which a config was given before: the present key.

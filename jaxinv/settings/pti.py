@@ -35,6 +35,7 @@ class Projection(Section):
         'a search in W takes the mean row.',
         later=True,
     )
+    refinements: int = setting(5, 'Passes of a ReStyle encoder.', least=1, later=True)
     learning_rate: float = setting(
         5e-3, "Peak of the ramp. PTI's code has 0.01 in effect, StyleGAN2's projector 0.1.", least=0
     )

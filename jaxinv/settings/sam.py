@@ -20,11 +20,16 @@ LABELS = {
     'f6': 'F6',
     'f8': 'F8',
     'f10': 'F10',
+    'encoder': 'Encoder',
+    'e4e': 'e4e',
+    'restyle': 'ReStyle',
+    'hybrid': 'Hybrid W+',
     'sam': 'SAM',
     'pti': 'PTI',
     'pti_sam': 'PTI+SAM',
 }  # config.method: its name in a report
-SINGLE = {'gaussian_prior': 'W+'} | {
+ENCODED = ('encoder', 'e4e', 'restyle')  # methods whose result is the codes of pivot.start
+SINGLE = {'gaussian_prior': 'W+', 'hybrid': 'W+'} | {
     name: LABELS[name] for name in ('w_plus', 'f2', 'f4', 'f6', 'f8', 'f10')
 }  # methods with one space for all of a picture
 CHOOSING = ('sam', 'pti_sam')  # methods that choose a space for each region

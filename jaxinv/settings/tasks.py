@@ -6,7 +6,16 @@ from typing import ClassVar
 from jaxinv.errors import JaxinvError
 from jaxinv.settings.declare import Section, of, setting, subsection
 from jaxinv.settings.pti import Drift, Projection, Tuning, WStatistics
-from jaxinv.settings.sam import LABELS, Invertibility, Prior, Search, Segments, Sweep, named
+from jaxinv.settings.sam import (
+    ENCODED,
+    LABELS,
+    Invertibility,
+    Prior,
+    Search,
+    Segments,
+    Sweep,
+    named,
+)
 
 EDITS = ('smile=1.2/-1.2', 'age=2/-2', 'yaw=2/-2', 'yaw=2,smile=1.2')
 
@@ -181,6 +190,11 @@ class InvertSam(Inversion):
     def check(self) -> None:
         super().check()
         tunes = self.method.startswith('pti')
+        if self.method in (*ENCODED, 'hybrid') and self.start:
+            raise JaxinvError(
+                f'start is {self.start!r} and method is {self.method!r}, whose codes are those of '
+                'pivot.start=encoder:PATH; leave start out.'
+            )
         if self.group and tunes:
             raise JaxinvError(
                 f'group is {self.group} and method is {self.method!r}, which tunes one generator '

@@ -11,7 +11,7 @@ import safetensors.numpy
 from jaxinv.converters import array_files, encoders, file_view, safe_pickle, tables
 from jaxinv.errors import JaxinvError
 from jaxinv.io import atomic_path, expanded
-from jaxinv.networks.encoders import KINDS, WIDTH, Encoder, Spec, shapes
+from jaxinv.networks.encoders import COMPACT, KINDS, WIDTH, Encoder, Spec, shapes
 from jaxinv.weights import download
 from jaxinv.weights.addresses import is_address
 
@@ -40,27 +40,29 @@ def load_encoder(source, kind: str | None = None) -> Encoder:
     return jax.tree.map(jnp.asarray, found._replace(spec=None))._replace(spec=found.spec)
 
 
-def save_encoder(path, encoder: Encoder) -> None:
-    """Writes a .safetensors file that `load_encoder` reads."""
-    flat = {name: np.asarray(x, order='C') for name, x in encoder.weights.items()}
-    flat['average'] = np.asarray(encoder.average)
+def save_encoder(path, encoder: Encoder, dtype='float32') -> None:
+    """Writes a .safetensors file that `load_encoder` reads; dtype 'float16' halves it."""
+    flat = {name: np.asarray(x, dtype, order='C') for name, x in encoder.weights.items()}
+    flat['average'] = np.asarray(encoder.average, np.float32)
     with atomic_path(pathlib.Path(path)) as scratch:
         safetensors.numpy.save_file(flat, scratch, {_HEADER: json.dumps(encoder.spec._asdict())})
 
 
 def _ours(arrays, record):
+    record = {'w_dim': WIDTH} | record if isinstance(record, dict) else record
     valid = (
         isinstance(record, dict)
         and set(record) == set(Spec._fields)
-        and record['kind'] in KINDS
-        and type(record['num_ws']) is int
+        and record['kind'] in (*KINDS, COMPACT)
+        and all(type(record[name]) is int for name in ('num_ws', 'w_dim'))
         and 1 <= record['num_ws'] <= encoders.MAX_ROWS
+        and (record['w_dim'] == WIDTH or record['kind'] == COMPACT and 1 <= record['w_dim'] <= 4096)
         and isinstance(record['from_average'], bool)
     )
     if not valid:
         raise tables.ConversionError('Its header is not the record of an encoder.')
     spec = Spec(**record)
     like = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes(spec).items()}
-    like['average'] = jax.ShapeDtypeStruct((spec.num_ws, WIDTH), np.float32)
+    like['average'] = jax.ShapeDtypeStruct((spec.num_ws, spec.w_dim), np.float32)
     flat = tables.apply({name: (name, np.asarray) for name in like}, arrays, like)
     return Encoder(spec, {k: v for k, v in flat.items() if k != 'average'}, flat['average'])

@@ -1,0 +1,43 @@
+"""A small encoder of photographs to W on EfficientNet-Lite0, as pure functions.
+
+One w for all rows of W+, from two summaries of the network's feature maps: the means of every stage
+over all pixels, and a grid of the last stage, reduced to few channels, which keeps places. A linear
+layer makes w of both. `--config=train_encoder` trains it (experiments/train_encoder.py).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxinv.networks import efficientnet
+
+SIZE = 256  # pixels of the pictures
+GRID = 8  # places a side of the last stage's feature map at SIZE
+CHANNELS = 40  # of the grid
+STAGES = (1, 3, 5, 8, 11, 15, 16)  # feature maps whose means are read: the last of each stage
+
+
+def shapes(w_dim: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights; kernels are HWIO, of the linear layer [in, out]."""
+    outputs = [block.outputs for block in efficientnet.blocks()]
+    means = sum(outputs[i - 1] for i in STAGES)
+    return efficientnet.shapes(trunk_only=True) | {
+        'grid/kernel': (1, 1, outputs[-1], CHANNELS),
+        'grid/bias': (CHANNELS,),
+        'w/kernel': (means + GRID**2 * CHANNELS, w_dim),
+        'w/bias': (w_dim,),
+    }
+
+
+def summary(weights: dict, images: jax.Array) -> jax.Array:
+    """Numbers [b, n] of images [b, SIZE, SIZE, 3] in [-1, 1], from which w is linear."""
+    maps = efficientnet.trunk(weights, images)
+    means = [jnp.mean(maps[i], (1, 2)) for i in STAGES]
+    kernel, bias = (weights[f'grid/{part}'].astype(images.dtype) for part in ('kernel', 'bias'))
+    grid = jnp.einsum('bhwc,cd->bhwd', maps[-1], kernel[0, 0]) + bias[None, None, None]
+    return jnp.concatenate([*means, grid.reshape(len(images), -1)], 1)
+
+
+def differences(weights: dict, images: jax.Array) -> jax.Array:
+    """w minus the mean of W, [b, w_dim], of images [b, SIZE, SIZE, 3] in [-1, 1]."""
+    kernel, bias = (weights[f'w/{part}'].astype(images.dtype) for part in ('kernel', 'bias'))
+    return summary(weights, images) @ kernel + bias[None]

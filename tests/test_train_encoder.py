@@ -1,0 +1,207 @@
+"""The task that trains an encoder: samples, augmentation, losses, resuming, files."""
+
+import importlib.util
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxinv
+from jaxinv import latents
+from jaxinv.data import augment
+from jaxinv.errors import JaxinvError
+from jaxinv.experiments import encoder_samples, train_encoder
+from jaxinv.networks import compact_encoder, encoders
+from jaxinv.settings.encoders import Augmentation, Samples
+from jaxinv.weights.encoders import load_encoder, save_encoder
+
+OFF = dict.fromkeys(('crop', 'colour', 'grey', 'blur', 'noise', 'jpeg', 'occluders'), 0.0)
+
+
+def config_of(variant):
+    file = pathlib.Path(__file__).parents[1] / 'configs' / 'train_encoder.py'
+    spec = importlib.util.spec_from_file_location('train_encoder', file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(variant)
+
+
+def silent(*args, **kwargs):
+    pass
+
+
+def weights_of(w_dim):
+    """Seeded random weights of a compact encoder."""
+    rng = np.random.default_rng(0)
+    return {
+        name: jnp.asarray(rng.standard_normal(shape) / np.sqrt(np.prod(shape[:-1])), jnp.float32)
+        for name, shape in compact_encoder.shapes(w_dim).items()
+    }
+
+
+# --- Samples and their changes --------------------------------------------------------------------
+
+
+def test_samples_are_the_generators_images_and_missing_files_are_made_again(tiny, tmp_path):
+    generator, weights = tiny
+    s = Samples(num=70, held_out=2, least_psi=0.5, perturbation=0.0)
+    found = encoder_samples.make(generator, weights, s, 3, tmp_path, silent)
+    assert found.images_uint8.shape == (72, 32, 32, 3) and found.w.shape[0] == 72
+    z = latents.sample_z(3, 128, generator.spec.z_dim)
+    w = np.asarray(generator.map(weights, z))[:72] - np.asarray(weights['buffers']['w_avg'])
+    moved = found.w - np.asarray(weights['buffers']['w_avg'])
+    psi = (w * moved).sum(1) / (w * w).sum(1)  # found.w is between the mean and w
+    assert psi.min() > 0.499 and psi.max() < 1.001 and psi.std() > 0.05
+    np.testing.assert_allclose(moved, psi[:, None] * w, atol=1e-4)
+    images = jaxinv.render(generator, weights, found.w[:4, None])
+    whole = np.rint((np.asarray(images, np.float64) + 1) * 127.5).clip(0, 255)
+    assert np.abs(whole - found.images_uint8[:4]).max() <= 1
+    (tmp_path / 'samples' / '00001.npz').unlink()
+    again = encoder_samples.make(generator, weights, s, 3, tmp_path, silent)
+    np.testing.assert_array_equal(again.images_uint8, found.images_uint8)
+    (tmp_path / 'samples' / '00000.npz').write_bytes(b'PK\x03\x04')
+    with pytest.raises(JaxinvError, match='00000.npz'):
+        encoder_samples.make(generator, weights, s, 3, tmp_path, silent)
+
+
+def test_each_change_happens_by_its_share_and_seed():
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+    def changed(seed=0, **shares):
+        return augment.augment(picture, np.random.default_rng(seed), Augmentation(**OFF | shares))
+
+    np.testing.assert_array_equal(changed(), picture)
+    for name in OFF:
+        one = changed(**{name: 1.0})
+        assert one.shape == picture.shape and one.dtype == np.uint8
+        assert (one != picture).any(), name
+        np.testing.assert_array_equal(one, changed(**{name: 1.0}))
+        assert (one != changed(1, **{name: 1.0})).any() or name == 'grey'
+    assert (np.ptp(changed(grey=1.0), axis=2) == 0).all()
+
+
+def test_a_crop_moves_the_picture_a_little_and_mirrors_what_is_outside():
+    """A white square stays near its place; no black comes in from outside a white picture."""
+    square = np.zeros((64, 64, 3), np.uint8)
+    square[24:40, 24:40] = 255
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        moved = augment.augment(square, rng, Augmentation(**OFF | {'crop': 1.0}))
+        rows, columns = np.nonzero(moved[..., 0] > 127)
+        assert abs(rows.mean() - 31.5) < 12 and abs(columns.mean() - 31.5) < 12
+        white = augment.augment(np.full_like(square, 255), rng, Augmentation(**OFF | {'crop': 1.0}))
+        assert (white == 255).all()
+
+
+# --- Losses and the start -------------------------------------------------------------------------
+
+
+def test_the_loss_on_w_is_its_definition():
+    rng = np.random.default_rng(0)
+    weights = weights_of(5)
+    images = jnp.asarray(rng.uniform(-1, 1, (2, 256, 256, 3)), jnp.float32)
+    w, mean, visible = (rng.standard_normal(shape) for shape in ((2, 5), (5,), (5, 7)))
+    args = {
+        'mean': jnp.asarray(mean, jnp.float32),
+        'variance': jnp.float32(4.0),
+        'visible': jnp.asarray(visible, jnp.float32),
+        'visible_weight': jnp.float32(0.5),
+    }
+    batch = {'images': images, 'w': jnp.asarray(w, jnp.float32)}
+    found = train_encoder.on_w(weights, args, batch)
+    codes = np.asarray(compact_encoder.differences(weights, images), np.float64) + mean
+    for i in range(2):
+        wrong = codes[i] - w[i]
+        own = sum(x**2 for x in wrong) / 4
+        seen = sum((wrong @ visible[:, j]) ** 2 for j in range(7))
+        np.testing.assert_allclose(found['w'][i], own, rtol=1e-4)
+        np.testing.assert_allclose(found['loss'][i], own + 0.5 * seen, rtol=1e-4)
+
+
+def test_the_linear_map_to_the_image_is_found():
+    """Pictures that are linear in w give the map back, scaled to E|A dw|^2 = 1."""
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((600, 4))
+    true = rng.uniform(-1, 1, (4, 3)) * 20
+    colours = 128 + w @ true
+    pictures = np.broadcast_to(np.rint(colours)[:, None, None], (600, 16, 16, 3))
+    dataset = encoder_samples.Dataset(pictures.clip(0, 255).astype(np.uint8), w.astype(np.float32))
+    found = train_encoder.visible_map(dataset, latents.WStatistics(np.zeros(4), 2.0))
+    found = found.reshape(4, 256, 3)[:, 0].astype(np.float64)
+    scale = np.sum(found * true) / np.sum(true**2)
+    np.testing.assert_allclose(found, scale * true, atol=0.05 * np.abs(scale * true).max())
+    whole = train_encoder.visible_map(dataset, latents.WStatistics(np.zeros(4), 2.0))
+    assert abs(np.mean(np.sum((w @ whole) ** 2, 1)) - 1) < 1e-3
+
+
+# --- The task -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp('encoder') / 'run'
+    lines = []
+    train_encoder.run(config_of('quicktest'), path, log=lambda *a, **k: lines.append(a[0]))
+    return path, lines
+
+
+def test_the_task_leaves_an_encoder_of_the_generator(finished, tiny):
+    path, lines = finished
+    generator, weights = tiny
+    encoder = load_encoder(path / 'encoder.safetensors')
+    spec = generator.spec
+    assert encoder.spec == encoders.Spec('compact', spec.num_ws, True, spec.w_dim)
+    result = json.loads((path / 'metrics.json').read_text())
+    assert result['held_out']['pictures'] == 4 and (path / 'predictions.png').exists()
+    assert any('explained on held-out' in line for line in lines)
+    pictures = np.zeros([2, 32, 32, 3], np.uint8)
+    found = jaxinv.project(
+        generator, weights, pictures, start=encoder, num_steps=0, lpips={'vgg': {}}
+    )
+    assert found.w.shape == (2, spec.num_ws, spec.w_dim) and np.isfinite(found.w).all()
+    again = []
+    train_encoder.run(config_of('quicktest'), path, log=lambda *a, **k: again.append(a[0]))
+    assert 'Finished already' in again[0]
+
+
+def test_half_precision_files_are_read_as_float32(tmp_path):
+    encoder = encoders.Encoder(
+        encoders.Spec('compact', 3, True, 5), weights_of(5), jnp.zeros([3, 5])
+    )
+    save_encoder(tmp_path / 'half.safetensors', encoder, 'float16')
+    found = load_encoder(tmp_path / 'half.safetensors')
+    assert found.spec == encoder.spec
+    for name, array in found.weights.items():
+        assert array.dtype == jnp.float32
+        np.testing.assert_allclose(array, encoder.weights[name], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('mesh', ['1', '2'])
+def test_a_run_that_was_killed_ends_as_one_that_was_not(finished, tmp_path, mesh):
+    """In each of the two stages; on another number of devices."""
+
+    class Killed(Exception):
+        pass
+
+    path = tmp_path / 'run'
+    config = config_of('quicktest')
+    config.mesh = mesh
+    for last in ('w          2/4', 'image      1/2'):
+        config.chunk_steps = 2 if last.startswith('w') else 1
+
+        def log(text, last=last, **kwargs):
+            if str(text).startswith(last):
+                raise Killed
+
+        with pytest.raises(Killed):
+            train_encoder.run(config, path, log=log)
+    config.chunk_steps = 2
+    train_encoder.run(config, path, log=silent)
+    ours, others = (load_encoder(p / 'encoder.safetensors') for p in (path, finished[0]))
+    for name, array in ours.weights.items():
+        np.testing.assert_allclose(array, others.weights[name], rtol=2e-3, atol=2e-4, err_msg=name)
+    assert jax.tree.all(jax.tree.map(lambda x: bool(np.isfinite(x).all()), ours.weights))
