@@ -17,10 +17,12 @@ _IMAGES = flags.DEFINE_string('images', 'demo', 'Photographs: a folder, or files
 _STEPS = flags.DEFINE_string('steps', '0,5,10,20,30,50,100', 'Numbers of steps.')
 _SEEDS = flags.DEFINE_integer('seeds', 1, 'Runs with different noise.')
 _RATE = flags.DEFINE_float('rate', 0.1, 'Learning rate of the projection.')
-COLUMNS = ('lpips_alex', 'lpips_vgg', 'mse', 'identity')
+COLUMNS = ('lpips_alex', 'lpips_vgg', 'mse', 'id_distance')
 
 
 def main(argv):
+    if len(argv) != 2:
+        raise app.UsageError('name the file of an encoder.')
     generator, weights = jaxinv.load_generator('mobile_stylegan_ffhq')
     targets = jaxinv.load_images(_IMAGES.value, generator)
     starts = {'mean': None, 'encoder': jaxinv.load_encoder(argv[1])}
@@ -47,8 +49,9 @@ def main(argv):
                     ).w
                     if len(marks) > 1:  # the first chunk compiles
                         seconds.append((marks[-1] - marks[0]) * steps / (steps - 5))
-                table = jaxinv.evaluate(targets, jaxinv.render(generator, weights, w))
-                rows.append([np.mean(table[c]) if c in table else np.nan for c in COLUMNS])
+                made = jaxinv.render(generator, weights, w)
+                table = jaxinv.evaluate(targets, made, identity=True)
+                rows.append([np.mean(table[c]) for c in COLUMNS])
             shown = f'{np.mean(seconds):8.1f}' if seconds else ' ' * 8
             figures = '  '.join(f'{x:10.4f}' for x in np.mean(rows, 0))
             print(f'{name:<8} {steps:>5} {shown}  {figures}', flush=True)

@@ -27,7 +27,7 @@ from typing import NamedTuple
 COMMUNICATING = ('shared, regularised',)  # of the programs, compiled for several chips
 
 
-# What XLA asks of a GPU that is not there: NVIDIA's figures of an H100 SXM.
+# The description of a GPU that XLA compiles for without one: NVIDIA's figures of an H100 SXM.
 H100 = """
 gpu_device_info {
   threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
@@ -60,7 +60,7 @@ CHIPS = {
         {1: 'v6e:2x2', 8: 'v6e:2x4', 64: 'v6e:8x8', 256: 'v6e:16x16'}, 918e12, 1640e9, 32e9
     ),
 }
-GPUS = {'h100': Chip({1: '1x1x1'}, 495e12, 3352e9, 80e9)}
+GPUS = {'h100': Chip({1: '1x1x1'}, 989e12, 3352e9, 80e9)}
 GENERATORS = ('embedded, 512²', 'config-f, 1024²')
 # Program: (method of `abstract`, dtype of feature maps, remat)
 PROGRAMS = {
@@ -77,7 +77,7 @@ PROGRAMS = {
 def cases(chips: list[int]):
     """(chip, number of chips, generator, program)"""
     for chip in CHIPS | GPUS:
-        for count in chips if chip in CHIPS else [1]:
+        for count in chips if chip in CHIPS else [n for n in chips if n == 1]:
             for generator in GENERATORS:
                 for program in PROGRAMS if count == 1 else COMMUNICATING:
                     yield chip, count, generator, program
@@ -176,11 +176,15 @@ def tables(facts: dict) -> str:
         limits = (CHIPS | GPUS)[chip]
         held = found['arguments'] + found['temporary']
         sent = sum(found['collectives'].values())
-        row += [f'{found["flops"] / 1e9:.0f}', f'{found["bytes"] / 1e9:.1f}']
+        counted = bool(found['bytes'])  # XLA counts nothing for GPUs
+        row += (
+            [f'{found["flops"] / 1e9:.0f}', f'{found["bytes"] / 1e9:.1f}'] if counted else ['', '']
+        )
         row += [f'{found["arguments"] / 1e6:.0f}', f'{found["temporary"] / 1e6:.0f}']
         row += ['yes' if held < limits.memory else 'no', f'{sent / 1e6:.0f}']
-        row += [f'{1e3 * found["flops"] / limits.flops:.1f}']
-        row += [f'{1e3 * found["bytes"] / limits.memory_rate:.1f}', f'{found["seconds"]:.0f}']
+        row += [f'{1e3 * found["flops"] / limits.flops:.1f}'] if counted else ['']
+        row += [f'{1e3 * found["bytes"] / limits.memory_rate:.1f}'] if counted else ['']
+        row.append(f'{found["processor_seconds"]:.0f}')
         lines.append(row)
     return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in lines)
 

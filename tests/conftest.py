@@ -1,14 +1,18 @@
-"""Tests run on the CPU, with several virtual devices, and keep compiled programs between runs."""
+"""Tests run on the CPU, and keep compiled programs between runs."""
 
 import os
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import recipe  # noqa: E402
 
 from jaxinv.converters import checkpoint  # noqa: E402
 from jaxinv.io import cache_dir  # noqa: E402
+from jaxinv.networks import encoders  # noqa: E402
 from jaxinv.weights.zoo import load_named  # noqa: E402
 
 jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'programs'))
@@ -39,3 +43,16 @@ def read(tmp_path):
 def tiny():
     """A random generator of 32 pixels and its weights."""
     return load_named('tiny')
+
+
+@pytest.fixture(scope='session')
+def compact(tiny):
+    """A compact encoder for the tiny generator: seeded weights, codes near the mean of W."""
+    spec = tiny[0].spec
+    made = encoders.Spec(encoders.COMPACT, spec.num_ws, True, spec.w_dim)
+    weights = {}
+    for name, shape in encoders.shapes(made).items():
+        weights[name] = jnp.asarray(recipe.normal(name, shape) / np.sqrt(np.prod(shape[:-1])))
+    weights['w/kernel'] *= 1e-3
+    average = jnp.broadcast_to(tiny[1]['buffers']['w_avg'], (spec.num_ws, spec.w_dim))
+    return encoders.Encoder(made, weights, average)

@@ -229,6 +229,23 @@ def images(count, size=64):
     return np.random.RandomState(0).randint(0, 255, [count, size, size, 3]).astype(np.uint8)
 
 
+@pytest.mark.long
+def test_the_number_of_refinements_is_a_setting(generator):
+    made, weights = generator
+    encoder, found = restyle('restyle_e4e', made), []
+    near = latents.WStatistics(jnp.zeros(512), jnp.float32(1e4))
+    for passes in (1, 2):
+        found.append(
+            jaxinv.project(
+                made, weights, images(1), start=encoder, num_steps=0, refinements=passes,
+                statistics=near, lpips={'vgg': {}},
+            ).w
+        )  # fmt: skip
+    codes = encode.encode(encoder, made, weights, images(1), steps=2)
+    np.testing.assert_array_equal(found[1], codes)
+    assert np.abs(found[0] - codes).max() > 1e-3
+
+
 @pytest.mark.parametrize(
     'kind',
     [pytest.param('restyle_e4e', marks=EXHAUSTIVE), pytest.param('restyle_psp', marks=EXHAUSTIVE)],
@@ -307,19 +324,6 @@ def test_starts_that_do_not_fit_get_a_sentence(w_file, generator, tiny):
 # --- Baselines of SAM -----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope='module')
-def compact(tiny):
-    """A compact encoder for the tiny generator: seeded weights, codes near the mean of W."""
-    spec = tiny[0].spec
-    made = encoders.Spec(encoders.COMPACT, spec.num_ws, True, spec.w_dim)
-    weights = {}
-    for name, shape in encoders.shapes(made).items():
-        weights[name] = jnp.asarray(recipe.normal(name, shape) / np.sqrt(np.prod(shape[:-1])))
-    weights['w/kernel'] *= 1e-3
-    average = jnp.broadcast_to(tiny[1]['buffers']['w_avg'], (spec.num_ws, spec.w_dim))
-    return encoders.Encoder(made, weights, average)
-
-
 @pytest.mark.long
 def test_encoders_are_baselines_of_sam(tiny, compact, tmp_path):
     generator, weights = tiny
@@ -344,6 +348,8 @@ def test_encoders_are_baselines_of_sam(tiny, compact, tmp_path):
         prior={'num_samples': 100},
     )  # fmt: skip
     np.testing.assert_allclose(hybrid.codes.w_plus, codes, rtol=1e-6)
+    far = run(method='encoder', start=compact._replace(average=compact.average + 1e6))
+    assert np.abs(far.codes.w_plus).min() > 1e5  # a baseline's codes are reported as they are
     for method in ('e4e', 'restyle'):
         with pytest.raises(
             JaxinvError, match="the encoder of pivot.start is of the kind 'compact'"

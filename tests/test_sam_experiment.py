@@ -16,6 +16,7 @@ from jaxinv.experiments import artifacts
 from jaxinv.experiments import sam as sam_experiment
 from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.inversion import code_files, sam
+from jaxinv.weights.encoders import save_encoder
 from jaxinv.weights.load import save_generator
 
 pytestmark = pytest.mark.first
@@ -133,6 +134,23 @@ def test_baselines_and_ablations_make_the_same_report(finished, wide, tmp_path, 
     last = sam_settings.LABELS[config.method]
     assert METRICS <= set(result['mean'][last])
     assert (tmp_path / 'work' / 'report.html').stat().st_size > 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('method', ['encoder', 'hybrid'])
+def test_baselines_with_an_encoder_make_the_same_report(wide, tiny, compact, tmp_path, method):
+    config = load_config('sam', f'{method},test')
+    config.data.images = str(wide)
+    config.data.align, config.data.fit = 'none', 'pad'
+    with pytest.raises(JaxinvError, match='which needs an encoder'):
+        sam_experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)
+    assert not (tmp_path / 'work').exists()
+    save_encoder(tmp_path / 'e.safetensors', compact)
+    config.pivot.start = f'encoder:{tmp_path / "e.safetensors"}'
+    sam_experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)
+    result = json.loads((tmp_path / 'work' / 'metrics.json').read_text())
+    stages = {'encoder': ['Encoder'], 'hybrid': ['Encoder', 'Hybrid W+']}[method]
+    assert list(result['mean']) == stages and METRICS <= set(result['mean'][stages[-1]])
 
 
 @pytest.mark.exhaustive

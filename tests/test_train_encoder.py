@@ -2,9 +2,11 @@
 
 import importlib.util
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,10 +15,11 @@ import jaxinv
 from jaxinv import latents
 from jaxinv.data import augment
 from jaxinv.errors import JaxinvError
-from jaxinv.experiments import encoder_samples, train_encoder
-from jaxinv.networks import compact_encoder, encoders
-from jaxinv.settings.encoders import Augmentation, Samples
+from jaxinv.experiments import encoder_samples, encoder_start, train_encoder
+from jaxinv.networks import compact_encoder, encoders, lpips
+from jaxinv.settings.encoders import Augmentation, ImageLoss, Samples
 from jaxinv.weights.encoders import load_encoder, save_encoder
+from jaxinv.weights.networks import load_lpips
 
 OFF = dict.fromkeys(('crop', 'colour', 'grey', 'blur', 'noise', 'jpeg', 'occluders'), 0.0)
 
@@ -121,6 +124,36 @@ def test_the_loss_on_w_is_its_definition():
         np.testing.assert_allclose(found['loss'][i], own + 0.5 * seen, rtol=1e-4)
 
 
+@pytest.mark.long
+def test_the_loss_on_the_image_is_its_definition(tiny):
+    generator, weights = tiny
+    rng = np.random.default_rng(0)
+    own = weights_of(generator.spec.w_dim)
+    clean = jnp.asarray(rng.uniform(-1, 1, (2, 32, 32, 3)), jnp.float32)
+    w = jnp.asarray(rng.standard_normal((2, generator.spec.w_dim)), jnp.float32)
+    mean, alex = weights['buffers']['w_avg'], load_lpips('alex')
+    args = {
+        'mean': mean,
+        'variance': jnp.float32(4.0),
+        'visible': jnp.zeros((len(mean), 1)),
+        'visible_weight': jnp.float32(1.0),
+        'generator': weights,
+        'lpips': alex,
+    }
+    s = ImageLoss(size=32, lpips_weight=0.5, l2_weight=2.0, w_weight=3.0)
+    batch = {'images': clean, 'clean': clean, 'w': w}
+    found = train_encoder.on_image(generator, s, own, args, batch)
+    for i in range(2):
+        code = mean + compact_encoder.differences(own, clean[i : i + 1])[0]
+        image = generator.synthesize(weights, code[None, None])[0]
+        l2 = np.mean((np.asarray(image[0], np.float64) - np.asarray(clean[i])) ** 2)
+        maps = [lpips.features(alex, x) for x in (image, clean[i : i + 1])]
+        distance = float(lpips.distance(*maps)[0])
+        wrong = float(jnp.sum((code - w[i]) ** 2)) / 4
+        np.testing.assert_allclose(found['l2'][i], l2, rtol=1e-3)
+        np.testing.assert_allclose(found['loss'][i], 3 * wrong + 2 * l2 + 0.5 * distance, rtol=1e-3)
+
+
 def test_the_linear_map_to_the_image_is_found():
     """Pictures that are linear in w give the map back, scaled to E|A dw|^2 = 1."""
     rng = np.random.default_rng(0)
@@ -129,11 +162,11 @@ def test_the_linear_map_to_the_image_is_found():
     colours = 128 + w @ true
     pictures = np.broadcast_to(np.rint(colours)[:, None, None], (600, 16, 16, 3))
     dataset = encoder_samples.Dataset(pictures.clip(0, 255).astype(np.uint8), w.astype(np.float32))
-    found = train_encoder.visible_map(dataset, latents.WStatistics(np.zeros(4), 2.0))
+    found = encoder_start.visible_map(dataset, latents.WStatistics(np.zeros(4), 2.0))
     found = found.reshape(4, 256, 3)[:, 0].astype(np.float64)
     scale = np.sum(found * true) / np.sum(true**2)
     np.testing.assert_allclose(found, scale * true, atol=0.05 * np.abs(scale * true).max())
-    whole = train_encoder.visible_map(dataset, latents.WStatistics(np.zeros(4), 2.0))
+    whole = encoder_start.visible_map(dataset, latents.WStatistics(np.zeros(4), 2.0))
     assert abs(np.mean(np.sum((w @ whole) ** 2, 1)) - 1) < 1e-3
 
 
@@ -148,6 +181,7 @@ def finished(tmp_path_factory):
     return path, lines
 
 
+@pytest.mark.long
 def test_the_task_leaves_an_encoder_of_the_generator(finished, tiny):
     path, lines = finished
     generator, weights = tiny
@@ -180,18 +214,23 @@ def test_half_precision_files_are_read_as_float32(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('mesh', ['1', '2'])
-def test_a_run_that_was_killed_ends_as_one_that_was_not(finished, tmp_path, mesh):
-    """In each of the two stages; on another number of devices."""
+def test_a_generator_with_classes_is_refused(tmp_path):
+    config = config_of('quicktest')
+    config.generator, config.resolution = 'tiny_biggan', None
+    with pytest.raises(JaxinvError, match="generator is 'tiny_biggan', which has classes"):
+        train_encoder.run(config, tmp_path / 'run', log=silent)
+    assert not (tmp_path / 'run').exists()
 
+
+@pytest.mark.long
+def test_a_run_that_was_killed_in_both_stages_goes_on_on_two_devices(finished, tmp_path):
     class Killed(Exception):
         pass
 
     path = tmp_path / 'run'
     config = config_of('quicktest')
-    config.mesh = mesh
-    for last in ('w          2/4', 'image      1/2'):
-        config.chunk_steps = 2 if last.startswith('w') else 1
+    for last, chunk in (('w          2/4', 2), ('image      1/2', 1)):
+        config.chunk_steps = chunk
 
         def log(text, last=last, **kwargs):
             if str(text).startswith(last):
@@ -199,9 +238,16 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(finished, tmp_path, mesh
 
         with pytest.raises(Killed):
             train_encoder.run(config, path, log=log)
-    config.chunk_steps = 2
-    train_encoder.run(config, path, log=silent)
+    command = ['--config=train_encoder:quicktest', f'--workdir={path}']
+    done = subprocess.run(
+        [sys.executable, '-m', 'jaxinv.launch', *command],
+        env=os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '2'},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 'image: going on after step 1.' in done.stdout
     ours, others = (load_encoder(p / 'encoder.safetensors') for p in (path, finished[0]))
     for name, array in ours.weights.items():
-        np.testing.assert_allclose(array, others.weights[name], rtol=2e-3, atol=2e-4, err_msg=name)
-    assert jax.tree.all(jax.tree.map(lambda x: bool(np.isfinite(x).all()), ours.weights))
+        np.testing.assert_allclose(array, others.weights[name], rtol=5e-3, atol=5e-4, err_msg=name)

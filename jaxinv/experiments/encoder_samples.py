@@ -1,6 +1,7 @@
 """Generated pictures with their codes, to train an encoder on; each file of them is written once.
 
-  samples/00000.npz   images_uint8 [FILE, 256, 256, 3], w [FILE, w_dim]
+  samples/00000.npz   images_uint8 [FILE, h, h, 3], w [FILE, w_dim]; h: 256, or the generator's
+                      resolution if that is less
 
 Each sample has numbers of its own: its z by its index, its truncation, and for one group of
 pictures in four a generator with noise on its weights.
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinv import latents, pixels
+from jaxinv import latents, pixels, rendering
 from jaxinv.converters import array_files, file_view
 from jaxinv.io import atomic_path
 from jaxinv.networks.encoders import SIZE
@@ -27,12 +28,15 @@ PERTURBED = 4  # of so many groups one has noise on the weights
 
 
 class Dataset(NamedTuple):
-    images_uint8: np.ndarray  # [n, 256, 256, 3]
+    images_uint8: np.ndarray  # [n, h, h, 3]
     w: np.ndarray  # [n, w_dim]
 
 
 def make(generator, weights, s: Samples, seed: int, folder: pathlib.Path, log) -> Dataset:
-    """Renders the samples that are missing in the folder, and reads all."""
+    """Renders the samples that are missing in the folder, and reads all: s.num, then s.held_out.
+
+    Raises JaxinvError naming a file of samples that is damaged.
+    """
     total = s.num + s.held_out
     folder = folder / FOLDER
     folder.mkdir(exist_ok=True)
@@ -69,7 +73,9 @@ def make(generator, weights, s: Samples, seed: int, folder: pathlib.Path, log) -
             perturbed = s.perturbation and rng.random() < 1 / PERTURBED
             key = latents.stream(int(rng.integers(2**31)), 'perturbation')
             scale = np.float32(s.perturbation if perturbed else 0)
-            images.append(np.asarray(picture(weights, w[start : start + GROUP], key, scale)))
+            with rendering.full_precision():
+                made = picture(weights, w[start : start + GROUP], key, scale)
+            images.append(np.asarray(made))
         with atomic_path(path) as scratch:
             np.savez(scratch, images_uint8=pixels.to_uint8(np.concatenate(images)), w=w)
         progress((i + 1) * FILE, {})

@@ -12,7 +12,7 @@ from jaxinv.experiments import artifacts, bulk, bulk_group, sam_score
 from jaxinv.experiments import session as sessions
 from jaxinv.experiments.pti import given_pivots
 from jaxinv.experiments.session import Session
-from jaxinv.inversion import invert_sam
+from jaxinv.inversion import encode, invert_sam
 from jaxinv.inversion.invert_sam import Inverted
 from jaxinv.report import provenance
 from jaxinv.runtime import distributed
@@ -26,7 +26,10 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     start = time.perf_counter()
     opened, edits = sessions.open_run(config, log)
     spec = opened[0].spec
-    invert_sam.check(settings.of(config, settings.InvertSam), spec)
+    wanted = settings.of(config, settings.InvertSam)
+    invert_sam.check(wanted, spec)
+    if config.method in (*settings.ENCODED, 'hybrid'):
+        encode.check_fits(invert_sam.encoder_of(wanted, None), spec)
     title, nouns = settings.title(config, spec), ('picture', 'pictures')
     if config.group:
         invert_own = functools.partial(invert_group, edits=edits)

@@ -127,7 +127,8 @@ def score_batch(session: Session, rows, inverted: Inverted, edits, deltas) -> re
     stages = []
     if config.method not in ('w', *ENCODED):
         pivots = rendering.render(generator, session.weights, inverted.pivots)
-        stages.append(evaluate.measure_stage(targets, spec.latent, pivots))
+        name = LABELS['encoder'] if config.method == 'hybrid' else spec.latent
+        stages.append(evaluate.measure_stage(targets, name, pivots))
     if config.method == 'pti_sam':
         tuned = rendering.render(generator, inverted.weights, inverted.pivots)
         stages.append(evaluate.measure_stage(targets, 'PTI', tuned))

@@ -14,7 +14,7 @@ changes in the picture, without a pass of the generator.
   metrics.json          written last: the run is finished
 """
 
-import concurrent.futures
+import contextlib
 import functools
 import json
 import pathlib
@@ -24,43 +24,48 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
-from jaxinv import data, latents, metrics, pixels, rendering, settings
-from jaxinv.data import augment, images
-from jaxinv.experiments import encoder_samples
-from jaxinv.inversion import encode, losses
+from jaxinv import data, latents, pixels, settings
+from jaxinv.errors import JaxinvError
+from jaxinv.experiments import encoder_samples, session
+from jaxinv.experiments.encoder_batches import Batches, placing
+from jaxinv.experiments.encoder_judge import describe, judge
+from jaxinv.experiments.encoder_start import start, visible_map
+from jaxinv.inversion import losses
 from jaxinv.io import write_atomically
-from jaxinv.networks import compact_encoder, efficientnet, encoders, lpips
+from jaxinv.networks import compact_encoder, encoders, lpips
 from jaxinv.optimize import LoopState, checkpoints, sharding
 from jaxinv.optimize.loop import append_traces
-from jaxinv.optimize.sharded_step import AXES, fetch
-from jaxinv.report import grid
-from jaxinv.runtime import workdir
+from jaxinv.optimize.sharded_step import fetch
+from jaxinv.runtime import distributed, workdir
 from jaxinv.runtime.progress import Progress
 from jaxinv.settings.encoders import Augmentation, ImageLoss, Samples
-from jaxinv.weights.encoders import save_encoder
-from jaxinv.weights.load import load_generator
-from jaxinv.weights.networks import load_efficientnet, load_lpips
+from jaxinv.weights.encoders import load_encoder, save_encoder
+from jaxinv.weights.load import open_generator
+from jaxinv.weights.networks import load_lpips
 
-BATCH = 32  # pictures of a forward pass without gradient
-VISIBLE = 16  # pixels a side of the linear model of the image
-SHOWN = 64  # held-out pictures whose images are judged
+WARMUP = 100  # steps in which the learning rate rises
 
 
 def run(config, path, *, overwrite: bool = False, log=print) -> None:
     """Runs the task in the folder `path`, or resumes it there. Raises JaxinvError."""
     path = pathlib.Path(path)
     settings.check(config)
-    generator, weights = load_generator(
-        config.generator, config.resolution, which=config.generator_key
+    generator, weights, about = open_generator(
+        config.generator, config.resolution, which=config.generator_key, log=log
     )
+    spec = generator.spec
+    if spec.label_dim or spec.moving_dims:
+        raise JaxinvError(
+            f'generator is {config.generator!r}, which has classes; an encoder to W can be trained '
+            'for a StyleGAN2 or MobileStyleGAN without classes.'
+        )
     real = None
     if config.images:
-        real = data.load_images(config.images, generator, aligned=config.aligned)
+        real = data.load_images(config.images, generator, aligned=config.aligned, log=log)
     sources = [s['sha256'] for s in real.sources] if real else []
     record = {'config': settings.record_of(config), 'sources': sources}
+    record |= session.files_of(config, about)
     with workdir.claim(path, record, overwrite) as finished:
         if finished:
             log(f'Finished already: {path / "encoder.safetensors"} (--overwrite runs it again).')
@@ -71,8 +76,8 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
         train_on = encoder_samples.Dataset(*(x[: own.num] for x in dataset))
         statistics = latents.w_statistics(generator, weights)
         trained = train(config, generator, weights, train_on, statistics, nets, path, log)
-        encoder = as_encoder(generator.spec, trained, statistics)
-        save_encoder(path / 'encoder.safetensors', encoder, 'float16')
+        save_encoder(path / 'encoder.safetensors', as_encoder(spec, trained, statistics), 'float16')
+        encoder = load_encoder(path / 'encoder.safetensors')  # as rounded as its users get it
         held_out = encoder_samples.Dataset(*(x[own.num :] for x in dataset))
         result = judge(generator, weights, encoder, statistics, nets, held_out, real, path)
         write_atomically(path / 'metrics.json', (json.dumps(result, indent=1) + '\n').encode())
@@ -85,68 +90,6 @@ def as_encoder(spec, params, statistics) -> encoders.Encoder:
     return encoders.Encoder(made, params, average)
 
 
-# --- The start ------------------------------------------------------------------------------------
-
-
-def start(config, dataset, statistics) -> dict[str, jax.Array]:
-    """Weights with frozen ImageNet features and a linear layer by ridge regression.
-
-    Half of the pictures are changed as in training. The grid's channels are the principal
-    components of the last stage.
-    """
-    shapes = compact_encoder.shapes(dataset.w.shape[1])
-    weights = {k: v for k, v in load_efficientnet().items() if k in shapes}
-    last = jax.jit(lambda weights, x: efficientnet.trunk(weights, x)[-1])
-    some = last(weights, _prepared(dataset.images_uint8[:BATCH])).reshape(-1, 320)
-    mean = some.mean(0)
-    components = jnp.linalg.svd(some - mean[None], full_matrices=False)[2]
-    kernel = components[: compact_encoder.CHANNELS].T
-    weights |= {'grid/kernel': kernel[None, None], 'grid/bias': -mean @ kernel}
-    summary = jax.jit(compact_encoder.summary)
-    s = settings.of(config, Augmentation)
-    features = []
-    for i in range(0, len(dataset.w), BATCH):
-        pictures = list(dataset.images_uint8[i : i + BATCH])
-        rng = np.random.default_rng([config.seed, 1, i])
-        pictures = [augment.augment(x, rng, s) if rng.random() < 0.5 else x for x in pictures]
-        pictures += [pictures[-1]] * (BATCH - len(pictures))
-        features.append(np.asarray(summary(weights, _prepared(np.stack(pictures)))))
-    x = np.concatenate(features)[: len(dataset.w)].astype(np.float64)
-    y = dataset.w - np.asarray(statistics.mean, np.float64)
-    centre, spread = x.mean(0), x.std(0) + 1e-6
-    x = (x - centre) / spread
-    gram = x.T @ x + config.ridge * len(x) * np.eye(x.shape[1])
-    solution = np.linalg.solve(gram, x.T @ (y - y.mean(0))) / spread[:, None]
-    bias = y.mean(0) - centre @ solution
-    linear = {'w/kernel': solution, 'w/bias': bias}
-    return weights | {name: jnp.asarray(value, jnp.float32) for name, value in linear.items()}
-
-
-def visible_map(dataset, statistics) -> np.ndarray:
-    """A [w_dim, n]: the linear map from w to small pictures, scaled so that E|A dw|^2 = 1."""
-    small = np.concatenate(
-        [
-            np.asarray(
-                pixels.area_resize(pixels.to_float(dataset.images_uint8[i : i + 256]), VISIBLE)
-            )
-            for i in range(0, len(dataset.w), 256)
-        ]
-    ).reshape(len(dataset.w), -1)
-    x = dataset.w - np.asarray(statistics.mean, np.float64)
-    gram = x.T @ x
-    gram += 1e-2 * np.trace(gram) / len(gram) * np.eye(len(gram))
-    found = np.linalg.solve(gram, x.T @ (small - small.mean(0)))
-    return (found / np.sqrt(np.mean(np.sum((x @ found) ** 2, 1)))).astype(np.float32)
-
-
-def _prepared(images_uint8):
-    pictures = pixels.to_float(images_uint8)
-    return pixels.area_resize(pictures, compact_encoder.SIZE)
-
-
-# --- Training -------------------------------------------------------------------------------------
-
-
 class Stage(NamedTuple):
     """Steps with one loss."""
 
@@ -155,7 +98,7 @@ class Stage(NamedTuple):
     batch_size: int
     learning_rate: float
     metrics: tuple[str, ...]
-    loss: Any  # (params, args, batch) -> {metric: [b]}, the first of which is minimised
+    loss: Any  # (params, args, batch) -> {metric: [b]}, of which 'loss' is minimised
 
 
 def train(config, generator, weights, dataset, statistics, nets, path, log) -> dict[str, jax.Array]:
@@ -176,12 +119,13 @@ def train(config, generator, weights, dataset, statistics, nets, path, log) -> d
         stages.append(Stage('image', s.num_steps, s.batch_size, s.learning_rate, names, loss))
         args |= {'generator': weights, 'lpips': nets['alex']}
     params = None
-    for number, stage in enumerate(stages):
-        params = train_stage(config, stage, number, params, args, dataset, statistics, path, log)
+    for stage in stages:
+        params = train_stage(config, stage, params, args, dataset, statistics, path, log)
     return params
 
 
-def on_w(params, args, batch):
+def on_w(params, args, batch) -> dict[str, jax.Array]:
+    """The loss on w of each picture; its parts are in this module's docstring."""
     found = compact_encoder.differences(params, batch['images'])
     wrong = found - (batch['w'] - args['mean'][None])
     own = jnp.sum(wrong**2, 1) / args['variance']
@@ -189,7 +133,8 @@ def on_w(params, args, batch):
     return {'loss': own + args['visible_weight'] * seen, 'w': own}
 
 
-def on_image(generator, s: ImageLoss, params, args, batch):
+def on_image(generator, s: ImageLoss, params, args, batch) -> dict[str, jax.Array]:
+    """The loss on w, and that of the image of the code against the unchanged picture."""
     own = on_w(params, args, batch)
     w = compact_encoder.differences(params, batch['images']) + args['mean'][None]
     made = generator.synthesize(args['generator'], w[:, None])[0]
@@ -201,11 +146,14 @@ def on_image(generator, s: ImageLoss, params, args, batch):
     return {'loss': loss, 'w': own['w'], 'l2': l2, 'lpips_alex': distance}
 
 
-def train_stage(config, stage, number, params, args, dataset, statistics, path, log):
+def train_stage(config, stage, params, args, dataset, statistics, path, log):
     """The running mean of the weights after a stage. params: before it; None = the linear start."""
-    schedule = optax.cosine_decay_schedule(stage.learning_rate, stage.num_steps)
+    # Adam's first steps move every weight by the full rate, whatever the gradient.
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, stage.learning_rate, min(WARMUP, stage.num_steps // 4), stage.num_steps
+    )
     optimizer = optax.adam(schedule)
-    mesh = sharding.make(config.mesh).mesh
+    devices = sharding.make(config.mesh)
 
     def initial(found):
         variables = {'params': found, 'average': jax.tree.map(jnp.copy, found)}
@@ -230,143 +178,38 @@ def train_stage(config, stage, number, params, args, dataset, statistics, path, 
         variables = {'params': now, 'average': average}
         return LoopState(state.step + 1, state.done, variables, opt_state), found
 
-    saved = checkpoints.LoopCheckpoints(path / 'state' / stage.name, stage.num_steps)
     progress, traces = Progress(stage.name, stage.num_steps, log), {}
     shapes = compact_encoder.shapes(dataset.w.shape[1])
     like = initial({name: jnp.zeros(shape) for name, shape in shapes.items()})
-    restored = saved.restore(like, stage.metrics, log)
-    if restored is None:
-        state = initial(start(config, dataset, statistics) if params is None else params)
-    else:
-        state, traces = restored.state, restored.traces
-        log(f'{stage.name}: resumed after step {int(state.step)}.')
-    place = _placing(mesh, stage.batch_size)
-    with _Batches(config, stage, number, dataset, int(state.step)) as batches:
-        while (begin := int(state.step)) < stage.num_steps:
-            rows = []
-            for _ in range(min(config.chunk_steps, stage.num_steps - begin)):
-                state, found = step(state, args, place(next(batches)))
-                rows.append(found)
-            rows = {name: np.stack([fetch(row[name]) for row in rows]) for name in stage.metrics}
-            active = np.ones((len(rows['loss']), stage.batch_size), bool)
-            traces = append_traces(traces, rows, active, begin, int(state.step))
-            saved.save(state, traces)
-            progress(int(state.step), traces)
-    saved.close()
-    return state.variables['average']
-
-
-def _placing(mesh, batch_size):
-    """A batch on the devices: sharded by pictures where the number of devices divides them."""
-    if mesh is None or batch_size % mesh.size:
-        return lambda batch: jax.tree.map(jnp.asarray, batch)
-    own = NamedSharding(mesh, P(AXES))
-    return lambda batch: jax.device_put(batch, own)
-
-
-class _Batches:
-    """The batches of a stage from a step on, each made while the step before runs.
-
-    A step's pictures and their changes depend on seed, stage and step only.
-    """
-
-    def __init__(self, config, stage, number, dataset, step):
-        self._seed = [config.seed, 2 + number]
-        self._augment = settings.of(config, Augmentation)
-        self._size, self._dataset, self._step = stage.batch_size, dataset, step
-        self._pool = concurrent.futures.ThreadPoolExecutor(1)
-        self._next = self._pool.submit(self._make, step)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._pool.shutdown()
-
-    def __next__(self):
-        made, self._step = self._next.result(), self._step + 1
-        self._next = self._pool.submit(self._make, self._step)
-        return made
-
-    def _make(self, step):
-        count = len(self._dataset.w)
-        # Every picture once in an epoch.
-        places = np.arange(step * self._size, (step + 1) * self._size)
-        epochs, places = places // count, places % count
-        order = {
-            int(e): np.random.default_rng([*self._seed, 0, int(e)]).permutation(count)
-            for e in np.unique(epochs)
-        }
-        chosen = [order[int(e)][p] for e, p in zip(epochs, places, strict=True)]
-        rng = np.random.default_rng([*self._seed, 1, step])
-        clean = self._dataset.images_uint8[chosen]
-        changed = np.stack([augment.augment(x, rng, self._augment) for x in clean])
-        as_float = functools.partial(pixels.to_float, numpy=np)
-        return {
-            'images': np.asarray(pixels.area_resize(as_float(changed), compact_encoder.SIZE)),
-            'clean': as_float(clean),
-            'w': self._dataset.w[chosen].astype(np.float32),
-        }
-
-
-# --- Judgement ------------------------------------------------------------------------------------
-
-
-def judge(generator, weights, encoder, statistics, nets, held_out, real, path) -> dict[str, Any]:
-    """Figures on held-out pictures and on photographs, beside those of the mean of W."""
-    mean = np.asarray(statistics.mean)
-    differences = jax.jit(compact_encoder.differences)
-    parts = [
-        differences(encoder.weights, _padded(held_out.images_uint8, i))
-        for i in range(0, len(held_out.w), BATCH)
-    ]
-    w = mean + np.concatenate(parts)[: len(held_out.w)]
-    errors = np.sum((w - held_out.w) ** 2, 1)
-    result = {
-        'held_out': {
-            'pictures': len(w),
-            'explained': float(1 - errors.sum() / np.sum((held_out.w - mean) ** 2)),
-        }
-    }
-    shown = held_out.images_uint8[:SHOWN]
-    size = shown.shape[1]
-    rows = [('held_out', pixels.to_float(shown), w[: len(shown)])]
-    if real is not None:
-        codes = encode.encode(encoder, generator, weights, real)[:, 0]
-        pictures = pixels.area_resize(pixels.to_float(real.images_uint8), size)
-        rows.insert(0, ('photographs', pictures, codes))
-    average = rendering.render(generator, weights, mean[None, None])
-    sheet, labels = [], []
-    for name, pictures, codes in rows:
-        made = rendering.render(generator, weights, codes[:, None])
-        made = pixels.area_resize(made, size)
-        face = jnp.broadcast_to(pixels.area_resize(average, size), pictures.shape)
-        own = result.setdefault(name, {'pictures': len(codes)})
-        for what, candidate in (('encoder', made), ('mean_face', face)):
-            table = metrics.evaluate(
-                pictures, candidate, nets, names=('lpips_alex', 'lpips_vgg', 'mse')
-            )
-            own[what] = {k: [round(float(x), 4) for x in v] for k, v in table.items()}
-            if name == 'held_out':
-                own[what] = {k: round(float(np.mean(v)), 4) for k, v in table.items()}
-        names = real.names if name == 'photographs' else [f'held out {i}' for i in range(8)]
-        for label, picture, image in zip(names, pictures, made, strict=False):
-            sheet.append([pixels.to_uint8(picture), pixels.to_uint8(image)])
-            labels.append(label)
-    images.save(path / 'predictions.png', grid.grid(sheet, labels, ['picture', 'code'], cell=256))
-    return result
-
-
-def _padded(images_uint8, begin):
-    own = images_uint8[begin : begin + BATCH]
-    return _prepared(np.concatenate([own, np.repeat(own[-1:], BATCH - len(own), 0)]))
-
-
-def describe(result, path) -> str:
-    """The lines printed at the end of a run."""
-    lines = [f'w explained on held-out pictures: {100 * result["held_out"]["explained"]:.0f} %']
-    for name in ('photographs', 'held_out'):
-        if name in result:
-            both = [np.mean(result[name][who]['lpips_vgg']) for who in ('encoder', 'mean_face')]
-            lines.append(f'{name:<12} LPIPS vgg {both[0]:.3f}, of the mean face {both[1]:.3f}')
-    return '\n'.join([*lines, f'Open {path / "predictions.png"}'])
+    saved = checkpoints.LoopCheckpoints(path / 'state' / stage.name, stage.num_steps)
+    with contextlib.closing(saved), distributed.defer_sigterm():
+        restored = saved.restore(like, stage.metrics, log)
+        if restored is None:
+            state = initial(start(config, dataset, statistics) if params is None else params)
+        else:
+            state, traces = restored.state, restored.traces
+            log(f'{stage.name}: going on after step {int(state.step)}.')
+        state, args = jax.tree.map(devices.replicate, (state, args))
+        place = placing(devices, stage.batch_size, log)
+        changes = settings.of(config, Augmentation)
+        with Batches(
+            dataset,
+            changes,
+            stage.batch_size,
+            seed=config.seed,
+            name=stage.name,
+            step=int(state.step),
+            clean=stage.name == 'image',
+        ) as batches:
+            while (begin := int(state.step)) < stage.num_steps:
+                rows = []
+                for _ in range(min(config.chunk_steps, stage.num_steps - begin)):
+                    state, found = step(state, args, place(next(batches)))
+                    rows.append(found)
+                rows = {name: np.stack([fetch(r[name]) for r in rows]) for name in stage.metrics}
+                active = np.ones((len(rows['loss']), stage.batch_size), bool)
+                traces = append_traces(traces, rows, active, begin, int(state.step))
+                saved.save(state, traces)
+                progress(int(state.step), traces)
+                distributed.raise_if_preempted()
+    return jax.tree.map(fetch, state.variables['average'])

@@ -157,7 +157,7 @@ def with_computing(generator: Generator, dtype: str = 'float32', remat: bool = F
     if not isinstance(remat, bool):
         raise JaxinvError(f'remat is {remat!r}; it can be True or False.')
     spec = generator.spec
-    if (dtype, remat) == ('float32', False):
+    if (dtype, remat) == ('float32', False) and spec.compute_dtype is None:
         return generator
     computing = {'compute_dtype': None if dtype == 'float32' else dtype, 'remat': remat}
     if spec.family:

@@ -13,16 +13,23 @@ from jaxinv.inversion import inputs
 from jaxinv.networks import encoders
 from jaxinv.networks.encoders import Encoder
 from jaxinv.pixels import to_float
+from jaxinv.settings import Projection
 from jaxinv.types import Generator, GeneratorSpec, Weights
 from jaxinv.weights.encoders import load_encoder
 
 BATCH = 8  # pictures in one program
 FAR = 3.0  # distance from the mean of W, in units of its spread, beyond which no photograph is
 START = 'encoder:'  # of the setting pivot.start
+REFINEMENTS = Projection().refinements
 
 
 def encode(
-    encoder: Encoder, generator: Generator, weights: Weights, targets: Any, *, steps: int = 5
+    encoder: Encoder,
+    generator: Generator,
+    weights: Weights,
+    targets: Any,
+    *,
+    steps: int = REFINEMENTS,
 ) -> np.ndarray:
     """w_plus [n, num_ws, w_dim] of every target.
 
@@ -78,7 +85,7 @@ def opened(source: Any) -> Any:
 
 
 def start_codes(
-    source: Any, generator, weights, targets, statistics, log=None, steps: int = 5
+    source: Any, generator, weights, targets, statistics, log=None, steps: int = REFINEMENTS
 ) -> np.ndarray:
     """Codes [n, 1 or num_ws, w_dim] where a projection starts.
 
@@ -103,7 +110,7 @@ def start_codes(
         if log:
             log(
                 f"{name}: the encoder's code is {distance:.1f} times the spread of W from its "
-                'mean, where no photograph is; the projection starts from the mean.'
+                'mean, where no photograph is; the search starts from the mean.'
             )
     codes[far] = np.asarray(statistics.mean, np.float32)
     return codes

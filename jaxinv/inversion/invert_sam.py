@@ -100,15 +100,14 @@ def invert_sam(
     shared = {'seed': seed, 'statistics': statistics, 'lpips': nets, 'runner': runner}
     history = []
     if run.method in (*ENCODED, 'hybrid'):
-        start = encoder_of(run, start)
-        pivots = project(
-            generator,
-            weights,
-            examples,
-            settings=run.pivot.replace(num_steps=0, start=''),
-            start=start,
-            **shared,
-        ).w
+        encoder, passes = encoder_of(run, start), run.pivot.refinements
+        if run.method == 'hybrid':
+            if statistics is None:
+                statistics = latents.w_statistics(generator, weights)
+            opened = generator, weights, examples
+            pivots = encode.start_codes(encoder, *opened, statistics, runner.log, passes)
+        else:
+            pivots = encode.encode(encoder, generator, weights, examples, steps=passes)
     elif start is None or isinstance(start, Encoder):
         if start is not None:
             shared = shared | {'start': start}

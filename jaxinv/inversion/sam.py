@@ -100,7 +100,8 @@ def synthesize_edits(
         if mixing == 'with_offsets':
             edited = edited + (mask * offset)[None]
         edited = (1 - mask)[None] * edited + (mask * unedited)[None]
-        return jnp.concatenate([unedited[None], edited]).reshape(x.shape)
+        # Masks and offsets are float32; the layers after the tap take their precision from x.
+        return jnp.concatenate([unedited[None], edited]).reshape(x.shape).astype(x.dtype)
 
     taps = {
         space: functools.partial(tap, masks[space], offset)
@@ -220,7 +221,7 @@ def _make_loop(generator: Generator, s: Search) -> optimize.Loop:
             images = jnp.clip(images, -1, 1)
         rows = args['targets'].shape[1]  # fewer than size if prepare has cropped the padding
         images = images[:, (size - rows) // 2 :][:, :rows]
-        l2, distance = reconstruction(images, args)
+        l2, distance = reconstruction(images, args, spec.compute_dtype)
         squares = [jnp.sum(x**2, axis=(1, 2, 3)) for x in offsets.values()]
         if s.offsets == 'mean':
             squares = [x / o[0].size for x, o in zip(squares, offsets.values(), strict=True)]
@@ -253,8 +254,10 @@ def _make_loop(generator: Generator, s: Search) -> optimize.Loop:
     return optimize.make_loop(update, adam, s.metrics, axes=AXES, chunk_steps=s.chunk_steps)
 
 
-def reconstruction(images, args):
+def reconstruction(images, args, dtype=None):
     """The two distances of equation 5, [b] each, over the valid pixels if args has 'valid'.
+
+    dtype: of LPIPS's feature maps; None = that of the images.
 
     Padding is filled with the target, and both distances are divided by the valid share. For L2
     that is the mean over the valid pixels. For LPIPS it is not the distance of cropped images:
@@ -268,7 +271,7 @@ def reconstruction(images, args):
         share = jnp.mean(valid, axis=(1, 2, 3))
         images = valid * images + (1 - valid) * args['targets']
     l2 = jnp.mean((images - args['targets']) ** 2, axis=(1, 2, 3)) / share
-    features = lpips.features(args['lpips'], images, args['target_features'][0].dtype)
+    features = lpips.features(args['lpips'], images, dtype)
     return l2, lpips.distance(features, args['target_features']) / share
 
 

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxinv.networks import efficientnet
+from jaxinv.pixels import area_resize
 
-SIZE = 256  # pixels of the pictures
-GRID = 8  # places a side of the last stage's feature map at SIZE
+SIZE = 192  # pixels that pictures are reduced to
+GRID = 6  # places a side of the last stage's feature map at SIZE
 CHANNELS = 40  # of the grid
 STAGES = (1, 3, 5, 8, 11, 15, 16)  # feature maps whose means are read: the last of each stage
 
@@ -29,8 +30,8 @@ def shapes(w_dim: int) -> dict[str, tuple[int, ...]]:
 
 
 def summary(weights: dict, images: jax.Array) -> jax.Array:
-    """Numbers [b, n] of images [b, SIZE, SIZE, 3] in [-1, 1], from which w is linear."""
-    maps = efficientnet.trunk(weights, images)
+    """Numbers [b, n] of images [b, h, h, 3] in [-1, 1], from which w is linear."""
+    maps = efficientnet.trunk(weights, area_resize(images, SIZE))
     means = [jnp.mean(maps[i], (1, 2)) for i in STAGES]
     kernel, bias = (weights[f'grid/{part}'].astype(images.dtype) for part in ('kernel', 'bias'))
     grid = jnp.einsum('bhwc,cd->bhwd', maps[-1], kernel[0, 0]) + bias[None, None, None]
@@ -38,6 +39,6 @@ def summary(weights: dict, images: jax.Array) -> jax.Array:
 
 
 def differences(weights: dict, images: jax.Array) -> jax.Array:
-    """w minus the mean of W, [b, w_dim], of images [b, SIZE, SIZE, 3] in [-1, 1]."""
+    """w minus the mean of W, [b, w_dim], of images [b, h, h, 3] in [-1, 1]."""
     kernel, bias = (weights[f'w/{part}'].astype(images.dtype) for part in ('kernel', 'bias'))
     return summary(weights, images) @ kernel + bias[None]

@@ -129,7 +129,7 @@ def encode(encoder: Encoder, images: jax.Array) -> jax.Array:
 
 
 def refine(
-    encoder: Encoder, images: jax.Array, synthesize: Callable[[Any], jax.Array], steps: int = 5
+    encoder: Encoder, images: jax.Array, synthesize: Callable[[Any], jax.Array], steps: int
 ) -> list[jax.Array]:
     """Codes [b, num_ws, 512] after each of `steps` refinements by a ReStyle encoder.
 

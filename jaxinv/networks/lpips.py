@@ -121,7 +121,7 @@ def _net(weights):
 
 def per_layer(features_a, features_b) -> jax.Array:
     """The five terms of the distance, [b, 5]."""
-    exact = jnp.promote_types(features_a[0].dtype, jnp.float32)
+    exact = jnp.result_type(features_a[0], features_b[0], jnp.float32)
     terms = [
         jnp.sum(jnp.square(a.astype(exact) - b.astype(exact)), axis=(1, 2, 3))
         / (a.shape[1] * a.shape[2])

@@ -62,7 +62,7 @@ pointwise.defvjp(_pointwise_fwd, _pointwise_bwd)
 def depthwise(x, kernel, scale):
     """Depthwise convolution of scale * x: kernel [k, k, c], scale [b, 1, 1, c]."""
     return lax.platform_dependent(
-        x, kernel, scale, cpu=_depthwise_cpu, tpu=_depthwise_cpu, default=_depthwise_stock
+        x, kernel, scale, cpu=_depthwise_taps, tpu=_depthwise_taps, default=_depthwise_stock
     )
 
 
@@ -99,7 +99,7 @@ def _depthwise_grads_stock(x, kernel, scale, g):
     return jax.vjp(_depthwise_stock, x, kernel, scale)[1](g)
 
 
-def _depthwise_cpu(x, kernel, scale):
+def _depthwise_taps(x, kernel, scale):
     return _taps(x * scale, kernel)
 
 
@@ -152,16 +152,17 @@ def _taps_grad(x, g, k):
     x = jnp.pad(x, ((0, 0), (pad, pad + fill), (pad, pad), (0, 0)))
     x = lax.optimization_barrier(x.reshape(b, -1, (w + 2 * pad) * c))
     g = jnp.pad(g, ((0, 0), (0, fill), (0, 0), (0, 0))).reshape(b, tiles, TILE_ROWS, w * c)
+    dtype, exact = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
 
     def products(i, j):
         rows = x[:, i : i + tiles * TILE_ROWS, j * c : (j + w) * c]
-        return rows.reshape(b, tiles, TILE_ROWS, w * c) * g
+        return rows.reshape(b, tiles, TILE_ROWS, w * c).astype(exact) * g
 
     taps = [products(i, j) for i in range(k) for j in range(k)]
-    zeros = [jnp.zeros((), x.dtype)] * len(taps)
+    zeros = [jnp.zeros((), taps[0].dtype)] * len(taps)
     sums = lax.reduce(taps, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (2,))
     sums = [part.reshape(b, tiles, w, c).sum((0, 1, 2)) for part in sums]
-    return jnp.stack(sums).reshape(k, k, c)
+    return jnp.stack(sums).reshape(k, k, c).astype(dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -4,7 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 from jaxinv.settings.declare import Section, setting, subsection
-from jaxinv.settings.pti import CHUNK
+from jaxinv.settings.pti import CHUNK, GENERATOR_KEY, MESH
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,9 @@ class ImageLoss(Section):
 
     num_steps: int = setting(0, 'Steps after those on w; 0 = none.', least=0)
     batch_size: int = setting(4, 'Pictures in a step.', least=1)
-    learning_rate: float = setting(5e-5, 'At the start; falls to 0 by a cosine.', least=0)
+    learning_rate: float = setting(
+        5e-5, 'Highest; rises for 100 steps and falls to 0 by a cosine.', least=0
+    )
     size: int = setting(256, 'Pixels at which images are compared.', least=1)
     lpips_weight: float = setting(1.0, 'Weight of LPIPS.', least=0)
     l2_weight: float = setting(1.0, 'Weight of the mean squared difference.', least=0)
@@ -73,14 +75,13 @@ class TrainEncoder(Section):
     seed: int = setting(0, 'Of samples, augmentation and order.', least=0)
     mesh: str = setting(
         '',
-        "Devices: '' = all there are, 'D,F' or 'data=D,fsdp=F' (docs/devices.md).",
+        MESH,
         changes_result=False,
     )
     generator: str = setting('mobile_stylegan_ffhq', 'A name, or a folder or file.')
     generator_key: str = setting(
         'G_ema',
-        "Of several generators in a checkpoint: 'G_ema' = the averaged weights, 'G' = the last "
-        "step's, or a name in the file, which an error lists.",
+        GENERATOR_KEY,
     )
     resolution: int | None = setting(512, 'Pixels; None = the only one there is.', least=1)
     lpips: str = setting('auto', "LPIPS weights: 'auto' or a path.")
@@ -92,7 +93,9 @@ class TrainEncoder(Section):
     num_steps: int = setting(3000, 'Steps on w.', least=1)
     chunk_steps: int = setting(100, CHUNK, least=1, changes_result=False)
     batch_size: int = setting(16, 'Pictures in a step.', least=1)
-    learning_rate: float = setting(3e-4, 'At the start; falls to 0 by a cosine.', least=0)
+    learning_rate: float = setting(
+        3e-4, 'Highest; rises for 100 steps and falls to 0 by a cosine.', least=0
+    )
     ridge: float = setting(
         1e-3, 'Of the linear start on frozen features, in units of their variance.', above=0
     )

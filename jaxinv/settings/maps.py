@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from jaxinv.errors import JaxinvError
 from jaxinv.settings.declare import Section, setting, subsection
-from jaxinv.settings.pti import CHUNK
+from jaxinv.settings.pti import CHUNK, GENERATOR_KEY
 from jaxinv.settings.sam import Prior, Search
 
 
@@ -28,8 +28,7 @@ class InvertibilityData(Section):
     generator: str = setting('mobile_stylegan_ffhq', 'A name, or a folder or file.')
     generator_key: str = setting(
         'G_ema',
-        "Of several generators in a checkpoint: 'G_ema' = the averaged weights, 'G' = the last "
-        "step's, or a name in the file, which an error lists.",
+        GENERATOR_KEY,
         later=True,
     )
     resolution: int | None = setting(512, 'Pixels; None = the only one there is.', least=1)

@@ -10,6 +10,11 @@ from jaxinv.errors import JaxinvError
 from jaxinv.settings.declare import Section, setting, subsection
 
 CHUNK = 'Steps between progress lines and checkpoints.'
+GENERATOR_KEY = (
+    "Of several generators in a checkpoint: 'G_ema' = the averaged weights, 'G' = the last step's, "
+    'or a name in the file, which an error lists.'
+)
+MESH = "Devices: '' = all there are, 'D,F' or 'data=D,fsdp=F' (docs/devices.md)."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from jaxinv.errors import JaxinvError
 from jaxinv.settings.declare import Section, of, setting, subsection
-from jaxinv.settings.pti import Drift, Projection, Tuning, WStatistics
+from jaxinv.settings.pti import GENERATOR_KEY, MESH, Drift, Projection, Tuning, WStatistics
 from jaxinv.settings.sam import (
     ENCODED,
     LABELS,
@@ -62,7 +62,7 @@ class Inversion(Section):
     )
     mesh: str = setting(
         '',
-        "Devices: '' = all there are, 'D,F' or 'data=D,fsdp=F' (docs/devices.md).",
+        MESH,
         changes_result=False,
     )
     group: int = setting(
@@ -85,8 +85,7 @@ class Inversion(Section):
     )
     generator_key: str = setting(
         'G_ema',
-        "Of several generators in a checkpoint: 'G_ema' = the averaged weights, 'G' = the last "
-        "step's, or a name in the file, which an error lists.",
+        GENERATOR_KEY,
         later=True,
     )
     resolution: int | None = setting(
