@@ -165,7 +165,7 @@ def tables(facts: dict) -> str:
         'GB moved',
         'arguments, MB',
     ]
-    columns += ['temporary, MB', 'fits', 'sent, MB', 'products, ms', 'memory, ms', 'compile, s']
+    columns += ['temporary, MB', 'fit', 'sent, MB', 'products, ms', 'memory, ms', 'compile, s']
     lines = [columns, ['---'] * len(columns)]
     for name, found in facts.items():
         chip, count, generator, program, level = name.split('; ')
@@ -174,14 +174,15 @@ def tables(facts: dict) -> str:
             lines.append([*row, found['error'], *[''] * (len(columns) - 6)])
             continue
         limits = (CHIPS | GPUS)[chip]
-        held = found['arguments'] + found['temporary']
+        # Identities a microbatch that the memory holds, by proportion.
+        fit = int((limits.memory - found['arguments']) // found['temporary'])
         sent = sum(found['collectives'].values())
         counted = bool(found['bytes'])  # XLA counts nothing for GPUs
         row += (
             [f'{found["flops"] / 1e9:.0f}', f'{found["bytes"] / 1e9:.1f}'] if counted else ['', '']
         )
         row += [f'{found["arguments"] / 1e6:.0f}', f'{found["temporary"] / 1e6:.0f}']
-        row += ['yes' if held < limits.memory else 'no', f'{sent / 1e6:.0f}']
+        row += [str(fit), f'{sent / 1e6:.0f}']
         row += [f'{1e3 * found["flops"] / limits.flops:.1f}'] if counted else ['']
         row += [f'{1e3 * found["bytes"] / limits.memory_rate:.1f}'] if counted else ['']
         row.append(f'{found["processor_seconds"]:.0f}')

@@ -13,7 +13,7 @@ from jaxinv.data import prefetch
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import classes, encode
 from jaxinv.inversion.classes import Classes
-from jaxinv.io import expanded, sha256
+from jaxinv.io import sha256
 from jaxinv.optimize.runner import Runner
 from jaxinv.optimize.sharding import Sharding
 from jaxinv.optimize.sharding import make as make_sharding
@@ -23,6 +23,7 @@ from jaxinv.runtime.progress import Stopwatch
 from jaxinv.types import Generator, Weights
 from jaxinv.weights import load as weights_load
 from jaxinv.weights.addresses import is_address
+from jaxinv.weights.encoders import local_file
 from jaxinv.weights.networks import load_lpips
 
 
@@ -116,9 +117,7 @@ def files_of(config, about) -> dict[str, str]:
     if start.startswith(encode.START):
         path = start.removeprefix(encode.START)
         if not is_address(path):
-            if not expanded(path).is_file():
-                raise JaxinvError(f'There is no file {path} with an encoder (pivot.start).')
-            found['encoder'] = sha256(expanded(path))
+            found['encoder'] = sha256(local_file(path))
     return found
 
 
