@@ -238,7 +238,8 @@ def set_compile_effort(environment: Mapping[str, str], platform: str = '') -> No
     """On TPUs asks XLA for the effort O1, a third of the compile time of its default (docs/tpu.md).
 
     Programs move about as many bytes and take up to a third more temporary memory. A level that the
-    user has set, as JAX_OPTIMIZATION_LEVEL=UNKNOWN, XLA's own, stays. platform: '' = that of the default device.
+    user has set, as JAX_OPTIMIZATION_LEVEL=UNKNOWN, XLA's own, stays. platform: '' = that of the
+    default device.
     """
     import jax
 
