@@ -237,7 +237,7 @@ def check_devices(environment: Mapping[str, str]) -> None:
 def set_compile_effort(environment: Mapping[str, str], platform: str = '') -> None:
     """On TPUs asks XLA for the effort O1, a third of the compile time of its default (docs/tpu.md).
 
-    Programs move about as many bytes and take up to a third more temporary memory. A level that the
+    Programs move about as many bytes and take up to a half more temporary memory. A level that the
     user has set, as JAX_OPTIMIZATION_LEVEL=UNKNOWN, XLA's own, stays. platform: '' = that of the
     default device.
     """
