@@ -21,7 +21,7 @@ setuptools.setup(
         'jaxinv.converters',
     ],
     package_dir={'jaxinv.configs': 'configs', 'jaxinv.converters': 'converters'},
-    package_data={'jaxinv': ['directions/*', 'encoders/*', 'report/templates/*']},
+    package_data={'jaxinv': ['directions/*', 'report/templates/*']},
     entry_points={
         'console_scripts': ['jaxinv = jaxinv.launch:run', 'jaxinv-convert = jaxinv.convert:run'],
     },

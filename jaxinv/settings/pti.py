@@ -37,7 +37,7 @@ class Projection(Section):
     start: str = setting(
         '',
         "'' = the mean of W; 'encoder:PATH' = the codes of an encoder (docs/encoders.md), of which "
-        "a search in W takes the mean row. PATH 'mobile_stylegan_ffhq': the one that comes along.",
+        'a search in W takes the mean row.',
         later=True,
     )
     refinements: int = setting(5, 'Passes of a ReStyle encoder.', least=1, later=True)

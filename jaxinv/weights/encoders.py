@@ -16,14 +16,12 @@ from jaxinv.weights import download
 from jaxinv.weights.addresses import is_address
 
 _HEADER = 'jaxinv_encoder'
-FOLDER = pathlib.Path(__file__).parents[1] / 'encoders'  # of those that come with jaxinv
 
 
 def load_encoder(source, kind: str | None = None) -> Encoder:
     """An encoder from a file of pSp, e4e, ReStyle or HyperStyle, or one by `save_encoder`.
 
-    source: the name of a generator whose encoder comes with jaxinv (`packaged`), a path, or an
-    address (https://, hf://). kind: of networks.encoders.KINDS, for files
+    source: a path, or an address (https://, hf://). kind: of networks.encoders.KINDS, for files
     that do not say it; None = as the file says. Nothing in a file is executed. Raises JaxinvError
     naming what is missing, unexpected or misshapen.
     """
@@ -40,21 +38,13 @@ def load_encoder(source, kind: str | None = None) -> Encoder:
     return jax.tree.map(jnp.asarray, found._replace(spec=None))._replace(spec=found.spec)
 
 
-def packaged() -> list[str]:
-    """Names of the generators whose encoders come with jaxinv."""
-    return sorted(path.stem for path in FOLDER.glob('*.safetensors'))
-
-
 def local_file(source) -> pathlib.Path:
-    """The file of a path or of a name in `packaged`. Raises JaxinvError if there is none."""
+    """The file of a path. Raises JaxinvError if there is none."""
     path = expanded(source)
-    if not path.is_file() and str(source) in packaged():
-        path = FOLDER / f'{source}.safetensors'
     if not path.is_file():
-        names = ', '.join(packaged()) or 'none'
         raise JaxinvError(
-            f'There is no file {path} with an encoder; give a path, an address, or the name of one '
-            f'that comes with jaxinv ({names}).'
+            f'There is no file {path} with an encoder; give the path or the address of one '
+            '(docs/encoders.md).'
         )
     return path
 
