@@ -155,17 +155,16 @@ def compile_all(out: pathlib.Path, chips: list[int], only: str, level: str) -> N
 
 def tables(facts: dict) -> str:
     """Markdown."""
-    columns = [
-        'chip',
-        'chips',
-        'generator',
-        'program',
-        'level',
-        'GFLOP',
-        'GB moved',
+    columns = ['chip', 'chips', 'generator', 'program', 'level', 'GFLOP', 'GB moved']
+    columns += [
         'arguments, MB',
+        'temporary, MB',
+        'fit',
+        'sent, MB',
+        'products, ms',
+        'memory, ms',
+        'compile, s',
     ]
-    columns += ['temporary, MB', 'fit', 'sent, MB', 'products, ms', 'memory, ms', 'compile, s']
     lines = [columns, ['---'] * len(columns)]
     for name, found in facts.items():
         chip, count, generator, program, level = name.split('; ')
@@ -177,15 +176,14 @@ def tables(facts: dict) -> str:
         # Identities a microbatch that the memory holds, by proportion.
         fit = int((limits.memory - found['arguments']) // found['temporary'])
         sent = sum(found['collectives'].values())
-        counted = bool(found['bytes'])  # XLA counts nothing for GPUs
-        row += (
-            [f'{found["flops"] / 1e9:.0f}', f'{found["bytes"] / 1e9:.1f}'] if counted else ['', '']
-        )
+        counts, bounds = ['', ''], ['', '']
+        if found['bytes']:  # XLA counts nothing for GPUs
+            counts = [f'{found["flops"] / 1e9:.0f}', f'{found["bytes"] / 1e9:.1f}']
+            bounds = found['flops'] / limits.flops, found['bytes'] / limits.memory_rate
+            bounds = [f'{1e3 * seconds:.1f}' for seconds in bounds]
+        row += counts
         row += [f'{found["arguments"] / 1e6:.0f}', f'{found["temporary"] / 1e6:.0f}']
-        row += [str(fit), f'{sent / 1e6:.0f}']
-        row += [f'{1e3 * found["flops"] / limits.flops:.1f}'] if counted else ['']
-        row += [f'{1e3 * found["bytes"] / limits.memory_rate:.1f}'] if counted else ['']
-        row.append(f'{found["processor_seconds"]:.0f}')
+        row += [str(fit), f'{sent / 1e6:.0f}', *bounds, f'{found["processor_seconds"]:.0f}']
         lines.append(row)
     return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in lines)
 

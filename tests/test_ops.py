@@ -37,7 +37,10 @@ def test_depthwise_equals_its_stock_form_with_gradients(size, k):
 
 def test_the_gradients_of_depthwise_for_tpus_equal_those_of_the_stock_form():
     args = normal(0, 2, 5, 6, 3), normal(1, 3, 3, 3), normal(2, 2, 1, 1, 3), normal(3, 2, 5, 6, 3)
-    ours, stock = ops._depthwise_grads_tpu(*args), ops._depthwise_grads_stock(*args)
+    ours, stock = (
+        ops._depthwise_grads_taps(*args, ops._taps_grad_tpu),
+        ops._depthwise_grads_stock(*args),
+    )
     for a, b in zip(ours, stock, strict=True):
         close(a, b)
     lowered = jax.jit(jax.grad(lambda *args: ops.depthwise(*args).sum(), (0, 1, 2)))
@@ -48,7 +51,7 @@ def test_the_gradients_of_depthwise_for_tpus_equal_those_of_the_stock_form():
 def test_bfloat16_depthwise_sums_in_float32():
     x, kernel = jnp.ones([1, 64, 64, 1], 'bfloat16'), jnp.ones([3, 3, 1], 'bfloat16')
     scale, g = jnp.ones([1, 1, 1, 1], 'bfloat16'), jnp.ones([1, 64, 64, 1], 'bfloat16')
-    _, by_kernel, _ = ops._depthwise_grads_tpu(x, kernel, scale, g)
+    _, by_kernel, _ = ops._depthwise_grads_taps(x, kernel, scale, g, ops._taps_grad_tpu)
     assert by_kernel.dtype == jnp.bfloat16
     assert by_kernel[1, 1, 0] == 4096  # in bfloat16 a sum of ones stops at 256
 

@@ -28,7 +28,7 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     spec = opened[0].spec
     wanted = settings.of(config, settings.InvertSam)
     invert_sam.check(wanted, spec)
-    if config.method in (*settings.ENCODED, 'hybrid'):
+    if config.method in settings.WITH_ENCODER:
         encode.check_fits(invert_sam.encoder_of(wanted, None), spec)
     title, nouns = settings.title(config, spec), ('picture', 'pictures')
     if config.group:

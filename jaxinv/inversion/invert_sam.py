@@ -24,7 +24,7 @@ from jaxinv.inversion.tune import tune
 from jaxinv.networks.encoders import Encoder
 from jaxinv.optimize.runner import LoopTask, Runner
 from jaxinv.pixels import to_float
-from jaxinv.settings import CHOOSING, ENCODED, SINGLE, InvertSam, Search, named
+from jaxinv.settings import CHOOSING, ENCODED, SINGLE, WITH_ENCODER, InvertSam, Search, named
 from jaxinv.types import Generator, GeneratorSpec
 
 SEARCH_FIELDS = tuple(field.name for field in dataclasses.fields(Search))
@@ -99,7 +99,7 @@ def invert_sam(
     segments = sam_regions.segment_images(examples, runner, run.segments) if choosing else []
     shared = {'seed': seed, 'statistics': statistics, 'lpips': nets, 'runner': runner}
     history = []
-    if run.method in (*ENCODED, 'hybrid'):
+    if run.method in WITH_ENCODER:
         encoder, passes = encoder_of(run, start), run.pivot.refinements
         if run.method == 'hybrid':
             if statistics is None:
@@ -109,12 +109,8 @@ def invert_sam(
         else:
             pivots = encode.encode(encoder, generator, weights, examples, steps=passes)
     elif start is None or isinstance(start, Encoder):
-        if start is not None:
-            shared = shared | {'start': start}
-        pivots = project(
-            generator, weights, examples, settings=run.pivot, embeddings=embeddings, **shared
-        )
-        shared.pop('start', None)
+        given = {'settings': run.pivot, 'start': start, 'embeddings': embeddings}
+        pivots = project(generator, weights, examples, **given, **shared)
         history.append(('project', pivots.history))
         pivots = pivots.w
     else:

@@ -75,8 +75,8 @@ def _depthwise_bwd(residuals, g):
     return lax.platform_dependent(
         *residuals,
         g,
-        cpu=_depthwise_grads_cpu,
-        tpu=_depthwise_grads_tpu,
+        cpu=partial(_depthwise_grads_taps, taps_grad=_taps_grad),
+        tpu=partial(_depthwise_grads_taps, taps_grad=_taps_grad_tpu),
         default=_depthwise_grads_stock,
     )
 
@@ -103,28 +103,11 @@ def _depthwise_taps(x, kernel, scale):
     return _taps(x * scale, kernel)
 
 
-def _depthwise_grads_cpu(x, kernel, scale, g):
+def _depthwise_grads_taps(x, kernel, scale, g, taps_grad):
+    """taps_grad(x, g, k): the gradient of `_taps` by its kernel."""
     g_scaled = _taps(g, kernel[::-1, ::-1])
     g_scale = jnp.sum(g_scaled * x, (1, 2), keepdims=True)
-    return g_scaled * scale, _taps_grad(x * scale, g, kernel.shape[0]), g_scale
-
-
-def _depthwise_grads_tpu(x, kernel, scale, g):
-    """For a TPU, XLA turns the stock form into copies: 6 times the bytes, 4 times the compile time.
-
-    Of the gradient in float32, [2, 512, 512, 64], compiled for a v5e (docs/tpu.md).
-    """
-    g_scaled = _taps(g, kernel[::-1, ::-1])
-    g_scale = jnp.sum(g_scaled * x, (1, 2), keepdims=True)
-    k, (h, w) = kernel.shape[0], x.shape[1:3]
-    exact = jnp.promote_types(x.dtype, jnp.float32)
-    padded = jnp.pad(x * scale, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
-    sums = [
-        jnp.sum((padded[:, i : i + h, j : j + w] * g).astype(exact), (0, 1, 2))
-        for i in range(k)
-        for j in range(k)
-    ]
-    return g_scaled * scale, jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype), g_scale
+    return g_scaled * scale, taps_grad(x * scale, g, kernel.shape[0]), g_scale
 
 
 def _taps(x, kernel):
@@ -163,6 +146,20 @@ def _taps_grad(x, g, k):
     sums = lax.reduce(taps, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (2,))
     sums = [part.reshape(b, tiles, w, c).sum((0, 1, 2)) for part in sums]
     return jnp.stack(sums).reshape(k, k, c).astype(dtype)
+
+
+def _taps_grad_tpu(x, g, k):
+    """The same as k^2 plain sums, which XLA fuses for a TPU.
+
+    The stock form becomes copies there: 6 times the bytes and 4 times the compile time of a
+    gradient in float32, [2, 512, 512, 64], compiled for a v5e (docs/tpu.md).
+    """
+    h, w = x.shape[1:3]
+    dtype, exact = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
+    x = jnp.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
+    places = [(i, j) for i in range(k) for j in range(k)]
+    sums = [jnp.sum((x[:, i : i + h, j : j + w] * g).astype(exact), (0, 1, 2)) for i, j in places]
+    return jnp.stack(sums).reshape(k, k, -1).astype(dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -20,6 +20,7 @@ from jaxinv.settings.sam import (
     ENCODED,
     LABELS,
     SINGLE,
+    WITH_ENCODER,
     Invertibility,
     Prior,
     Search,
@@ -44,6 +45,7 @@ __all__ = [
     'FitDirections',
     'Inversion', 'Invert', 'InvertSam', 'Invertibility', 'InvertibilityData', 'Key', 'Locality',
     'Prior', 'Projection', 'Saving', 'Search', 'Section', 'Segments', 'Sweep', 'TrainInvertibility',
-    'Tuning', 'WStatistics', 'changed', 'check', 'keys', 'measuring_settings', 'named', 'of',
+    'Tuning', 'WITH_ENCODER', 'WStatistics', 'changed', 'check', 'keys', 'measuring_settings',
+    'named', 'of',
     'prior_settings', 'record_of', 'search_settings', 'setting', 'subsection', 'title',
 ]  # fmt: skip

@@ -29,6 +29,7 @@ LABELS = {
     'pti_sam': 'PTI+SAM',
 }  # config.method: its name in a report
 ENCODED = ('encoder', 'e4e', 'restyle')  # methods whose result is the codes of pivot.start
+WITH_ENCODER = (*ENCODED, 'hybrid')  # methods that need an encoder as pivot.start
 SINGLE = {'gaussian_prior': 'W+', 'hybrid': 'W+'} | {
     name: LABELS[name] for name in ('w_plus', 'f2', 'f4', 'f6', 'f8', 'f10')
 }  # methods with one space for all of a picture

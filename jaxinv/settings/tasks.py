@@ -7,8 +7,8 @@ from jaxinv.errors import JaxinvError
 from jaxinv.settings.declare import Section, of, setting, subsection
 from jaxinv.settings.pti import GENERATOR_KEY, MESH, Drift, Projection, Tuning, WStatistics
 from jaxinv.settings.sam import (
-    ENCODED,
     LABELS,
+    WITH_ENCODER,
     Invertibility,
     Prior,
     Search,
@@ -189,7 +189,7 @@ class InvertSam(Inversion):
     def check(self) -> None:
         super().check()
         tunes = self.method.startswith('pti')
-        if self.method in (*ENCODED, 'hybrid') and self.start:
+        if self.method in WITH_ENCODER and self.start:
             raise JaxinvError(
                 f'start is {self.start!r} and method is {self.method!r}, whose codes are those of '
                 'pivot.start=encoder:PATH; leave start out.'
