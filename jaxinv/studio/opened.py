@@ -1,0 +1,266 @@
+"""A finished run, opened: its identities, and the pictures of their edits.
+
+A picture costs one synthesis. Unedited pictures and the last few edited ones are kept, so undo,
+redo and the comparison with the unedited picture cost none.
+"""
+
+import collections
+import functools
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+
+import jaxinv
+from jaxinv import api, faces, report
+from jaxinv import edits as edits_lib
+from jaxinv.data import images
+from jaxinv.errors import JaxinvError
+from jaxinv.inversion.project import Pivots
+from jaxinv.io import read_json, sha256
+from jaxinv.pixels import to_uint8
+from jaxinv.rendering import full_precision
+from jaxinv.studio import controls as controls_lib
+from jaxinv.studio import regions
+from jaxinv.text import printable, shortest
+
+KEPT = 24  # pictures
+MAX_STEPS = 32  # of an edit
+MAX_DRAGS = 64  # kept of a run
+
+
+class EditState(NamedTuple):
+    """The edit of one identity: steps one after the other, confined to a region."""
+
+    steps: tuple[tuple[str, float], ...] = ()  # (name of a control or 'drag:ID', strength)
+    part: str = ''  # of regions.PARTS; '' = everywhere, or the mask
+    mask: str = ''  # id of a painted mask
+
+    @property
+    def is_empty(self) -> bool:
+        return not any(strength for _, strength in self.steps)
+
+
+UNEDITED = EditState()
+
+
+class Kept(NamedTuple):
+    """What a session made for the edits of a run; it outlives the run in memory."""
+
+    masks: dict[str, np.ndarray]  # {id: uint8 [regions.GRID, regions.GRID]}
+    drags: dict[str, np.ndarray]  # {id: offsets [num_ws, w_dim]}
+
+
+class Opened:
+    """A run's generator, codes and photographs. Used by one thread."""
+
+    def __init__(self, folder: pathlib.Path, directions: list[str], kept: 'Kept'):
+        """directions: the user's files, see controls.py. Raises JaxinvError."""
+        saved = api.load(folder)
+        if not isinstance(saved.codes, Pivots):
+            raise JaxinvError(
+                'This folder holds no run of pivotal tuning, which the studio edits; its report '
+                'shows what there is.'
+            )
+        self.folder, self.generator = folder, saved.generator
+        self.names = list(saved.codes.names)
+        self._codes = np.asarray(saved.codes.w, np.float32)
+        several = isinstance(saved.weights, list)
+        self._weights = saved.weights if several else [jax.device_put(saved.weights)]
+        self.controls = controls_lib.controls_of(self.generator.spec, directions)
+        self.sources = self._read_sources()
+        self._pictures: collections.OrderedDict[Any, np.ndarray] = collections.OrderedDict()
+        self._parts: dict[int, dict[str, np.ndarray]] = {}
+        self.masks, self.drags = kept.masks, kept.drags
+
+    def describe(self) -> dict[str, Any]:
+        """What the page needs to show the run."""
+        spec = self.generator.spec
+        return {
+            'identities': [
+                {'name': printable(name, 80), 'pastes': source is not None}
+                for name, source in zip(self.names, self.sources, strict=True)
+            ],
+            'resolution': spec.resolution,
+            'generator': printable(spec.name, 80),
+            'controls': [control.public() for control in self.controls.values()],
+            'parts': list(regions.PARTS) if spec.domain in ('ffhq', 'faces') else [],
+            'grid': regions.GRID,
+            'drag': self.can_drag,
+        }
+
+    @property
+    def can_drag(self) -> bool:
+        return hasattr(jaxinv, 'drag') and bool(self.generator.spec.feature_shapes)
+
+    def identity(self, value: Any) -> int:
+        """An index that a page sent. Raises JaxinvError."""
+        if type(value) is not int or not 0 <= value < len(self.names):
+            raise JaxinvError(f'There is no face {value!r}; there are {len(self.names)}.')
+        return value
+
+    def edit(self, value: Any) -> EditState:
+        """An edit that a page sent, checked. Raises JaxinvError."""
+        if not isinstance(value, dict) or not isinstance(value.get('steps', []), list):
+            raise JaxinvError('An edit is {"steps": [[name, strength], ...]}.')
+        steps = []
+        for step in value.get('steps', [])[: MAX_STEPS + 1]:
+            if not isinstance(step, list) or len(step) != 2 or not isinstance(step[0], str):
+                raise JaxinvError('A step of an edit is [name, strength].')
+            steps.append((step[0], self._strength(*step)))
+        if len(steps) > MAX_STEPS:
+            raise JaxinvError(f'An edit has at most {MAX_STEPS} steps.')
+        part, mask = value.get('part') or '', value.get('mask') or ''
+        if part and part not in regions.PARTS:
+            raise JaxinvError(f'A region can be {", ".join(regions.PARTS)}.')
+        if mask and (not isinstance(mask, str) or mask not in self.masks):
+            raise JaxinvError('The painted region is not there any more; paint it again.')
+        return EditState(tuple(steps), part, '' if part else mask)
+
+    def _strength(self, name, value) -> float:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value:
+            raise JaxinvError('A strength is a number.')
+        if name.startswith('drag:') and name.removeprefix('drag:') in self.drags:
+            low, high = 0.0, 1.5
+        elif name in self.controls:
+            low, high = self.controls[name].low, self.controls[name].high
+        else:
+            raise JaxinvError(f'There is no edit {printable(name, 60)!r} for this generator.')
+        if not low - 1e-6 <= value <= high + 1e-6:
+            raise JaxinvError(f'{printable(name, 60)} is {value:g}; it can be {low:g} to {high:g}.')
+        return float(value)
+
+    def picture(self, i: int, edit: EditState = UNEDITED) -> np.ndarray:
+        """uint8 [h, w, 3] of identity i."""
+        if edit.is_empty:
+            edit = UNEDITED
+        key = (i, edit)
+        if key in self._pictures:
+            self._pictures.move_to_end(key)
+            return self._pictures[key]
+        found = self.render(i, self.code(i, edit))
+        if edit.part or edit.mask:
+            found = regions.blend(self.picture(i), found, self._region(i, edit))
+        self._pictures[key] = found
+        # Unedited pictures stay, one for each identity.
+        edited = [k for k in self._pictures if not k[1].is_empty]
+        for old in edited[:-KEPT]:
+            del self._pictures[old]
+        return found
+
+    def code(self, i: int, edit: EditState) -> np.ndarray:
+        """w [1, num_ws, w_dim] of an edited identity."""
+        spec, w = self.generator.spec, self._codes[i : i + 1]
+        steps = []
+        for name, strength in edit.steps:
+            array = self.drags.get(name.removeprefix('drag:'))
+            array = self.controls[name].array if array is None else array
+            steps.append((edits_lib.Direction(name, array), strength))
+        if steps:
+            w = edits_lib.apply(w, edits_lib.Edit('studio', tuple(steps)), spec.num_ws)
+        return np.asarray(jnp.broadcast_to(w, (1, spec.num_ws, spec.w_dim)))
+
+    def weights(self, i: int):
+        return self._weights[i if len(self._weights) > 1 else 0]
+
+    def render(self, i: int, w) -> np.ndarray:
+        """uint8 [h, w, 3] of a code w [1, num_ws, w_dim]."""
+        with full_precision():
+            return to_uint8(_program(self.generator)(self.weights(i), w))[0]
+
+    def _region(self, i, edit) -> np.ndarray:
+        size = self.generator.spec.resolution
+        if edit.mask:
+            return regions.soft(self.masks[edit.mask], size)
+        if i not in self._parts:
+            self._parts[i] = regions.find(self.picture(i))
+        if edit.part not in self._parts[i]:
+            raise JaxinvError(f'No {edit.part} was found in this picture; paint the region.')
+        return regions.soft(self._parts[i][edit.part], size)
+
+    def target(self, i: int) -> pathlib.Path | None:
+        """The file of the aligned photograph."""
+        folder = report.folders(self.folder / 'images', self.names)[i]
+        file = folder / 'target.png'
+        return file if file.is_file() else None
+
+    def paste(self, i: int, edits: dict[int, EditState], mask: str) -> PIL.Image.Image:
+        """The photograph of identity i, with all of its faces that are edited put back.
+
+        edits: {identity: its edit}; mask: 'face' or 'crop'. Raises JaxinvError.
+        """
+        source = self.sources[i]
+        if source is None:
+            raise JaxinvError(
+                f'Where {self.names[i]} was in its photograph is not known, or the photograph is '
+                'not there any more.'
+            )
+        picture = images.read(source['file'])
+        for j, other in enumerate(self.sources):
+            if other is None or other['file'] != source['file']:
+                continue
+            if j == i or not edits.get(j, UNEDITED).is_empty:
+                crop = self.picture(j, edits.get(j, UNEDITED))
+                picture = faces.paste(picture, crop, other['quad'], mask=mask)
+        return picture
+
+    def source_name(self, i: int) -> str:
+        source = self.sources[i]
+        return self.names[i] if source is None else pathlib.PurePath(source['file']).stem
+
+    def as_json(self, i: int, edit: EditState) -> dict[str, Any]:
+        """The edit of an identity, from which a run of jaxinv makes it again."""
+        spelled = [
+            f'{self.controls[name].spelling or name}={shortest(strength)}'
+            for name, strength in edit.steps
+            if name in self.controls
+        ]
+        region = None
+        if edit.part:
+            region = {'part': edit.part}
+        elif edit.mask:
+            region = {'mask_png': regions.to_text(self.masks[edit.mask])}
+        drags = {
+            name: np.round(self.drags[name.removeprefix('drag:')], 5).tolist()
+            for name, _ in edit.steps
+            if name.startswith('drag:')
+        }
+        return {
+            'format': 'jaxinv edit',
+            'version': 1,
+            'identity': self.names[i],
+            'generator': self.generator.spec.name,
+            'edit': ','.join(spelled),
+            'steps': [list(step) for step in edit.steps],
+            'region': region,
+            'drags': drags,
+        }
+
+    def _read_sources(self) -> list[dict | None]:
+        """{'file', 'quad'} of each identity; None where it cannot be put back.
+
+        A photograph counts if its bytes are those that the run recorded.
+        """
+        content = read_json(self.folder / 'metrics.json')
+        rows = content.get('sources') if isinstance(content, dict) else None
+        if not isinstance(rows, list) or len(rows) != len(self.names):
+            return [None] * len(self.names)
+        return [_source(row) for row in rows]
+
+
+def _source(row) -> dict | None:
+    try:
+        file, quad = pathlib.Path(row['file']), np.asarray(row['face']['quad'], np.float64)
+        if quad.shape != (4, 2) or not np.isfinite(quad).all() or not file.is_file():
+            return None
+        return {'file': str(file), 'quad': quad} if sha256(file) == row['sha256'] else None
+    except (TypeError, KeyError, ValueError, OSError):
+        return None
+
+
+@functools.lru_cache(maxsize=4)
+def _program(generator):
+    return jax.jit(lambda weights, w: generator.synthesize(weights, w)[0])

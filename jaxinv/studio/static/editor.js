@@ -1,0 +1,295 @@
+// The editor of a run: faces, sliders, sequence, regions, drags, undo and redo.
+
+import { get, getPicture, picture, post, postBytes, show } from './api.js';
+import { announce, byId, effect, el, guarded, trouble } from './dom.js';
+import { History } from './history.js';
+import * as overlay from './overlay.js';
+import * as saving from './saving.js';
+import * as sliders from './sliders.js';
+import * as strips from './strips.js';
+import * as viewer from './viewer.js';
+
+let run = null; // its id
+let info = null; // what the studio told about it
+let history = null;
+let drags = []; // sliders of drags: {name, title, ...}
+let drag = null; // the id of the one at work
+
+const address = () => `/api/runs/${run}`;
+const edit = () => history.edit();
+const identity = () => history.present.identity;
+
+export function start() {
+  viewer.start();
+  strips.start();
+  saving.start(() => ({
+    address: address(),
+    identity: identity(),
+    edits: allEdits(),
+    pastes: info.identities[identity()].pastes,
+  }));
+  overlay.start({ points: pointsChanged, mask: guarded(maskPainted) });
+  byId('undo').addEventListener('click', () => history.undo() && render());
+  byId('redo').addEventListener('click', () => history.redo() && render());
+  byId('reset').addEventListener('click', () => change({ steps: [], part: '', mask: '' }));
+  byId('with-photograph').addEventListener('change', () => {
+    if (byId('with-photograph').checked) byId('split').checked = true;
+    viewer.setSplit();
+    render();
+  });
+  byId('compare').addEventListener('click', () =>
+    strips.faces(address(), info.identities, info.identities.map(() => edit()), look));
+  byId('to-all').addEventListener('click', () => {
+    const own = edit();
+    history.setAll(Object.fromEntries(info.identities.map((_, i) => [i, own])));
+    announce('All faces have this edit now.');
+    render();
+  });
+  for (const radio of document.querySelectorAll('input[name="tool"]')) {
+    radio.addEventListener('change', () => setTool(radio.value));
+  }
+  byId('drag').addEventListener('click', guarded(startDrag));
+  byId('drag-stop').addEventListener('click', guarded(() => post(`${address()}/drags/${drag}/stop`)));
+  document.addEventListener('keydown', (event) => {
+    if (!history || !(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== 'z') return;
+    if (/^(INPUT|TEXTAREA)$/.test(event.target.tagName) && ['text', 'number'].includes(event.target.type)) return;
+    event.preventDefault();
+    if (event.shiftKey ? history.redo() : history.undo()) render();
+  });
+}
+
+export async function open(chosen) {
+  announce(`Opening ${chosen.title}`);
+  byId('editor').hidden = false;
+  byId('editor-note').textContent = 'Opening the generator \u2026';
+  const found = await post(`/api/runs/${chosen.id}/open`);
+  run = chosen.id;
+  info = found;
+  history = new History(run);
+  drags = [];
+  if (!info.identities[identity()]) history.look(0);
+  byId('editor-note').textContent =
+    `${chosen.title} \u2013 ${info.generator}, ${info.resolution} \u00d7 ${info.resolution} pixels`;
+  byId('saving').hidden = false;
+  byId('points-tool').hidden = !info.drag;
+  byId('compare').hidden = byId('to-all').hidden = info.identities.length < 2;
+  try {
+    sessionStorage.setItem('jaxinv-studio open', JSON.stringify({ id: chosen.id, title: chosen.title }));
+  } catch {
+    // a reload then starts without a run
+  }
+  overlay.setGrid(info.grid);
+  strips.close();
+  viewer.open(run);
+  setTool('look');
+  for (const [name] of Object.values(history.present.edits).flatMap((own) => own.steps)) {
+    if (name.startsWith('drag:')) addDrag(name);
+  }
+  buildSliders();
+  buildRegions();
+  buildFaces();
+  saving.links(address(), info.exports);
+  render();
+  byId('editor-title').focus({ preventScroll: true });
+  byId('editor').scrollIntoView({ behavior: 'smooth', block: 'start' });
+}
+
+// After a reload: the run that was open, or the one of the command line.
+export async function reopen(state) {
+  let kept = null;
+  try {
+    kept = JSON.parse(sessionStorage.getItem('jaxinv-studio open'));
+  } catch {
+    kept = null;
+  }
+  const known = kept && (kept.id === 'given' ? state.given : state.runs.some((own) => own.id === kept.id && own.state === 'finished'));
+  if (known) await open(kept);
+  else if (state.given) await open({ id: 'given', title: state.given });
+}
+
+const allEdits = () => Object.fromEntries(info.identities.map((_, i) => [i, history.edit(i)]));
+
+function change(next, passing = false) {
+  history.set(identity(), next, passing);
+  render(passing);
+}
+
+function render(draft = false) {
+  sliders.show(edit());
+  showSteps();
+  showFaces();
+  for (const radio of document.querySelectorAll('input[name="region"]')) {
+    radio.checked = radio.value === (edit().mask ? 'mask' : edit().part);
+  }
+  byId('undo').disabled = !history.past.length;
+  byId('redo').disabled = !history.future.length;
+  byId('reset').disabled = !edit().steps.length && !edit().part && !edit().mask;
+  viewer.ask(identity(), edit(), draft);
+  if (!draft) saving.refresh();
+}
+
+// --- Sliders and the sequence ---
+
+const controls = () => [...info.controls, ...drags];
+const controlOf = (name) => controls().find((own) => own.name === name);
+
+function buildSliders() {
+  sliders.build(byId('sliders'), controls(), {
+    move: (name, strength, passing) => {
+      const now = edit();
+      const steps = now.steps.filter(([own]) => own !== name || strength);
+      const known = steps.find(([own]) => own === name);
+      const before = known ? known[1] : 0;
+      if (before === strength && !history.moving) return;
+      const next = known
+        ? steps.map((step) => (step[0] === name ? [name, strength] : step))
+        : strength ? [...steps, [name, strength]] : steps;
+      change({ ...now, steps: next }, passing);
+    },
+    strip: (control) => strips.strengths(address(), identity(), edit(), control, (value) => {
+      const others = edit().steps.filter(([name]) => name !== control.name);
+      change({ ...edit(), steps: value ? [...others, [control.name, value]] : others });
+    }),
+  });
+}
+
+function showSteps() {
+  const { steps } = edit();
+  const items = steps.map(([name, strength], i) => {
+    const control = controlOf(name);
+    const title = control ? control.title : name;
+    const text = control ? `${title} ${effect(control, strength)}` : title;
+    const swap = (by) => () => {
+      const next = [...steps];
+      [next[i], next[i + by]] = [next[i + by], next[i]];
+      change({ ...edit(), steps: next });
+    };
+    const act = (label, text_, action, disabled) =>
+      el('button', { className: 'small', onclick: action, disabled, 'aria-label': `${label} ${title}` }, text_);
+    return el('li', {}, el('span', {}, text),
+      act('Earlier:', '\u2191', swap(-1), i === 0),
+      act('Later:', '\u2193', swap(1), i === steps.length - 1),
+      act('Remove', 'Remove', () => change({ ...edit(), steps: steps.filter((_, j) => j !== i) })));
+  });
+  byId('steps').replaceChildren(...(items.length ? items : [el('li', { className: 'none note' }, 'No edit yet; move a slider.')]));
+}
+
+// --- Faces ---
+
+function buildFaces() {
+  const parent = byId('identities');
+  parent.hidden = info.identities.length < 2;
+  parent.replaceChildren(...info.identities.map((own, i) =>
+    el('button', { onclick: () => look(i) },
+      el('img', { src: `${address()}/targets/${i}`, alt: '' }), own.name)));
+}
+
+function showFaces() {
+  [...byId('identities').children].forEach((node, i) =>
+    node.setAttribute('aria-pressed', String(i === identity())));
+}
+
+function look(i) {
+  history.look(i);
+  overlay.clearPoints();
+  saving.links(address(), info.exports);
+  render();
+}
+
+// --- Regions ---
+
+function buildRegions() {
+  const names = [['', 'Everything'], ...info.parts.map((name) => [name, name[0].toUpperCase() + name.slice(1)]), ['mask', 'Painted']];
+  const legend = byId('regions').firstElementChild;
+  byId('regions').replaceChildren(legend, ...names.map(([value, text]) =>
+    el('label', { className: 'check' },
+      el('input', { type: 'radio', name: 'region', value, onchange: guarded(() => chooseRegion(value)) }), text)));
+}
+
+async function chooseRegion(value) {
+  if (value !== 'mask') {
+    change({ ...edit(), part: value, mask: '' });
+  } else if (overlay.mask.some((x) => x)) {
+    await maskPainted(overlay.mask);
+  } else {
+    byId('regions').querySelector('input[value=""]').checked = true;
+    document.querySelector('input[name="tool"][value="brush"]').checked = true;
+    setTool('brush');
+    byId('overlay').focus();
+    announce('Paint the region first.');
+  }
+}
+
+async function maskPainted(mask) {
+  if (!mask.some((x) => x)) {
+    if (edit().mask) change({ ...edit(), mask: '' });
+    return;
+  }
+  const found = await postBytes(`${address()}/mask`, mask);
+  change({ ...edit(), part: '', mask: found.mask });
+}
+
+function setTool(name) {
+  byId('points-panel').hidden = name !== 'points';
+  byId('brush-panel').hidden = name !== 'brush';
+  document.querySelector(`input[name="tool"][value="${name}"]`).checked = true;
+  document.querySelector('.stage').classList.toggle('tool', name !== 'look');
+  overlay.setTool(name);
+}
+
+// --- Drags ---
+
+function pointsChanged(complete) {
+  byId('drag').disabled = complete.length === 0 || drag !== null;
+}
+
+async function startDrag() {
+  const steps = Math.min(300, Math.max(1, Math.round(Number(byId('drag-steps').value)) || 60));
+  const complete = overlay.points.filter((point) => point[2] !== null);
+  const mine = { run, identity: identity(), edit: edit() };
+  const started = await post(`${address()}/drag`, {
+    identity: mine.identity, edit: mine.edit, points: complete, mask: mine.edit.mask, steps,
+  });
+  drag = started.id;
+  byId('drag').disabled = true;
+  byId('drag-stop').hidden = false;
+  try {
+    await follow(mine, started.id);
+  } finally {
+    drag = null;
+    byId('drag-stop').hidden = true;
+    pointsChanged(overlay.points.filter((point) => point[2] !== null));
+  }
+}
+
+async function follow(mine, id) {
+  let shown = 0;
+  for (;;) {
+    const state = await get(`/api/runs/${mine.run}/drags/${id}`);
+    const distance = state.distance === null ? '' : `, ${state.distance.toFixed(1)} pixels to go`;
+    byId('drag-state').textContent = `Step ${state.step} of ${state.steps || '\u2026'}${distance}`;
+    if (state.points.length) overlay.movePoints(state.points);
+    if (state.state === 'failed') throw new Error(state.error);
+    if (state.state === 'done') break;
+    if (state.step >= shown + 5) {
+      shown = state.step;
+      // Between two pictures there may be none.
+      const made = await getPicture(`/api/runs/${mine.run}/drags/${id}/picture`).catch(() => null);
+      if (made) show(byId('after'), made);
+    }
+    await new Promise((resolve) => { setTimeout(resolve, 300); });
+  }
+  byId('drag-state').textContent += '. Done.';
+  if (mine.run !== run) return;
+  addDrag(`drag:${id}`);
+  buildSliders();
+  overlay.clearPoints();
+  history.set(mine.identity, { ...mine.edit, steps: [...mine.edit.steps, [`drag:${id}`, 1]] });
+  render();
+}
+
+function addDrag(name) {
+  if (drags.some((own) => own.name === name)) return;
+  const title = `Drag ${drags.length + 1}`;
+  drags.push({ name, title, low: 0, high: 1.5, step: 0.05, effect: 100, unit: ' %', group: 'drag', note: '' });
+}
