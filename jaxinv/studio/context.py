@@ -92,8 +92,10 @@ def told(answer: Callable) -> Callable:
             return says(503, str(error))
         except JaxinvError as error:
             return says(400, str(error))
-        except (guard.TooLarge, ClientDisconnect):
-            raise
+        except guard.TooLarge as error:
+            return says(413, str(error))
+        except ClientDisconnect:
+            return Response(status_code=400)
         except MemoryError:
             return says(500, 'There is not enough memory for that.')
         except Exception as error:

@@ -139,10 +139,7 @@ class Guard:
                     out.append('set-cookie', f'{name}={value}; Path=/; HttpOnly; SameSite=Strict')
             await send(message)
 
-        try:
-            await answer(scope, receive, send_with_headers)
-        except TooLarge as error:
-            await _says(413, str(error))(scope, receive, send_with_headers)
+        await answer(scope, receive, send_with_headers)
 
     def _refusal(self, scope, headers, given, new):
         """The answer to a request that is not let in; None = it is. new: gets cookies to set."""

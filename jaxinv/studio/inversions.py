@@ -265,6 +265,8 @@ class _Pace:
             stage = 'tune'
         elif not totals:
             stage = 'start'
+        if stage == 'measure':
+            left = None
         return {
             'stage': stage,
             'step': done.get(stage, 0),

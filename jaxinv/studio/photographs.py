@@ -74,11 +74,11 @@ def look(folder: pathlib.Path, file: str) -> dict[str, Any]:
     skipped: list[dict] = []
     # Everything is found as a run of the launcher will find it again.
     targets = data_reader.read('face', folder / file, AlignOptions(FACE, 'all'), skipped)
-    picture.thumbnail((SHOWN, SHOWN))
-    images.save(folder / 'shown.jpg', picture)
     notes = [entry['reason'] for entry in skipped]
     if not targets:
         raise JaxinvError(notes[0] if notes else f'No face was found in {file}.')
+    picture.thumbnail((SHOWN, SHOWN))
+    images.save(folder / 'shown.jpg', picture)
     faces = []
     for target in targets:
         facts = target.source['face']

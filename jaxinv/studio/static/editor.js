@@ -109,9 +109,9 @@ export async function reopen(state) {
 
 const allEdits = () => Object.fromEntries(info.identities.map((_, i) => [i, history.edit(i)]));
 
-function change(next, passing = false) {
-  history.set(identity(), next, passing);
-  render(passing);
+function change(next, moving = '', draft = false) {
+  history.set(identity(), next, moving);
+  render(draft);
 }
 
 function render(draft = false) {
@@ -133,23 +133,21 @@ function render(draft = false) {
 const controls = () => [...info.controls, ...drags];
 const controlOf = (name) => controls().find((own) => own.name === name);
 
+// The edit with another strength of a step; 0 takes the step away.
+function withStep(name, strength) {
+  const { steps } = edit();
+  if (!strength) return { ...edit(), steps: steps.filter(([own]) => own !== name) };
+  if (!steps.some(([own]) => own === name)) return { ...edit(), steps: [...steps, [name, strength]] };
+  return { ...edit(), steps: steps.map((step) => (step[0] === name ? [name, strength] : step)) };
+}
+
 function buildSliders() {
   sliders.build(byId('sliders'), controls(), {
-    move: (name, strength, passing) => {
-      const now = edit();
-      const steps = now.steps.filter(([own]) => own !== name || strength);
-      const known = steps.find(([own]) => own === name);
-      const before = known ? known[1] : 0;
-      if (before === strength && !history.moving) return;
-      const next = known
-        ? steps.map((step) => (step[0] === name ? [name, strength] : step))
-        : strength ? [...steps, [name, strength]] : steps;
-      change({ ...now, steps: next }, passing);
-    },
-    strip: (control) => strips.strengths(address(), identity(), edit(), control, (value) => {
-      const others = edit().steps.filter(([name]) => name !== control.name);
-      change({ ...edit(), steps: value ? [...others, [control.name, value]] : others });
-    }),
+    move: (name, strength, draft) => change(withStep(name, strength), name, draft),
+    set: (name, strength) => change(withStep(name, strength)),
+    rest: () => history.rest(),
+    strip: (control) => strips.strengths(address(), identity(), edit(), control, (value) =>
+      change(withStep(control.name, value))),
   });
 }
 

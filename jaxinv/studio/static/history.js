@@ -21,10 +21,10 @@ export class History {
     return this.present.edits[identity] || EMPTY;
   }
 
-  // Makes a change. While a slider moves (`passing`) the state before it is kept once.
-  set(identity, edit, passing = false) {
-    if (!this.moving) this.remember();
-    this.moving = passing;
+  // Makes a change. While one slider moves (its name in `moving`) the state before is kept once.
+  set(identity, edit, moving = '') {
+    if (!moving || moving !== this.moving) this.remember();
+    this.moving = moving;
     this.present = {
       identity: this.present.identity,
       edits: { ...this.present.edits, [identity]: edit },
@@ -34,8 +34,14 @@ export class History {
 
   setAll(edits) {
     this.remember();
+    this.moving = '';
     this.present = { identity: this.present.identity, edits };
     this.keep();
+  }
+
+  // The slider rests: its next move is a change of its own.
+  rest() {
+    this.moving = '';
   }
 
   // Another face is shown; not a change of an edit.
@@ -54,7 +60,7 @@ export class History {
     if (!this.past.length) return false;
     this.future.push(this.present);
     this.present = this.past.pop();
-    this.moving = false;
+    this.moving = '';
     this.keep();
     return true;
   }
@@ -63,7 +69,7 @@ export class History {
     if (!this.future.length) return false;
     this.past.push(this.present);
     this.present = this.future.pop();
-    this.moving = false;
+    this.moving = '';
     this.keep();
     return true;
   }

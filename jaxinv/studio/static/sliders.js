@@ -10,7 +10,7 @@ const GROUPS = {
 };
 const rows = new Map(); // name -> {input, output, clear, control}
 
-// on.move(name, strength, passing), on.strip(control)
+// on.move(name, strength, draft) while a slider moves, on.rest() when it was let go, on.set(name, strength), on.strip(control)
 export function build(parent, controls, on) {
   rows.clear();
   const nodes = [];
@@ -35,7 +35,11 @@ function row(control, on) {
   const input = el('input', {
     type: 'range', id, min: control.low, max: control.high, step: 'any', value: 0,
     oninput: () => on.move(control.name, snapped(), true),
-    onchange: () => on.move(control.name, snapped(), false),
+    onchange: () => {
+      on.move(control.name, snapped(), false);
+      on.rest();
+    },
+    onblur: () => on.rest(),
   });
   const snapped = () => {
     const value = Number(input.value);
@@ -59,7 +63,7 @@ function row(control, on) {
     className: 'small', onclick: () => on.strip(control), 'aria-label': `Strengths of ${control.title}`, title: 'Pictures of all strengths',
   }, 'Strengths');
   const clear = el('button', {
-    className: 'small', onclick: () => on.move(control.name, 0, false), 'aria-label': `Remove ${control.title}`,
+    className: 'small', onclick: () => on.set(control.name, 0), 'aria-label': `Remove ${control.title}`,
   }, '0');
   rows.set(control.name, { input, output, clear, control });
   return el('div', { className: 'slider' },
