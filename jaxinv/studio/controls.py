@@ -76,7 +76,7 @@ def _packaged() -> list[Control]:
                 'component' if component else 'attribute',
                 effects.get(name, 1.0),
                 UNITS.get(name, '') if name in effects else ' along the direction',
-                '' if component else _side_effects(name, effects),
+                '' if component else _side_effects(name, effects, high),
                 array=edits_lib.load_direction(name, 'ffhq'),
             )
         )
@@ -93,15 +93,14 @@ def _title(name: str) -> str:
     return (name[:1].upper() + name[1:]).replace('_', ' ')
 
 
-def _side_effects(name: str, effects: dict[str, float]) -> str:
-    """'One unit also: age +1.0 years, yaw +0.1°.' of what changes visibly."""
-    least = {'age': 0.5, 'yaw': 0.5, 'pitch': 0.5, 'roll': 0.5}
+def _side_effects(name: str, effects: dict[str, float], strength: float) -> str:
+    """'At its right end also age +1.2 years.', of effects that can be seen."""
     parts = [
-        f'{key} {value:+.1f}{UNITS.get(key, "")}'.replace('-', '\N{MINUS SIGN}')
+        f'{key} {value * strength:+.1f}{UNITS.get(key, "")}'.replace('-', '\N{MINUS SIGN}')
         for key, value in effects.items()
-        if key != name and abs(value) >= least.get(key, 0.1)
+        if key != name and abs(value * strength) >= (1.0 if key in UNITS else 0.1)
     ]
-    return f'One step of strength also moves {", ".join(parts)}.' if parts else ''
+    return f'At its right end also {", ".join(parts)}.' if parts else ''
 
 
 def _own(file: str, spec: GeneratorSpec) -> list[Control]:
