@@ -26,7 +26,7 @@ from jaxinv.segmentation import face as face_parts
 from jaxinv.settings import Drag, Projection
 from jaxinv.weights.networks import load_lpips
 
-_SHEET = flags.DEFINE_string('sheet', '', 'Picture to write.')
+_SHEET = flags.DEFINE_string('sheet', '', 'Picture to write; {feature} in it is replaced.')
 _STEPS = flags.DEFINE_integer('steps', 150, 'Steps at most.')
 _FEATURE = flags.DEFINE_list('feature', '', 'Feature maps to follow.')
 _RATE = flags.DEFINE_float('learning_rate', Drag.learning_rate, "Adam's.")
@@ -172,14 +172,14 @@ def main(argv):
         times(argv[1])
         return
     for feature in _FEATURE.value or ['']:
-        print(f'feature {feature or "default"}, {vars_of()}')
+        print(f'feature {feature or "default"}, {settings_text()}', flush=True)
         names, columns, rows = trial(argv[1], feature)
         if _SHEET.value:
             sheet = grid.grid(rows, names, columns, cell=256)
-            sheet.convert('RGB').save(_SHEET.value, quality=85)
+            sheet.convert('RGB').save(_SHEET.value.format(feature=feature), quality=85)
 
 
-def vars_of():
+def settings_text():
     return (
         f'learning rate {_RATE.value:g}, {_SPACE.value}, {_RULES.value}, lambda {_WEIGHT.value:g}'
     )
