@@ -8,7 +8,9 @@ import pytest
 import jaxinv
 from jaxinv import edits
 from jaxinv.errors import JaxinvError
+from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.inversion import drag_features
+from jaxinv.weights.zoo import load_named
 
 SIZE, RESOLUTION, CHANNELS = 6, 24, 3
 POINTS = [((16, 20), (20, 14)), ((9, 9), (9, 10))]
@@ -219,3 +221,21 @@ def test_a_mask_holds_the_rest(tiny, codes):
         return (np.abs(after - before) * (1 - mask)[None, ..., None]).mean()
 
     assert change(mask=mask) < 0.8 * change()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('family', ['stylegan2', 'biggan'])
+def test_other_generators_are_dragged_by_the_rows_of_their_first_layers(family):
+    if family == 'biggan':
+        generator, weights = load_named('tiny_biggan')
+        moving, dims = generator.spec.num_ws, generator.spec.moving_dims
+    else:
+        generator = stylegan2(32, z_dim=8, w_dim=8, mapping_layers=1, channels=(8,) * 4)
+        weights = generator.init(jax.random.key(0))
+        moving, dims = 6, 8
+    w = np.random.RandomState(0).randn(1, 1, generator.spec.w_dim).astype(np.float32)
+    end = generator.spec.resolution - 2
+    result = jaxinv.drag(generator, weights, w, [((3, 3), (end, end))], steps=2)
+    moved = result.offsets[0].any(0), result.offsets[0].any(1)
+    assert moved[0][:dims].any() and not moved[0][dims:].any()
+    assert moved[1][0] and not moved[1][moving:].any()
