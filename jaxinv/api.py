@@ -14,6 +14,7 @@ same `project`, `tune` and `invert_sam` (jaxinv/inversion) with a folder for che
 
 import importlib
 import json
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -24,11 +25,12 @@ from jaxinv import faces, metrics, rendering, settings
 from jaxinv.data import discover
 from jaxinv.data import images as image_files
 from jaxinv.errors import JaxinvError
-from jaxinv.inversion import classes, code_files, inputs, sam_render
+from jaxinv.inversion import classes, code_files, inputs, region_render, sam_render
 from jaxinv.inversion.invert_sam import Inverted
 from jaxinv.inversion.project import Pivots
 from jaxinv.io import expanded, safe_name
 from jaxinv.pixels import to_uint8
+from jaxinv.segmentation import regions
 from jaxinv.types import Generator
 from jaxinv.weights.load import load_generator, save_generator
 
@@ -65,33 +67,53 @@ def _config_files():
     return pathlib.Path(importlib.import_module('jaxinv.configs').__path__[0]).glob('*.py')
 
 
-def render(generator: Generator, weights, codes, edit: str | None = None) -> np.ndarray:
+def render(
+    generator: Generator, weights, codes, edit: str | edits_lib.Edit | None = None, region=None
+) -> np.ndarray:
     """Images [n, h, w, 3] of codes, edited if `edit` is given.
 
     weights: of the generator, or a list [n], one for each code (`tune` with shared=False).
     codes: w [n, 1 or num_ws, w_dim]; or what `project` or `invert_sam` returned. For the latter the
       edit acts where the region's space permits it (SAM, section 3.4).
     edit: as in --config.edits, e.g. 'smile=1.2', 'yaw=2,smile=1' (one after the other),
-      'direction.npy=1.5'; see jaxinv/edits/__init__.py. None = no edit.
+      'direction.npy=1.5', 'smile=2@mouth'; see jaxinv/edits/__init__.py. Or an Edit, as of
+      `drag`. None = no edit.
+    region: where the edit acts: a name or file (segmentation/regions.py), or masks bool [h, w] or
+      [n, h, w]; None = as the edit says, else everywhere.
 
-    Raises JaxinvError for an edit that is not one edit, or that does not fit the generator.
+    Raises JaxinvError for an edit that is not one edit, or that does not fit the generator, and for
+    a region that is not there.
     """
     spec = generator.spec
     several = isinstance(weights, (list, tuple))
-    parsed = (
-        None if edit is None else _one_edit(generator, weights[0] if several else weights, edit)
-    )
+    parsed = edit
+    if isinstance(edit, str):
+        parsed = _one_edit(generator, weights[0] if several else weights, edit)
+    if region is None and parsed is not None:
+        region = parsed.region or None
+    if region is not None and parsed is None:
+        raise JaxinvError('region says where an edit acts, and there is no edit.')
+    if isinstance(region, (str, os.PathLike)):
+        regions.check(region)
     if isinstance(codes, Inverted):
         moved = [] if parsed is None else [parsed]
         deltas = sam_render.edit_deltas(moved, codes.codes.w_plus, spec)
         images = sam_render.render_each(generator, weights, codes.codes, codes.masks, deltas)
-        return np.stack([own[-1] for own in images])
+        if region is None:
+            return np.stack([own[-1] for own in images])
+        images = np.stack([own[[0, -1]] for own in images])
+        masks = _masks_of(region, images[:, 0], codes.names)
+        pairs = zip(*images.swapaxes(0, 1), masks, strict=True)
+        return np.stack([region_render.confine(*pair) for pair in pairs])
     w = np.asarray(codes.w if isinstance(codes, Pivots) else codes, np.float32)
     if w.ndim != 3 or w.shape[1] not in (1, spec.num_ws) or w.shape[2] != spec.w_dim:
         raise JaxinvError(
             f'codes are {list(w.shape)}; {spec.name} takes [n, 1, {spec.w_dim}] (W) or '
             f'[n, {spec.num_ws}, {spec.w_dim}] (W+).'
         )
+    if region is not None:
+        names = codes.names if isinstance(codes, Pivots) else [f'code {i}' for i in range(len(w))]
+        return _render_in_region(generator, weights, w, parsed, region, names)
     if parsed is not None:
         w = np.asarray(edits_lib.apply(w, parsed, spec.num_ws))
     if not several:
@@ -100,6 +122,36 @@ def render(generator: Generator, weights, codes, edit: str | None = None) -> np.
         raise JaxinvError(f'there are {len(weights)} generators and {len(w)} codes; give one each.')
     images = [rendering.render(generator, own, w[i : i + 1]) for i, own in enumerate(weights)]
     return np.concatenate(images)
+
+
+def _render_in_region(generator, weights, w, edit, region, names) -> np.ndarray:
+    edited = np.asarray(edits_lib.apply(w, edit, generator.spec.num_ws))
+    masks = _masks_of(region, render(generator, weights, w), names)
+    several = isinstance(weights, (list, tuple))
+    parts = [slice(i, i + 1) for i in range(len(w))] if several else [slice(None)]
+    images = [
+        region_render.render(generator, own, w[part], edited[part], masks[part]).images
+        for own, part in zip(weights if several else [weights], parts, strict=True)
+    ]
+    return np.concatenate(images)
+
+
+def _masks_of(region, images, names) -> np.ndarray:
+    """bool [n, h, w] of `render`'s region, in images [n, h, w, 3]."""
+    if isinstance(region, (str, os.PathLike)):
+        pairs = zip(to_uint8(images), names, strict=True)
+        return np.stack([regions.mask_of(region, image, name) for image, name in pairs])
+    masks = np.asarray(region)
+    masks = np.broadcast_to(masks, images.shape[:3]) if masks.ndim == 2 else masks
+    if masks.dtype != bool or masks.shape != images.shape[:3]:
+        n, height, width = images.shape[:3]
+        raise JaxinvError(
+            f'region is {masks.dtype} {list(masks.shape)}; masks are bool [{height}, {width}] or '
+            f'[{n}, {height}, {width}].'
+        )
+    if not masks.any((1, 2)).all():
+        raise JaxinvError('region is empty, so the edit would act nowhere.')
+    return masks
 
 
 def _one_edit(generator, weights, edit) -> edits_lib.Edit:

@@ -21,7 +21,8 @@ from jaxinv.settings import Drift, Prior, Tuning
 SIZE = 192  # pixels: a picture has 0.44 MB in float32, 0.11 MB in uint8
 PICTURE = SIZE**2 * 3  # bytes
 EDITS = [
-    types.SimpleNamespace(name=name, parts=((name, 1.0),), requested=True) for name in ('a', 'b')
+    types.SimpleNamespace(name=name, parts=((name, 1.0),), requested=True, region='')
+    for name in ('a', 'b')
 ]
 
 

@@ -11,6 +11,7 @@ direction. `=` adds strength * d, `:=` sets the coordinate of w along d:
     my.npy=1.5               your own direction
     my.npz:beard=1.5         one array of several in a file
     ganspace.npz:lat_comp/3=2    component 3 of an array of several
+    smile=2@mouth            only in a region, or a mask as @mask.png (segmentation/regions.py)
     class:207=0.5            half the way from a picture's class embedding to that of class 207
 
 Unit of strength: the directions that come with jaxinv have length 1 in every row, so a strength is

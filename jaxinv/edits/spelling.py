@@ -45,7 +45,8 @@ def with_steps(edits: Iterable[Edit]) -> list[Edit]:
     result = []
     for edit in edits:
         for n in range(1, len(edit.steps)):
-            part = Edit(_name(edit.steps[:n]), edit.steps[:n], requested=False)
+            name = _name(edit.steps[:n]) + _at(edit.region)
+            part = Edit(name, edit.steps[:n], requested=False, region=edit.region)
             if part.name not in known:
                 known.add(part.name)
                 result.append(part)
@@ -87,6 +88,7 @@ class _Sources:
 
 def _parse_one(spec: str, sources: _Sources, mean) -> list[Edit]:
     steps, end = [], 0
+    spec, region = _split_region(spec)
     for match in _STEP.finditer(spec):
         if match.start() != end:
             break
@@ -109,7 +111,17 @@ def _parse_one(spec: str, sources: _Sources, mean) -> list[Edit]:
         sequences = [tuple(steps[0] for steps in alternatives)]
     else:
         raise EditError(f'{spec!r}: several strengths (a/b) are for one direction, not a sequence')
-    return [Edit(_name(sequence), sequence) for sequence in sequences]
+    return [Edit(_name(steps) + _at(region), steps, region=region) for steps in sequences]
+
+
+def _split_region(spec: str) -> tuple[str, str]:
+    """('smile=2', 'mouth') of 'smile=2@mouth'; an @ before the last strength is of a name."""
+    head, at, region = spec.rpartition('@')
+    return (spec, '') if not at or '=' in region else (head.strip(), region.strip())
+
+
+def _at(region: str) -> str:
+    return f'@{printable(region)}' if region else ''
 
 
 def _direction(match: re.Match, sources: _Sources, mean) -> Direction:

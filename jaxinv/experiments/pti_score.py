@@ -10,7 +10,7 @@ from jaxinv import edits as edits_lib
 from jaxinv import rendering, report
 from jaxinv.experiments import artifacts, evaluate
 from jaxinv.experiments.session import Session
-from jaxinv.inversion import code_files
+from jaxinv.inversion import code_files, region_render
 from jaxinv.report import provenance
 from jaxinv.report import tables as tables_lib
 from jaxinv.weights.load import save_generator
@@ -82,13 +82,23 @@ def score_batch(
     stages = [
         evaluate.measure_stage(targets, 'pivot', rendering.render(generator, session.weights, own))
     ]
-    columns = (
-        rendering.render(generator, per_identity[i], codes[:, k]) for k, i in enumerate(rows)
-    )
+    columns = (_column(session, i, per_identity[i], codes[:, k], edits) for k, i in enumerate(rows))
     tuned, edited = evaluate.measure_stage_and_edits(targets, 'tuned', edits, columns)
     if session.settings.tune.num_steps:
         stages.append(tuned)
     return evaluate.results_of(session, rows, targets, title(session.config), stages, edited)
+
+
+def _column(session: Session, i: int, weights, codes, edits) -> np.ndarray:
+    """Images [1 + e, h, w, 3] of target i: of its pivot and of the edits' codes."""
+
+    def confined(j, mask):
+        own = codes[:1], codes[j + 1 : j + 2], mask[None]
+        return region_render.render(session.generator, weights, *own).images[0]
+
+    images = rendering.render(session.generator, weights, codes)
+    name = session.targets.names[i]
+    return region_render.confine_edits(images, edits, name, session.log, confined)
 
 
 def usage(session: Session) -> str:
