@@ -342,7 +342,7 @@ def test_an_edit_stays_in_its_painted_region(client, edit):
     assert np.array_equal(pictures['inside'][-8:], pictures['before'][-8:])
     assert np.array_equal(pictures['inside'][:8], pictures['after'][:8])
     saved = client.post('/api/runs/given/edit', json=ask | {'edit': edit | {'mask': found['mask']}})
-    assert saved.json()['edit'] == 'own.npz:warm=1.5' and saved.json()['region']['mask_png']
+    assert saved.json()['edit'] == 'own.npz:warm=1.5' and saved.json()['mask_png']
     for wrong in (b'', mask.tobytes()[1:], bytes(mask.size)):
         assert client.post('/api/runs/given/mask', content=wrong).status_code == 400
 

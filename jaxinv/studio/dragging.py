@@ -70,12 +70,12 @@ def pairs_of(value: Any, size: int) -> list[tuple[tuple[float, float], tuple[flo
 def run(opened: Opened, drag: Drag, edit: EditState, pairs, mask, steps: int) -> None:
     """Drags from the edited picture, and keeps the offset as an edit named 'drag:ID'.
 
-    mask: uint8 or bool [n, n] of what may move, or None.
+    mask: bool [n, n] of what may move, or None.
     """
     drag.state, drag.steps = 'dragging', steps
     size = opened.generator.spec.resolution
     if mask is not None:
-        mask = regions.soft(mask, size)[..., 0]
+        mask = regions.resize(mask, size)
 
     def follow(moment):
         drag.step = int(moment.step)

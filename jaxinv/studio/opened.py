@@ -5,7 +5,6 @@ redo and the comparison with the unedited picture cost none.
 """
 
 import collections
-import functools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -14,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
-import jaxinv
 from jaxinv import api, faces, report
 from jaxinv import edits as edits_lib
 from jaxinv.data import images
@@ -22,7 +20,7 @@ from jaxinv.errors import JaxinvError
 from jaxinv.inversion.project import Pivots
 from jaxinv.io import read_json, sha256
 from jaxinv.pixels import to_uint8
-from jaxinv.rendering import full_precision
+from jaxinv.segmentation import regions as named_regions
 from jaxinv.studio import controls as controls_lib
 from jaxinv.studio import regions
 from jaxinv.text import printable, shortest
@@ -50,7 +48,7 @@ UNEDITED = EditState()
 class Kept(NamedTuple):
     """What a session made for the edits of a run; it outlives the run in memory."""
 
-    masks: dict[str, np.ndarray]  # {id: uint8 [regions.GRID, regions.GRID]}
+    masks: dict[str, np.ndarray]  # {id: bool [regions.GRID, regions.GRID]}
     drags: dict[str, np.ndarray]  # {id: offsets [num_ws, w_dim]}
 
 
@@ -73,7 +71,8 @@ class Opened:
         self.controls = controls_lib.controls_of(self.generator.spec, directions)
         self.sources = self._read_sources()
         self._pictures: collections.OrderedDict[Any, np.ndarray] = collections.OrderedDict()
-        self._parts: dict[int, dict[str, np.ndarray]] = {}
+        self._unedited: dict[int, regions.Unedited] = {}
+        self._parts: dict[tuple[int, str], np.ndarray] = {}
         self.masks, self.drags = kept.masks, kept.drags
 
     def describe(self) -> dict[str, Any]:
@@ -94,7 +93,7 @@ class Opened:
 
     @property
     def can_drag(self) -> bool:
-        return hasattr(jaxinv, 'drag') and bool(self.generator.spec.feature_shapes)
+        return bool(self.generator.spec.feature_shapes)
 
     def identity(self, value: Any) -> int:
         """An index that a page sent. Raises JaxinvError."""
@@ -141,9 +140,13 @@ class Opened:
         if key in self._pictures:
             self._pictures.move_to_end(key)
             return self._pictures[key]
-        found = self.render(i, self.code(i, edit))
-        if edit.part or edit.mask:
-            found = regions.blend(self.picture(i), found, self._region(i, edit))
+        if edit.is_empty:
+            found = to_uint8(self._before(i).image)[0]
+        elif edit.part or edit.mask:
+            mask, w = self._region(i, edit), self.code(i, edit)
+            found = regions.render(self.generator, self.weights(i), w, self._before(i), mask)
+        else:
+            found = self.render(i, self.code(i, edit))
         self._pictures[key] = found
         # Unedited pictures stay, one for each identity.
         edited = [k for k in self._pictures if not k[1].is_empty]
@@ -168,18 +171,22 @@ class Opened:
 
     def render(self, i: int, w) -> np.ndarray:
         """uint8 [h, w, 3] of a code w [1, num_ws, w_dim]."""
-        with full_precision():
-            return to_uint8(_program(self.generator)(self.weights(i), w))[0]
+        return to_uint8(regions.unedited(self.generator, self.weights(i), w).image)[0]
+
+    def _before(self, i) -> regions.Unedited:
+        if i not in self._unedited:
+            w = self.code(i, UNEDITED)
+            self._unedited[i] = regions.unedited(self.generator, self.weights(i), w)
+        return self._unedited[i]
 
     def _region(self, i, edit) -> np.ndarray:
-        size = self.generator.spec.resolution
+        """bool [h, w]. Raises JaxinvError where the region is not found."""
         if edit.mask:
-            return regions.soft(self.masks[edit.mask], size)
-        if i not in self._parts:
-            self._parts[i] = regions.find(self.picture(i))
-        if edit.part not in self._parts[i]:
-            raise JaxinvError(f'No {edit.part} was found in this picture; paint the region.')
-        return regions.soft(self._parts[i][edit.part], size)
+            return regions.resize(self.masks[edit.mask], self.generator.spec.resolution)
+        if (i, edit.part) not in self._parts:
+            found = named_regions.mask_of(edit.part, self.picture(i), self.names[i])
+            self._parts[i, edit.part] = found
+        return self._parts[i, edit.part]
 
     def target(self, i: int) -> pathlib.Path | None:
         """The file of the aligned photograph."""
@@ -218,11 +225,7 @@ class Opened:
             for name, strength in edit.steps
             if name in self.controls
         ]
-        region = None
-        if edit.part:
-            region = {'part': edit.part}
-        elif edit.mask:
-            region = {'mask_png': regions.to_text(self.masks[edit.mask])}
+        mask = regions.to_text(self.masks[edit.mask]) if edit.mask else None
         drags = {
             name: np.round(self.drags[name.removeprefix('drag:')], 5).tolist()
             for name, _ in edit.steps
@@ -233,9 +236,10 @@ class Opened:
             'version': 1,
             'identity': self.names[i],
             'generator': self.generator.spec.name,
-            'edit': ','.join(spelled),
+            # As --config.edits and jaxinv.render take it; drags and a painted mask stand below.
+            'edit': ','.join(spelled) + (f'@{edit.part}' if spelled and edit.part else ''),
             'steps': [list(step) for step in edit.steps],
-            'region': region,
+            'mask_png': mask,
             'drags': drags,
         }
 
@@ -259,8 +263,3 @@ def _source(row) -> dict | None:
         return {'file': str(file), 'quad': quad} if sha256(file) == row['sha256'] else None
     except (TypeError, KeyError, ValueError, OSError):
         return None
-
-
-@functools.lru_cache(maxsize=4)
-def _program(generator):
-    return jax.jit(lambda weights, w: generator.synthesize(weights, w)[0])
