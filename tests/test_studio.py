@@ -1,10 +1,12 @@
 """The studio's server: who may ask, what is refused, and that pictures are what jaxinv makes."""
 
+import asyncio
 import io
 import json
 import pathlib
 import re
 import struct
+import threading
 import time
 import zipfile
 import zlib
@@ -21,8 +23,10 @@ from starlette.testclient import TestClient  # noqa: E402
 import jaxinv  # noqa: E402
 from jaxinv import api, edits, faces  # noqa: E402
 from jaxinv.data import images  # noqa: E402
+from jaxinv.errors import JaxinvError  # noqa: E402
 from jaxinv.pixels import to_uint8  # noqa: E402
-from jaxinv.studio import app, context, guard, photographs, regions  # noqa: E402
+from jaxinv.segmentation import regions as named_regions  # noqa: E402
+from jaxinv.studio import app, context, guard, inversions, photographs, regions, work  # noqa: E402
 
 ADDRESS = 'http://127.0.0.1:7860'
 OURS = {'x-studio': '1'}
@@ -305,6 +309,91 @@ def test_paths_lead_nowhere(client, path):
     assert 'root:' not in found.text and 'Traceback' not in found.text
 
 
+# --- Processes and the thread ---
+
+
+def test_an_inversion_that_fails_is_one_sentence_and_the_page_stays(client, server, monkeypatch):
+    monkeypatch.setattr(server.studio.inversions, '_command', ['--config=nope'])
+    found = upload(client, 'hopper.jpg', studio_run.HOPPER.read_bytes())
+    asked = {'faces': {found['id']: [1]}, 'budget': 'paper'}
+    run = client.post('/api/runs', json=asked).json()
+    for _ in range(600):
+        state = client.get('/api/state').json()['runs'][0]
+        if state['state'] not in ('waiting', 'running'):
+            break
+        time.sleep(0.05)
+    assert state['state'] == 'failed' and "Unknown config 'nope'" in state['error']
+    assert client.get(f'/api/runs/{run["id"]}/report').status_code == 404
+    assert client.post(f'/api/runs/{run["id"]}/open').status_code == 400
+    assert client.delete(f'/api/runs/{run["id"]}').status_code == 204
+    assert client.get('/api/state').json()['runs'] == []
+
+
+def test_the_command_is_the_launchers(tmp_path):
+    run = inversions.Inversion('x', 'a title', 'paper', [], 1)
+    command = inversions.command_of(
+        ['--config=pti_multi_id:test', '--config.seed=1'], tmp_path, run
+    )
+    assert command[1:4] == ['-m', 'jaxinv.launch', '--config=pti_multi_id:paper,test']
+    assert f'--workdir={tmp_path / "run"}' in command and '--config.preview=True' in command
+    assert command[-1] == '--config.seed=1'
+
+
+@pytest.mark.parametrize(
+    ('log', 'code', 'words'),
+    [
+        (b'Work folder: x\njaxinv: no face was found.\n', 1, 'No face was found.'),
+        (b'Traceback\n  File x\nValueError: \xff\x1b[2J\n', 1, 'code 1'),
+        (b'', -11, 'code -11'),
+        (b'', -9, 'memory'),
+    ],
+)
+def test_reasons_of_failures(tmp_path, log, code, words):
+    (tmp_path / 'log.txt').write_bytes(log)
+    found = inversions.reason(tmp_path / 'log.txt', code)
+    assert words in found and found.isprintable()
+
+
+def test_the_newest_request_of_a_place_wins():
+    async def ask():
+        queue, begin, done = work.Work(), threading.Event(), []
+        first = asyncio.create_task(queue.do(begin.wait, key='a'))
+        await asyncio.sleep(0.05)
+        waiting = [
+            asyncio.create_task(queue.do(lambda i=i: done.append(i) or i, key='a', urgency=i % 2))
+            for i in range(5)
+        ]
+        other = asyncio.create_task(queue.do(lambda: done.append('other'), key='b'))
+        await asyncio.sleep(0.05)
+        begin.set()
+        found = await asyncio.gather(first, *waiting, other, return_exceptions=True)
+        assert [type(x) for x in found[1:5]] == [work.Superseded] * 4
+        assert found[5] == 4 and done == [4, 'other']
+        with pytest.raises(ZeroDivisionError):
+            await queue.do(lambda: 1 / 0)
+        assert await queue.do(lambda: 'still there') == 'still there'
+        queue.close()
+
+    asyncio.run(ask())
+
+
+@pytest.mark.long
+def test_a_decoder_that_crashes_ends_its_process_and_not_the_page(tmp_path):
+    (tmp_path / 'a.jpg').write_bytes(studio_run.HOPPER.read_bytes())
+    reader = photographs.Reader()
+    reader._start()
+    reader._process.kill()
+    reader._process.join()
+    reader._process.is_alive = lambda: True  # it dies after this was asked
+    with pytest.raises(JaxinvError, match='cannot be used'):
+        reader.look(tmp_path, 'a.jpg', 'a.jpg')
+    assert len(reader.look(tmp_path, 'a.jpg', 'a.jpg')['faces']) == 1
+    with pytest.raises(JaxinvError, match='empty'):
+        (tmp_path / 'b.jpg').write_bytes(b'')
+        reader.look(tmp_path, 'b.jpg', 'b.jpg')
+    reader.close()
+
+
 # --- Pictures of a run ---
 
 
@@ -345,6 +434,41 @@ def test_an_edit_stays_in_its_painted_region(client, edit):
     assert saved.json()['edit'] == 'own.npz:warm=1.5' and saved.json()['mask_png']
     for wrong in (b'', mask.tobytes()[1:], bytes(mask.size)):
         assert client.post('/api/runs/given/mask', content=wrong).status_code == 400
+
+
+def test_a_named_region_is_that_of_the_api(client, run, own, edit, monkeypatch):
+    half = np.zeros((32, 32), bool)
+    half[:, 16:] = True
+    monkeypatch.setattr(named_regions, 'mask_of', lambda part, image, name: half)
+    asked = {'identity': 1, 'kind': 'png', 'edit': edit | {'part': 'mouth'}}
+    got = picture(client.post('/api/runs/given/picture', json=asked))
+    saved = api.load(run)
+    expected = api.render(*saved[:2], saved.codes.w[1:], edit=f'{own}:warm=1.5', region=half)
+    assert np.abs(got.astype(int) - to_uint8(expected)[0]).max() <= 1
+    text = client.post('/api/runs/given/edit', json=asked).json()['edit']
+    assert text == 'own.npz:warm=1.5@mouth'
+
+
+def test_a_move_of_a_slider_costs_at_most_one_synthesis(client, monkeypatch):
+    calls = []
+    for name in ('unedited', 'render'):
+        real = getattr(regions, name)
+        monkeypatch.setattr(
+            regions, name, lambda *given, real=real: calls.append(1) or real(*given)
+        )
+
+    def cost(**edit):
+        calls.clear()
+        asked = {'identity': 0, 'edit': {'steps': [], **edit}, 'draft': True}
+        assert client.post('/api/runs/given/render', json=asked).status_code == 200
+        return len(calls)
+
+    mask = client.post('/api/runs/given/mask', content=b'\xff' * regions.GRID**2).json()['mask']
+    assert cost() == 1
+    assert cost(steps=[['own:warm', 0.3]]) == 1
+    assert cost(steps=[['own:warm', 0.3]]) == 0  # undo and redo
+    assert cost(steps=[['own:warm', 0.4]], mask=mask) == 1
+    assert cost(steps=[['own:warm', 0.0]], mask=mask) == 0
 
 
 @pytest.mark.parametrize(

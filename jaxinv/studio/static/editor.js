@@ -1,7 +1,7 @@
 // The editor of a run: faces, sliders, sequence, regions, drags, undo and redo.
 
-import { get, getPicture, picture, post, postBytes, show } from './api.js';
-import { announce, byId, effect, el, guarded, trouble } from './dom.js';
+import { get, getPicture, post, postBytes, show } from './api.js';
+import { announce, byId, effect, el, guarded } from './dom.js';
 import { History } from './history.js';
 import * as overlay from './overlay.js';
 import * as saving from './saving.js';
@@ -14,6 +14,9 @@ let info = null; // what the studio told about it
 let history = null;
 let drags = []; // sliders of drags: {name, title, ...}
 let drag = null; // the id of the one at work
+const masks = new Map(); // id -> what was painted
+let painted = ''; // the id of the mask on the overlay
+let lastMask = ''; // the one that 'Painted' means
 
 const address = () => `/api/runs/${run}`;
 const edit = () => history.edit();
@@ -67,6 +70,8 @@ export async function open(chosen) {
   info = found;
   history = new History(run);
   drags = [];
+  masks.clear();
+  painted = lastMask = '';
   if (!info.identities[identity()]) history.look(0);
   byId('editor-note').textContent =
     `${chosen.title} \u2013 ${info.generator}, ${info.resolution} \u00d7 ${info.resolution} pixels`;
@@ -121,6 +126,7 @@ function render(draft = false) {
   for (const radio of document.querySelectorAll('input[name="region"]')) {
     radio.checked = radio.value === (edit().mask ? 'mask' : edit().part);
   }
+  showMask(edit().mask);
   byId('undo').disabled = !history.past.length;
   byId('redo').disabled = !history.future.length;
   byId('reset').disabled = !edit().steps.length && !edit().part && !edit().mask;
@@ -201,14 +207,21 @@ function buildRegions() {
   const legend = byId('regions').firstElementChild;
   byId('regions').replaceChildren(legend, ...names.map(([value, text]) =>
     el('label', { className: 'check' },
-      el('input', { type: 'radio', name: 'region', value, onchange: guarded(() => chooseRegion(value)) }), text)));
+      el('input', { type: 'radio', name: 'region', value, onchange: () => chooseRegion(value) }), text)));
 }
 
-async function chooseRegion(value) {
+function showMask(id) {
+  if (id === painted) return;
+  painted = id;
+  const known = masks.get(id);
+  overlay.setMask(known ? known.slice() : new Uint8Array(info.grid ** 2), false);
+}
+
+function chooseRegion(value) {
   if (value !== 'mask') {
     change({ ...edit(), part: value, mask: '' });
-  } else if (overlay.mask.some((x) => x)) {
-    await maskPainted(overlay.mask);
+  } else if (lastMask) {
+    change({ ...edit(), part: '', mask: lastMask });
   } else {
     byId('regions').querySelector('input[value=""]').checked = true;
     document.querySelector('input[name="tool"][value="brush"]').checked = true;
@@ -223,7 +236,10 @@ async function maskPainted(mask) {
     if (edit().mask) change({ ...edit(), mask: '' });
     return;
   }
-  const found = await postBytes(`${address()}/mask`, mask);
+  const now = mask.slice();
+  const found = await postBytes(`${address()}/mask`, now);
+  masks.set(found.mask, now);
+  painted = lastMask = found.mask;
   change({ ...edit(), part: '', mask: found.mask });
 }
 

@@ -2,7 +2,7 @@
 
 import { announce, byId } from './dom.js';
 
-const REACH = 0.04; // how near a point is taken, in sides of the picture
+const REACH = 0.025; // how near a point is taken, in sides of the picture
 let grid = 128;
 let tool = 'look';
 let cursor = [0.5, 0.5];
@@ -81,9 +81,12 @@ function down(event) {
     return;
   }
   held = null;
-  points.forEach((point, i) => {
+  const last = points[points.length - 1];
+  // A point that waits for its target gets it, however near.
+  const waits = last && last[2] === null;
+  if (!waits) points.forEach((point, i) => {
     for (const at of [0, 2]) {
-      if (point[at] !== null && Math.hypot(point[at] - cursor[0], point[at + 1] - cursor[1]) < REACH) held = [i, at];
+      if (Math.hypot(point[at] - cursor[0], point[at + 1] - cursor[1]) < REACH) held = [i, at];
     }
   });
   if (!held) {
