@@ -18,6 +18,7 @@ from jaxinv.networks.graph import Network
 from jaxinv.weights import graphs
 
 SIZE = 112
+SAME_PERSON = 1.128  # distance of length-1 vectors whose cosine is 0.363, the network's own limit
 # Where the network expects the eyes, the tip of the nose and the corners of the mouth (ArcFace's
 # template), and their points of the mesh: the irises' centres, 1, 61 and 291.
 _TEMPLATE = np.array(
