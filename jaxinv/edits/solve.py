@@ -31,6 +31,14 @@ Images = Callable[[Any, Mapping[str, Any]], Any]  # (codes [n, ...], style_offse
 Measure = Callable[[Any], Mapping[str, Any]]  # uint8 [n, h, w, 3] -> {attribute: [n]}
 
 
+class Strength(NamedTuple):
+    """A strength, the change measured at it, and whether that is the wanted one."""
+
+    strength: float
+    change: float
+    reached: bool
+
+
 class Unmeasurable(EditError):
     """The attribute cannot be measured in the unedited picture."""
 
@@ -114,8 +122,8 @@ def solve_strength(
     *,
     points: int = BATCH,
     rounds: int = ROUNDS,
-) -> tuple[float, float, bool]:
-    """(strength, its change, whether it is the wanted one) of a measured function.
+) -> Strength:
+    """The strength with a change of a measured function, within a tolerance.
 
     values: strengths [points] -> what is measured [points]; NaN = not measurable, which ends the
     range. The sought strength is in [low, high], low <= 0 <= high. Raises Unmeasurable if the value
@@ -128,21 +136,22 @@ def solve_strength(
         raise Unmeasurable('the attribute cannot be measured in the picture before the edit')
     known = {0.0: 0.0} | dict(zip(start[1:].tolist(), (first[1:] - zero).tolist(), strict=True))
     if abs(change) <= tolerance or change == 0:
-        return 0.0, 0.0, True
+        return Strength(0.0, 0.0, True)
     for i in range(rounds):
         best = _closest(known, change)
         if abs(known[best] - change) <= tolerance:
-            return best, known[best], True
+            return Strength(best, known[best], True)
         part = _nearest_part(known, change) or _open_part(known, change)
-        if part is None and i == 0 and best:  # the change may be largest within the range
-            part = 0.0, best
+        if part is None and i == 0 and len(known) > 1:
+            # The change may be largest within the range.
+            part = 0.0, _closest({s: x for s, x in known.items() if s}, change)
         if part is None:
             break
         cuts = np.linspace(*part, points + 2)[1:-1]
         measured = np.asarray(values(cuts), np.float64) - zero
         known |= dict(zip(cuts.tolist(), measured.tolist(), strict=True))
     best = _closest(known, change)
-    return best, known[best], abs(known[best] - change) <= tolerance
+    return Strength(best, known[best], abs(known[best] - change) <= tolerance)
 
 
 def search_range(direction: Direction, spec: GeneratorSpec) -> tuple[float, float]:

@@ -168,9 +168,15 @@ def _class(sources: Sources, source: str, number: str, rows) -> Direction:
 
 
 def _mix(sources: Sources, source: str, text: str, rows) -> Direction:
-    """Towards a code: 'mix:FILE:NAME' of names and codes, or 'mix:FILE' of one code."""
+    """Towards a code: 'mix:FILE:NAME' of names and codes, or 'mix:FILE' of one code.
+
+    FILE may be the work folder of a run, whose pivots.npz it is then.
+    """
     path, key = split_key(text)
-    path = path / 'pivots.npz' if path.is_dir() else path
+    folder, _, name = text.rpartition(':')
+    for own, whose in ((path, key), (expanded(folder), name)):
+        if own.is_dir() and own != expanded(''):  # the work folder of a run
+            path, key = own / 'pivots.npz', whose
     if not path.is_file():
         raise EditError(f'{source}: there is no file {str(path)!r} of codes')
     if path.suffix.lower() != '.npz':
