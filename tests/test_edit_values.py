@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 
 import jaxinv
-from jaxinv import edits, rendering
+from jaxinv import edits, rendering, report
 from jaxinv.edits import directions as direction_files
 from jaxinv.edits import record
 from jaxinv.edits.solve import search_range, solve_strength
 from jaxinv.errors import JaxinvError
+from jaxinv.experiments import evaluate, sam_score
+from jaxinv.faces import attributes
+from jaxinv.inversion import sam
+from jaxinv.inversion.invert_sam import Inverted
 
 
 @pytest.fixture(scope='module')
@@ -290,3 +294,46 @@ def test_mistakes_of_morphs(tiny, w):
     other = {**weights, 'params': {'synthesis': synthesis}}
     with pytest.raises(JaxinvError, match='different architectures: .*b8'):
         edits.morph(generator, one, (other, w[:1]))
+
+
+# --- In runs --------------------------------------------------------------------------------------
+
+
+def session_of(tiny, names):
+    lines = []
+    return types.SimpleNamespace(
+        generator=tiny[0],
+        targets=types.SimpleNamespace(names=names),
+        config=types.SimpleNamespace(edit_mixing='with_offsets'),
+        log=lambda line, **_: lines.append(line),
+        lines=lines,
+    )
+
+
+def test_strengths_in_units_of_sam_codes(tiny, w, mine, monkeypatch):
+    """Codes in W+ alone: the same strengths as those of the plain generator."""
+    generator, weights = tiny
+    monkeypatch.setattr(attributes, 'measure', red)
+    plus = np.repeat(w, generator.spec.num_ws, 1)
+    found = Inverted(('a', 'b'), w, weights, sam.Codes(plus, {}), {}, None, None, [])
+    parsed = edits.parse([f'{mine}=red:12u', f'{mine}=0.5'], '')
+    session = session_of(tiny, ['a', 'b'])
+    deltas, solutions = sam_score.deltas_of(session, found, parsed)
+    assert deltas.shape == (2, *plus.shape) and len(session.lines) == 2
+    assert session.lines[1].startswith('b: mine=12u: strength')
+    images_of = functools.partial(rendering.render, generator, weights)
+    for i in range(2):
+        plain = edits.solve(parsed[0], images_of, red, plus[i : i + 1], generator.spec)
+        strength = plain.steps[0].strength
+        assert solutions[i][0].steps[0].strength == pytest.approx(strength, abs=1e-3)
+        expected = strength * np.load(mine) + 0 * deltas[0, i]
+        np.testing.assert_allclose(deltas[0, i], expected, atol=1e-3)
+        np.testing.assert_allclose(deltas[1, i], 0.5 * np.load(mine) + 0 * expected, atol=1e-5)
+    pictures = np.zeros((2, 8, 8, 3), np.uint8)
+    results = [report.EditResult(e.name, e.parts, pictures, np.zeros(2)) for e in parsed]
+    results = evaluate.with_strengths(results, solutions)
+    assert list(results[0].strengths['mine']) == [own[0].steps[0].strength for own in solutions]
+    assert results[1].strengths == {}
+    style = edits.of_arrays('s', styles={'b8_conv1': np.ones((1, 8))})
+    with pytest.raises(edits.EditError, match='edits of codes of SAM move w'):
+        jaxinv.render(generator, weights, found, style)

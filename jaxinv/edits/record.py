@@ -15,7 +15,7 @@ kind  direction  adds strength * array to w; a drag's result is one of strength 
 
 A strength is a number, or {"change": 10, "unit": "deg", "attribute": "yaw"}, which is solved for
 each identity. "limits" is the calibrated range, if there is one. Arrays are in the file, in
-little-endian order, so that it does not depend on others, and "w_probe" is the fingerprint of W by
+little-endian order, so that the file does not depend on others, and "w_probe" is the fingerprint of W by
 which another generator's edit is recognised.
 """
 

@@ -73,6 +73,8 @@ class Sources:
             return own[prefix](self, source, text.strip(), rows)
         if source.startswith('sefa') and source.removeprefix('sefa').split(':')[0].isdecimal():
             return _sefa(self, source, rows)
+        if source.lower().endswith('.json'):
+            raise EditError(f'{source} is a whole edit; write it without a strength')
         path, key = split_key(source)
         is_file = path.suffix.lower() in SUFFIXES
         array = load_direction(source, self.space, self._generator, self._weights)

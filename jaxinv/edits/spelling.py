@@ -16,7 +16,7 @@ from jaxinv.text import printable, shortest
 
 UNITS = {'deg': 'degrees', 'y': 'years', 'u': "units of the attribute's own measure"}
 _MEASURED = {'yaw': 'deg', 'pitch': 'deg', 'roll': 'deg', 'age': 'y'}  # attribute -> its unit
-_STRENGTH = r'\s*(?:[A-Za-z_]\w*:)?[-+\d.eE\s]+?[A-Za-z%]{0,8}\s*'
+_STRENGTH = r'\s*(?:[A-Za-z_]\w*:)?[-+\d.eE ]{1,60}?[A-Za-z%]{0,8}\s*'
 _STEP = re.compile(
     rf"""\s*(?P<source>[^\s].*?)\s*
     (?:\[\s*(?P<start>\d*)\s*:\s*(?P<stop>\d*)\s*\])?
