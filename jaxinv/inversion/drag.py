@@ -64,7 +64,7 @@ class Dragged(NamedTuple):
 
     def edit(self, identity: int = 0, strength: float = 1.0, name: str = 'drag') -> edits_lib.Edit:
         """The drag of one identity as an edit, for any code of this generator."""
-        direction = edits_lib.Direction(name, np.asarray(self.offsets[identity], np.float32))
+        ((direction, _),) = edits_lib.of_arrays(name, self.offsets[identity]).steps
         return edits_lib.Edit(f'{name}={strength:g}', ((direction, float(strength)),))
 
     def save(self, path, names: Sequence[str] | None = None) -> None:
