@@ -4,9 +4,10 @@
     python benchmarks/drag.py RUN [--sheet=docs/drag.jpg] [--steps=150] [--feature=F8,F10]
     python benchmarks/drag.py RUN --times
 
-Handles are dlib's landmarks on the tuned pictures, and the targets are so many pixels of 512 away.
-The generator's feature map steers a drag and tracks its points; how far landmarks came is measured
-by dlib on the result. --times compares a step with one of the projection, alternately.
+Handles are landmarks of the tuned pictures (dlib's 68; pupils by MediaPipe's 478), and the targets
+are so many pixels of 512 away. The generator's feature map steers a drag and tracks its points; how
+far landmarks came is measured by the same networks on the result, identity by dlib's embedding.
+--times compares a step with one of the projection, alternately.
 """
 
 import time
@@ -19,8 +20,10 @@ from absl import app, flags
 
 import jaxinv
 from jaxinv import faces, latents, pixels
+from jaxinv.faces import mesh
 from jaxinv.inversion import drag as drag_lib
 from jaxinv.inversion import project
+from jaxinv.inversion.project import Pivots
 from jaxinv.report import grid
 from jaxinv.segmentation import face as face_parts
 from jaxinv.settings import Drag, Projection
@@ -34,6 +37,7 @@ _SPACE = flags.DEFINE_string('space', 'w_plus', "'w_plus' or 'w'.")
 _RULES = flags.DEFINE_string('rules', 'paper', "'paper' or 'official'.")
 _WEIGHT = flags.DEFINE_float('mask_weight', Drag.mask_weight, 'lambda.')
 _ONLY = flags.DEFINE_list('only', '', 'Names of drags.')
+_WHO = flags.DEFINE_list('who', '', 'Names of identities.')
 _TIMES = flags.DEFINE_boolean('times', False, 'Times of a step instead.')
 
 # Landmarks of dlib that a drag moves, by (x, y) in pixels of 512, and the parts that may move.
@@ -43,13 +47,19 @@ DRAGS = {
     'head turn': ({30: (30, 0)}, None),
     'gaze': ({'left pupil': (7, 0), 'right pupil': (7, 0)}, 'eyes'),
 }
+PUPILS = {'left pupil': 468, 'right pupil': 473}
 MARGIN = 12  # pixels of 512 around the eyes that may move
 
 
-def handles(landmarks, keys):
-    """Points [k, 2] of landmarks [68, 2]; pupils are the means of the eyes' outlines."""
-    pupils = {'left pupil': landmarks[36:42].mean(0), 'right pupil': landmarks[42:48].mean(0)}
-    return np.array([pupils[key] if key in pupils else landmarks[key] for key in keys])
+def handles(picture, keys):
+    """Points [k, 2] of landmarks in a uint8 picture: dlib's 68, pupils by MediaPipe's 478."""
+    landmarks, pupils = faces.landmarks_aligned(picture), {}
+    if landmarks is None:
+        return np.full((len(keys), 2), np.nan)
+    if not PUPILS.keys().isdisjoint(keys):
+        points = mesh.landmarks478(picture[None])[0]
+        pupils = {name: points[i, :2] for name, i in PUPILS.items()}
+    return np.array([pupils[key] if key in PUPILS else landmarks[key] for key in keys])
 
 
 def mask_of(part, landmarks, size):
@@ -71,11 +81,8 @@ def mask_of(part, landmarks, size):
 
 def measure(before, after, mask, points, targets, keys):
     """One identity's row: (landmark's distance before, after, identity distance, change)."""
-    found = faces.landmarks_aligned(after)
     far = np.linalg.norm(targets - points, axis=1).mean()
-    near = np.nan
-    if found is not None and not any(isinstance(key, str) for key in keys):
-        near = np.linalg.norm(targets - handles(found, keys), axis=1).mean()
+    near = np.linalg.norm(targets - handles(after, keys), axis=1).mean()
     identity = faces.identity_distance(faces.embed(before[None]), faces.embed(after[None]))[0]
     change = np.abs(after.astype(float) - before).mean(-1)
     outside = np.nan if mask is None else change[mask == 0].mean()
@@ -83,19 +90,27 @@ def measure(before, after, mask, points, targets, keys):
     return far, near, identity, inside, outside
 
 
+def load(run):
+    """(generator, weights, pivots) of a run, of the identities of --who."""
+    generator, weights, codes = jaxinv.load(run)
+    kept = [
+        i for i, name in enumerate(codes.names) if _WHO.value in ([], ['']) or name in _WHO.value
+    ]
+    return generator, weights, Pivots(tuple(codes.names[i] for i in kept), codes.w[kept], {})
+
+
 def trial(run, feature):
     """Prints a table and returns rows of pictures."""
-    saved = jaxinv.load(run)
-    generator, weights, codes = saved
+    generator, weights, codes = load(run)
     size = generator.spec.resolution
     before = pixels.to_uint8(jaxinv.render(generator, weights, codes))
     landmarks = [faces.landmarks_aligned(picture) for picture in before]
     rows = [[picture] for picture in before]
-    print('| drag | portrait | steps | tracked: from, to | dlib | identity | inside, outside |')
+    print('| drag | portrait | steps | tracked: from, to | measured | identity | inside, outside |')
     names = [name for name in DRAGS if _ONLY.value in ([], ['']) or name in _ONLY.value]
     for name in names:
         moves, part = DRAGS[name]
-        points = [handles(own, moves) for own in landmarks]
+        points = [handles(picture, moves) for picture in before]
         ends = [own + np.array(list(moves.values())) * size / 512 for own in points]
         pairs = [np.stack(pair, 1).clip(0, size - 1) for pair in zip(points, ends, strict=True)]
         masks = [mask_of(part, own, size) for own in landmarks]
@@ -133,7 +148,7 @@ def marked(picture, points, targets):
 
 def times(run, rounds=5):
     """Prints the step of a drag (four points, a mask) relative to a step of the projection."""
-    generator, weights, codes = jaxinv.load(run)
+    generator, weights, codes = load(run)
     spec, b = generator.spec, len(codes.w)
     targets = np.clip(jaxinv.render(generator, weights, codes), -1, 1)
     projector = project.make_projector(generator, Projection(num_steps=100))

@@ -12,10 +12,12 @@ Arrays in, NumPy arrays out. Images are float32 [n, h, w, 3], about [-1, 1]. The
 same `project`, `tune` and `invert_sam` (jaxinv/inversion) with a folder for checkpoints.
 """
 
+import functools
 import importlib
 import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +27,7 @@ from jaxinv import faces, metrics, rendering, settings
 from jaxinv.data import discover
 from jaxinv.data import images as image_files
 from jaxinv.errors import JaxinvError
+from jaxinv.faces import attributes
 from jaxinv.inversion import classes, code_files, inputs, region_render, sam_render
 from jaxinv.inversion.invert_sam import Inverted
 from jaxinv.inversion.project import Pivots
@@ -68,7 +71,13 @@ def _config_files():
 
 
 def render(
-    generator: Generator, weights, codes, edit: str | edits_lib.Edit | None = None, region=None
+    generator: Generator,
+    weights,
+    codes,
+    edit: str | pathlib.Path | edits_lib.Edit | None = None,
+    *,
+    region=None,
+    measure: Callable | None = None,
 ) -> np.ndarray:
     """Images [n, h, w, 3] of codes, edited if `edit` is given.
 
@@ -76,19 +85,21 @@ def render(
     codes: w [n, 1 or num_ws, w_dim]; or what `project` or `invert_sam` returned. For the latter the
       edit acts where the region's space permits it (SAM, section 3.4).
     edit: as in --config.edits, e.g. 'smile=1.2', 'yaw=2,smile=1' (one after the other),
-      'direction.npy=1.5', 'smile=2@mouth'; see jaxinv/edits/__init__.py. Or an Edit, as of
-      `drag`. None = no edit.
+      'direction.npy=1.5', 'smile=2@mouth', 'edit.json'; see jaxinv/edits/__init__.py. Or an Edit of
+      jaxinv.edits, as that of `drag`. None = no edit.
     region: where the edit acts: a name or file (segmentation/regions.py), or masks bool [h, w] or
       [n, h, w]; None = as the edit says, else everywhere.
+    measure: for strengths in units (yaw=10deg), uint8 images [b, h, w, 3] -> {attribute: [b]};
+      None = jaxinv.faces.attributes.measure.
 
-    Raises JaxinvError for an edit that is not one edit, or that does not fit the generator, and for
-    a region that is not there.
+    Raises JaxinvError for an edit that is not one edit, that does not fit the generator, or whose
+    change in a unit is not reached, and for a region that is not there.
     """
     spec = generator.spec
     several = isinstance(weights, (list, tuple))
-    parsed = edit
-    if isinstance(edit, str):
-        parsed = _one_edit(generator, weights[0] if several else weights, edit)
+    parsed = (
+        None if edit is None else _one_edit(generator, weights[0] if several else weights, edit)
+    )
     if region is None and parsed is not None:
         region = parsed.region or None
     if region is not None and parsed is None:
@@ -111,28 +122,24 @@ def render(
             f'codes are {list(w.shape)}; {spec.name} takes [n, 1, {spec.w_dim}] (W) or '
             f'[n, {spec.num_ws}, {spec.w_dim}] (W+).'
         )
+    if several and len(weights) != len(w):
+        raise JaxinvError(f'there are {len(weights)} generators and {len(w)} codes; give one each.')
+    masks = None
     if region is not None:
         names = codes.names if isinstance(codes, Pivots) else [f'code {i}' for i in range(len(w))]
-        return _render_in_region(generator, weights, w, parsed, region, names)
-    if parsed is not None:
-        w = np.asarray(edits_lib.apply(w, parsed, spec.num_ws))
-    if not several:
-        return rendering.render(generator, weights, w)
-    if len(weights) != len(w):
-        raise JaxinvError(f'there are {len(weights)} generators and {len(w)} codes; give one each.')
-    images = [rendering.render(generator, own, w[i : i + 1]) for i, own in enumerate(weights)]
-    return np.concatenate(images)
-
-
-def _render_in_region(generator, weights, w, edit, region, names) -> np.ndarray:
-    edited = np.asarray(edits_lib.apply(w, edit, generator.spec.num_ws))
-    masks = _masks_of(region, render(generator, weights, w), names)
-    several = isinstance(weights, (list, tuple))
-    parts = [slice(i, i + 1) for i in range(len(w))] if several else [slice(None)]
-    images = [
-        region_render.render(generator, own, w[part], edited[part], masks[part]).images
-        for own, part in zip(weights if several else [weights], parts, strict=True)
-    ]
+        masks = _masks_of(region, render(generator, weights, w), names)
+    if not several and (parsed is None or parsed.is_solved):
+        return _render_moved(generator, weights, w, parsed, masks)
+    each = weights if several else [weights] * len(w)
+    measure = attributes.measure if measure is None else measure
+    images = []
+    for i, own in enumerate(each):
+        edit, code = parsed, w[i : i + 1]
+        if edit is not None and not edit.is_solved:
+            images_of = functools.partial(rendering.render, generator, own)
+            edit = edits_lib.solve(edit, images_of, measure, code, spec).edit
+        mask = None if masks is None else masks[i : i + 1]
+        images.append(_render_moved(generator, own, code, edit, mask))
     return np.concatenate(images)
 
 
@@ -154,10 +161,23 @@ def _masks_of(region, images, names) -> np.ndarray:
     return masks
 
 
+def _render_moved(generator, weights, w, edit, masks=None):
+    if edit is None:
+        return rendering.render(generator, weights, w)
+    offsets = edits_lib.style_offsets(edit, generator.spec)
+    moved = np.asarray(edits_lib.apply(w, edit, generator.spec.num_ws))
+    if masks is None:
+        return rendering.render(generator, weights, moved, offsets)
+    return region_render.render(generator, weights, w, moved, masks, offsets).images
+
+
 def _one_edit(generator, weights, edit) -> edits_lib.Edit:
+    if isinstance(edit, edits_lib.Edit):
+        edits_lib.check(edit, generator.spec)
+        return edit
     space = 'ffhq' if generator.spec.domain == 'ffhq' else ''
     known, mean = classes.embeddings(generator, weights), weights['buffers']['w_avg']
-    parsed = edits_lib.parse([edit], space, known, mean)
+    parsed = edits_lib.parse([edit], space, known, mean, generator=generator, weights=weights)
     if len(parsed) != 1:
         raise JaxinvError(f'edit is {edit!r}, which is {len(parsed)} edits; give one at a time.')
     return parsed[0]

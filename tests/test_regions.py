@@ -18,7 +18,7 @@ from jaxinv.types import Affine
     ('spec', 'name', 'region'),
     [
         ('smile=1.2@mouth', 'smile=1.2@mouth', 'mouth'),
-        ('yaw=1,smile=2 @ face', 'yaw=1,smile=2@face', 'face'),
+        ('yaw=1,smile=1 @ face', 'yaw=1,smile=1@face', 'face'),
         ('smile=1', 'smile=1', ''),
         ('smile=1@my mask.png', 'smile=1@my mask.png', 'my mask.png'),
     ],
@@ -29,11 +29,11 @@ def test_a_region_is_spelled_behind_the_strength(spec, name, region):
 
 
 def test_a_region_belongs_to_every_strength_and_step_and_an_at_may_be_in_a_name(tmp_path):
-    assert [e.region for e in edits.parse(['smile=1/2@mouth'])] == ['mouth', 'mouth']
-    steps = edits.with_steps(edits.parse(['yaw=1,smile=2@face']))
+    assert [e.region for e in edits.parse(['smile=1/0.5@mouth'])] == ['mouth', 'mouth']
+    steps = edits.with_steps(edits.parse(['yaw=1,smile=1@face']))
     assert [(e.name, e.region) for e in steps] == [
         ('yaw=1@face', 'face'),
-        ('yaw=1,smile=2@face', 'face'),
+        ('yaw=1,smile=1@face', 'face'),
     ]
     np.save(tmp_path / 'a@b.npy', np.ones(512, 'f4'))
     (edit,) = edits.parse([f'{tmp_path}/a@b.npy=2'])
@@ -192,3 +192,12 @@ def test_of_a_run_a_region_that_is_not_found_is_said_and_the_picture_stays(tmp_p
     np.testing.assert_array_equal(found[1][18:], images[0][18:])
     np.testing.assert_array_equal(found[2], images[0])
     assert len(said) == 1 and said[0].startswith('ann: not edited by b: there is no')
+
+
+def test_a_region_is_kept_by_files(tmp_path):
+    (edit,) = edits.parse(['smile=1@mouth'])
+    edits.save(tmp_path / 'edit.json', edit)
+    assert edits.load(tmp_path / 'edit.json').region == 'mouth'
+    content = edits.to_json(edit) | {'region': 3}
+    with pytest.raises(edits.EditError, match='region is 3'):
+        edits.from_json(content)

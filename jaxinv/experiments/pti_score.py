@@ -1,6 +1,7 @@
 """Results of pivotal tuning: pivots and generators on disk, images measured for the report."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -76,29 +77,30 @@ def score_batch(
     Holds float32 images of 2 * len(rows) pivots and of one target's edits.
     """
     generator, spec, own = session.generator, session.generator.spec, pivots[rows]
-    codes = [own] + [edits_lib.apply(own, edit, spec.num_ws) for edit in edits]
-    codes = np.stack([np.broadcast_to(c, (len(own), spec.num_ws, spec.w_dim)) for c in codes])
     targets = evaluate.reference(session, rows)
     stages = [
         evaluate.measure_stage(targets, 'pivot', rendering.render(generator, session.weights, own))
     ]
-    columns = (_column(session, i, per_identity[i], codes[:, k], edits) for k, i in enumerate(rows))
-    tuned, edited = evaluate.measure_stage_and_edits(targets, 'tuned', edits, columns)
+    solutions: list = []
+
+    def columns():
+        for k, i in enumerate(rows):
+            images_of = functools.partial(rendering.render, generator, per_identity[i])
+            name, w = session.targets.names[i], own[k : k + 1]
+            found = evaluate.solve_edits(edits, images_of, w, spec, name, session.log)
+            solutions.append(found)
+            solved = [solution.edit for solution in found]
+            images = images_of(*edits_lib.moved(w, solved, spec))
+            confined = functools.partial(
+                region_render.render_edit, generator, per_identity[i], w, solved
+            )
+            yield region_render.confine_edits(images, solved, name, session.log, confined)
+
+    tuned, edited = evaluate.measure_stage_and_edits(targets, 'tuned', edits, columns())
+    edited = evaluate.with_strengths(edited, solutions)
     if session.settings.tune.num_steps:
         stages.append(tuned)
     return evaluate.results_of(session, rows, targets, title(session.config), stages, edited)
-
-
-def _column(session: Session, i: int, weights, codes, edits) -> np.ndarray:
-    """Images [1 + e, h, w, 3] of target i: of its pivot and of the edits' codes."""
-
-    def confined(j, mask):
-        own = codes[:1], codes[j + 1 : j + 2], mask[None]
-        return region_render.render(session.generator, weights, *own).images[0]
-
-    images = rendering.render(session.generator, weights, codes)
-    name = session.targets.names[i]
-    return region_render.confine_edits(images, edits, name, session.log, confined)
 
 
 def usage(session: Session) -> str:

@@ -36,7 +36,10 @@ from jaxinv.settings import Drag, changed
 from jaxinv.types import Generator, GeneratorSpec
 
 UNIT = 512  # pixels of the picture that the settings' distances refer to
-FEATURE_SIZE = 128  # of the default feature: block 5 of the released code
+# Pixels of the default feature: StyleGAN2's is block 5 of the released code, others' by the tracks
+# of MobileStyleGAN (docs/drag.md).
+FEATURE_SIZES = {'stylegan2': 128}
+FEATURE_SIZE = 64
 STEP_OF_POINTS = 4  # points are padded to a multiple, so that one more seldom compiles again
 SHOWN_EVERY = 10  # steps between status lines
 
@@ -64,7 +67,7 @@ class Dragged(NamedTuple):
 
     def edit(self, identity: int = 0, strength: float = 1.0, name: str = 'drag') -> edits_lib.Edit:
         """The drag of one identity as an edit, for any code of this generator."""
-        direction = edits_lib.Direction(name, np.asarray(self.offsets[identity], np.float32))
+        ((direction, _),) = edits_lib.of_arrays(name, self.offsets[identity]).steps
         return edits_lib.Edit(f'{name}={strength:g}', ((direction, float(strength)),))
 
     def save(self, path, names: Sequence[str] | None = None) -> None:
@@ -277,12 +280,12 @@ def _feature(spec: GeneratorSpec, s: Drag) -> tuple[str, tuple[int, ...]]:
     shapes = dict(spec.feature_shapes)
     if not shapes:
         raise JaxinvError(f'{spec.name} gives no feature maps, which a drag follows.')
-    small = [name for name, shape in shapes.items() if shape[0] <= FEATURE_SIZE]
-    name = s.feature or (small or list(shapes))[-1]
+    most = FEATURE_SIZES.get(spec.family, FEATURE_SIZE)
+    default = ([name for name, shape in shapes.items() if shape[0] <= most] or list(shapes))[-1]
+    name = s.feature or default
     if name not in shapes:
         raise JaxinvError(
-            f"drag.feature is {name!r}; {spec.name} has {', '.join(shapes)}, or '' for "
-            f'{(small or list(shapes))[-1]}.'
+            f"drag.feature is {name!r}; {spec.name} has {', '.join(shapes)}, or '' for {default}."
         )
     return name, shapes[name]
 

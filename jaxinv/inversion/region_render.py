@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinv import edits as edits_lib
 from jaxinv.errors import JaxinvError
 from jaxinv.pixels import to_uint8
 from jaxinv.rendering import full_precision
@@ -51,13 +52,16 @@ def feature_of(spec: GeneratorSpec, feature: str | None) -> str | None:
 
 @functools.cache
 def _renderer(generator: Generator, feature: str | None):
-    def run(weights, w, edited, mask, small):
+    def run(weights, w, edited, offsets, mask, small):
         def tap(x):
             before, after = jnp.split(x, 2)
             return jnp.concatenate([before, (before + small * (after - before)).astype(x.dtype)])
 
         taps = {} if feature is None else {feature: tap}
-        images, _ = generator.synthesize(weights, jnp.concatenate([w, edited]), taps=taps)
+        # Without offsets the argument is left out: a generator need not have styles.
+        styles = {layer: jnp.pad(x, ((1, 0), (0, 0))) for layer, x in offsets.items()}
+        moved = {'style_offsets': styles} if styles else {}
+        images, _ = generator.synthesize(weights, jnp.concatenate([w, edited]), taps=taps, **moved)
         before, after = jnp.split(images, 2)
         return before, before + mask * (after - before)
 
@@ -70,15 +74,16 @@ def render(
     w,
     edited,
     masks,
+    style_offsets=None,
     *,
     feature: str | None = None,
     feather: float = FEATHER,
 ) -> Confined:
     """Images of codes w, edited to codes `edited` within masks, at full precision.
 
-    w and edited [n, 1 or num_ws, w_dim]; masks bool [n, h, w] at the image's size. feature: see
-    `feature_of`. feather: width of the soft edge outside the mask, in sides of the picture. One
-    image at a time.
+    w and edited [n, 1 or num_ws, w_dim]; masks bool [n, h, w] at the image's size; style_offsets
+    {layer: [1, channels]}: of the edited codes. feature: see `feature_of`. feather: width of the
+    soft edge outside the mask, in sides of the picture. One image at a time.
     """
     spec, found = generator.spec, []
     name = feature_of(spec, feature)
@@ -90,9 +95,19 @@ def render(
         small = regions.shrink(mask, (size, size))
         with full_precision():
             own = [x[i : i + 1] for x in both]
-            images = renderer(weights, *own, mask[None, ..., None], small[None, ..., None])
+            images = renderer(
+                weights, *own, style_offsets or {}, mask[None, ..., None], small[None, ..., None]
+            )
         found.append([np.asarray(x)[0] for x in images])
     return Confined(*(np.stack(x) for x in zip(*found, strict=True)), np.stack(soft))
+
+
+def render_edit(generator: Generator, weights, w, edits, j: int, mask) -> np.ndarray:
+    """Image [h, w, 3] of the j-th edit of one code w [1, k, w_dim] within bool mask [h, w]."""
+    spec = generator.spec
+    edited = edits_lib.apply(w, edits[j], spec.num_ws)
+    offsets = edits_lib.style_offsets(edits[j], spec)
+    return render(generator, weights, w, edited, mask[None], offsets).images[0]
 
 
 def confine_edits(images, edits, name: str, log, render_one=None) -> np.ndarray:
