@@ -297,7 +297,7 @@ PATHS = [
     '/api/runs/given/targets/99',
     '/api/runs/given/targets/-1',
     '/api/runs/given/export/..%2fx',
-    '/api/runs/given/drags/x',
+    '/api/runs/given/searches/x',
     '/etc/passwd',
 ]
 
@@ -415,7 +415,7 @@ def test_pictures_are_those_of_the_api(client, run, own, edit, tiny):
     assert picture(client.post('/api/runs/given/render', json=drafted)).shape == got.shape
 
 
-def test_an_edit_stays_in_its_painted_region(client, edit):
+def test_an_edit_stays_in_its_painted_region(client, edit, run, tmp_path, monkeypatch):
     mask = np.zeros((regions.GRID, regions.GRID), np.uint8)
     mask[: regions.GRID // 2] = 255
     found = client.post('/api/runs/given/mask', content=mask.tobytes()).json()
@@ -430,8 +430,15 @@ def test_an_edit_stays_in_its_painted_region(client, edit):
     }
     assert np.array_equal(pictures['inside'][-8:], pictures['before'][-8:])
     assert np.array_equal(pictures['inside'][:8], pictures['after'][:8])
-    saved = client.post('/api/runs/given/edit', json=ask | {'edit': edit | {'mask': found['mask']}})
-    assert saved.json()['edit'] == 'own.npz:warm=1.5' and saved.json()['mask_png']
+    # The saved edit and region are those of the launcher and the API.
+    asked = ask | {'edit': edit | {'mask': found['mask']}}
+    monkeypatch.chdir(tmp_path)
+    for name, kind in (('edit', 'edit.json'), ('region', 'grace_hopper_region.png')):
+        saved = client.post(f'/api/runs/given/{name}', json=asked)
+        (tmp_path / kind).write_bytes(saved.content)
+    own = api.load(run)
+    again = api.render(own.generator, own.weights, own.codes.w[:1], edit='edit.json')
+    assert np.abs(to_uint8(again)[0] - pictures['inside']).max() <= 1
     for wrong in (b'', mask.tobytes()[1:], bytes(mask.size)):
         assert client.post('/api/runs/given/mask', content=wrong).status_code == 400
 
@@ -445,13 +452,12 @@ def test_a_named_region_is_that_of_the_api(client, run, own, edit, monkeypatch):
     saved = api.load(run)
     expected = api.render(*saved[:2], saved.codes.w[1:], edit=f'{own}:warm=1.5', region=half)
     assert np.abs(got.astype(int) - to_uint8(expected)[0]).max() <= 1
-    text = client.post('/api/runs/given/edit', json=asked).json()['edit']
-    assert text == 'own.npz:warm=1.5@mouth'
+    assert client.post('/api/runs/given/edit', json=asked).json()['region'] == 'mouth'
 
 
 def test_a_move_of_a_slider_costs_at_most_one_synthesis(client, monkeypatch):
     calls = []
-    for name in ('unedited', 'render'):
+    for name in ('plain', 'render'):
         real = getattr(regions, name)
         monkeypatch.setattr(
             regions, name, lambda *given, real=real: calls.append(1) or real(*given)
@@ -479,7 +485,7 @@ def test_a_move_of_a_slider_costs_at_most_one_synthesis(client, monkeypatch):
         {'steps': [['own:warm', 99]]},
         {'steps': [['own:warm', None]]},
         {'steps': [['own:warm', True]]},
-        {'steps': [['drag:x', 1]]},
+        {'steps': [['found:x', 1]]},
         {'steps': [['own:warm', 0.1]] * 40},
         {'steps': 'own:warm'},
         {'steps': [], 'mask': '../x'},

@@ -12,7 +12,7 @@ work.py         the one thread that computes pictures; the newest request wins
 opened.py       a finished run: identities, pictures of edits
 controls.py     sliders of the edits that a generator has
 regions.py      where an edit may change the picture
-dragging.py     points that are dragged
+searching.py    points that are dragged, and texts
 saving.py       pictures, ZIP files; exports.py generators for other tools
 static/         the page: HTML, CSS and plain JavaScript
 

@@ -18,6 +18,7 @@ import sys
 import threading
 import webbrowser
 
+import jaxinv
 from jaxinv.errors import JaxinvError
 from jaxinv.runtime import console, malloc, places
 
@@ -60,6 +61,12 @@ def parser() -> argparse.ArgumentParser:
         metavar='FILE',
         help='Further sliders: directions as in --config.edits, FILE or FILE:KEY; may be given '
         'several times.',
+    )
+    made.add_argument(
+        '--clip',
+        default='',
+        help="CLIP's weights, a file or an address as of jaxinv.load_clip; with them the page has "
+        'a field for edits by text.',
     )
     made.add_argument('--open', action='store_true', help='Open the page in a browser.')
     return made
@@ -127,6 +134,8 @@ def prepare(arguments: argparse.Namespace):
         path = edits.directions.split_key(file)[0]
         if not path.is_file():
             raise JaxinvError(f'--directions={file}: there is no such file.')
+    if arguments.clip and not hasattr(jaxinv, 'load_clip'):
+        raise JaxinvError('--clip: this jaxinv has no edits by text; leave it out.')
     folder = places.expand(arguments.folder, '--folder')
     places.check_folder(folder, '--folder', 'choose another --folder')
     folder = pathlib.Path(os.path.abspath(folder))
@@ -152,6 +161,7 @@ def prepare(arguments: argparse.Namespace):
         listening.getsockname()[1],
         hosts,
         token,
+        arguments.clip,
     )
     return options, listening
 

@@ -9,12 +9,13 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+import jaxinv
 from jaxinv.errors import JaxinvError
 from jaxinv.studio import guard
-from jaxinv.studio.dragging import Drag
 from jaxinv.studio.inversions import Inversions
 from jaxinv.studio.opened import Kept, Opened
 from jaxinv.studio.photographs import Reader
+from jaxinv.studio.searching import Search
 from jaxinv.studio.sessions import Session, Sessions
 from jaxinv.studio.work import Busy, Superseded, Work
 
@@ -32,6 +33,7 @@ class Options:
     port: int = 0
     hosts: guard.Hosts = guard.hosts_for('127.0.0.1')
     token: str | None = None
+    clip: str = ''  # CLIP's weights, for edits by text; '' = none
 
 
 class NotThere(JaxinvError):
@@ -50,7 +52,8 @@ class Studio:
         # Runs in memory, newest last, by session and folder; for the thread of `work` alone.
         self.opened: dict[tuple[str, pathlib.Path], Opened] = {}
         self.kept: dict[tuple[str, pathlib.Path], Kept] = {}
-        self.drags: dict[str, tuple[str, Drag]] = {}  # {id: (session, drag)}
+        self.searches: dict[str, tuple[str, Search]] = {}  # {id: (session, search)}
+        self._clip = None
         self._tasks: set[asyncio.Task] = set()  # that no request waits for
 
     def session(self, request: Request) -> Session:
@@ -70,6 +73,12 @@ class Studio:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def load_clip(self):
+        """CLIP, read once. For the thread of `work`."""
+        if self._clip is None:
+            self._clip = jaxinv.load_clip(self.options.clip)
+        return self._clip
 
     def close(self) -> None:
         """Stops what computes; a run saves its state."""

@@ -8,8 +8,6 @@ import dataclasses
 import pathlib
 from typing import Any
 
-import numpy as np
-
 from jaxinv import edits as edits_lib
 from jaxinv.converters import array_files, safe_pickle
 from jaxinv.edits.directions import split_key
@@ -18,13 +16,14 @@ from jaxinv.text import printable
 from jaxinv.types import GeneratorSpec
 
 OWN_RANGE = 3.0  # strengths of a direction without a measured range
+MAX_FOUND = 1.5  # strength of what a search found
 MAX_OWN = 200  # directions of a file
 # What one unit of an effect is called, where its name is not enough.
 UNITS = {'yaw': '°', 'pitch': '°', 'roll': '°', 'age': ' years'}
 STEPS = 100  # of a slider
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Control:
     """A slider; its position is a strength, what it shows is strength * effect + unit."""
 
@@ -33,18 +32,18 @@ class Control:
     low: float
     high: float
     step: float
-    group: str  # 'attribute', 'component' or 'own'
+    group: str  # 'attribute', 'component', 'own' or 'found'
     effect: float = 1.0  # of one unit of strength
     unit: str = ''
     note: str = ''  # side effects, or what was not measured
     spelling: str = ''  # in --config.edits, where it is not the name
-    array: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
+    direction: edits_lib.Direction | None = dataclasses.field(default=None, repr=False)
 
     def public(self) -> dict[str, Any]:
         """What the page gets."""
-        found = dataclasses.asdict(self)
-        del found['array'], found['spelling']
-        return found
+        hidden = ('direction', 'spelling')
+        names = [field.name for field in dataclasses.fields(self) if field.name not in hidden]
+        return {name: getattr(self, name) for name in names}
 
 
 def controls_of(spec: GeneratorSpec, files: list[str]) -> dict[str, Control]:
@@ -56,6 +55,12 @@ def controls_of(spec: GeneratorSpec, files: list[str]) -> dict[str, Control]:
     for file in files:
         found += _own(file, spec)
     return {control.name: control for control in found}
+
+
+def of_search(name: str, direction: edits_lib.Direction) -> Control:
+    """The slider of what a drag or a text found; strength 1 is what was found."""
+    low, high, title = 0.0, MAX_FOUND, direction.name
+    return Control(name, title, low, high, 0.05, 'found', 100.0, ' %', direction=direction)
 
 
 def _packaged() -> list[Control]:
@@ -77,7 +82,9 @@ def _packaged() -> list[Control]:
                 effects.get(name, 1.0),
                 UNITS.get(name, '') if name in effects else ' along the direction',
                 '' if component else _side_effects(name, effects, high),
-                array=edits_lib.load_direction(name, 'ffhq'),
+                direction=edits_lib.Direction(
+                    name, edits_lib.load_direction(name, 'ffhq'), limits=(low, high)
+                ),
             )
         )
     order = list(known)
@@ -127,7 +134,7 @@ def _own(file: str, spec: GeneratorSpec) -> list[Control]:
                 ' times',
                 'The effect and range of this direction were not measured.',
                 f'{path.name}:{name}' if name else path.name,
-                array,
+                edits_lib.Direction(title, array),
             )
         )
     return found

@@ -9,7 +9,6 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
@@ -18,22 +17,23 @@ from jaxinv import edits as edits_lib
 from jaxinv.data import images
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion.project import Pivots
-from jaxinv.io import read_json, sha256
+from jaxinv.io import read_json, safe_name, sha256
 from jaxinv.pixels import to_uint8
 from jaxinv.segmentation import regions as named_regions
 from jaxinv.studio import controls as controls_lib
 from jaxinv.studio import regions
+from jaxinv.studio.controls import Control
 from jaxinv.text import printable, shortest
 
 KEPT = 24  # pictures
 MAX_STEPS = 32  # of an edit
-MAX_DRAGS = 64  # kept of a run
+MAX_FOUND = 64  # sliders of searches kept of a run
 
 
 class EditState(NamedTuple):
     """The edit of one identity: steps one after the other, confined to a region."""
 
-    steps: tuple[tuple[str, float], ...] = ()  # (name of a control or 'drag:ID', strength)
+    steps: tuple[tuple[str, float], ...] = ()  # (name of a control, strength)
     part: str = ''  # of regions.PARTS; '' = everywhere, or the mask
     mask: str = ''  # id of a painted mask
 
@@ -49,7 +49,7 @@ class Kept(NamedTuple):
     """What a session made for the edits of a run; it outlives the run in memory."""
 
     masks: dict[str, np.ndarray]  # {id: bool [regions.GRID, regions.GRID]}
-    drags: dict[str, np.ndarray]  # {id: offsets [num_ws, w_dim]}
+    found: dict[str, Control]  # sliders of what was dragged or asked for by text
 
 
 class Opened:
@@ -73,7 +73,7 @@ class Opened:
         self._pictures: collections.OrderedDict[Any, np.ndarray] = collections.OrderedDict()
         self._unedited: dict[int, regions.Unedited] = {}
         self._parts: dict[tuple[int, str], np.ndarray] = {}
-        self.masks, self.drags = kept.masks, kept.drags
+        self.masks, self.found = kept.masks, kept.found
 
     def describe(self) -> dict[str, Any]:
         """What the page needs to show the run."""
@@ -85,7 +85,9 @@ class Opened:
             ],
             'resolution': spec.resolution,
             'generator': printable(spec.name, 80),
-            'controls': [control.public() for control in self.controls.values()],
+            'controls': [
+                control.public() for own in (self.controls, self.found) for control in own.values()
+            ],
             'parts': list(regions.PARTS) if spec.domain in ('ffhq', 'faces') else [],
             'grid': regions.GRID,
             'drag': self.can_drag,
@@ -122,12 +124,10 @@ class Opened:
     def _strength(self, name, value) -> float:
         if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value:
             raise JaxinvError('A strength is a number.')
-        if name.startswith('drag:') and name.removeprefix('drag:') in self.drags:
-            low, high = 0.0, 1.5
-        elif name in self.controls:
-            low, high = self.controls[name].low, self.controls[name].high
-        else:
+        control = self.controls.get(name) or self.found.get(name)
+        if control is None:
             raise JaxinvError(f'There is no edit {printable(name, 60)!r} for this generator.')
+        low, high = control.low, control.high
         if not low - 1e-6 <= value <= high + 1e-6:
             raise JaxinvError(f'{printable(name, 60)} is {value:g}; it can be {low:g} to {high:g}.')
         return float(value)
@@ -143,10 +143,10 @@ class Opened:
         if edit.is_empty:
             found = to_uint8(self._before(i).image)[0]
         elif edit.part or edit.mask:
-            mask, w = self._region(i, edit), self.code(i, edit)
-            found = regions.render(self.generator, self.weights(i), w, self._before(i), mask)
+            mask, moved = self._region(i, edit), self.code(i, edit)
+            found = regions.render(self.generator, self.weights(i), *moved, self._before(i), mask)
         else:
-            found = self.render(i, self.code(i, edit))
+            found = self.render(i, *self.code(i, edit))
         self._pictures[key] = found
         # Unedited pictures stay, one for each identity.
         edited = [k for k in self._pictures if not k[1].is_empty]
@@ -154,29 +154,47 @@ class Opened:
             del self._pictures[old]
         return found
 
-    def code(self, i: int, edit: EditState) -> np.ndarray:
-        """w [1, num_ws, w_dim] of an edited identity."""
-        spec, w = self.generator.spec, self._codes[i : i + 1]
+    def code(self, i: int, edit: EditState) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """(w [1, num_ws, w_dim], offsets of styles {layer: [1, channels]}) of an edited one."""
+        moved = [] if edit.is_empty else [self.as_edit(i, edit)]
+        codes, offsets = edits_lib.moved(self._codes[i : i + 1], moved, self.generator.spec)
+        return codes[-1:], {layer: own[-1:] for layer, own in offsets.items()}
+
+    def as_edit(self, i: int, edit: EditState) -> edits_lib.Edit:
+        """The edit as jaxinv.render and --config.edits take it.
+
+        A painted region has the name of the file that `mask_name` says.
+        """
         steps = []
         for name, strength in edit.steps:
-            array = self.drags.get(name.removeprefix('drag:'))
-            array = self.controls[name].array if array is None else array
-            steps.append((edits_lib.Direction(name, array), strength))
-        if steps:
-            w = edits_lib.apply(w, edits_lib.Edit('studio', tuple(steps)), spec.num_ws)
-        return np.asarray(jnp.broadcast_to(w, (1, spec.num_ws, spec.w_dim)))
+            control = self.controls.get(name) or self.found[name]
+            steps.append((control.direction, strength))
+        name = ','.join(f'{own.name}={shortest(strength)}' for own, strength in steps)
+        region = self.mask_name(i) if edit.mask else edit.part
+        return edits_lib.Edit(name, tuple(steps), region=region)
+
+    def mask_name(self, i: int) -> str:
+        return f'{safe_name(self.names[i])}_region.png'
+
+    def keep(self, search: str, direction: edits_lib.Direction) -> Control:
+        """The slider of what a search found."""
+        while len(self.found) >= MAX_FOUND:
+            del self.found[next(iter(self.found))]
+        name = f'found:{search}'
+        self.found[name] = controls_lib.of_search(name, direction)
+        return self.found[name]
 
     def weights(self, i: int):
         return self._weights[i if len(self._weights) > 1 else 0]
 
-    def render(self, i: int, w) -> np.ndarray:
-        """uint8 [h, w, 3] of a code w [1, num_ws, w_dim]."""
-        return to_uint8(regions.unedited(self.generator, self.weights(i), w).image)[0]
+    def render(self, i: int, w, offsets=None) -> np.ndarray:
+        """uint8 [h, w, 3] of a code w [1, num_ws, w_dim]; offsets: of styles."""
+        return to_uint8(regions.plain(self.generator, self.weights(i), w, offsets).image)[0]
 
     def _before(self, i) -> regions.Unedited:
         if i not in self._unedited:
-            w = self.code(i, UNEDITED)
-            self._unedited[i] = regions.unedited(self.generator, self.weights(i), w)
+            code = self.code(i, UNEDITED)
+            self._unedited[i] = regions.plain(self.generator, self.weights(i), *code)
         return self._unedited[i]
 
     def _region(self, i, edit) -> np.ndarray:
@@ -219,29 +237,13 @@ class Opened:
         return self.names[i] if source is None else pathlib.PurePath(source['file']).stem
 
     def as_json(self, i: int, edit: EditState) -> dict[str, Any]:
-        """The edit of an identity, from which a run of jaxinv makes it again."""
-        spelled = [
-            f'{self.controls[name].spelling or name}={shortest(strength)}'
-            for name, strength in edit.steps
-            if name in self.controls
-        ]
-        mask = regions.to_text(self.masks[edit.mask]) if edit.mask else None
-        drags = {
-            name: np.round(self.drags[name.removeprefix('drag:')], 5).tolist()
-            for name, _ in edit.steps
-            if name.startswith('drag:')
-        }
-        return {
-            'format': 'jaxinv edit',
-            'version': 1,
-            'identity': self.names[i],
-            'generator': self.generator.spec.name,
-            # As --config.edits and jaxinv.render take it; drags and a painted mask stand below.
-            'edit': ','.join(spelled) + (f'@{edit.part}' if spelled and edit.part else ''),
-            'steps': [list(step) for step in edit.steps],
-            'mask_png': mask,
-            'drags': drags,
-        }
+        """The edit of an identity as edits.save writes it, which a run or this page makes again.
+
+        Raises JaxinvError for an edit without a step.
+        """
+        if edit.is_empty:
+            raise JaxinvError('There is no edit yet; move a slider.')
+        return edits_lib.to_json(self.as_edit(i, edit), self.generator, self.weights(i))
 
     def _read_sources(self) -> list[dict | None]:
         """{'file', 'quad'} of each identity; None where it cannot be put back.

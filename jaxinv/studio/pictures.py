@@ -16,9 +16,9 @@ from starlette.responses import StreamingResponse as Stream
 
 from jaxinv.errors import JaxinvError
 from jaxinv.io import safe_name
-from jaxinv.studio import dragging, exports, regions, saving
+from jaxinv.studio import exports, regions, saving, searching
 from jaxinv.studio.context import NotThere, Studio, body_of
-from jaxinv.studio.opened import MAX_DRAGS, EditState, Kept, Opened
+from jaxinv.studio.opened import MAX_FOUND, EditState, Kept, Opened
 from jaxinv.studio.work import LATER, NOW
 
 MAX_OPEN = 2  # runs in memory
@@ -41,13 +41,14 @@ def routes(route: Callable) -> list:
         route(f'{run}/targets/{{index:int}}', target),
         route(f'{run}/render', render, 'POST'),
         route(f'{run}/mask', mask, 'POST'),
-        route(f'{run}/drag', drag, 'POST'),
-        route(f'{run}/drags/{{drag}}', drag_state),
-        route(f'{run}/drags/{{drag}}/picture', drag_picture),
-        route(f'{run}/drags/{{drag}}/stop', drag_stop, 'POST'),
+        route(f'{run}/search', search, 'POST'),
+        route(f'{run}/searches/{{search}}', search_state),
+        route(f'{run}/searches/{{search}}/picture', search_picture),
+        route(f'{run}/searches/{{search}}/stop', search_stop, 'POST'),
         route(f'{run}/paste', paste, 'POST'),
         route(f'{run}/picture', save_picture, 'POST'),
         route(f'{run}/edit', save_edit, 'POST'),
+        route(f'{run}/region', save_region, 'POST'),
         route(f'{run}/folder.zip', save_folder),
         route(f'{run}/export/{{format}}', export),
         route(f'{run}/report', report),
@@ -87,7 +88,8 @@ async def open_run(studio: Studio, request: Request) -> Response:
 
     def describe():
         run = opened()
-        return run.describe() | {'exports': exports.formats(run)}
+        more = {'exports': exports.formats(run), 'text': bool(studio.options.clip)}
+        return run.describe() | more
 
     def warm():
         opened().picture(0)
@@ -155,64 +157,76 @@ async def mask(studio: Studio, request: Request) -> Response:
     return JSONResponse({'mask': found})
 
 
-# --- Dragging -------------------------------------------------------------------------------------
+# --- Searches -------------------------------------------------------------------------------------
 
 
-async def drag(studio: Studio, request: Request) -> Response:
-    """Body: {'identity', 'edit', 'points': [[x, y, to x, to y]], 'mask', 'steps'}."""
+async def search(studio: Studio, request: Request) -> Response:
+    """Body: {'kind', 'identity', 'edit', 'steps'}, and of a drag {'points', 'mask'}: points are
+    [[x, y, to x, to y]] from 0 to 1; of a text {'text'}. Answers the search, which then runs.
+    """
     asked = await body_of(request)
     opened, session = _with_run(studio, request), request.scope['session']
-    steps = asked.get('steps', 100)
-    if type(steps) is not int or not 0 < steps <= dragging.MAX_STEPS:
-        raise JaxinvError(f'A drag has 1 to {dragging.MAX_STEPS} steps.')
-    found = dragging.Drag(secrets.token_hex(6), request.path_params['run'], 0)
+    kind, steps = asked.get('kind'), asked.get('steps', 60)
+    if kind not in searching.KINDS:
+        raise JaxinvError(f'A search is a {" or a ".join(searching.KINDS)}.')
+    if type(steps) is not int or not 0 < steps <= searching.MAX_STEPS:
+        raise JaxinvError(f'A search has 1 to {searching.MAX_STEPS} steps.')
+    found = searching.Search(secrets.token_hex(6), request.path_params['run'], kind, 'Drag')
+    found.steps = steps
 
     def prepare():
         run = opened()
+        found.identity, edit = run.identity(asked.get('identity')), run.edit(asked.get('edit'))
+        if kind == 'text':
+            if not studio.options.clip:
+                raise JaxinvError('Edits by text need CLIP: start the studio with --clip=FILE.')
+            found.title = searching.text_of(asked.get('text'))
+            return run, lambda: searching.towards_text(
+                run, found, edit, found.title, studio.load_clip()
+            )
         if not run.can_drag:
-            raise JaxinvError('Points of this generator cannot be dragged here.')
-        if len(run.drags) >= MAX_DRAGS:
-            del run.drags[next(iter(run.drags))]
-        found.identity = run.identity(asked.get('identity'))
-        edit = run.edit(asked.get('edit'))
+            raise JaxinvError('Points of this generator cannot be dragged.')
         given = asked.get('mask')
-        if given and given not in run.masks:
+        if given and (not isinstance(given, str) or given not in run.masks):
             raise JaxinvError('The painted region is not there any more; paint it again.')
-        pairs = dragging.pairs_of(asked.get('points'), run.generator.spec.resolution)
-        return run, found, edit, pairs, run.masks.get(given) if given else None, steps
+        pairs = searching.pairs_of(asked.get('points'), run.generator.spec.resolution)
+        found.title = f'Drag {1 + sum(own.title.startswith("Drag ") for own in run.found.values())}'
+        mask = run.masks[given] if given else None
+        return run, lambda: searching.dragged(run, found, edit, pairs, mask)
 
-    arguments = await studio.work.do(prepare)
-    drags = studio.drags
-    for key in [k for k, (own, d) in drags.items() if own == session and d.state == 'dragging']:
-        drags[key][1].stop.set()
-    for key in list(drags)[: max(0, len(drags) - MAX_DRAGS)]:
-        del drags[key]
-    drags[found.id] = session, found
-    studio.begin(_quietly(studio.work.do(lambda: dragging.run(*arguments))))
+    run, find = await studio.work.do(prepare)
+    searches = studio.searches
+    for own, other in searches.values():  # of a session one at a time
+        if own == session:
+            other.stop.set()
+    for key in list(searches)[: max(0, len(searches) - MAX_FOUND)]:
+        del searches[key]
+    searches[found.id] = session, found
+    studio.begin(_quietly(studio.work.do(lambda: searching.run(run, found, find))))
     return JSONResponse(found.public(), 201)
 
 
-def _drag(studio: Studio, request: Request) -> dragging.Drag:
-    session, found = studio.drags.get(request.path_params['drag'], ('', None))
-    known = session == request.scope['session'] and found.run == request.path_params['run']
-    if found is None or not known:
-        raise NotThere('This drag is not there any more.')
+def _search(studio: Studio, request: Request) -> searching.Search:
+    session, found = studio.searches.get(request.path_params['search'], ('', None))
+    known = found is not None and session == request.scope['session']
+    if not known or found.run != request.path_params['run']:
+        raise NotThere('This search is not there any more.')
     return found
 
 
-async def drag_state(studio: Studio, request: Request) -> Response:
-    return JSONResponse(_drag(studio, request).public())
+async def search_state(studio: Studio, request: Request) -> Response:
+    return JSONResponse(_search(studio, request).public())
 
 
-async def drag_picture(studio: Studio, request: Request) -> Response:
-    picture = _drag(studio, request).picture
+async def search_picture(studio: Studio, request: Request) -> Response:
+    picture = _search(studio, request).picture
     if picture is None:
         raise NotThere('There is no picture yet.')
     return Response(saving.encode(picture, 'jpeg', 85), media_type='image/jpeg')
 
 
-async def drag_stop(studio: Studio, request: Request) -> Response:
-    found = _drag(studio, request)
+async def search_stop(studio: Studio, request: Request) -> Response:
+    found = _search(studio, request)
     found.stop.set()
     return JSONResponse(found.public())
 
@@ -265,7 +279,7 @@ async def save_picture(studio: Studio, request: Request) -> Response:
 
 
 async def save_edit(studio: Studio, request: Request) -> Response:
-    """The edit of an identity as JSON."""
+    """The edit of an identity as JSON; a painted region in it is the file of `save_region`."""
     asked = await body_of(request)
     opened = _with_run(studio, request)
 
@@ -277,6 +291,23 @@ async def save_edit(studio: Studio, request: Request) -> Response:
     found, name = await studio.work.do(make)
     data = json.dumps(found, indent=1).encode()
     return _attachment(data, 'application/json', f'{safe_name(name)}_edit.json')
+
+
+async def save_region(studio: Studio, request: Request) -> Response:
+    """The painted region of an edit as PNG."""
+    asked = await body_of(request)
+    opened = _with_run(studio, request)
+
+    def make():
+        run = opened()
+        i, edit = run.identity(asked.get('identity')), run.edit(asked.get('edit'))
+        if not edit.mask:
+            raise JaxinvError('No region is painted.')
+        size = run.generator.spec.resolution
+        return regions.to_png(run.masks[edit.mask], size), run.mask_name(i)
+
+    data, name = await studio.work.do(make)
+    return _attachment(data, 'image/png', name)
 
 
 def _attachment(data: bytes, media_type: str, name: str) -> Response:

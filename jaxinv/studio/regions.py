@@ -4,7 +4,6 @@ As inversion/region_render.py, at the price of one synthesis: the unedited featu
 given, since an editor has them already.
 """
 
-import base64
 import functools
 import io
 from typing import Any, NamedTuple
@@ -31,40 +30,45 @@ class Unedited(NamedTuple):
     feature: Any  # [1, n, n, c]; None for a generator without features
 
 
-def unedited(generator: Generator, weights, w) -> Unedited:
-    """w [1, num_ws, w_dim]."""
+def plain(generator: Generator, weights, w, offsets=None) -> Unedited:
+    """w [1, num_ws, w_dim]; offsets: of styles {layer: [1, channels]}, or None."""
     with full_precision():
-        image, features = _plain(generator)(weights, w)
+        image, features = _plain(generator)(weights, w, offsets or {})
     return Unedited(image, features.get(region_render.feature_of(generator.spec, None)))
 
 
-def render(generator: Generator, weights, w, before: Unedited, mask) -> np.ndarray:
-    """uint8 [h, w, 3] of the edited code w [1, num_ws, w_dim] within a mask bool [h, w]."""
+def render(generator: Generator, weights, w, offsets, before: Unedited, mask) -> np.ndarray:
+    """uint8 [h, w, 3] of an edited code (w and offsets as of `plain`) in a mask bool [h, w]."""
     spec = generator.spec
     soft = regions.soft(mask, region_render.FEATHER * spec.resolution)
     small = None
     if before.feature is not None:
         small = regions.shrink(soft, before.feature.shape[1:3])[None, ..., None]
     with full_precision():
-        image = _within(generator)(weights, w, before, soft[None, ..., None], small)
+        image = _within(generator)(weights, w, offsets, before, soft[None, ..., None], small)
     return to_uint8(image)[0]
 
 
 @functools.lru_cache(maxsize=4)
 def _plain(generator):
-    return jax.jit(generator.synthesize)
+    def run(weights, w, offsets):
+        styles = {'style_offsets': offsets} if offsets else {}
+        return generator.synthesize(weights, w, **styles)
+
+    return jax.jit(run)
 
 
 @functools.lru_cache(maxsize=4)
 def _within(generator):
     name = region_render.feature_of(generator.spec, None)
 
-    def run(weights, w, before, mask, small):
+    def run(weights, w, offsets, before, mask, small):
         def tap(x):
             return (before.feature + small * (x - before.feature)).astype(x.dtype)
 
         taps = {} if before.feature is None else {name: tap}
-        image = generator.synthesize(weights, w, taps=taps)[0]
+        styles = {'style_offsets': offsets} if offsets else {}
+        image = generator.synthesize(weights, w, taps=taps, **styles)[0]
         return before.image + mask * (image - before.image)
 
     return jax.jit(run)
@@ -86,8 +90,8 @@ def resize(mask, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), PIL.Image.Resampling.BILINEAR)) > 0.5
 
 
-def to_text(mask) -> str:
-    """A mask as PNG in base64, for JSON."""
+def to_png(mask, size: int) -> bytes:
+    """A painted mask as the file that --config.edits='smile=1@FILE.png' reads."""
     file = io.BytesIO()
-    PIL.Image.fromarray(np.uint8(mask) * 255).save(file, 'PNG', optimize=True)
-    return base64.b64encode(file.getvalue()).decode()
+    PIL.Image.fromarray(np.uint8(resize(mask, size)) * 255).save(file, 'PNG', optimize=True)
+    return file.getvalue()

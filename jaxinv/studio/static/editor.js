@@ -12,8 +12,7 @@ import * as viewer from './viewer.js';
 let run = null; // its id
 let info = null; // what the studio told about it
 let history = null;
-let drags = []; // sliders of drags: {name, title, ...}
-let drag = null; // the id of the one at work
+let search = null; // the id of the drag or text at work
 const masks = new Map(); // id -> what was painted
 let painted = ''; // the id of the mask on the overlay
 let lastMask = ''; // the one that 'Painted' means
@@ -51,8 +50,12 @@ export function start() {
   for (const radio of document.querySelectorAll('input[name="tool"]')) {
     radio.addEventListener('change', () => setTool(radio.value));
   }
+  byId('text-form').addEventListener('submit', (event) => {
+    event.preventDefault();
+    guarded(startText)();
+  });
   byId('drag').addEventListener('click', guarded(startDrag));
-  byId('drag-stop').addEventListener('click', guarded(() => post(`${address()}/drags/${drag}/stop`)));
+  byId('drag-stop').addEventListener('click', guarded(() => post(`${address()}/searches/${search}/stop`)));
   document.addEventListener('keydown', (event) => {
     if (!history || !(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== 'z') return;
     if (/^(INPUT|TEXTAREA)$/.test(event.target.tagName) && ['text', 'number'].includes(event.target.type)) return;
@@ -69,7 +72,6 @@ export async function open(chosen) {
   run = chosen.id;
   info = found;
   history = new History(run);
-  drags = [];
   masks.clear();
   painted = lastMask = '';
   if (!info.identities[identity()]) history.look(0);
@@ -87,9 +89,7 @@ export async function open(chosen) {
   strips.close();
   viewer.open(run);
   setTool('look');
-  for (const [name] of Object.values(history.present.edits).flatMap((own) => own.steps)) {
-    if (name.startsWith('drag:')) addDrag(name);
-  }
+  byId('text-form').hidden = !info.text;
   buildSliders();
   buildRegions();
   buildFaces();
@@ -136,8 +136,7 @@ function render(draft = false) {
 
 // --- Sliders and the sequence ---
 
-const controls = () => [...info.controls, ...drags];
-const controlOf = (name) => controls().find((own) => own.name === name);
+const controlOf = (name) => info.controls.find((own) => own.name === name);
 
 // The edit with another strength of a step; 0 takes the step away.
 function withStep(name, strength) {
@@ -148,7 +147,7 @@ function withStep(name, strength) {
 }
 
 function buildSliders() {
-  sliders.build(byId('sliders'), controls(), {
+  sliders.build(byId('sliders'), info.controls, {
     move: (name, strength, draft) => change(withStep(name, strength), name, draft),
     set: (name, strength) => change(withStep(name, strength)),
     rest: () => history.rest(),
@@ -251,59 +250,64 @@ function setTool(name) {
   overlay.setTool(name);
 }
 
-// --- Drags ---
+// --- Searches: drags and texts ---
 
 function pointsChanged(complete) {
-  byId('drag').disabled = complete.length === 0 || drag !== null;
+  byId('drag').disabled = complete.length === 0 || search !== null;
 }
+
+const complete = () => overlay.points.filter((point) => point[2] !== null);
 
 async function startDrag() {
   const steps = Math.min(300, Math.max(1, Math.round(Number(byId('drag-steps').value)) || 60));
-  const complete = overlay.points.filter((point) => point[2] !== null);
+  await find({ kind: 'drag', points: complete(), mask: edit().mask, steps }, byId('drag-state'));
+  overlay.clearPoints();
+}
+
+async function startText() {
+  await find({ kind: 'text', text: byId('text').value, steps: 60 }, byId('text-state'));
+  byId('text').value = '';
+}
+
+async function find(asked, line) {
   const mine = { run, identity: identity(), edit: edit() };
-  const started = await post(`${address()}/drag`, {
-    identity: mine.identity, edit: mine.edit, points: complete, mask: mine.edit.mask, steps,
-  });
-  drag = started.id;
+  const started = await post(`${address()}/search`, { ...asked, identity: mine.identity, edit: mine.edit });
+  search = started.id;
   byId('drag').disabled = true;
   byId('drag-stop').hidden = false;
   try {
-    await follow(mine, started.id);
+    await follow(mine, started.id, line);
   } finally {
-    drag = null;
+    search = null;
     byId('drag-stop').hidden = true;
-    pointsChanged(overlay.points.filter((point) => point[2] !== null));
+    pointsChanged(complete());
   }
 }
 
-async function follow(mine, id) {
+async function follow(mine, id, line) {
+  const place = `/api/runs/${mine.run}/searches/${id}`;
   let shown = 0;
+  let state = null;
   for (;;) {
-    const state = await get(`/api/runs/${mine.run}/drags/${id}`);
-    const distance = state.distance === null ? '' : `, ${state.distance.toFixed(1)} pixels to go`;
-    byId('drag-state').textContent = `Step ${state.step} of ${state.steps || '\u2026'}${distance}`;
+    state = await get(place);
+    const left = state.distance === null ? ''
+      : state.kind === 'drag' ? `, ${state.distance.toFixed(1)} pixels to go` : `, difference ${state.distance.toFixed(3)}`;
+    line.textContent = `Step ${state.step} of ${state.steps}${left}`;
     if (state.points.length) overlay.movePoints(state.points);
     if (state.state === 'failed') throw new Error(state.error);
     if (state.state === 'done') break;
-    if (state.step >= shown + 5) {
+    if (state.kind === 'drag' && state.step >= shown + 5) {
       shown = state.step;
       // Between two pictures there may be none.
-      const made = await getPicture(`/api/runs/${mine.run}/drags/${id}/picture`).catch(() => null);
+      const made = await getPicture(`${place}/picture`).catch(() => null);
       if (made) show(byId('after'), made);
     }
     await new Promise((resolve) => { setTimeout(resolve, 300); });
   }
-  byId('drag-state').textContent += '. Done.';
+  line.textContent += '. Done.';
   if (mine.run !== run) return;
-  addDrag(`drag:${id}`);
+  info.controls.push(state.control);
   buildSliders();
-  overlay.clearPoints();
-  history.set(mine.identity, { ...mine.edit, steps: [...mine.edit.steps, [`drag:${id}`, 1]] });
+  history.set(mine.identity, { ...mine.edit, steps: [...mine.edit.steps, [state.control.name, 1]] });
   render();
-}
-
-function addDrag(name) {
-  if (drags.some((own) => own.name === name)) return;
-  const title = `Drag ${drags.length + 1}`;
-  drags.push({ name, title, low: 0, high: 1.5, step: 0.05, effect: 100, unit: ' %', group: 'drag', note: '' });
 }

@@ -29,9 +29,11 @@ export function start(given) {
     const now = current();
     return save(`${now.address}/picture`, { identity: now.identity, edit: now.edits[now.identity], kind: byId('kind').value });
   }));
-  byId('save-edit').addEventListener('click', guarded(() => {
+  byId('save-edit').addEventListener('click', guarded(async () => {
     const now = current();
-    return save(`${now.address}/edit`, { identity: now.identity, edit: now.edits[now.identity] });
+    const own = { identity: now.identity, edit: now.edits[now.identity] };
+    await save(`${now.address}/edit`, own);
+    if (own.edit.mask) await save(`${now.address}/region`, own);
   }));
 }
 

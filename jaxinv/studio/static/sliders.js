@@ -5,7 +5,7 @@ import { el, effect } from './dom.js';
 const GROUPS = {
   attribute: 'Edits',
   own: 'Your directions',
-  drag: 'Drags',
+  found: 'Dragged, or asked for by text',
   component: 'Main directions of variation (PCA)',
 };
 const rows = new Map(); // name -> {input, output, clear, control}
