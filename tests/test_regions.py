@@ -93,6 +93,27 @@ def test_what_is_not_there_is_said(landmarks, monkeypatch, tmp_path):
     assert found[:32].all() and not found[32:].any()
 
 
+def test_objects_and_outlines_of_478_landmarks_are_masks(monkeypatch):
+    image = np.zeros((64, 64, 3), np.uint8)
+    classes = np.full((64, 64), regions.OBJECTS.index('cat') + 1)
+    classes[:, :40] = regions.OBJECTS.index('person') + 1
+    classes[:2, :2] = 0
+    monkeypatch.setattr(regions, '_objects', lambda image: classes)
+    assert regions.OBJECTS.index('person') + 1 == 15  # of PASCAL VOC
+    np.testing.assert_array_equal(regions.mask_of('cat', image), classes == 8)
+    with pytest.raises(JaxinvError, match="'dog' covers 0.0 % of ann, less than 5 %"):
+        regions.mask_of('dog', image, 'ann')
+    points = np.zeros((1, 478, 3))
+    points[0, [469, 470, 471, 472], :2] = [[24, 20], [20, 16], [16, 20], [20, 24]]
+    points[0, [474, 475, 476, 477], :2] = [[48, 20], [44, 16], [40, 20], [44, 24]]
+    monkeypatch.setattr(regions.mesh, 'landmarks478', lambda images: points)
+    irises = regions.mask_of('irises', image)
+    assert irises[20, 20] and irises[20, 44] and not irises[20, 32] and not irises[28].any()
+    monkeypatch.setattr(regions.mesh, 'landmarks478', lambda images: points * np.nan)
+    with pytest.raises(JaxinvError, match='no FFHQ-aligned face in ann'):
+        regions.mask_of('lips', image, 'ann')
+
+
 def test_a_soft_mask_is_one_inside_and_falls_outwards():
     mask = np.zeros((32, 32), bool)
     mask[10:20, 10:20] = True
@@ -157,7 +178,8 @@ def test_the_seam_is_the_gradient_in_excess_of_the_sources():
     np.testing.assert_allclose(found, [np.mean(terms)], rtol=1e-4)
 
 
-def test_render_takes_masks_of_the_user_and_edits_as_values(tiny, pair, tmp_path):
+def test_render_takes_masks_of_the_user_and_edits_as_values(tiny, pair, tmp_path, monkeypatch):
+    monkeypatch.setattr(region_render, 'FEATURE_SIZE', 16)  # the program of `pair`
     (generator, weights), (w, masks, _) = tiny, pair
     edit = edits.Edit('move', ((edits.Direction('move', np.ones((1, 16), np.float32)), 1.0),))
     found = jaxinv.render(generator, weights, w, edit, region=masks)

@@ -281,7 +281,7 @@ def _feature(spec: GeneratorSpec, s: Drag) -> tuple[str, tuple[int, ...]]:
     if not shapes:
         raise JaxinvError(f'{spec.name} gives no feature maps, which a drag follows.')
     most = FEATURE_SIZES.get(spec.family, FEATURE_SIZE)
-    default = ([name for name, shape in shapes.items() if shape[0] <= most] or list(shapes))[-1]
+    default = ([name for name, shape in shapes.items() if shape[0] <= most] or list(shapes)[:1])[-1]
     name = s.feature or default
     if name not in shapes:
         raise JaxinvError(

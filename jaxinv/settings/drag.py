@@ -19,8 +19,8 @@ class Drag(Section):
     learning_rate: float = setting(2e-3, "Adam's; the paper has 1e-3 beside faces.", above=0)
     feature: str = setting(
         '',
-        "The feature map that is followed, a name of GeneratorSpec.feature_shapes; '' = that of 128 "
-        'pixels in StyleGAN2, as in the released code, and of 64 in others.',
+        'The feature map that is followed, a name of GeneratorSpec.feature_shapes; '
+        "'' = that of 128 pixels in StyleGAN2, as in the released code, and of 64 in others.",
     )
     space: str = setting(
         'w_plus', "'w_plus': an offset for each row; 'w': one for all.", choices=('w_plus', 'w')
