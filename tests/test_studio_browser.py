@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.skipif(not BROWSER, reason='no Chromium is installed (apt-get install chromium)'),
     pytest.mark.skipif(bool(MISSING), reason=f'pip install {" ".join(MISSING)}'),
 ]
-SECONDS = 120_000  # milliseconds, for what compiles
+SECONDS = 300_000  # milliseconds, for what compiles on a busy machine
 AUDIT, FOCUS = (
     (ROOT / 'tests' / 'data' / f'studio_{name}.js').read_text() for name in ('audit', 'focus')
 )
@@ -135,7 +135,7 @@ def test_a_photograph_goes_all_the_way(address, session, tmp_path):
     tab.goto(address)
     tab.locator('#runs', has_text='Finished').wait_for()
     tab.close()
-    page.locator('#runs', has_text='Finished').wait_for(timeout=30_000)
+    page.locator('#runs', has_text='Finished').wait_for()
 
     # A slider by keyboard, undo and redo.
     page.get_by_role('button', name='Edit:').click()

@@ -18,7 +18,8 @@ from jaxinv.types import GeneratorSpec
 OWN_RANGE = 3.0  # strengths of a direction without a measured range
 MAX_FOUND = 1.5  # strength of what a search found
 MAX_OWN = 200  # directions of a file
-# What one unit of an effect is called, where its name is not enough.
+# What one unit of an effect is called on the page: by the unit of its entry, or by its name.
+SHOWN = {'degree': '°', 'year': ' years', 'stop': ' stops', 'smile': '', 'strength': ''}
 UNITS = {'yaw': '°', 'pitch': '°', 'roll': '°', 'age': ' years'}
 STEPS = 100  # of a slider
 
@@ -79,9 +80,9 @@ def _packaged() -> list[Control]:
                 high,
                 (high - low) / STEPS,
                 'component' if component else 'attribute',
-                effects.get(name, 1.0),
-                UNITS.get(name, '') if name in effects else ' along the direction',
-                '' if component else _side_effects(name, effects, high),
+                effects.get(name, 1 / facts.get('std', 1.0)),
+                _unit(name, facts) if name in effects else ' deviations' * ('std' in facts),
+                '' if component else _note(name, facts, effects, high),
                 direction=edits_lib.Direction(
                     name, edits_lib.load_direction(name, 'ffhq'), limits=(low, high)
                 ),
@@ -100,8 +101,16 @@ def _title(name: str) -> str:
     return (name[:1].upper() + name[1:]).replace('_', ' ')
 
 
-def _side_effects(name: str, effects: dict[str, float], strength: float) -> str:
-    """'At its right end also age +1.2 years.', of effects that can be seen."""
+def _unit(name: str, facts) -> str:
+    unit = facts.get('unit')
+    return UNITS.get(name, '') if unit is None else SHOWN.get(unit, f' {unit}')
+
+
+def _note(name: str, facts, effects: dict[str, float], strength: float) -> str:
+    """'At its right end also age +1.2 years.', of side effects that can be seen."""
+    if 'side_effects' in facts:  # the largest first
+        names = [_title(key).lower() for key in list(facts['side_effects'])[:3]]
+        return f'Also moves {", ".join(names)}.' if names else ''
     parts = [
         f'{key} {value * strength:+.1f}{UNITS.get(key, "")}'.replace('-', '\N{MINUS SIGN}')
         for key, value in effects.items()

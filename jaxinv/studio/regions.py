@@ -20,7 +20,9 @@ from jaxinv.segmentation import regions
 from jaxinv.types import Generator
 
 GRID = 128  # cells a side of a painted mask
-PARTS = ('face', 'mouth', 'eyes', 'brows', 'nose', 'hair', 'clothes', 'background')
+PARTS = (
+    'face', 'mouth', 'lips', 'eyes', 'irises', 'brows', 'nose', 'hair', 'clothes', 'background',
+)  # fmt: skip
 
 
 class Unedited(NamedTuple):
