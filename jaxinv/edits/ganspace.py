@@ -122,7 +122,10 @@ def table(path: pathlib.Path) -> tuple[dict[str, Row], str | None]:
         records = content
     else:
         text = path.read_bytes().decode('utf-8-sig', 'replace')
-        lines = [line for line in csv.reader(io.StringIO(text), skipinitialspace=True) if line]
+        try:
+            lines = [line for line in csv.reader(io.StringIO(text), skipinitialspace=True) if line]
+        except csv.Error as error:
+            raise EditError(f'{path} could not be read as CSV: {error}') from error
         titles = ('name', 'component', 'start', 'end', 'strength')
         if lines and not (len(lines[0]) == len(titles) and lines[0][1].strip().isdecimal()):
             titles, *lines = lines
@@ -195,7 +198,7 @@ def _range(layers: Any, source: str) -> tuple[int | None, int | None] | None:
 def _number(value: Any, source: str, whole: bool = False) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = np.nan
     if not np.isfinite(number) or (whole and (number < 0 or number != int(number))):
         kind = 'a whole number of at least 0' if whole else 'a number'
