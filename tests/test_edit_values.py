@@ -315,7 +315,7 @@ def test_strengths_in_units_of_sam_codes(tiny, w, mine, monkeypatch):
     session = session_of(tiny, ['a', 'b'])
     deltas, solutions = sam_score.deltas_of(session, found, parsed)
     assert deltas.shape == (2, *plus.shape) and len(session.lines) == 2
-    assert session.lines[1].startswith('b: mine=12u: strength')
+    assert session.lines[1].startswith('b: mine=red:12u: strength')
     images_of = functools.partial(rendering.render, generator, weights)
     for i in range(2):
         plain = edits.solve(parsed[0], images_of, red, plus[i : i + 1], generator.spec)
