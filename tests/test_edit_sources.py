@@ -130,6 +130,7 @@ def test_components_count_deviations_and_set_coordinates(tiny, w, pca):
 TABLES = {
     'titles.csv': 'Name, component, start layer, end layer, strength\nsmile,2,1,4,-5\n',
     'plain.csv': 'smile,2,1,4,-5\nage,0,0,3,2\n',
+    'tabs.csv': 'smile\t2\t1\t4\t-5\nage\t0\t0\t3\t2\n',
     'list.json': [{'name': 'smile', 'pc': 2, 'layers': '1-3', 'sigma': -5}],
     'map.json': {'smile': {'component': 2, 'layers': [1, 4], 'strength': -5}},
     'whole.json': {
