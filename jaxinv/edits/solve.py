@@ -21,8 +21,9 @@ from jaxinv.pixels import to_uint8
 from jaxinv.rendering import BATCH
 from jaxinv.types import GeneratorSpec
 
-# Of directions that are not calibrated: a length in W, and a change of one channel of a style.
-MAX_LENGTH, MAX_STYLE = 6.0, 50.0
+# Of directions that are not calibrated: a length in W, a change of one channel of a style, and a
+# multiple of one that depends on the code.
+MAX_LENGTH, MAX_STYLE, MAX_MULTIPLE = 6.0, 50.0, 3.0
 TOLERANCE = 0.05  # of the wanted change
 ROUNDS = 6
 
@@ -169,6 +170,8 @@ def search_range(direction: Direction, spec: GeneratorSpec) -> tuple[float, floa
         largest = max(float(np.abs(offset).max()) for offset in direction.styles.values())
         reach = MAX_STYLE / max(largest, 1e-12)
         return -reach, reach
+    if not direction.array.size:  # what it adds depends on the code
+        return -MAX_MULTIPLE, MAX_MULTIPLE
     array = direction.array.reshape(-1, spec.w_dim)
     reach = MAX_LENGTH / max(float(np.linalg.norm(array, axis=1).max()), 1e-12)
     return -reach, reach
