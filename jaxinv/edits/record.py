@@ -143,7 +143,8 @@ def _step_of(step: Any, source: str) -> tuple[Direction, float | Wanted]:
     if array.ndim != 2:
         raise EditError(f'array of {source} has shape {list(array.shape)}, not [rows, w_dim]')
     mean = _decoded(step.get('mean'), f'mean of {source}') if kind == 'set' else None
-    if mean is not None and (mean.shape != array.shape[1:] or not array[0].any()):
+    fits = mean is None or (mean.ndim == 1 and array.shape[1] % mean.size == 0 and array[0].any())
+    if not fits:
         raise EditError(f'{source}: mean {list(mean.shape)} does not fit array {list(array.shape)}')
     return Direction(name, array, rows, kind == 'towards', mean, None, limits), strength
 
