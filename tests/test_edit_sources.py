@@ -255,6 +255,7 @@ def test_a_channel_of_a_style_by_name_and_by_number(tiny, w):
     assert codes.shape == (3, spec.num_ws, spec.w_dim) and not offsets['b16_conv1'][:2].any()
     np.testing.assert_array_equal(offsets['b16_conv1'][2:], found['b16_conv1'])
     for name, words in (
+        ('styl:b16_conv1/3=1', 'Did you mean style:'),
         ('style:b16_conv9/3=1', "Did you mean 'b16_conv2'|Did you mean 'b16_conv1'"),
         ('style:b16_conv1/999=1', 'channels 0 ... 7, not 999'),
         ('style:b16_conv1=1', 'style:LAYER/CHANNEL'),
