@@ -14,9 +14,10 @@ kind  direction  adds strength * array to w; a drag's result is one of strength 
       styles     adds strength * {"styles": {LAYER: array}} to the styles; a text's direction
 
 A strength is a number, or {"change": 10, "unit": "deg", "attribute": "yaw"}, which is solved for
-each identity. "limits" is the calibrated range, if there is one. The arrays are in the file, in
-little-endian order, so that it needs no others, and "w_probe" is the fingerprint of W by which
-another generator's edit is recognised.
+each identity. "limits" is the calibrated range, if there is one. "region", beside the steps, is
+where the edit acts; without it everywhere. Arrays are in the file, in little-endian order, so that
+the file does not depend on others, and "w_probe" is the fingerprint of W by which another
+generator's edit is recognised.
 """
 
 import base64
