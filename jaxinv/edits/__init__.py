@@ -22,6 +22,7 @@ the mean of W, so strength 0 is the mean. With d = component * deviation, a coor
 standard deviations, as in PTI's code.
 """
 
+from jaxinv.edits.catalogue import catalogue, table
 from jaxinv.edits.directions import (
     EditError,
     available,
@@ -38,10 +39,12 @@ __all__ = [
     'EditError',
     'apply',
     'available',
+    'catalogue',
     'describe',
     'difference',
     'load_direction',
     'parse',
     'shares_w',
+    'table',
     'with_steps',
 ]

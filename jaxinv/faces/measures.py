@@ -37,9 +37,9 @@ ATTRIBUTES = {
     'gender': Attribute('gender/first', 'gender/second', 'log-odds', ('beard', *_HAIR)),
     'glasses': Attribute('glasses/dlib', 'glasses/mesh', 'strength'),
     'beard': Attribute('beard/mesh', 'beard/dlib', '%', ('gender',)),
-    'hair_length': Attribute('hair_length/dlib', 'hair_length/mesh', '%', ('gender', *_HAIR)),
+    'hair_length': Attribute('hair_length/deeplab', 'hair_length/mesh', '%', ('gender', *_HAIR)),
     'fringe': Attribute('fringe/mesh', 'fringe/dlib', '%', _HAIR),
-    'hair_colour': Attribute('hair_colour/mesh', 'hair_colour/dlib', 'L*', ('fringe',)),
+    'hair_colour': Attribute('hair_colour/mesh', 'hair_colour/deeplab', 'L*', ('fringe',)),
     'light': Attribute('light/mesh', 'light/dlib', 'stop'),
     'skin': Attribute('skin/mesh', 'skin/dlib', 'L*'),
     'face_width': Attribute('face_width/mesh', 'face_width/dlib', '%', ('pitch',)),
@@ -67,7 +67,8 @@ def measure(images_uint8) -> dict[str, np.ndarray]:
         first = geometry.measure(dlib[i])
         first['smile'], first['yaw'] = attributes.smile(dlib[i]), attributes.yaw(dlib[i])
         first['glasses'] = controls.glasses(images[i], dlib[i])
-        put('dlib', i, {**first, **regions.by_dlib(images[i], dlib[i], masks[i], dense[i])})
+        put('dlib', i, {**first, **regions.by_dlib(images[i], dlib[i])})
+        put('deeplab', i, regions.by_mask(images[i], dlib[i], dense[i], masks[i]))
         put('mesh', i, {**geometry.measure(dense[i]), **regions.by_mesh(images[i], dense[i])})
     faces = [i for i, one in enumerate(found) if one is not None]
     put('first', faces, attributes.of_chips(images, dlib, faces))
