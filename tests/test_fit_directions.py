@@ -18,7 +18,6 @@ from jaxinv import edits
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import direction_regression, fit_directions, sampling
 from jaxinv.faces import controls, measures
-from jaxinv.settings.directions import ATTRIBUTES as ALL_ATTRIBUTES
 from jaxinv.types import Generator, GeneratorSpec
 
 W_DIM = 12
@@ -368,4 +367,3 @@ def test_every_attribute_is_judged_by_another_source():
         assert sources[0] != sources[1], name
         assert set(sources) != {'mesh', 'blendshapes'}, name  # the second reads the first's points
         assert set(attribute.free) <= set(measures.ATTRIBUTES), name
-    assert set(ALL_ATTRIBUTES) == set(measures.ATTRIBUTES)
