@@ -127,7 +127,7 @@ def test_edits_of_styles_and_in_units_of_each_target(fake, tiny, tmp_path, monke
         return {'grey': images_uint8.mean((1, 2, 3))}
 
     monkeypatch.setattr(rendering, 'render', render)
-    monkeypatch.setattr(evaluate.attributes, 'measure', measure)
+    monkeypatch.setattr(evaluate.measures, 'steering', lambda names: measure)
     array = np.zeros((1, 16), np.float32)
     array[0, 0] = 1  # a strength of 1 makes the picture 8 steps brighter
     grey = edits.Edit('grey', ((edits.Direction('d', array), edits.Wanted(12.0, 'u', 'grey')),))

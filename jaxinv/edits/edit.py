@@ -70,7 +70,12 @@ class Edit:
     @property
     def is_solved(self) -> bool:
         """Whether every strength is a number."""
-        return not any(isinstance(strength, Wanted) for _, strength in self.steps)
+        return not self.measured
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The attributes that strengths in units are changes of."""
+        return tuple(s.attribute for _, s in self.steps if isinstance(s, Wanted))
 
 
 def of_arrays(name: str, array=None, styles: Mapping[str, Any] | None = None) -> Edit:

@@ -6,7 +6,8 @@ An attribute has a measure that steers (directions are fitted to it) and one of 
 judges: another network, or another statistic of other regions (faces/regions.py).
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,6 +46,9 @@ ATTRIBUTES = {
     'face_width': Attribute('face_width/mesh', 'face_width/dlib', '%', ('pitch',)),
     'lips': Attribute('lips/mesh', 'lips/dlib', _OF_EYES, ('mouth_open', 'smile')),
 }  # fmt: skip
+
+
+FEW = ('age', 'smile', 'yaw')  # of attributes.measure
 
 
 def measure(images_uint8) -> dict[str, np.ndarray]:
@@ -95,3 +99,19 @@ def _expressions(scores):
         mean = np.clip(np.mean([scores[part] for part in parts], 0), 1e-3, 1 - 1e-3)
         results[name] = np.log(mean / (1 - mean))
     return results
+
+
+def steering(names: Iterable[str]) -> Callable[[Any], dict[str, np.ndarray]]:
+    """Measures attributes by what steers them: uint8 pictures [n, h, h, 3] -> {attribute: [n]}.
+
+    For strengths that are given as changes (jaxinv.edits.solve). age, smile and yaw need only their
+    own networks; with any other name all measures are made.
+    """
+    if set(names) <= set(FEW):
+        return attributes.measure
+
+    def measured(images_uint8):
+        values = measure(images_uint8)
+        return {name: values[own.steer] for name, own in ATTRIBUTES.items() if own.steer in values}
+
+    return measured
