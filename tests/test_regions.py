@@ -220,6 +220,8 @@ def test_a_region_is_kept_by_files(tmp_path):
     (edit,) = edits.parse(['smile=1@mouth'])
     edits.save(tmp_path / 'edit.json', edit)
     assert edits.load(tmp_path / 'edit.json').region == 'mouth'
+    (other,) = edits.parse([f'{tmp_path}/edit.json@face'])
+    assert (other.name, other.region) == ('smile=1@face', 'face')
     content = edits.to_json(edit) | {'region': 3}
     with pytest.raises(edits.EditError, match='region is 3'):
         edits.from_json(content)

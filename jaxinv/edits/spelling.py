@@ -55,8 +55,12 @@ def parse(
     found = Sources(space, asked, classes, generator, weights, sources)
     edits: dict[str, Edit] = {}
     for spec in specs:
-        if spec.lower().endswith('.json'):
-            read = record.load(spec, generator, weights)
+        file, region = _split_region(spec)
+        if file.lower().endswith('.json'):
+            read = record.load(file, generator, weights)
+            if region:
+                named = read.name.removesuffix(_at(read.region)) + _at(region)
+                read = dataclasses.replace(read, name=named, region=region)
             # Two files may hold edits of one name.
             parsed = [dataclasses.replace(read, name=spec) if read.name in edits else read]
         else:
