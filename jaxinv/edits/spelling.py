@@ -1,6 +1,7 @@
 """Edits from their spelling; see jaxinv/edits/__init__.py for examples."""
 
 import dataclasses
+import pathlib
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -66,6 +67,10 @@ def parse(
         else:
             parsed = _parse_one(spec, found, mean)
         for edit in parsed:
+            same = edits.get(edit.name, edit)
+            if same.region != edit.region:  # masks of one name in two folders
+                name = edit.name.removesuffix(_at(edit.region)) + f'@{printable(edit.region)}'
+                edit = dataclasses.replace(edit, name=name)
             edits.setdefault(edit.name, edit)
     _warn_of_ranges(edits.values())
     return list(edits.values())
@@ -122,7 +127,7 @@ def _split_region(spec: str) -> tuple[str, str]:
 
 
 def _at(region: str) -> str:
-    return f'@{printable(region)}' if region else ''
+    return f'@{printable(pathlib.PurePath(region).name)}' if region else ''
 
 
 def _direction(match: re.Match, sources: Sources, mean) -> Direction:
