@@ -27,7 +27,7 @@ from jaxinv import faces, metrics, rendering, settings
 from jaxinv.data import discover
 from jaxinv.data import images as image_files
 from jaxinv.errors import JaxinvError
-from jaxinv.faces import attributes
+from jaxinv.faces import measures
 from jaxinv.inversion import classes, code_files, inputs, region_render, sam_render
 from jaxinv.inversion.invert_sam import Inverted
 from jaxinv.inversion.project import Pivots
@@ -90,7 +90,7 @@ def render(
     region: where the edit acts: a name or file (segmentation/regions.py), or masks bool [h, w] or
       [n, h, w]; None = as the edit says, else everywhere.
     measure: for strengths in units (yaw=10deg), uint8 images [b, h, w, 3] -> {attribute: [b]};
-      None = jaxinv.faces.attributes.measure.
+      None = the measures of jaxinv/faces/measures.py.
 
     Raises JaxinvError for an edit that is not one edit, that does not fit the generator, or whose
     change in a unit is not reached, and for a region that is not there.
@@ -131,13 +131,13 @@ def render(
     if not several and (parsed is None or parsed.is_solved):
         return _render_moved(generator, weights, w, parsed, masks)
     each = weights if several else [weights] * len(w)
-    measure = attributes.measure if measure is None else measure
     images = []
     for i, own in enumerate(each):
         edit, code = parsed, w[i : i + 1]
         if edit is not None and not edit.is_solved:
             images_of = functools.partial(rendering.render, generator, own)
-            edit = edits_lib.solve(edit, images_of, measure, code, spec).edit
+            measured = measure or measures.steering(edit.measured)
+            edit = edits_lib.solve(edit, images_of, measured, code, spec).edit
         mask = None if masks is None else masks[i : i + 1]
         images.append(_render_moved(generator, own, code, edit, mask))
     return np.concatenate(images)

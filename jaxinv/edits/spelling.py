@@ -192,10 +192,8 @@ def _name(steps: Iterable[tuple[Direction, float | Wanted]]) -> str:
 
 
 def _shown(direction: Direction, strength: float | Wanted) -> str:
-    if not isinstance(strength, Wanted):
-        return shortest(strength)
-    own = strength.attribute == direction.name.partition('|')[0]
-    return f'{"" if own else strength.attribute + ":"}{shortest(strength.change)}{strength.unit}'
+    solved = not isinstance(strength, Wanted)
+    return shortest(strength) if solved else strength.spelled(direction.name)
 
 
 def _warn_of_ranges(edits: Iterable[Edit]) -> None:
