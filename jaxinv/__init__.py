@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaxinv.api import evaluate, load, paste_back, render, save, settings_for
     from jaxinv.data import load_images
+    from jaxinv.inversion.drag import drag
     from jaxinv.inversion.invert_sam import invert_sam
     from jaxinv.inversion.project import project
     from jaxinv.inversion.tune import tune
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 __version__ = '0.1.0'
 
 __all__ = [
-    'evaluate', 'invert_sam', 'load', 'load_encoder', 'load_generator', 'load_images',
+    'drag', 'evaluate', 'invert_sam', 'load', 'load_encoder', 'load_generator', 'load_images',
     'paste_back', 'project', 'render', 'save', 'settings_for', 'tune',
 ]  # fmt: skip
 
 _MODULES = {
+    'drag': 'jaxinv.inversion.drag',
     'evaluate': 'jaxinv.api',
     'load': 'jaxinv.api',
     'paste_back': 'jaxinv.api',

@@ -15,6 +15,7 @@ same `project`, `tune` and `invert_sam` (jaxinv/inversion) with a folder for che
 import functools
 import importlib
 import json
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,11 +28,12 @@ from jaxinv.data import discover
 from jaxinv.data import images as image_files
 from jaxinv.errors import JaxinvError
 from jaxinv.faces import measures
-from jaxinv.inversion import classes, code_files, inputs, sam_render
+from jaxinv.inversion import classes, code_files, inputs, region_render, sam_render
 from jaxinv.inversion.invert_sam import Inverted
 from jaxinv.inversion.project import Pivots
 from jaxinv.io import expanded, safe_name
 from jaxinv.pixels import to_uint8
+from jaxinv.segmentation import regions
 from jaxinv.types import Generator
 from jaxinv.weights.load import load_generator, save_generator
 
@@ -74,6 +76,7 @@ def render(
     codes,
     edit: str | pathlib.Path | edits_lib.Edit | None = None,
     *,
+    region=None,
     measure: Callable | None = None,
 ) -> np.ndarray:
     """Images [n, h, w, 3] of codes, edited if `edit` is given.
@@ -82,24 +85,37 @@ def render(
     codes: w [n, 1 or num_ws, w_dim]; or what `project` or `invert_sam` returned. For the latter the
       edit acts where the region's space permits it (SAM, section 3.4).
     edit: as in --config.edits, e.g. 'smile=1.2', 'yaw=2,smile=1' (one after the other),
-      'direction.npy=1.5', 'edit.json'; see jaxinv/edits/__init__.py. Or an Edit of jaxinv.edits.
-      None = no edit.
+      'direction.npy=1.5', 'smile=2@mouth', 'edit.json'; see jaxinv/edits/__init__.py. Or an Edit of
+      jaxinv.edits, as that of `drag`. None = no edit.
+    region: where the edit acts: a name or file (segmentation/regions.py), or masks bool [h, w] or
+      [n, h, w]; None = as the edit says, else everywhere.
     measure: for strengths in units (yaw=10deg), uint8 images [b, h, w, 3] -> {attribute: [b]};
       None = the measures of jaxinv/faces/measures.py.
 
     Raises JaxinvError for an edit that is not one edit, that does not fit the generator, or whose
-    change in a unit is not reached.
+    change in a unit is not reached, and for a region that is not there.
     """
     spec = generator.spec
     several = isinstance(weights, (list, tuple))
     parsed = (
         None if edit is None else _one_edit(generator, weights[0] if several else weights, edit)
     )
+    if region is None and parsed is not None:
+        region = parsed.region or None
+    if region is not None and parsed is None:
+        raise JaxinvError('region says where an edit acts, and there is no edit.')
+    if isinstance(region, (str, os.PathLike)):
+        regions.check(region)
     if isinstance(codes, Inverted):
         moved = [] if parsed is None else [parsed]
         deltas = sam_render.edit_deltas(moved, codes.codes.w_plus, spec)
         images = sam_render.render_each(generator, weights, codes.codes, codes.masks, deltas)
-        return np.stack([own[-1] for own in images])
+        if region is None:
+            return np.stack([own[-1] for own in images])
+        images = np.stack([own[[0, -1]] for own in images])
+        masks = _masks_of(region, images[:, 0], codes.names)
+        pairs = zip(*images.swapaxes(0, 1), masks, strict=True)
+        return np.stack([region_render.confine(*pair) for pair in pairs])
     w = np.asarray(codes.w if isinstance(codes, Pivots) else codes, np.float32)
     if w.ndim != 3 or w.shape[1] not in (1, spec.num_ws) or w.shape[2] != spec.w_dim:
         raise JaxinvError(
@@ -108,26 +124,51 @@ def render(
         )
     if several and len(weights) != len(w):
         raise JaxinvError(f'there are {len(weights)} generators and {len(w)} codes; give one each.')
+    masks = None
+    if region is not None:
+        names = codes.names if isinstance(codes, Pivots) else [f'code {i}' for i in range(len(w))]
+        masks = _masks_of(region, render(generator, weights, w), names)
     if not several and (parsed is None or parsed.is_solved):
-        return _render_moved(generator, weights, w, parsed)
+        return _render_moved(generator, weights, w, parsed, masks)
     each = weights if several else [weights] * len(w)
     images = []
-    for own, code in zip(each, w[:, None], strict=True):
-        edit = parsed
+    for i, own in enumerate(each):
+        edit, code = parsed, w[i : i + 1]
         if edit is not None and not edit.is_solved:
             images_of = functools.partial(rendering.render, generator, own)
             measured = measure or measures.steering(edit.measured)
             edit = edits_lib.solve(edit, images_of, measured, code, spec).edit
-        images.append(_render_moved(generator, own, code, edit))
+        mask = None if masks is None else masks[i : i + 1]
+        images.append(_render_moved(generator, own, code, edit, mask))
     return np.concatenate(images)
 
 
-def _render_moved(generator, weights, w, edit):
+def _masks_of(region, images, names) -> np.ndarray:
+    """bool [n, h, w] of `render`'s region, in images [n, h, w, 3]."""
+    if isinstance(region, (str, os.PathLike)):
+        pairs = zip(to_uint8(images), names, strict=True)
+        return np.stack([regions.mask_of(region, image, name) for image, name in pairs])
+    masks = np.asarray(region)
+    masks = np.broadcast_to(masks, images.shape[:3]) if masks.ndim == 2 else masks
+    if masks.dtype != bool or masks.shape != images.shape[:3]:
+        n, height, width = images.shape[:3]
+        raise JaxinvError(
+            f'region is {masks.dtype} {list(masks.shape)}; masks are bool [{height}, {width}] or '
+            f'[{n}, {height}, {width}].'
+        )
+    if not masks.any((1, 2)).all():
+        raise JaxinvError('region is empty, so the edit would act nowhere.')
+    return masks
+
+
+def _render_moved(generator, weights, w, edit, masks=None):
     if edit is None:
         return rendering.render(generator, weights, w)
     offsets = edits_lib.style_offsets(edit, generator.spec)
     moved = np.asarray(edits_lib.apply(w, edit, generator.spec.num_ws))
-    return rendering.render(generator, weights, moved, offsets)
+    if masks is None:
+        return rendering.render(generator, weights, moved, offsets)
+    return region_render.render(generator, weights, w, moved, masks, offsets).images
 
 
 def _one_edit(generator, weights, edit) -> edits_lib.Edit:

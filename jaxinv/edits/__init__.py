@@ -13,6 +13,7 @@ direction. `=` adds strength * d, `:=` sets the coordinate of w along d:
     my.npy=1.5               your own direction
     my.npz:beard=1.5         one array of several in a file
     ganspace.npz:lat_comp/3=2    component 3 of an array of several
+    smile=2@mouth            only in a region, or a mask as @mask.png (segmentation/regions.py)
     ganspace:ffhq.pt/3=2     2 deviations of W along component 3 (ganspace.py)
     ganspace:table.csv:smile=1   the row 'smile' of a table of edits
     sefa3[0:8]=2             of the affine layers that read these rows, in closed form (sefa.py)

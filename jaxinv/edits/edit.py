@@ -58,6 +58,7 @@ class Edit:
     name: str  # its spelling in short, e.g. 'yaw=3,smile=-2'; unique within one `parse`
     steps: tuple[tuple[Direction, float | Wanted], ...]
     requested: bool = True  # False for the intermediate pictures of a sequence
+    region: str = ''  # where it acts (segmentation/regions.py); '' = everywhere. Not for `apply`
 
     @property
     def parts(self) -> tuple[tuple[str, float], ...]:

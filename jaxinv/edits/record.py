@@ -52,6 +52,8 @@ def to_json(edit: Edit, generator: Any = None, weights: Any = None) -> dict[str,
             'num_ws': spec.num_ws,
             directions.PROBE: probe,
         }
+    if edit.region:
+        content['region'] = edit.region
     content['steps'] = [_step_to_json(*step) for step in edit.steps]
     return content
 
@@ -69,14 +71,17 @@ def from_json(content: Any, generator: Any = None, weights: Any = None, source='
             f'{source} has version {printable(content[KEY], 40)} of edits; this jaxinv reads '
             f'version {VERSION}'
         )
-    _only(content, (KEY, 'name', 'generator', 'steps'), source)
+    _only(content, (KEY, 'name', 'generator', 'region', 'steps'), source)
+    region = content.get('region', '')
+    if not isinstance(region, str):
+        raise EditError(f'{source}: region is {printable(region, 40)}, not a name or file')
     steps, name = content.get('steps'), content.get('name')
     if not isinstance(steps, list) or not 0 < len(steps) <= MAX_STEPS or not isinstance(name, str):
         raise EditError(f'{source} needs a name and 1 to {MAX_STEPS} steps')
     if generator is not None:
         _check_generator(content.get('generator'), generator, weights, source)
     steps = tuple(_step_of(step, f'step {i} of {source}') for i, step in enumerate(steps, 1))
-    return Edit(printable(name, 200), steps)
+    return Edit(printable(name, 200), steps, region=printable(region, 200))
 
 
 def save(path, edit: Edit, generator: Any = None, weights: Any = None) -> None:

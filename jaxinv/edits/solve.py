@@ -9,6 +9,7 @@ points at a time, and the part that holds the wanted change is divided again: bi
 0 is found. The range is the direction's calibrated one, or a length in W.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -115,7 +116,7 @@ def solve(
             if strict and not reached:
                 raise EditError(_not_reached(found[-1], low, high))
         steps.append((direction, strength))
-    return Solution(Edit(edit.name, tuple(steps), edit.requested), tuple(found))
+    return Solution(dataclasses.replace(edit, steps=tuple(steps)), tuple(found))
 
 
 def solve_strength(

@@ -21,6 +21,7 @@ from jaxinv.optimize.sharding import make as make_sharding
 from jaxinv.runtime import distributed
 from jaxinv.runtime import workdir as workdirs
 from jaxinv.runtime.progress import Stopwatch
+from jaxinv.segmentation import regions
 from jaxinv.types import Generator, Weights
 from jaxinv.weights import load as weights_load
 from jaxinv.weights.addresses import is_address
@@ -199,5 +200,7 @@ def parse_edits(asked, generator, weights, log=print):
     space, mean = 'ffhq' if spec.domain == 'ffhq' else '', weights['buffers']['w_avg']
     edits = edits_lib.parse(asked, space, known, mean, generator=generator, weights=weights)
     for edit in edits:
+        if edit.region:
+            regions.check(edit.region)
         edits_lib.check(edit, spec, measures.ATTRIBUTES)
     return edits

@@ -12,6 +12,7 @@ budgets that differ from the defaults.
 
 from jaxinv.settings.declare import Key, Section, changed, keys, of, setting, subsection
 from jaxinv.settings.directions import FitDirections
+from jaxinv.settings.drag import Drag
 from jaxinv.settings.maps import InvertibilityData, TrainInvertibility
 from jaxinv.settings.methods import METHODS, RENAMED, check, record_of
 from jaxinv.settings.pti import Drift, Locality, Projection, Saving, Tuning, WStatistics
@@ -41,8 +42,8 @@ from jaxinv.settings.tasks import (
 )
 
 __all__ = [
-    'CHOOSING', 'EDITS', 'ENCODED', 'LABELS', 'METHODS', 'RENAMED', 'SINGLE', 'Data', 'Drift',
-    'FitDirections',
+    'CHOOSING', 'EDITS', 'ENCODED', 'LABELS', 'METHODS', 'RENAMED', 'SINGLE', 'Data', 'Drag',
+    'Drift', 'FitDirections',
     'Inversion', 'Invert', 'InvertSam', 'Invertibility', 'InvertibilityData', 'Key', 'Locality',
     'Prior', 'Projection', 'Saving', 'Search', 'Section', 'Segments', 'Sweep', 'TrainInvertibility',
     'Tuning', 'WITH_ENCODER', 'WStatistics', 'changed', 'check', 'keys', 'measuring_settings',
