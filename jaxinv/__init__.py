@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaxinv.inversion.invert_sam import invert_sam
     from jaxinv.inversion.project import project
     from jaxinv.inversion.tune import tune
+    from jaxinv.prompts.search import edit_by_text
     from jaxinv.weights.clip import load_clip
     from jaxinv.weights.encoders import load_encoder
     from jaxinv.weights.load import load_generator
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 __version__ = '0.1.0'
 
 __all__ = [
-    'evaluate', 'invert_sam', 'load', 'load_clip', 'load_encoder', 'load_generator', 'load_images',
-    'paste_back', 'project', 'render', 'save', 'settings_for', 'tune',
+    'edit_by_text', 'evaluate', 'invert_sam', 'load', 'load_clip', 'load_encoder',
+    'load_generator', 'load_images', 'paste_back', 'project', 'render', 'save', 'settings_for',
+    'tune',
 ]  # fmt: skip
 
 _MODULES = {
@@ -39,6 +41,7 @@ _MODULES = {
     'invert_sam': 'jaxinv.inversion.invert_sam',
     'project': 'jaxinv.inversion.project',
     'tune': 'jaxinv.inversion.tune',
+    'edit_by_text': 'jaxinv.prompts.search',
     'load_clip': 'jaxinv.weights.clip',
     'load_encoder': 'jaxinv.weights.encoders',
     'load_generator': 'jaxinv.weights.load',

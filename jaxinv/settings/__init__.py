@@ -39,13 +39,20 @@ from jaxinv.settings.tasks import (
     search_settings,
     title,
 )
+from jaxinv.settings.text_edits import (
+    MapperSamples,
+    TextDirections,
+    TextEdits,
+    TextSearch,
+    TrainMapper,
+)
 
 __all__ = [
-    'CHOOSING', 'EDITS', 'ENCODED', 'LABELS', 'METHODS', 'RENAMED', 'SINGLE', 'Data', 'Drift',
-    'FitDirections',
-    'Inversion', 'Invert', 'InvertSam', 'Invertibility', 'InvertibilityData', 'Key', 'Locality',
-    'Prior', 'Projection', 'Saving', 'Search', 'Section', 'Segments', 'Sweep', 'TrainInvertibility',
-    'Tuning', 'WITH_ENCODER', 'WStatistics', 'changed', 'check', 'keys', 'measuring_settings',
-    'named', 'of',
-    'prior_settings', 'record_of', 'search_settings', 'setting', 'subsection', 'title',
+    'CHOOSING', 'Data', 'Drift', 'EDITS', 'ENCODED', 'FitDirections', 'Inversion', 'Invert',
+    'InvertSam', 'Invertibility', 'InvertibilityData', 'Key', 'LABELS', 'Locality', 'METHODS',
+    'MapperSamples', 'Prior', 'Projection', 'RENAMED', 'SINGLE', 'Saving', 'Search', 'Section',
+    'Segments', 'Sweep', 'TextDirections', 'TextEdits', 'TextSearch', 'TrainInvertibility',
+    'TrainMapper', 'Tuning', 'WITH_ENCODER', 'WStatistics', 'changed', 'check', 'keys',
+    'measuring_settings', 'named', 'of', 'prior_settings', 'record_of', 'search_settings',
+    'setting', 'subsection', 'title',
 ]  # fmt: skip

@@ -36,6 +36,12 @@ METHODS = {
     'train_encoder': Method(
         'jaxinv.settings.encoders.TrainEncoder', 'jaxinv.experiments.train_encoder'
     ),
+    'text_directions': Method(
+        'jaxinv.settings.text_edits.TextDirections', 'jaxinv.experiments.text_directions'
+    ),
+    'train_mapper': Method(
+        'jaxinv.settings.text_edits.TrainMapper', 'jaxinv.experiments.train_mapper'
+    ),
 }
 
 # Keys by which a config was given before: the present key.
