@@ -22,7 +22,7 @@ from jaxinv.converters import text_mapper as converter
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import style_space
 from jaxinv.generators.stylegan2 import stylegan2
-from jaxinv.networks import bpe, clip, text_mapper
+from jaxinv.networks import bpe, clip, ir_se50, text_mapper
 from jaxinv.prompts import features, global_directions, mapper, search, sources
 from jaxinv.settings import TextEdits, TextSearch, TrainMapper
 from jaxinv.weights.text_edits import (
@@ -49,15 +49,14 @@ def network():
 
 @pytest.fixture(scope='module')
 def toys():
-    weights = toy.GENERATOR.init(jax.random.key(0))
-    return toy.GENERATOR, weights
+    return toy.GENERATOR, jax.jit(toy.GENERATOR.init)(jax.random.key(0))
 
 
 @pytest.fixture(scope='module')
 def styled():
     """A StyleGAN2 of 8 pixels."""
     generator = stylegan2(8, z_dim=4, w_dim=4, mapping_layers=1, channels=(4, 3))
-    return generator, generator.init(jax.random.key(1))
+    return generator, jax.jit(generator.init)(jax.random.key(1))
 
 
 # --- Texts and pictures ---------------------------------------------------------------------------
@@ -167,6 +166,7 @@ def test_what_is_wrong_with_a_mapper_is_named(tmp_path):
         load_mapper(tmp_path / 'none.pt')
 
 
+@pytest.mark.long
 def test_the_loss_and_the_steps_of_training_are_their_definitions(toys, network):
     """Seven steps of Ranger, of which the sixth brings fast and slow weights together."""
     generator, weights = toys
@@ -216,9 +216,9 @@ def test_the_loss_and_the_steps_of_training_are_their_definitions(toys, network)
             slow = {k: x + 0.5 * (fast[k] - x) for k, x in slow.items()}
             fast = dict(slow)
     for name, array in fast.items():
-        np.testing.assert_allclose(
-            state.variables['mapper'][name], array, rtol=2e-4, atol=2e-3, err_msg=name
-        )
+        found = state.variables['mapper'][name]
+        moved, wanted = (np.float64(x) - np.float64(first[name]) for x in (found, array))
+        assert np.linalg.norm(moved - wanted) <= 0.02 * np.linalg.norm(wanted), name
 
 
 # --- Global directions ----------------------------------------------------------------------------
@@ -296,6 +296,7 @@ def test_tables_are_kept_and_damaged_ones_refused(network, styled, tmp_path):
         load_directions(tmp_path / 'none')
 
 
+@pytest.mark.long
 def test_statistics_and_effects_of_channels_are_their_definitions(network, styled):
     generator, weights = styled
     w = np.asarray(generator.map(weights, recipe.normal('z', (7, 4))))
@@ -336,18 +337,22 @@ def test_statistics_and_effects_of_channels_are_their_definitions(network, style
 # --- Search ---------------------------------------------------------------------------------------
 
 
-def test_a_search_is_its_definition_and_texts_share_nothing(toys, network):
-    generator, weights = toys
+PROMPTS = ('a beard', 'a hat')
+SEARCH = {'verbose': False, 'mesh': '1', 'num_steps': 4, 'chunk_steps': 4, 'lr_rampup': 0.25}
+
+
+@pytest.fixture(scope='module')
+def searched(toys, network):
     w = recipe.normal('pivots', (2, 1, 6))
-    prompts = ('a beard', 'a hat')
-    run = functools.partial(
-        jaxinv.edit_by_text, generator, weights, w, clip=network, verbose=False, mesh='1',
-        num_steps=4, chunk_steps=4, lr_rampup=0.25,
-    )  # fmt: skip
-    found = run(prompts)
+    return w, jaxinv.edit_by_text(*toys, w, PROMPTS, network, **SEARCH)
+
+
+def test_a_search_is_its_definition_and_texts_share_nothing(toys, network, searched):
+    generator, weights = toys
+    w, found = searched
     assert found.w.shape == (2, 2, 3, 6) and found.clip == 'random weights'
     assert found.history['loss'].shape == (4, 2, 2)
-    texts = features.text_features(network, prompts)
+    texts = features.text_features(network, PROMPTS)
 
     def loss(code, pivot, text):
         image = generator.synthesize(weights, code[None])[0]
@@ -371,49 +376,53 @@ def test_a_search_is_its_definition_and_texts_share_nothing(toys, network):
             np.testing.assert_allclose(found.w[p, i], code, atol=2e-3)
 
 
-def test_each_code_may_have_a_generator_of_its_own(toys, network):
+def test_each_code_may_have_a_generator_of_its_own(toys, network, searched):
     generator, weights = toys
-    w = recipe.normal('pivots', (2, 1, 6))
-    run = functools.partial(
-        jaxinv.edit_by_text, generator, clip=network, verbose=False, mesh='1', prompts='a beard',
-        num_steps=4, chunk_steps=4, lr_rampup=0.25,
-    )  # fmt: skip
-    together, each = run(weights, w), run([weights, weights], w)
-    np.testing.assert_allclose(each.w, together.w, atol=1e-4)
+    w, together = searched
+    run = functools.partial(jaxinv.edit_by_text, generator, clip=network, **SEARCH)
+    prompts = (*PROMPTS, 'blue', 'red')  # as many examples as together: the same program
+    each = run([weights, weights], w, prompts)
+    np.testing.assert_allclose(each.w[:2], together.w, atol=1e-4)
+    assert each.history['loss'].shape == (4, 4, 2)
     with pytest.raises(JaxinvError, match='there are 1 generators and 2 codes'):
-        run([weights], w)
+        run([weights], w, 'a beard')
     with pytest.raises(JaxinvError, match='codes are'):
-        run(weights, w[0])
+        run(weights, w[0], 'a beard')
     with pytest.raises(JaxinvError, match='give what jaxinv.load_clip returned'):
         jaxinv.edit_by_text(generator, weights, w, 'a beard', 'ViT-B-32.pt')
 
 
 @pytest.mark.long
-def test_identity_counts_by_its_definition(toys, network):
-    from jaxinv.networks import ir_se50
+def test_identity_counts_by_its_definition(toys, network, monkeypatch):
+    """With a small function in place of ArcFace, whose own parity is in test_encoders.py."""
 
-    rng = np.random.default_rng(0)
-    arcface = {}
-    for name, shape in ir_se50.identity_shapes().items():
-        scale = np.sqrt(2 / max(np.prod(shape[:-1]), 1)) if len(shape) > 1 else 0.1
-        arcface[name] = jnp.asarray(rng.standard_normal(shape) * scale, jnp.float32)
-        if name.endswith('running_var') or (len(shape) == 1 and name.endswith('weight')):
-            arcface[name] = jnp.ones(shape)
+    def unit(x):
+        return x / np.sqrt(np.sum(x**2, -1, keepdims=True))
+
+    def embed(weights, x):
+        assert x.shape[1:] == (112, 112, 3)
+        return clip.unit(x[:, 40:60, 30:90].mean((1, 2)) @ weights)
+
+    monkeypatch.setattr(ir_se50, 'identity', embed)
     generator, weights = toys
+    arcface = jnp.asarray(recipe.normal('arcface', (3, 4)))
     w = jnp.asarray(recipe.normal('pivots', (1, 3, 6)))
     made = search.make_search(generator, network.spec, TextSearch(chunk_steps=1), True)
     text = features.text_features(network, ['a beard'])
     state, args = made.prepare(weights, network.weights, arcface, text, w)
     moved = state._replace(variables={'w': w + 0.5})
     _, rows, _ = made.loop.chunk(moved, args, jax.random.key(0), 1)
-    images = [np.asarray(generator.synthesize(weights, x)[0]) for x in (w, w + 0.5)]
     own = []
-    for image in images:
-        large = image.repeat(8, 1).repeat(8, 2)  # 32 to 256 pixels
-        face = jaxinv.pixels.area_resize(jnp.asarray(large[:, 35:223, 32:220]), 112)
-        own.append(np.asarray(ir_se50.identity(arcface, face))[0])
-    wanted = 1 - own[0] @ own[1]
-    np.testing.assert_allclose(rows['identity'][0, 0], wanted, rtol=1e-2, atol=1e-4)
+    for code in (w, w + 0.5):
+        image = np.asarray(generator.synthesize(weights, code)[0])
+        face = image.repeat(8, 1).repeat(8, 2)[0, 35:223, 32:220]  # 32 to 256 pixels
+        small = np.zeros((112, 112, 3))
+        for y in range(112):
+            for x in range(112):
+                areas = [slice(i * 188 // 112, -(-(i + 1) * 188 // 112)) for i in (y, x)]
+                small[y, x] = face[areas[0], areas[1]].mean((0, 1))
+        own.append(unit(small[40:60, 30:90].mean((0, 1)) @ np.float64(arcface)))
+    np.testing.assert_allclose(rows['identity'][0, 0], 1 - own[0] @ own[1], rtol=1e-3, atol=1e-5)
     total = rows['clip'] + 0.008 * rows['l2'] + 0.005 * rows['identity']
     np.testing.assert_allclose(rows['loss'], total, rtol=1e-5)
 

@@ -50,6 +50,12 @@ def losses(generator, clip_spec, mapper_spec, s: TrainMapper, mapper_weights, ar
     return {'loss': loss} | found
 
 
+def _centred(gradient, _):
+    """A kernel's gradient less its mean over the inputs (Yong et al. 2020, arXiv:2004.01461)."""
+    # optax.centralize takes the mean over the outputs of a kernel [inputs, outputs].
+    return gradient - gradient.mean(0, keepdims=True) if gradient.ndim > 1 else gradient
+
+
 @functools.lru_cache(maxsize=4)
 def make_training(
     generator: Generator, clip_spec: clip_network.Spec, s: TrainMapper, with_identity: bool
@@ -63,7 +69,8 @@ def make_training(
     optimizer = optax.adam(s.learning_rate)
     if s.optimizer == 'ranger':
         optimizer = optax.chain(
-            optax.centralize(), optax.radam(s.learning_rate, b1=0.95, b2=0.999, eps=1e-5)
+            optax.stateless_with_tree_map(_centred),
+            optax.radam(s.learning_rate, b1=0.95, b2=0.999, eps=1e-5),
         )
 
     def gradient(variables, args, step, microbatch, key):
