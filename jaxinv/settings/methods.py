@@ -75,7 +75,8 @@ def record_of(config) -> dict[str, Any]:
         at_default = key.rule.later and own.get(key.name) == key.default
         if at_default or not key.rule.changes_result:
             own.pop(key.name, None)
-    return record
+    # A section of later settings alone was not in a record before them.
+    return {name: value for name, value in record.items() if value != {}}
 
 
 def _task_of(config) -> type[Section]:

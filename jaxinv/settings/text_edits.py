@@ -38,7 +38,7 @@ class TextEdits(Section):
     neutral: str = setting('a face', 'What a picture shows before an edit, in words.', later=True)
     threshold: float = setting(
         0.15,
-        'beta: channels move whose effect has at least this similarity to the text, 0 to 1; higher '
+        'Beta: channels move whose effect has at least this similarity to the text, 0 to 1; higher '
         'moves fewer channels.',
         least=0,
         below=1,
