@@ -82,6 +82,8 @@ def kind_of(value):
     """'a list', 'an object of easydict.EasyDict', for a message."""
     if isinstance(value, Opaque):
         return f'an object of {value.name}, a class that is not read'
+    if isinstance(value, Record) and value.kind == 'script':
+        return 'a TorchScript module'
     return f'a {type(value).__name__}'
 
 

@@ -18,6 +18,7 @@ from jaxinv.converters import clip as converter
 from jaxinv.converters import safe_pickle, tables
 from jaxinv.errors import JaxinvError
 from jaxinv.networks import bpe, clip
+from jaxinv.weights import download
 from jaxinv.weights.clip import FETCH, load_tokenizer, save_clip
 
 HEADS = converter.Options(None, 3, 2)
@@ -155,6 +156,30 @@ def test_files_of_open_clip_need_their_activation(whole, tmp_path):
     found = jaxinv.load_clip(tmp_path)
     assert found.spec == clip.Spec(3, 2, 'gelu')
     same(found.weights, converter.convert(whole[1], HEADS._replace(activation='gelu'))[1])
+
+
+def test_an_address_on_the_hub_brings_its_config(whole, tmp_path, monkeypatch):
+    safetensors.numpy.save_file(whole[0], tmp_path / 'model.safetensors')
+    (tmp_path / 'config.json').write_text(config_of('quick_gelu'))
+    asked = []
+
+    def get(address, log):
+        asked.append(address)
+        return tmp_path / address.rpartition('/')[2].partition('@')[0]
+
+    monkeypatch.setattr(download, 'get', get)
+    found = jaxinv.load_clip('hf://openai/clip/model.safetensors@main#sha256=' + 64 * 'a')
+    assert found.spec == clip.Spec(3, 2, 'quick_gelu')
+    assert asked[1:] == ['hf://openai/clip/config.json@main']
+
+
+def test_other_readers_say_what_an_archive_of_torchscript_is(tmp_path):
+    path = tmp_path / 'ViT.pt'
+    path.write_bytes(figures()['jit'].tobytes())
+    with pytest.raises(JaxinvError, match='It holds a TorchScript module, not a generator'):
+        jaxinv.load_generator(path)
+    with pytest.raises(JaxinvError, match='It holds no encoder'):
+        jaxinv.load_encoder(path)
 
 
 def test_what_is_wrong_with_a_file_is_named(tmp_path):

@@ -133,21 +133,24 @@ def test_an_official_mapper_loads_and_acts(tmp_path):
     assert found.spec == text_mapper.Spec(('coarse', 'medium', 'fine'), 'rows')
     w = recipe.normal('codes', (2, ROWS, W_DIM))
     wanted = slow_mapper(arrays, w)
-    np.testing.assert_allclose(text_mapper.apply(*found, w), wanted, rtol=1e-4, atol=1e-5)
-    save_mapper(tmp_path / 'copy.safetensors', found, {'prompt': 'a beard'})
+    np.testing.assert_allclose(text_mapper.apply(*found[:2], w), wanted, rtol=1e-4, atol=1e-5)
+    save_mapper(tmp_path / 'copy.safetensors', found._replace(about={'prompt': 'a beard'}))
     again = load_mapper(tmp_path / 'copy.safetensors')
-    np.testing.assert_array_equal(text_mapper.apply(*again, w), text_mapper.apply(*found, w))
+    assert again.spec == found.spec and again.about == {'prompt': 'a beard'}
+    np.testing.assert_array_equal(
+        text_mapper.apply(*again[:2], w), text_mapper.apply(*found[:2], w)
+    )
 
 
 def test_groups_that_are_left_out_do_not_move():
     arrays = official_mapper(['medium'])
     found = converter.convert(arrays)
     w = recipe.normal('codes', (2, ROWS, W_DIM))
-    moved = np.asarray(text_mapper.apply(*found, w))
+    moved = np.asarray(text_mapper.apply(*found[:2], w))
     np.testing.assert_allclose(moved, slow_mapper(arrays, w), rtol=1e-4, atol=1e-5)
     assert not moved[:, :4].any() and moved[:, 4:8].all() and not moved[:, 8:].any()
     single = converter.convert(official_mapper(['single']))
-    assert single.spec.groups == ('all',) and np.all(text_mapper.apply(*single, w))
+    assert single.spec.groups == ('all',) and np.all(text_mapper.apply(*single[:2], w))
 
 
 def test_what_is_wrong_with_a_mapper_is_named(tmp_path):
@@ -561,5 +564,7 @@ def test_a_killed_training_of_a_mapper_goes_on(tiny, tmp_path):
     generator, weights = tiny
     code = np.asarray(weights['buffers']['w_avg'])[None, None]
     edit = f'mapper:{tmp_path}/a/mapper.safetensors=1'
-    images = jaxinv.render(generator, weights, code, edit=edit)
+    (parsed,) = edits.parse([edit], '', sources=sources.make(TextEdits(), generator, weights))
+    assert parsed.name == 'mapper:mapper (random weights)=1'
+    images = jaxinv.render(generator, weights, code, edit=parsed)
     assert np.abs(images - jaxinv.render(generator, weights, code)).max() > 0.01

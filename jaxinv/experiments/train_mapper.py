@@ -66,7 +66,7 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
             'clip': network.origin,
             'random_clip': network.is_random,
         }
-        save_mapper(path / FILE, text_mapper.Mapper(spec, trained), recorded)
+        save_mapper(path / FILE, text_mapper.Mapper(spec, trained, recorded))
         result = recorded | judge(generator, network.spec, s, spec, trained, args, held_out)
         show(generator, weights, spec, trained, held_out[: s.shown], recorded, path)
         write_atomically(path / 'metrics.json', (json.dumps(result, indent=1) + '\n').encode())

@@ -40,6 +40,7 @@ class Spec(NamedTuple):
 class Mapper(NamedTuple):
     spec: Spec
     weights: dict[str, Any]  # {'coarse/0/kernel': [w_dim, w_dim], 'coarse/0/bias': [w_dim], ...}
+    about: dict[str, Any] = {}  # what a file by jaxinv says: prompt, generator, clip, random_clip
 
 
 def shapes(groups, w_dim: int) -> dict[str, tuple[int, ...]]:

@@ -94,6 +94,8 @@ def mapper_direction(found: text_mapper.Mapper, source: str, generator: Generato
         )
     stem = source if is_address(source) else expanded(source).stem
     name = f'mapper:{printable(stem, 80)}'
+    if found.about.get('random_clip') is True:
+        name += f' ({clip_network.RANDOM})'
 
     def change(w):
         return text_mapper.STEP * _program(found.spec)(found.weights, w)

@@ -55,31 +55,31 @@ def load_mapper(source) -> text_mapper.Mapper:
     return found._replace(weights=jax.tree.map(jnp.asarray, found.weights))
 
 
-def save_mapper(path, mapper: text_mapper.Mapper, about: dict[str, Any] | None = None) -> None:
-    """Writes a .safetensors file that `load_mapper` reads. about: recorded with it."""
+def save_mapper(path, mapper: text_mapper.Mapper) -> None:
+    """Writes a .safetensors file that `load_mapper` reads."""
     flat = {name: np.array(x, np.float32, order='C') for name, x in mapper.weights.items()}
-    record = json.dumps({**mapper.spec._asdict(), 'about': about or {}})
+    record = json.dumps({**mapper.spec._asdict(), 'about': mapper.about})
     with atomic_path(pathlib.Path(path)) as scratch:
         safetensors.numpy.save_file(flat, scratch, {_MAPPER: record})
 
 
 def _our_mapper(arrays, record) -> text_mapper.Mapper:
-    groups, norm = (record.get(name) for name in ('groups', 'norm'))
+    groups, norm, about = (record.get(name) for name in ('groups', 'norm', 'about'))
     orders = (['all'], *_subsets(['coarse', 'medium', 'fine']))
-    if groups not in orders or norm not in text_mapper.NORMS:
+    known = groups in orders and norm in text_mapper.NORMS
+    if not known or not isinstance(about, dict):
         raise tables.ConversionError('Its header is not the record of a mapper.')
     tables.check_floats(arrays)
     first = arrays.get(f'{groups[0]}/0/bias', np.zeros(0))
     like = text_mapper.shapes(groups, first.size)
     like = {name: np.broadcast_to(np.float32(0), shape) for name, shape in like.items()}
     flat = tables.apply({name: (name, np.asarray) for name in like}, arrays, like)
-    return text_mapper.Mapper(text_mapper.Spec(tuple(groups), norm), flat)
+    return text_mapper.Mapper(text_mapper.Spec(tuple(groups), norm), flat, file_view.plain(about))
 
 
 def _subsets(names):
     """All subsets but the empty one, each in order."""
-    chosen = [[n for i, n in enumerate(names) if bits >> i & 1] for bits in range(1, 8)]
-    return chosen
+    return [[n for i, n in enumerate(names) if bits >> i & 1] for bits in range(1, 8)]
 
 
 def load_directions(source) -> Directions:
