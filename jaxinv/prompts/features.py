@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinv import rendering
 from jaxinv.errors import JaxinvError
 from jaxinv.networks import clip, ir_se50
 from jaxinv.pixels import area_resize
@@ -54,7 +55,8 @@ def text_features(network: clip.Clip, prompts: Sequence[str], templates: bool = 
     for start in range(0, len(tokens), size):
         own = tokens[start : start + size]
         padded = np.concatenate([own, np.repeat(own[-1:], size - len(own), 0)])
-        found.append(np.asarray(program(network.weights, padded))[: len(own)])
+        with rendering.full_precision():
+            found.append(np.asarray(program(network.weights, padded))[: len(own)])
     features = _unit(np.concatenate(found).reshape(len(prompts), -1, found[0].shape[1]))
     return _unit(features.mean(1))
 
