@@ -26,7 +26,7 @@ from jaxinv import faces, metrics, rendering, settings
 from jaxinv.data import discover
 from jaxinv.data import images as image_files
 from jaxinv.errors import JaxinvError
-from jaxinv.faces import attributes
+from jaxinv.faces import measures
 from jaxinv.inversion import classes, code_files, inputs, sam_render
 from jaxinv.inversion.invert_sam import Inverted
 from jaxinv.inversion.project import Pivots
@@ -87,7 +87,7 @@ def render(
       'direction.npy=1.5', 'edit.json'; see jaxinv/edits/__init__.py. Or an Edit of jaxinv.edits.
       None = no edit.
     measure: for strengths in units (yaw=10deg), uint8 images [b, h, w, 3] -> {attribute: [b]};
-      None = jaxinv.faces.attributes.measure.
+      None = the measures of jaxinv/faces/measures.py.
     text: for edits 'text:PROMPT=STRENGTH', settings.TextEdits or a dict of them, as
       {'clip': FOLDER, 'directions': FOLDER} (docs/text_edits.md).
 
@@ -117,13 +117,13 @@ def render(
     if not several and (parsed is None or parsed.is_solved):
         return _render_moved(generator, weights, w, parsed)
     each = weights if several else [weights] * len(w)
-    measure = attributes.measure if measure is None else measure
     images = []
     for own, code in zip(each, w[:, None], strict=True):
         edit = parsed
         if edit is not None and not edit.is_solved:
             images_of = functools.partial(rendering.render, generator, own)
-            edit = edits_lib.solve(edit, images_of, measure, code, spec).edit
+            measured = measure or measures.steering(edit.measured)
+            edit = edits_lib.solve(edit, images_of, measured, code, spec).edit
         images.append(_render_moved(generator, own, code, edit))
     return np.concatenate(images)
 

@@ -33,6 +33,7 @@ the mean of W, so strength 0 is the mean. With d = component * deviation, a coor
 standard deviations, as in PTI's code.
 """
 
+from jaxinv.edits.catalogue import catalogue, table
 from jaxinv.edits.directions import (
     EditError,
     EditWarning,
@@ -64,8 +65,8 @@ from jaxinv.edits.spelling import parse, with_steps
 
 __all__ = [
     'Direction', 'Edit', 'EditError', 'EditWarning', 'Solution', 'Wanted', 'apply', 'available',
-    'check', 'describe', 'difference', 'factorise', 'from_json', 'held_fixed',
+    'catalogue', 'check', 'describe', 'difference', 'factorise', 'from_json', 'held_fixed',
     'interpolate_weights', 'join', 'load', 'load_direction', 'mix', 'morph', 'moved', 'of_arrays',
     'parse', 'save', 'save_direction', 'shares_w', 'solve', 'style_offsets', 'styles_direction',
-    'to_json', 'with_steps',
+    'table', 'to_json', 'with_steps',
 ]  # fmt: skip

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinv.edits.directions import EditError
+from jaxinv.text import shortest
 from jaxinv.types import GeneratorSpec
 
 
@@ -47,6 +48,11 @@ class Wanted(NamedTuple):
     unit: str  # 'deg', 'y' or 'u'
     attribute: str  # 'yaw', ...: what is measured
 
+    def spelled(self, name: str) -> str:
+        """'10deg' for the direction of the attribute's name, 'yaw:10deg' for another."""
+        own = self.attribute == name.partition('[')[0].partition('|')[0]
+        return f'{"" if own else self.attribute + ":"}{shortest(self.change)}{self.unit}'
+
 
 @dataclasses.dataclass(frozen=True)
 class Edit:
@@ -67,7 +73,12 @@ class Edit:
     @property
     def is_solved(self) -> bool:
         """Whether every strength is a number."""
-        return not any(isinstance(strength, Wanted) for _, strength in self.steps)
+        return not self.measured
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The attributes that strengths in units are changes of."""
+        return tuple(s.attribute for _, s in self.steps if isinstance(s, Wanted))
 
 
 def of_arrays(name: str, array=None, styles: Mapping[str, Any] | None = None) -> Edit:
@@ -207,7 +218,9 @@ def name_of(direction: Direction) -> str:
 def _part(direction: Direction, strength) -> tuple[str, float]:
     name = name_of(direction) + (':' if direction.mean is not None else '')
     if isinstance(strength, Wanted):
-        aim = '' if strength.attribute == direction.name else f'{strength.attribute}, '
+        # Without the number: '(deg)' or '(yaw, deg)'.
+        own = strength.spelled(direction.name)[0] in '+-.0123456789'
+        aim = '' if own else f'{strength.attribute}, '
         return f'{name} ({aim}{strength.unit})', strength.change
     return name, strength
 
@@ -215,8 +228,8 @@ def _part(direction: Direction, strength) -> tuple[str, float]:
 def _number(direction: Direction, strength) -> float:
     if isinstance(strength, Wanted):
         raise EditError(
-            f'{name_of(direction)}={strength.change:g}{strength.unit} is a change of '
-            f'{strength.attribute}; find its strength for each identity by jaxinv.edits.solve first'
+            f'{name_of(direction)}={strength.spelled(direction.name)} is a change of the picture; '
+            'find its strength for each identity by jaxinv.edits.solve first'
         )
     return strength
 

@@ -14,9 +14,10 @@ kind  direction  adds strength * array to w; a drag's result is one of strength 
       styles     adds strength * {"styles": {LAYER: array}} to the styles; a text's direction
 
 A strength is a number, or {"change": 10, "unit": "deg", "attribute": "yaw"}, which is solved for
-each identity. "limits" is the calibrated range, if there is one. Arrays are in the file, in
-little-endian order, so that it does not depend on others, and "w_probe" is the fingerprint of W by
-which another generator's edit is recognised.
+each identity. "limits" is the calibrated range, if there is one. "region", beside the steps, is
+where the edit acts; without it everywhere. Arrays are in the file, in little-endian order, so that
+the file does not depend on others, and "w_probe" is the fingerprint of W by which another
+generator's edit is recognised.
 """
 
 import base64
@@ -140,12 +141,16 @@ def _step_of(step: Any, source: str) -> tuple[Direction, float | Wanted]:
         if not isinstance(styles, dict) or not styles:
             raise EditError(f'{source} needs styles {{LAYER: array}}')
         styles = {printable(k, 100): _decoded(v, f'{k} of {source}') for k, v in styles.items()}
-        return styles_direction(name, styles)._replace(limits=limits), strength
+        try:
+            return styles_direction(name, styles)._replace(limits=limits), strength
+        except EditError as error:
+            raise EditError(f'{source}: {error}') from error
     array = _decoded(step.get('array'), f'array of {source}')
     if array.ndim != 2:
         raise EditError(f'array of {source} has shape {list(array.shape)}, not [rows, w_dim]')
     mean = _decoded(step.get('mean'), f'mean of {source}') if kind == 'set' else None
-    if mean is not None and (mean.shape != array.shape[1:] or not array[0].any()):
+    fits = mean is None or (mean.ndim == 1 and array.shape[1] % mean.size == 0 and array[0].any())
+    if not fits:
         raise EditError(f'{source}: mean {list(mean.shape)} does not fit array {list(array.shape)}')
     return Direction(name, array, rows, kind == 'towards', mean, None, limits), strength
 
@@ -187,16 +192,16 @@ def _decoded(value: Any, source: str) -> np.ndarray:
     shape = value.get('shape') if isinstance(value, dict) else None
     sizes_fit = isinstance(shape, list) and 0 < len(shape) <= 2
     if not sizes_fit or not all(type(n) is int and 0 < n <= MAX_VALUES for n in shape):
-        raise EditError(f'{printable(source, 80)} is not {{"shape": [...], "float32": "..."}}')
+        raise EditError(f'{source} is not {{"shape": [...], "float32": "..."}}')
     try:
         data = base64.b64decode(value.get('float32'), validate=True)
     except (TypeError, ValueError):
         data = b''
     if len(data) != 4 * math.prod(shape):
-        raise EditError(f'{printable(source, 80)} has not the values of its shape {shape}')
+        raise EditError(f'{source} has not the values of its shape {shape}')
     array = np.frombuffer(data, '<f4').reshape(shape).astype(np.float32)
     if not np.isfinite(array).all():
-        raise EditError(f'{printable(source, 80)} has values that are not finite')
+        raise EditError(f'{source} has values that are not finite')
     return array
 
 

@@ -1,5 +1,6 @@
 """What is left of `=` in the spelling of an edit, as a direction; see jaxinv/edits/__init__.py."""
 
+import difflib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -73,7 +74,16 @@ class Sources:
             return own[prefix](self, source, text.strip(), rows)
         if source.startswith('sefa') and source.removeprefix('sefa').split(':')[0].isdecimal():
             return _sefa(self, source, rows)
+        if source.lower().endswith('.json'):
+            raise EditError(f'{source} is a whole edit; write it without a strength')
         path, key = split_key(source)
+        prefixes = [*own, *self._others]
+        close = difflib.get_close_matches(prefix, prefixes, n=1) if colon else []
+        if close and not path.exists():
+            raise EditError(
+                f'{source} begins with {prefix}:, which is no kind of edit. Did you mean '
+                f'{close[0]}:? There are {", ".join(f"{name}:" for name in prefixes)}.'
+            )
         is_file = path.suffix.lower() in SUFFIXES
         array = load_direction(source, self.space, self._generator, self._weights)
         limits = None if is_file else calibrated_range(source, self.space)
@@ -168,9 +178,15 @@ def _class(sources: Sources, source: str, number: str, rows) -> Direction:
 
 
 def _mix(sources: Sources, source: str, text: str, rows) -> Direction:
-    """Towards a code: 'mix:FILE:NAME' of names and codes, or 'mix:FILE' of one code."""
+    """Towards a code: 'mix:FILE:NAME' of names and codes, or 'mix:FILE' of one code.
+
+    FILE may be the work folder of a run, whose pivots.npz it is then.
+    """
     path, key = split_key(text)
-    path = path / 'pivots.npz' if path.is_dir() else path
+    folder, _, name = text.rpartition(':')
+    for own, whose in ((path, key), (expanded(folder), name)):
+        if own.is_dir() and own != expanded(''):  # the work folder of a run
+            path, key = own / 'pivots.npz', whose
     if not path.is_file():
         raise EditError(f'{source}: there is no file {str(path)!r} of codes')
     if path.suffix.lower() != '.npz':
@@ -180,8 +196,9 @@ def _mix(sources: Sources, source: str, text: str, rows) -> Direction:
             arrays = array_files.read(path)[0]
         except UnreadableFile as error:
             raise EditError(f'{path} could not be read as codes: {error}') from error
-        if 'names' in arrays and 'w' in arrays:
-            array = _code_of(arrays['names'], arrays['w'], key, path)
+        codes = arrays.get('w', arrays.get('w_plus'))  # pivots.npz, or codes.npz of SAM
+        if 'names' in arrays and codes is not None:
+            array = _code_of(arrays['names'], codes, key, path)
         else:
             array = load_direction(text)
     name = sources.name_of_file(path, key)

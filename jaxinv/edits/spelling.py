@@ -16,7 +16,7 @@ from jaxinv.text import printable, shortest
 
 UNITS = {'deg': 'degrees', 'y': 'years', 'u': "units of the attribute's own measure"}
 _MEASURED = {'yaw': 'deg', 'pitch': 'deg', 'roll': 'deg', 'age': 'y'}  # attribute -> its unit
-_STRENGTH = r'\s*(?:[A-Za-z_]\w*:)?[-+\d.eE\s]+?[A-Za-z%]{0,8}\s*'
+_STRENGTH = r'\s*(?:[A-Za-z_]\w*:)?[-+\d.eE ]{1,60}?[A-Za-z%]{0,8}\s*'
 _STEP = re.compile(
     rf"""\s*(?P<source>[^\s].*?)\s*
     (?:\[\s*(?P<start>\d*)\s*:\s*(?P<stop>\d*)\s*\])?
@@ -171,10 +171,8 @@ def _name(steps: Iterable[tuple[Direction, float | Wanted]]) -> str:
 
 
 def _shown(direction: Direction, strength: float | Wanted) -> str:
-    if not isinstance(strength, Wanted):
-        return shortest(strength)
-    own = strength.attribute == direction.name.partition('|')[0]
-    return f'{"" if own else strength.attribute + ":"}{shortest(strength.change)}{strength.unit}'
+    solved = not isinstance(strength, Wanted)
+    return shortest(strength) if solved else strength.spelled(direction.name)
 
 
 def _warn_of_ranges(edits: Iterable[Edit]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxinv import edits as edits_lib
 from jaxinv import faces, latents, metrics, pixels, rendering, report
 from jaxinv.experiments.session import Session
-from jaxinv.faces import attributes
+from jaxinv.faces import attributes, measures
 from jaxinv.report import provenance
 from jaxinv.weights.networks import lpips_origin
 
@@ -81,7 +81,8 @@ def solve_edits(edits: Sequence, images_of, w, spec, name: str, log=print) -> li
     """
     solutions = []
     for edit in edits:
-        found = edits_lib.solve(edit, images_of, attributes.measure, w, spec, strict=False)
+        measure = measures.steering(edit.measured)
+        found = edits_lib.solve(edit, images_of, measure, w, spec, strict=False)
         for step in found.steps if edit.requested else ():
             log(f'{name}: {step}', flush=True)
         solutions.append(found)

@@ -122,10 +122,11 @@ def deltas_of(session: Session, inverted: Inverted, edits) -> tuple[np.ndarray, 
     spec, w_plus = session.generator.spec, np.asarray(inverted.codes.w_plus)
     deltas, solutions = [], []
     for i, name in enumerate(session.targets.names):
-        own, w = select(inverted, np.array([i])), w_plus[i : i + 1]
+        w = w_plus[i : i + 1]
 
-        def images_of(codes, offsets, own=own, w=w):
+        def images_of(codes, offsets, i=i, w=w):
             del offsets  # of styles, which SAM's codes do not take
+            own = select(inverted, np.array([i]))
             arguments = session.generator, own.weights, own.codes, own.masks
             moved = np.asarray(codes)[:, None] - w[None]
             return next(render_each(*arguments, moved, session.config.edit_mixing))[1:]

@@ -132,8 +132,9 @@ class Inversion(Section):
     )
     edits: tuple = setting(
         EDITS,
-        'NAME=STRENGTH, strengths separated by /, sequences by commas (docs/edits.md). The '
-        "default's directions are FFHQ's and left out for generators of anything else; () = none.",
+        'NAME=STRENGTH or NAME=10deg, strengths separated by /, sequences by commas; or FILE.json '
+        "of a saved one (docs/edits.md). The default's directions are FFHQ's and left out for "
+        'generators of anything else; () = none.',
     )
 
     paste: bool = setting(
