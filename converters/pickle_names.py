@@ -42,6 +42,8 @@ def find(module, name):
         raise ValueError('a name that is not a string')
     if len(module) + len(name) > 200:
         return Opaque(f'{module[:100]}.{name[:100]}')
+    if module.partition('.')[0] == '__torch__':  # the classes of a TorchScript archive
+        return Name(SCRIPT)
     key = f'{module} {name}'
     known = any(key in table for table in (CALLS, CLASSES, STORAGES))
     return Name(key) if known else Opaque(f'{module}.{name}')
@@ -251,7 +253,9 @@ for _kind in ('PosixPath', 'WindowsPath'):  # in the options of an encoder's tra
 _TENSORS = ('torch._utils _rebuild_tensor', 'torch._utils _rebuild_tensor_v2')
 # Functions with a class among their arguments, which may be one that is not known.
 WITH_CLASSES = ('collections defaultdict', 'torch._tensor _rebuild_from_type_v2')
+SCRIPT = 'a TorchScript module'  # no name in a file: it has no dot before its last space
 CLASSES = {
+    SCRIPT: lambda: Record('script'),
     'dnnlib.util EasyDict': Attributes,
     'argparse Namespace': Attributes,
     'dnnlib.tflib.network Network': lambda: Record('network'),

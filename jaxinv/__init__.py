@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from jaxinv.inversion.invert_sam import invert_sam
     from jaxinv.inversion.project import project
     from jaxinv.inversion.tune import tune
+    from jaxinv.prompts.search import edit_by_text
+    from jaxinv.weights.clip import load_clip
     from jaxinv.weights.encoders import load_encoder
     from jaxinv.weights.load import load_generator
 
 __version__ = '0.1.0'
 
 __all__ = [
-    'drag', 'evaluate', 'invert_sam', 'load', 'load_encoder', 'load_generator', 'load_images',
-    'paste_back', 'project', 'render', 'save', 'settings_for', 'tune',
+    'drag', 'edit_by_text', 'evaluate', 'invert_sam', 'load', 'load_clip', 'load_encoder',
+    'load_generator', 'load_images', 'paste_back', 'project', 'render', 'save', 'settings_for',
+    'tune',
 ]  # fmt: skip
 
 _MODULES = {
@@ -40,6 +43,8 @@ _MODULES = {
     'invert_sam': 'jaxinv.inversion.invert_sam',
     'project': 'jaxinv.inversion.project',
     'tune': 'jaxinv.inversion.tune',
+    'edit_by_text': 'jaxinv.prompts.search',
+    'load_clip': 'jaxinv.weights.clip',
     'load_encoder': 'jaxinv.weights.encoders',
     'load_generator': 'jaxinv.weights.load',
 }

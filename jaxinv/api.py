@@ -17,7 +17,7 @@ import importlib
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +34,7 @@ from jaxinv.inversion.project import Pivots
 from jaxinv.io import expanded, safe_name
 from jaxinv.pixels import to_uint8
 from jaxinv.segmentation import regions
+from jaxinv.prompts import sources as text_sources
 from jaxinv.types import Generator
 from jaxinv.weights.load import load_generator, save_generator
 
@@ -78,6 +79,7 @@ def render(
     *,
     region=None,
     measure: Callable | None = None,
+    text: settings.TextEdits | Mapping | None = None,
 ) -> np.ndarray:
     """Images [n, h, w, 3] of codes, edited if `edit` is given.
 
@@ -91,6 +93,8 @@ def render(
       [n, h, w]; None = as the edit says, else everywhere.
     measure: for strengths in units (yaw=10deg), uint8 images [b, h, w, 3] -> {attribute: [b]};
       None = the measures of jaxinv/faces/measures.py.
+    text: for edits 'text:PROMPT=STRENGTH', settings.TextEdits or a dict of them, as
+      {'clip': FOLDER, 'directions': FOLDER} (docs/text_edits.md).
 
     Raises JaxinvError for an edit that is not one edit, that does not fit the generator, or whose
     change in a unit is not reached, and for a region that is not there.
@@ -98,7 +102,9 @@ def render(
     spec = generator.spec
     several = isinstance(weights, (list, tuple))
     parsed = (
-        None if edit is None else _one_edit(generator, weights[0] if several else weights, edit)
+        None
+        if edit is None
+        else _one_edit(generator, weights[0] if several else weights, edit, text)
     )
     if region is None and parsed is not None:
         region = parsed.region or None
@@ -171,13 +177,22 @@ def _render_moved(generator, weights, w, edit, masks=None):
     return region_render.render(generator, weights, w, moved, masks, offsets).images
 
 
-def _one_edit(generator, weights, edit) -> edits_lib.Edit:
+def _one_edit(generator, weights, edit, text) -> edits_lib.Edit:
     if isinstance(edit, edits_lib.Edit):
         edits_lib.check(edit, generator.spec)
         return edit
     space = 'ffhq' if generator.spec.domain == 'ffhq' else ''
     known, mean = classes.embeddings(generator, weights), weights['buffers']['w_avg']
-    parsed = edits_lib.parse([edit], space, known, mean, generator=generator, weights=weights)
+    own = settings.changed(settings.TextEdits(), **text) if isinstance(text, Mapping) else text
+    parsed = edits_lib.parse(
+        [edit],
+        space,
+        known,
+        mean,
+        generator=generator,
+        weights=weights,
+        sources=text_sources.make(own or settings.TextEdits(), generator, weights),
+    )
     if len(parsed) != 1:
         raise JaxinvError(f'edit is {edit!r}, which is {len(parsed)} edits; give one at a time.')
     return parsed[0]

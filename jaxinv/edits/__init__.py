@@ -20,6 +20,8 @@ direction. `=` adds strength * d, `:=` sets the coordinate of w along d:
     style:b16_conv1/45=10    one channel of one layer's style (StyleSpace)
     mix:pivots.npz:anna[8:]=1    rows of another code (style mixing)
     edit.json                a sequence that `save` wrote (record.py)
+    text:a face with a beard=3   as CLIP understands the text (jaxinv/prompts)
+    mapper:beard.pt=1        the move of StyleCLIP's mapper, which depends on the code
     class:207=0.5            half the way from a picture's class embedding to that of class 207
 
 Unit of strength: the directions that come with jaxinv have length 1 in every row, so a strength is

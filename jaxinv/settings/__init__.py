@@ -40,13 +40,20 @@ from jaxinv.settings.tasks import (
     search_settings,
     title,
 )
+from jaxinv.settings.text_edits import (
+    MapperSamples,
+    TextDirections,
+    TextEdits,
+    TextSearch,
+    TrainMapper,
+)
 
 __all__ = [
-    'CHOOSING', 'EDITS', 'ENCODED', 'LABELS', 'METHODS', 'RENAMED', 'SINGLE', 'Data', 'Drag',
-    'Drift', 'FitDirections',
-    'Inversion', 'Invert', 'InvertSam', 'Invertibility', 'InvertibilityData', 'Key', 'Locality',
-    'Prior', 'Projection', 'Saving', 'Search', 'Section', 'Segments', 'Sweep', 'TrainInvertibility',
-    'Tuning', 'WITH_ENCODER', 'WStatistics', 'changed', 'check', 'keys', 'measuring_settings',
-    'named', 'of',
-    'prior_settings', 'record_of', 'search_settings', 'setting', 'subsection', 'title',
+    'changed', 'check', 'CHOOSING', 'Data', 'Drag', 'Drift', 'EDITS', 'ENCODED', 'FitDirections',
+    'Inversion', 'Invert', 'Invertibility', 'InvertibilityData', 'InvertSam', 'Key', 'keys',
+    'LABELS', 'Locality', 'MapperSamples', 'measuring_settings', 'METHODS', 'named', 'of', 'Prior',
+    'prior_settings', 'Projection', 'record_of', 'RENAMED', 'Saving', 'Search', 'search_settings',
+    'Section', 'Segments', 'setting', 'SINGLE', 'subsection', 'Sweep', 'TextDirections',
+    'TextEdits', 'TextSearch', 'title', 'TrainInvertibility', 'TrainMapper', 'Tuning',
+    'WITH_ENCODER', 'WStatistics',
 ]  # fmt: skip

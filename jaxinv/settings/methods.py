@@ -36,6 +36,12 @@ METHODS = {
     'train_encoder': Method(
         'jaxinv.settings.encoders.TrainEncoder', 'jaxinv.experiments.train_encoder'
     ),
+    'text_directions': Method(
+        'jaxinv.settings.text_edits.TextDirections', 'jaxinv.experiments.text_directions'
+    ),
+    'train_mapper': Method(
+        'jaxinv.settings.text_edits.TrainMapper', 'jaxinv.experiments.train_mapper'
+    ),
 }
 
 # Keys by which a config was given before: the present key.
@@ -69,7 +75,8 @@ def record_of(config) -> dict[str, Any]:
         at_default = key.rule.later and own.get(key.name) == key.default
         if at_default or not key.rule.changes_result:
             own.pop(key.name, None)
-    return record
+    # A section of later settings alone was not in a record before them.
+    return {name: value for name, value in record.items() if value != {}}
 
 
 def _task_of(config) -> type[Section]:

@@ -16,6 +16,7 @@ from jaxinv.settings.sam import (
     Sweep,
     named,
 )
+from jaxinv.settings.text_edits import TextEdits
 
 EDITS = ('smile=1.2/-1.2', 'age=2/-2', 'yaw=2/-2', 'yaw=2,smile=1.2')
 
@@ -144,6 +145,7 @@ class Inversion(Section):
     )
 
     data: Data = subsection(Data)
+    text: TextEdits = subsection(TextEdits)
     w_statistics: WStatistics = subsection(WStatistics)
     pivot: Projection = subsection(Projection)
     tune: Tuning = subsection(Tuning)
