@@ -89,6 +89,8 @@ def tensor(machine, storage, offset, sizes, strides, *requires_grad_hooks_metada
             raise ValueError(f'a tensor reaches element {last} of {values.size}')
         steps = [s * values.dtype.itemsize for s in strides]
         view = np.lib.stride_tricks.as_strided(values[offset:], sizes, steps, writeable=False)
+    if machine.in_place:
+        return view
     if values.dtype == _BFLOAT16:  # the upper half of a float32
         return from_bfloat16(view['bits'], machine.budget)
     result = view.astype(values.dtype.newbyteorder('='), order='C', copy=False)
