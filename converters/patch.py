@@ -71,9 +71,7 @@ def _places(source, located, spec, weights):
     """(places of the arrays that differ from the file's, notes)"""
     found, before = located.found, located.checkpoint
     if found.naming not in _NAMES:
-        raise ExportError(
-            f'{source} is a TensorFlow pickle, whose layouts differ; use --to=ada.'
-        )
+        raise ExportError(f'{source} is a TensorFlow pickle, whose layouts differ; use --to=ada.')
     if spec.family != before.family:
         raise ExportError(f'{source} holds a StyleGAN2, which {spec.name} is not.')
     for name, value in dict(spec.arguments).items():

@@ -12,7 +12,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxinv.api import evaluate, load, paste_back, render, save, settings_for
+    from jaxinv.api import evaluate, load, paste_back, push_to_hub, render, save, settings_for
     from jaxinv.data import load_images
     from jaxinv.inversion.invert_sam import invert_sam
     from jaxinv.inversion.project import project
@@ -24,13 +24,14 @@ __version__ = '0.1.0'
 
 __all__ = [
     'evaluate', 'invert_sam', 'load', 'load_encoder', 'load_generator', 'load_images',
-    'paste_back', 'project', 'render', 'save', 'settings_for', 'tune',
+    'paste_back', 'project', 'push_to_hub', 'render', 'save', 'settings_for', 'tune',
 ]  # fmt: skip
 
 _MODULES = {
     'evaluate': 'jaxinv.api',
     'load': 'jaxinv.api',
     'paste_back': 'jaxinv.api',
+    'push_to_hub': 'jaxinv.api',
     'render': 'jaxinv.api',
     'save': 'jaxinv.api',
     'settings_for': 'jaxinv.api',

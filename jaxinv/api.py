@@ -13,14 +13,13 @@ same `project`, `tune` and `invert_sam` (jaxinv/inversion) with a folder for che
 """
 
 import importlib
-import json
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxinv import edits as edits_lib
-from jaxinv import faces, metrics, rendering, settings
+from jaxinv import faces, generators, metrics, rendering, settings
 from jaxinv.data import discover
 from jaxinv.data import images as image_files
 from jaxinv.errors import JaxinvError
@@ -30,7 +29,10 @@ from jaxinv.inversion.project import Pivots
 from jaxinv.io import expanded, safe_name
 from jaxinv.pixels import to_uint8
 from jaxinv.types import Generator
+from jaxinv.weights import card, hub, runs, upload
+from jaxinv.weights.addresses import is_address, parse_repository
 from jaxinv.weights.load import load_generator, save_generator
+from jaxinv.weights.well_known import WELL_KNOWN
 
 GENERATORS = 'generators'  # subfolder with one generator per identity
 
@@ -212,13 +214,52 @@ def _names_of(codes, count: int) -> list[str]:
     return [safe_name(name) for name in codes.names]
 
 
+def push_to_hub(
+    folder,
+    repo_id: str,
+    *,
+    private: bool = True,
+    photographs: bool = False,
+    licence: str = card.LICENCE,
+    log=print,
+) -> str:
+    """Uploads a run to a model repository of the Hugging Face hub, and returns its address.
+
+    folder: a work folder, or what `save` wrote. repo_id: 'OWNER/NAME', made if it is missing.
+    private: False publishes it; an existing public repository is refused otherwise.
+    photographs: also uploads report, grid and pictures, which show the photographs. Without them
+      generator and codes go there, with the pictures' names; the faces can be drawn from them.
+    licence: for the metadata of the model card, an identifier of the hub's.
+    log: called with a line for each file and flush=True, before anything is uploaded.
+
+    HF_TOKEN, or `hf auth login`, names the user. `load('hf://OWNER/NAME')` reads it back. Raises
+    JaxinvError.
+    """
+    saved = load(folder)
+    return upload.push(
+        folder,
+        repo_id,
+        saved.generator.spec,
+        private=private,
+        photographs=photographs,
+        licence=licence,
+        log=log,
+    )
+
+
 def load(folder) -> Saved:
     """The generator and codes that `save`, or a run of the launcher, wrote to a folder.
+
+    folder: or a repository of the hub that `push_to_hub` filled, hf://OWNER/NAME[@REVISION]; of
+    that, generators and codes alone are fetched, and nothing in it is executed.
 
     `codes` is None if there are none, else Pivots, or Inverted of a SAM run; their history is
     empty, and so are an Inverted's prior and regions. A run that tuned nothing names its generator
     (run.json). Raises JaxinvError if there is no generator.
     """
+    if is_address(folder):
+        folder = hub.fetch_folder(parse_repository(folder), (*upload.RUN_FILES, runs.RECORD))
+        _check_base(folder)
     folder = expanded(folder)
     codes = None
     if (folder / code_files.PIVOTS).is_file():
@@ -235,12 +276,19 @@ def load(folder) -> Saved:
     return Saved(generator, weights, codes)
 
 
+def _check_base(folder: pathlib.Path) -> None:
+    """Raises JaxinvError if a run from elsewhere names a file of this machine as its generator."""
+    base = runs.base_of(folder, 0)
+    if base is None or base.source in generators.GENERATORS or base.source in WELL_KNOWN:
+        return
+    if not is_address(base.source):
+        raise JaxinvError(
+            f'the run names {base.source!r} as its generator, a file of another machine; open it '
+            'there, and save generator and codes together by jaxinv.save.'
+        )
+
+
 def _generator_of(folder: pathlib.Path):
     """What load_generator opens for a folder: itself, or the generator that its run.json names."""
-    if (folder / 'generator').is_dir():
-        return folder
-    try:
-        record = json.loads((folder / 'run.json').read_text(encoding='utf-8'))
-        return record['config']['generator']
-    except (OSError, ValueError, KeyError, TypeError):
-        return folder
+    base = None if (folder / 'generator').is_dir() else runs.base_of(folder, 0)
+    return folder if base is None else base.source

@@ -63,7 +63,9 @@ def write(path: pathlib.Path, generator: Generator, weights: Weights, about=None
         entry = model.metadata_props.add()
         entry.key, entry.value = key, json.dumps(value)
     if model.ByteSize() > MAX_BYTES:
-        raise ExportError(f'{path} would have {model.ByteSize()} bytes; ONNX files have below 2^31.')
+        raise ExportError(
+            f'{path} would have {model.ByteSize()} bytes; ONNX files have below 2^31.'
+        )
     write_atomically(path, model.SerializeToString())
 
 
@@ -100,14 +102,17 @@ def model_of(generator: Generator, weights: Weights):
 
 
 def difference(path: pathlib.Path, generator: Generator, weights: Weights, w) -> float:
-    """Largest difference of the file's images, by onnxruntime, from jaxinv's; w [b, k, w_dim]."""
+    """Largest difference of the file's images, by onnxruntime, from jaxinv's; w [b, k, w_dim].
+
+    Over their largest value where that exceeds 1.
+    """
     import onnxruntime
 
     w = np.broadcast_to(np.asarray(w, np.float32), (len(w), generator.spec.num_ws, w.shape[2]))
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     (found,) = session.run(None, {'w': w})
-    images = jax.jit(lambda weights, w: generator.synthesize(weights, w)[0])(weights, w)
-    return float(np.abs(found.transpose(0, 2, 3, 1) - np.asarray(images)).max())
+    images = np.asarray(jax.jit(lambda *args: generator.synthesize(*args)[0])(weights, w))
+    return float(np.abs(found.transpose(0, 2, 3, 1) - images).max() / max(1, np.abs(images).max()))
 
 
 def _onnx():
