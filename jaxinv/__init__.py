@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaxinv.inversion.invert_sam import invert_sam
     from jaxinv.inversion.project import project
     from jaxinv.inversion.tune import tune
+    from jaxinv.report.show import show
     from jaxinv.weights.encoders import load_encoder
     from jaxinv.weights.load import load_generator
 
@@ -24,7 +25,7 @@ __version__ = '0.1.0'
 
 __all__ = [
     'evaluate', 'invert_sam', 'load', 'load_encoder', 'load_generator', 'load_images',
-    'paste_back', 'project', 'push_to_hub', 'render', 'save', 'settings_for', 'tune',
+    'paste_back', 'project', 'push_to_hub', 'render', 'save', 'settings_for', 'show', 'tune',
 ]  # fmt: skip
 
 _MODULES = {
@@ -39,6 +40,7 @@ _MODULES = {
     'invert_sam': 'jaxinv.inversion.invert_sam',
     'project': 'jaxinv.inversion.project',
     'tune': 'jaxinv.inversion.tune',
+    'show': 'jaxinv.report.show',
     'load_encoder': 'jaxinv.weights.encoders',
     'load_generator': 'jaxinv.weights.load',
 }

@@ -37,6 +37,7 @@ class EditResult:
     id_distance: Any  # [n], to the target
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # as measured
     requested: bool = True  # False = only a step of a sequence; not in grid.png
+    text: str = ''  # to reproduce it elsewhere, as JSON; '' = its name, a spelling
 
 
 @dataclasses.dataclass
