@@ -33,8 +33,8 @@ def table(names: Sequence[str], columns: dict[str, Any]) -> markupsafe.Markup:
     """HTML of a row for each name and a column for each label.
 
     columns: {label: images [n, h, w, 3]}, uint8 or float in about [-1, 1]. At most MAX_ROWS rows
-    and MAX_COLUMNS columns are shown, with a line that says so, in sizes that keep photographs below
-    MAX_BYTES. Names and labels are escaped.
+    and MAX_COLUMNS columns are shown, with a line that says so, in sizes that keep
+    photographs below MAX_BYTES. Names and labels are escaped.
     """
     labels, rows = list(columns)[:MAX_COLUMNS], min(len(names), MAX_ROWS)
     budget = MAX_BYTES / max(1, rows * len(labels))
