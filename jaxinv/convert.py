@@ -100,6 +100,7 @@ def main(argv: list[str]) -> None:
 def convert(source: str, path: pathlib.Path | None, log=console.say) -> None:
     """Prints the summary of `source` and writes it to `path`, unless that is None."""
     # Imported here, so that --help does not wait for JAX.
+    from jaxinv.converters import patch
     from jaxinv.weights import export as export_lib
     from jaxinv.weights.load import open_generator
 
@@ -113,12 +114,14 @@ def convert(source: str, path: pathlib.Path | None, log=console.say) -> None:
     if to in OF_RUNS:
         _convert_codes(source, path, to, log)
         return
-    base = _base_of(source) if to == 'pkl' else None
+    if to == 'pkl':
+        base = _base_of(source)
+        original = export_lib.original_of(path, base, log)
     generator, weights, about = open_generator(source, which=FLAGS.which, log=log)
     about.pop('fresh', None)
     log(summary(generator.spec, weights, about))
-    if base is not None:
-        sentences = export_lib.write_original(path, generator, weights, base, log)
+    if to == 'pkl':
+        sentences = patch.write(original, path, generator.spec, weights, base.which)
     elif to is not None:
         sentences = export_lib.write(path, generator, weights, to, about.get('origin', about))
         if to == 'safetensors' and not path.suffix:

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import pickle
 import zipfile
 
 import jax
@@ -134,6 +135,53 @@ def test_bytes_outside_the_arrays_are_equal(base, tmp_path):
     assert (before != after)[inside].mean() > 0.3
     np.testing.assert_array_equal(before[~inside], after[~inside])
     assert official_files.SOURCE.encode() in after.tobytes()  # kept, and not executed
+
+
+class Unpickler(pickle.Unpickler):
+    """Python's own unpickler, with stand-ins for torch's functions and NVIDIA's classes."""
+
+    def find_class(self, module, name):
+        return {
+            '_reconstruct_persistent_obj': lambda meta: meta['state'],
+            '_rebuild_parameter': lambda data, grad, hooks: data,
+            '_rebuild_tensor_v2': lambda data, offset, size, stride, grad, hooks: (
+                np.lib.stride_tricks.as_strided(data[offset:], size, [4 * n for n in stride])
+            ),
+            '_load_from_bytes': self.storage,
+            'FloatStorage': 'FloatStorage',
+            'EasyDict': dict,
+            'OrderedDict': dict,
+        }.get(name) or super().find_class(module, name)
+
+    @classmethod
+    def storage(cls, data):
+        file = io.BytesIO(data)
+        for expected in (pickle_writer.MAGIC, 1001, None):
+            assert expected in (pickle.load(file), None)
+        loader = cls(file)
+        loader.persistent_load = lambda pid: pid
+        kind, _, key, _, count, _ = loader.load()
+        assert kind == 'storage' and pickle.load(file) == [key]
+        assert int.from_bytes(file.read(8), 'little') == count
+        return np.frombuffer(file.read(), '<f4')
+
+
+def test_another_reader_finds_the_tuned_arrays_by_their_names(base, tmp_path):
+    source, generator, weights = base('ada.pkl')
+    new = tuned(weights)
+    patch.write(source, tmp_path / 'new.pkl', generator.spec, new)
+    with open(tmp_path / 'new.pkl', 'rb') as file:
+        content = Unpickler(file).load()
+    assert list(content) == ['G', 'D', 'G_ema', 'augment_pipe', 'training_set_kwargs']
+    for owner, expected in (('G_ema', new), ('G', weights)):
+        state = export.state_dict(generator.spec, expected, 'ada')
+        for name, array in state.items():
+            module = content[owner]
+            *path, leaf = name.split('.')
+            for part in path:
+                module = module['_modules'][part]
+            found = (module['_parameters'] | module['_buffers'])[leaf]
+            np.testing.assert_array_equal(found, array, err_msg=f'{owner}.{name}')
 
 
 def test_the_patched_file_renders_the_tuned_pictures(base, tmp_path):

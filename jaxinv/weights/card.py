@@ -41,20 +41,27 @@ def shown_source(source: str) -> str:
     return source if is_address(source) else re.split(r'[\\/]', source)[-1]
 
 
-def of_run(folder: pathlib.Path, spec: GeneratorSpec, licence: str = LICENCE) -> str:
-    """The card of a work folder, or of a folder with a generator alone."""
+def of_run(
+    folder: pathlib.Path, spec: GeneratorSpec, licence: str = LICENCE, codes: bool = True
+) -> str:
+    """The card of a work folder, or of a folder with a generator. See `text`."""
     found = runs.record_of(folder)
     record = {} if found is None else found[1]
     metrics = read_json((folder if found is None else found[0]) / 'metrics.json')
-    return text(spec, record, metrics if isinstance(metrics, dict) else {}, licence)
+    return text(spec, record, metrics if isinstance(metrics, dict) else {}, licence, codes)
 
 
 def text(
-    spec: GeneratorSpec, record: dict[str, Any], metrics: dict[str, Any], licence: str = LICENCE
+    spec: GeneratorSpec,
+    record: dict[str, Any],
+    metrics: dict[str, Any],
+    licence: str = LICENCE,
+    codes: bool = True,
 ) -> str:
     """The card. record, metrics: the contents of run.json and metrics.json, {} if there are none.
 
-    licence: an identifier of the hub's, for the metadata.
+    licence: an identifier of the hub's, for the metadata; codes: whether the pictures' codes are
+    beside the generator.
     """
     config = record.get('config') or {}
     source = str(config.get('generator') or spec.name)
@@ -68,23 +75,27 @@ def text(
     lines += [f'# {name}, tuned' if task else f'# {name}', '']
     count = len(metrics.get('identities') or record.get('sources') or ())
     made = f'{spec.resolution} x {spec.resolution} pixels, W+ of {spec.num_ws} x {spec.w_dim}.'
+    what = 'A generator and codes' if codes else 'A generator'
     if task:
         pictures = f'{count} picture{"s" if count != 1 else ""}' if count else 'pictures'
-        lines += [f'A generator and codes for {pictures}, by `{task}` of jaxinv. {made}']
+        lines += [f'{what} for {pictures}, by the task `{task}` of jaxinv. {made}']
     else:
-        lines += [f'A generator, by jaxinv. {made}']
+        lines += [f'{what}, by jaxinv. {made}']
     lines += ['', f'- Base generator: {name}']
     if record.get('generator'):
         lines += [f'- SHA-256 of its file: {_plain(record["generator"])}']
     lines += [f'- Licence of the base: {_plain(base_licence(source))}.', '']
     lines += _numbers(metrics.get('mean'), count)
-    lines += [
-        '## Use', '', '```python', 'import jaxinv', '',
-        "generator, weights, codes = jaxinv.load('FOLDER')  # or 'hf://OWNER/NAME'",
-        "images = jaxinv.render(generator, weights, codes, edit='smile=1.2')", '```', '',
-        'The generator and the codes together draw the pictures that they were made from. Where '
-        'these show people, ask them before you publish.', '',
-    ]  # fmt: skip
+    lines += ['## Use', '', '```python', 'import jaxinv', '']
+    if codes:
+        lines += [
+            "generator, weights, codes = jaxinv.load('FOLDER')  # or 'hf://OWNER/NAME'",
+            "images = jaxinv.render(generator, weights, codes, edit='smile=1.2')", '```', '',
+            'The generator and the codes together draw the pictures that they were made from; '
+            'where these show people, ask them before you publish.', '',
+        ]  # fmt: skip
+    else:
+        lines += ["generator, weights = jaxinv.load_generator('FOLDER')", '```', '']
     return '\n'.join(lines)
 
 
@@ -112,7 +123,7 @@ def _numbers(mean, count) -> list[str]:
 
 def _plain(value) -> str:
     """Text of a file within a line of Markdown."""
-    return re.sub(r'([\\`*_\[\]<>|#])', r'\\\1', printable(value, 200))
+    return re.sub(r'([\\`*\[\]<>|#])', r'\\\1', printable(value, 200))
 
 
 def _yaml(value) -> str:

@@ -5,7 +5,6 @@ import pathlib
 import numpy as np
 import safetensors.numpy
 
-from jaxinv.converters import patch
 from jaxinv.converters.export import ExportError, notes, state_dict
 from jaxinv.io import atomic_path, expanded, write_atomically
 from jaxinv.types import Generator, GeneratorSpec, Weights
@@ -58,25 +57,26 @@ def check_free(path: pathlib.Path, to: str, overwrite: bool) -> None:
         raise ExportError(f'{path} exists already; {hint}.')
 
 
-def write_original(
-    path: pathlib.Path, generator: Generator, weights: Weights, base: runs.Base, log=print
-) -> tuple[str, ...]:
-    """Writes a copy of the file that `base` names with these weights (converters/patch.py).
+def original_of(path: pathlib.Path, base: runs.Base, log=print) -> pathlib.Path:
+    """The file that `base` names, of which `path` is to be a tuned copy.
 
-    Returns notes, sentences. Raises ExportError, also if the two files' endings differ.
+    Raises ExportError if there is none, or the two files' endings differ.
     """
     file = runs.checkpoint_file(base, log)
     if path.suffix.lower() != file.suffix.lower():
         raise ExportError(f'{path} should end in {file.suffix}, as {file} does.')
     if path.absolute() == file.absolute():
         raise ExportError(f'{path} is the file that the generator was tuned from; name another.')
-    return patch.write(file, path, generator.spec, weights, base.which)
+    return file
 
 
 def write_card(folder: pathlib.Path, source, spec: GeneratorSpec) -> None:
     """Writes the model card of the generator in `source`, a run's or another, to the folder."""
     path = expanded(source)
-    text = card.of_run(path, spec) if path.exists() else card.text(spec, {}, {})
+    if path.exists():
+        text = card.of_run(path, spec, codes=False)
+    else:
+        text = card.text(spec, {}, {}, codes=False)
     write_atomically(folder / card.FILE, text)
 
 
