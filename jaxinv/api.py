@@ -235,11 +235,13 @@ def push_to_hub(
     HF_TOKEN, or `hf auth login`, names the user. `load('hf://OWNER/NAME')` reads it back. Raises
     JaxinvError.
     """
-    saved = load(folder)
+    folder = expanded(folder)
+    each = sorted(path for path in folder.glob(f'{GENERATORS}/*') if path.is_dir())
+    first = each[0] if each and not (folder / 'generator').is_dir() else _generator_of(folder)
     return upload.push(
         folder,
         repo_id,
-        saved.generator.spec,
+        load_generator(first)[0].spec,
         private=private,
         photographs=photographs,
         licence=licence,

@@ -7,6 +7,7 @@ import json
 import threading
 
 import huggingface_hub
+import jax
 import numpy as np
 import pytest
 import recipe
@@ -190,6 +191,17 @@ def test_photographs_go_there_if_asked_for(hub, folder):
     )
     with pytest.raises(JaxinvError, match='me/open is public'):
         jaxinv.push_to_hub(folder, 'me/open', log=lambda *a, **k: None)
+
+
+def test_a_generator_for_each_picture_goes_there_and_back(hub, tiny, tmp_path):
+    generator, weights = tiny
+    pivots = Pivots(('Ann', 'Bo'), np.zeros([2, 1, generator.spec.w_dim], np.float32), {})
+    moved = jax.tree.map(lambda x: x + 1, weights)
+    api.save(tmp_path / 'run', generator, [weights, moved], pivots)
+    jaxinv.push_to_hub(tmp_path / 'run', 'me/each', log=lambda *a, **k: None)
+    found = jaxinv.load('hf://me/each')
+    for own, expected in zip(found.weights, [weights, moved], strict=True):
+        np.testing.assert_array_equal(own['buffers']['w_avg'], expected['buffers']['w_avg'])
 
 
 def test_codes_without_a_generator_name_it(hub, tmp_path):

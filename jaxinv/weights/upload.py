@@ -105,7 +105,7 @@ def push(folder, repo_id: str, spec: GeneratorSpec, *, private, photographs, lic
         log(f'  {item.path} ({item.size / 1e6:.2f} MB)', flush=True)
     api = huggingface_hub.HfApi()
     try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id  # with its owner
         if private and not api.repo_info(repo_id).private:
             raise UploadError(
                 f'{repo_id} is public; make it private there, name another, or say private=False.'
