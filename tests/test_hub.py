@@ -193,6 +193,7 @@ def test_photographs_go_there_if_asked_for(hub, folder):
         jaxinv.push_to_hub(folder, 'me/open', log=lambda *a, **k: None)
 
 
+@pytest.mark.long
 def test_a_generator_for_each_picture_goes_there_and_back(hub, tiny, tmp_path):
     generator, weights = tiny
     pivots = Pivots(('Ann', 'Bo'), np.zeros([2, 1, generator.spec.w_dim], np.float32), {})

@@ -3,6 +3,7 @@
 import functools
 import io
 import pickle
+import tempfile
 import zipfile
 
 import jax
@@ -45,7 +46,7 @@ LAYOUTS = {
     'ada.safetensors': lambda: pickle_writer.safetensors(arrays()),
     'ada.npz': lambda: pickle_writer.npz(arrays()),
 }
-FEW = ('ada.pkl', 'pti.pt', 'ada.safetensors')
+FEW = ('ada.pkl', 'pti.pt')
 
 
 @pytest.fixture
@@ -54,12 +55,23 @@ def base(tmp_path):
 
     def write(name):
         path = tmp_path / name
-        path.write_bytes(LAYOUTS[name]())
-        found = checkpoint.read(path)
-        weights = unflatten_dict(found.flat, sep='/')
-        return path, make(**found.arguments, name='base'), weights
+        data, generator, weights = layout(name)
+        path.write_bytes(data)
+        return path, generator, weights
 
     return write
+
+
+@functools.cache
+def layout(name):
+    """(bytes, generator, weights)"""
+    data = LAYOUTS[name]()
+    with tempfile.NamedTemporaryFile(suffix=name) as file:
+        file.write(data)
+        file.flush()
+        found = checkpoint.read(file.name)
+        weights = unflatten_dict({k: np.array(a) for k, a in found.flat.items()}, sep='/')
+    return data, make(**found.arguments, name='base'), weights
 
 
 def tuned(weights):
@@ -97,7 +109,7 @@ def test_the_file_reads_back_to_the_tuned_weights_and_keeps_all_else(name, base,
     written, new = tmp_path / f'new_{name}', tuned(weights)
     (note,) = patch.write(source, written, generator.spec, new)
     found = checkpoint.read(written)
-    assert found.arguments == checkpoint.read(source).arguments
+    assert found.arguments.items() <= dict(generator.spec.arguments).items()
     expected = flatten_dict(new, sep='/')
     assert sorted(found.flat) == sorted(expected)
     for path, array in expected.items():
@@ -195,6 +207,7 @@ def test_the_patched_file_renders_the_tuned_pictures(base, tmp_path):
     assert np.abs(render(again, w) - render(weights, w)).max() > 1e-3
 
 
+@pytest.mark.long
 def test_which_generator_is_replaced_can_be_chosen(base, tmp_path):
     source, generator, _ = base('other.pkl')
     weights = unflatten_dict(checkpoint.read(source, which='G').flat, sep='/')
