@@ -63,8 +63,8 @@ _HEAD = markupsafe.Markup(
     '<th style="text-align: center; padding: 2px 4px; font-weight: 600">{}</th>'
 )
 _ROW = markupsafe.Markup(
-    '<tr><th style="text-align: right; padding: 2px 6px; max-width: 12em; '
-    'overflow-wrap: anywhere; font-weight: 600">{}</th>{}</tr>'
+    '<tr><th style="text-align: right; padding: 2px 6px; max-width: 14em; '
+    'overflow-wrap: break-word; font-weight: 600">{}</th>{}</tr>'
 )
 _CELL = markupsafe.Markup(
     '<td style="padding: 2px"><img src="{}" alt="{}" style="max-width: none; display: block"></td>'
