@@ -6,6 +6,7 @@ import pickle
 import tempfile
 import zipfile
 
+import hostile
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -269,3 +270,13 @@ def test_what_does_not_fit_is_refused_by_one_sentence(make_file, words, base, tm
     assert '\n' not in str(error.value) and str(source) in str(error.value)
     assert not (tmp_path / 'new').exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ['sg3.pkl', 'source']
+
+
+@pytest.mark.long
+def test_hostile_files_are_refused_where_arrays_stay_in_place(tmp_path):
+    """The reader that keeps views is bounded as the other one is."""
+    for name, data in hostile.HOSTILE.items():
+        path = tmp_path / f'{name}.pkl'
+        path.write_bytes(data())
+        with pytest.raises(export.JaxinvError):
+            checkpoint.locate(path)
