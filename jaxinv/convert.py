@@ -16,7 +16,8 @@ SRC: a checkpoint (.pkl, .pt, .npz, .safetensors) of stylegan2-ada-pytorch, styl
 TensorFlow's StyleGAN2, rosinality/stylegan2-pytorch, PTI, e4e or pSp; a folder with the
 pytorch_model.bin and config.json of pytorch-pretrained-biggan; a generator that jaxinv wrote
 (a work folder, its generator/, generators/NAME or generator.safetensors); an address https://... or
-hf://OWNER/NAME/FILE[@REVISION], either with #sha256=HASH to check it; or one of
+hf://OWNER/NAME/FILE[@REVISION], either with #sha256=HASH to check it; hf://OWNER/NAME of a run that
+jaxinv.push_to_hub uploaded; or one of
 {names}.
 
 DST by --to; without it, by the ending of DST:

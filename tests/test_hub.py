@@ -17,7 +17,7 @@ import jaxinv
 from jaxinv import api
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion.project import Pivots
-from jaxinv.weights import upload
+from jaxinv.weights import load, upload
 from jaxinv.weights.addresses import DownloadError, parse_repository
 
 # huggingface_hub passes files to its HTTP client in the way of earlier versions.
@@ -179,6 +179,11 @@ def test_a_run_goes_to_the_hub_and_back_without_photographs(hub, folder, tiny):
     np.testing.assert_array_equal(weights['buffers']['w_avg'], tiny[1]['buffers']['w_avg'])
     np.testing.assert_array_equal(codes.w, recipe.normal('w', codes.w.shape))
     assert hub.fetched == {*wanted[1:], 'pivots.npz'}  # nothing else was asked for
+    opened = load.open_generator('hf://me/run@main')
+    assert opened.generator.spec == tiny[0].spec and opened.about['address'] == 'hf://me/run@main'
+    hub.repos['me/other'] = {'private': True, 'files': {'net.pkl': b''}}
+    with pytest.raises(JaxinvError, match='hf://OWNER/NAME/FILE'):
+        load.open_generator('hf://me/other')
 
 
 def test_photographs_go_there_if_asked_for(hub, folder):

@@ -2,7 +2,7 @@
 
 https://HOST/PATH/FILE[#sha256=HASH]
 hf://OWNER/NAME/PATH/FILE[@REVISION][#sha256=HASH]     REVISION defaults to 'main'
-hf://OWNER/NAME[@REVISION]                             a whole repository, for jaxinv.load
+hf://OWNER/NAME[@REVISION]                             a run in a repository (weights/upload.py)
 """
 
 import re
@@ -51,6 +51,11 @@ class Address(NamedTuple):
 def is_address(text) -> bool:
     """True for SCHEME://..., with any scheme."""
     return isinstance(text, str) and re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', text) is not None
+
+
+def is_repository(text) -> bool:
+    """True for the address of a whole repository."""
+    return isinstance(text, str) and _REPOSITORY.fullmatch(text) is not None
 
 
 def parse_repository(text: str) -> Repository:

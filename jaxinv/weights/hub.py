@@ -67,16 +67,18 @@ def fetch_folder(
     Other files are not fetched. Raises DownloadError, also if they have more than `max_bytes`.
     """
     try:
-        if constants.HF_HUB_OFFLINE:
-            files = []
-        else:
-            api, revision = huggingface_hub.HfApi(), source.revision
-            info = api.model_info(source.repo, revision=revision, files_metadata=True)
+        if not constants.HF_HUB_OFFLINE:
+            api = huggingface_hub.HfApi()
+            info = api.model_info(source.repo, revision=source.revision, files_metadata=True)
             files = info.siblings or []
-        wanted = [f for f in files if any(fnmatch.fnmatch(f.rfilename, p) for p in patterns)]
-        size = sum(file.size or 0 for file in wanted)
-        if size > max_bytes:
-            raise DownloadError(f'{source} has {size} bytes; at most {max_bytes} are fetched.')
+            wanted = [f for f in files if any(fnmatch.fnmatch(f.rfilename, p) for p in patterns)]
+            if not wanted:
+                raise DownloadError(
+                    f'{source} holds no run of jaxinv; name a file of it: hf://OWNER/NAME/FILE.'
+                )
+            size = sum(file.size or 0 for file in wanted)
+            if size > max_bytes:
+                raise DownloadError(f'{source} has {size} bytes; at most {max_bytes} are fetched.')
         return pathlib.Path(
             huggingface_hub.snapshot_download(
                 source.repo, revision=source.revision, allow_patterns=list(patterns)
