@@ -124,7 +124,10 @@ def convert(source: str, path: pathlib.Path | None, log=console.say) -> None:
     if to == 'pkl':
         sentences = patch.write(original, path, generator.spec, weights, base.which)
     elif to is not None:
-        sentences = export_lib.write(path, generator, weights, to, about.get('origin', about))
+        origin = dict(about.get('origin', about))
+        if 'file' in origin:  # without its folders: exports are given away
+            origin['file'] = pathlib.Path(origin['file']).name
+        sentences = export_lib.write(path, generator, weights, to, origin)
         if to == 'safetensors' and not path.suffix:
             export_lib.write_card(path, source, generator.spec)
     if to is not None:

@@ -20,7 +20,7 @@ from jaxinv import api
 from jaxinv.converters import checkpoint, safe_pickle, torch_write
 from jaxinv.generators.stylegan2 import stylegan2 as make
 from jaxinv.inversion.project import Pivots
-from jaxinv.weights import card, onnx_graph
+from jaxinv.weights import card, onnx_export
 from jaxinv.weights.zoo import load_named
 
 
@@ -184,13 +184,14 @@ def test_onnx_renders_a_stylegan2(work, tmp_path, capsys, monkeypatch):
     onnx.checker.check_model(model, full_check=True)
     stored = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(stored['jaxinv'])['arguments']['resolution'] == 8
+    assert str(work[0].parent) not in stored['about']
     session = onnxruntime.InferenceSession(str(tmp_path / 'a.onnx'))
     w = recipe.normal('w', [3, 4, 6])
     every, one = (session.run(None, {'w': part})[0] for part in (w, w[1:2]))
     assert every.shape == (3, 3, 8, 8)
     np.testing.assert_allclose(every[1:2], one, atol=1e-6)
     # A graph that renders something else is not written.
-    monkeypatch.setattr(onnx_graph, 'difference', lambda *args: float('nan'))
+    monkeypatch.setattr(onnx_export, 'difference', lambda *args: float('nan'))
     assert 'differ' in refusal(capsys, work[0], tmp_path / 'b.onnx')
     assert not (tmp_path / 'b.onnx').exists()
 
@@ -211,6 +212,6 @@ def test_onnx_renders_every_architecture(name, tmp_path):
         options = {'c_dim': 3} if name == 'classes' else {'architecture': name}
         generator = make(16, channels=(4, 6, 4), z_dim=8, w_dim=8, mapping_layers=2, **options)
         weights = jax.jit(generator.init)(jax.random.key(0, impl='unsafe_rbg'))
-    onnx_graph.write(tmp_path / 'a.onnx', generator, weights)
-    w = onnx_graph.codes_near_average(generator, weights, 3)
-    assert onnx_graph.difference(tmp_path / 'a.onnx', generator, weights, w) < 3e-5
+    onnx_export.write(tmp_path / 'a.onnx', generator, weights)
+    w = onnx_export.sample_codes(generator, weights, 3)
+    assert onnx_export.difference(tmp_path / 'a.onnx', generator, weights, w) < 3e-5

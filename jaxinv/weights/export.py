@@ -8,7 +8,7 @@ import safetensors.numpy
 from jaxinv.converters.export import ExportError, notes, state_dict
 from jaxinv.io import atomic_path, expanded, write_atomically
 from jaxinv.types import Generator, GeneratorSpec, Weights
-from jaxinv.weights import card, onnx_graph, runs, store
+from jaxinv.weights import card, onnx_export, runs, store
 from jaxinv.weights.formats import BY_ENDING, FORMATS
 
 
@@ -93,10 +93,10 @@ def write(
         store.write_orbax(path, generator, weights, about)
         return ()
     if to == 'onnx':
-        onnx_graph.write(path, generator, weights, about)
-        w = onnx_graph.codes_near_average(generator, weights)
-        error = onnx_graph.difference(path, generator, weights, w)
-        if not error <= onnx_graph.TOLERANCE:
+        onnx_export.write(path, generator, weights, about)
+        w = onnx_export.sample_codes(generator, weights)
+        error = onnx_export.difference(path, generator, weights, w)
+        if not error <= onnx_export.TOLERANCE:
             path.unlink()
             raise ExportError(f"onnxruntime's pictures differ from jaxinv's by {error:.1e}.")
         return (f"onnxruntime's pictures of {len(w)} codes differ by at most {error:.1e}.",)

@@ -1,32 +1,22 @@
-"""Writes a generator's synthesis, w -> image, as an ONNX graph, from its jaxpr.
+"""Translates a jaxpr into the nodes of an ONNX graph, for any size of the batch.
 
-Input 'w' [batch, num_ws, w_dim], output 'image' [batch, 3, h, w], float32, about [-1, 1]; the noise
-maps are the generator's own. Any number of codes: the jaxpr is traced for BATCH of them, a prime
-that is no other size of a network, and what is a multiple of it becomes dynamic. Where an operator
-has several forms (jaxinv/nn), the stock one is written.
+The jaxpr is traced for BATCH examples, a prime that is no other size of a network; what is a
+multiple of it becomes dynamic. Where an operator has several forms (jaxinv/nn), the stock one is
+translated. Only the primitives that jaxinv's generators use are known.
 
 The packages that convert JAX to ONNX need an earlier Orbax than jaxinv does, or TensorFlow.
 """
 
-import json
 import math
-import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from jaxinv import generators
 from jaxinv.converters.export import ExportError
-from jaxinv.io import write_atomically
-from jaxinv.types import Generator, Weights
 
 BATCH = 1_000_003
-OPSET, IR_VERSION = 18, 9  # read by onnxruntime since 1.14
-TOLERANCE = 1e-4  # of `difference`
-MAX_BYTES = 2**31 - 2**20  # of a file, a limit of protocol buffers
 
 _ELEMENTWISE = {
     'add': 'Add', 'add_any': 'Add', 'sub': 'Sub', 'mul': 'Mul', 'div': 'Div', 'max': 'Max',
@@ -34,7 +24,7 @@ _ELEMENTWISE = {
     'sqrt': 'Sqrt', 'logistic': 'Sigmoid', 'pow': 'Pow', 'ge': 'GreaterOrEqual', 'gt': 'Greater',
     'le': 'LessOrEqual', 'lt': 'Less', 'eq': 'Equal', 'and': 'And', 'or': 'Or', 'not': 'Not',
 }  # fmt: skip
-_SAME = ('stop_gradient', 'copy', 'copy_p', 'optimization_barrier', 'reduce_precision')
+_SAME = ('stop_gradient', 'copy', 'copy_p', 'optimization_barrier')
 _CALLS = ('jit', 'pjit', 'closed_call', 'custom_jvp_call', 'custom_vjp_call', 'remat', 'checkpoint')
 
 
@@ -51,83 +41,7 @@ class Value(NamedTuple):
     array: np.ndarray | None = None
 
 
-def write(path: pathlib.Path, generator: Generator, weights: Weights, about=None) -> None:
-    """Writes the .onnx file. about: the generator's origin, in JSON's types, for its metadata.
-
-    Raises ExportError without the package onnx, for an operation that is not translated, or a graph
-    of 2 GB.
-    """
-    model = model_of(generator, weights)
-    record = generators.record(generator.spec)
-    for key, value in {'jaxinv': record, 'about': about or {}}.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, json.dumps(value)
-    if model.ByteSize() > MAX_BYTES:
-        raise ExportError(
-            f'{path} would have {model.ByteSize()} bytes; ONNX files have below 2^31.'
-        )
-    write_atomically(path, model.SerializeToString())
-
-
-def model_of(generator: Generator, weights: Weights):
-    """The onnx.ModelProto of a generator with these weights. Raises ExportError."""
-    onnx = _onnx()
-    spec = generator.spec
-    leaves, tree = jax.tree.flatten(weights)
-
-    def images(leaves, w):
-        # With the channels first, as in the PyTorch codes.
-        return generator.synthesize(jax.tree.unflatten(tree, leaves), w)[0].transpose(0, 3, 1, 2)
-
-    shapes = [jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype) for leaf in leaves]
-    w = jax.ShapeDtypeStruct((BATCH, spec.num_ws, spec.w_dim), jnp.float32)
-    jaxpr = jax.make_jaxpr(images)(shapes, w)
-    graph = _Graph(onnx)
-    code = Value('w', w.shape, w.shape)
-    values = [graph.constant(np.asarray(leaf)) for leaf in leaves]
-    (image,) = graph.run(jaxpr.jaxpr, jaxpr.consts, [*values, code])
-    graph.node('Identity', [graph.full(image)], image.shape, name='image')
-    size = spec.resolution
-    made = onnx.helper.make_graph(
-        graph.used_nodes('image'),
-        'synthesis',
-        [_info(onnx, 'w', ['batch', spec.num_ws, spec.w_dim])],
-        [_info(onnx, 'image', ['batch', 3, size, size])],
-        graph.used_constants(),
-    )
-    opset = onnx.helper.make_opsetid('', OPSET)
-    return onnx.helper.make_model(
-        made, opset_imports=[opset], ir_version=IR_VERSION, producer_name='jaxinv'
-    )
-
-
-def difference(path: pathlib.Path, generator: Generator, weights: Weights, w) -> float:
-    """Largest difference of the file's images, by onnxruntime, from jaxinv's; w [b, k, w_dim].
-
-    Over their largest value where that exceeds 1.
-    """
-    import onnxruntime
-
-    w = np.broadcast_to(np.asarray(w, np.float32), (len(w), generator.spec.num_ws, w.shape[2]))
-    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    (found,) = session.run(None, {'w': w})
-    images = np.asarray(jax.jit(lambda *args: generator.synthesize(*args)[0])(weights, w))
-    return float(np.abs(found.transpose(0, 2, 3, 1) - images).max() / max(1, np.abs(images).max()))
-
-
-def _onnx():
-    try:
-        import onnx
-    except ImportError:
-        raise ExportError("--to=onnx needs the package onnx; pip install 'jaxinv[onnx]'.") from None
-    return onnx
-
-
-def _info(onnx, name, shape):
-    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-
-
-class _Graph:
+class Graph:
     """Nodes and constants, and the translation of each primitive as a method `do_NAME`."""
 
     def __init__(self, onnx):
@@ -402,12 +316,3 @@ class _Graph:
         if kernel.array is None:
             raise ExportError('A transposed convolution of this generator has no constant kernel.')
         return self.constant(kernel.array[:, :, ::-1, ::-1])
-
-
-def codes_near_average(generator: Generator, weights: Weights, count: int = 2) -> Any:
-    """Seeded codes [count, num_ws, w_dim] for `difference`."""
-    spec = generator.spec
-    z = np.random.RandomState(0).randn(count, spec.z_dim).astype(np.float32)
-    label = (jax.nn.one_hot(jnp.arange(count), spec.label_dim),) if spec.label_dim else ()
-    w = np.asarray(generator.map(weights, z, *label))
-    return np.repeat(w[:, None], spec.num_ws, 1)
