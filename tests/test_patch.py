@@ -32,6 +32,25 @@ def rosinality():
     return official_weights.rosinality_names(arrays())
 
 
+def streamed(data):
+    """The zip file as written to a pipe, and by torch: checksums follow the members' contents."""
+
+    class Pipe(io.BytesIO):
+        def seekable(self):
+            return False
+
+        def tell(self):
+            raise OSError
+
+    pipe = Pipe()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(pipe, 'w') as new:
+        for name in old.namelist():
+            with new.open(name, 'w') as member:
+                member.write(old.read(name))
+        assert all(info.flag_bits & 8 for info in new.infolist())
+    return pipe.getvalue()
+
+
 LAYOUTS = {
     'ada.pkl': lambda: official_files.nvidia_pickle(arrays(), conv_clamp=256, fp16=(8,)),
     'sg3.pkl': lambda: official_files.nvidia_pickle(arrays(), protocol=5, layout='sg3'),
@@ -39,6 +58,7 @@ LAYOUTS = {
         arrays(), {n: a + (not n.endswith('filter')) for n, a in arrays().items()}, protocol=3
     ),
     'pti.pt': lambda: official_files.tuned_generator(arrays()),
+    'streamed.pt': lambda: streamed(official_files.tuned_generator(arrays())),
     'old_pti.pt': lambda: official_files.tuned_generator(arrays(), pickle_writer.torch_legacy),
     'ros.pt': lambda: official_files.rosinality_checkpoint(*rosinality(), training=True),
     'e4e.pt': lambda: official_files.encoder_checkpoint(
@@ -130,6 +150,10 @@ def test_the_file_reads_back_to_the_tuned_weights_and_keeps_all_else(name, base,
         with zipfile.ZipFile(source) as a, zipfile.ZipFile(written) as b:
             assert b.testzip() is None  # all checksums are right
             members = [m for m in a.namelist() if a.read(m) != b.read(m)]
+            for info in b.infolist() if name == 'streamed.pt' else ():
+                end = info.header_offset + 30 + len(info.filename) + info.compress_size
+                assert after[end : end + 4] == b'PK\x07\x08'
+                assert after[end + 4 : end + 8] == info.CRC.to_bytes(4, 'little')
             assert len(members) == len(differ) and not any('data.pkl' in m for m in members)
 
 
