@@ -155,11 +155,14 @@ def _convert_codes(source, path, to, log):
     """Writes the codes of a run, and for PTI its generators, to the folder `path`."""
     from jaxinv import api
     from jaxinv.inversion import code_exports
-    from jaxinv.weights.export import ExportError
+    from jaxinv.weights import export as export_lib
 
     generator, weights, codes = api.load(source)
     if codes is None:
-        raise ExportError(f'{source} holds no codes (pivots.npz); give the folder of a run.')
+        raise export_lib.ExportError(
+            f'{source} holds no codes (pivots.npz); give the folder of a run.'
+        )
+    export_lib.clear(path)
     sentences = code_exports.notes(codes)
     if to == 'npy':
         code_exports.write_npy(path, generator.spec, codes)

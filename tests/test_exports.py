@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import re
+import sys
 import zipfile
 
 import jax
@@ -138,7 +139,10 @@ def test_ptis_folders_hold_codes_and_the_generator(work, tmp_path, capsys):
     np.testing.assert_array_equal(safe_pickle.load(tmp_path / 'pti' / found[3]), w)
     assert_same(checkpoint.read(tmp_path / 'pti' / found[0]).flat, weights)
     assert 'not empty' in refusal(capsys, folder, tmp_path / 'pti', '--to=pti')
+    (tmp_path / 'pti' / found[1]).with_name('1.pt').touch()
     assert run(capsys, folder, tmp_path / 'pti', '--to=pti', '--overwrite')[2] == 0
+    again = sorted(p.relative_to(tmp_path / 'pti').as_posix() for p in tmp_path.rglob('*.pt'))
+    assert again == found
 
 
 def test_codes_go_to_arrays(work, tmp_path, capsys, tiny):
@@ -190,7 +194,10 @@ def test_onnx_renders_a_stylegan2(work, tmp_path, capsys, monkeypatch):
     every, one = (session.run(None, {'w': part})[0] for part in (w, w[1:2]))
     assert every.shape == (3, 3, 8, 8)
     np.testing.assert_allclose(every[1:2], one, atol=1e-6)
-    # A graph that renders something else is not written.
+    # Neither without the package, nor a graph that renders something else is written.
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, 'onnx', None)
+        assert "'jaxinv[onnx]'" in refusal(capsys, work[0], tmp_path / 'b.onnx')
     monkeypatch.setattr(onnx_export, 'difference', lambda *args: float('nan'))
     assert 'differ' in refusal(capsys, work[0], tmp_path / 'b.onnx')
     assert not (tmp_path / 'b.onnx').exists()

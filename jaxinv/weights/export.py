@@ -1,6 +1,7 @@
 """Writes a generator for jaxinv, for ONNX, as a state dict, or into the file it came from."""
 
 import pathlib
+import shutil
 
 import numpy as np
 import safetensors.numpy
@@ -55,6 +56,15 @@ def check_free(path: pathlib.Path, to: str, overwrite: bool) -> None:
     elif path.exists() and (is_folder or not overwrite) and not path.is_dir():
         hint = 'name a folder' if is_folder else '--overwrite replaces it'
         raise ExportError(f'{path} exists already; {hint}.')
+
+
+def clear(path: pathlib.Path) -> None:
+    """Removes what an earlier export left in a folder that `check_free` allows to replace."""
+    for entry in path.iterdir() if path.is_dir() else ():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def original_of(path: pathlib.Path, base: runs.Base, log=print) -> pathlib.Path:
