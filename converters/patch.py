@@ -16,7 +16,7 @@ import zlib
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from jaxinv.converters import checkpoint, export, file_view, stylegan2
+from jaxinv.converters import checkpoint, export, file_view, stylegan2, stylegan2_tf
 from jaxinv.converters.budget import Budget
 from jaxinv.converters.export import ExportError
 from jaxinv.converters.pickle_values import Record
@@ -24,10 +24,11 @@ from jaxinv.converters.zip_members import Members
 from jaxinv.io import atomic_path
 from jaxinv.types import GeneratorSpec, Weights
 
-_NAMES = {
+_TABLES = {
     'nvidia': ('ada', stylegan2.nvidia_table),
     'rosinality': ('rosinality', stylegan2.rosinality_table),
 }
+_ROUNDED = 2.0**-22  # relative error of a bias that was stored minus 1
 _COMPUTED = 'buffers/w_avg'  # where a file has none
 _DIRECTORY_ENTRY = '<4s12xI8x3H'  # signature ..., CRC-32 ..., lengths of name, extra, comment
 _DIRECTORY_SIZE = 46  # bytes of an entry without those three
@@ -70,8 +71,6 @@ class _Place:
 def _places(source, located, spec, weights):
     """(places of the arrays that differ from the file's, notes)"""
     found, before = located.found, located.checkpoint
-    if found.naming not in _NAMES:
-        raise ExportError(f'{source} is a TensorFlow pickle, whose layouts differ; use --to=ada.')
     if spec.family != before.family:
         raise ExportError(f'{source} holds a StyleGAN2, which {spec.name} is not.')
     for name, value in dict(spec.arguments).items():
@@ -83,24 +82,23 @@ def _places(source, located, spec, weights):
     flat = {name: np.asarray(x) for name, x in flatten_dict(weights, sep='/').items()}
     if _COMPUTED not in before.flat:
         del flat[_COMPUTED]
-    names, table = _NAMES[found.naming]
-    table = table(flat)
     changed = [name for name in flat if not np.array_equal(flat[name], before.flat[name])]
-    for name in changed:
-        if name.startswith('buffers/'):
+    stored = _stored(found.naming, spec, weights, {name: flat[name] for name in changed})
+    for path, (name, _) in stored.items():
+        if path.startswith('buffers/'):
             raise ExportError(
-                f'{spec.name} was not tuned from {source}: {table[name][0]} differs, which tuning '
-                'does not change.'
+                f'{spec.name} was not tuned from {source}: {name} differs, which tuning does not '
+                'change.'
             )
-    values, places = export.state_dict(spec, weights, names), []
-    for name in (table[name][0] for name in changed):
+    places = []
+    for name, value in stored.values():
         array = found.source[name]
         if array.dtype.name not in ('float32', 'float64'):
             raise ExportError(
                 f'{source} holds {name} as {array.dtype.name}, which cannot keep tuned weights; '
                 'use --to=ada or --to=safetensors.'
             )
-        place = _Place(name, array, values[name].reshape(array.shape), located.data)
+        place = _Place(name, array, value.reshape(array.shape), located.data)
         if place.low < 0 or place.high > len(located.data):
             raise ExportError(
                 f'{source} does not hold the bytes of {name} as they are (it is compressed, or a '
@@ -114,7 +112,18 @@ def _places(source, located, spec, weights):
     notes = [f'{len(places)} of {len(found.source)} arrays were replaced, all other bytes kept.']
     if _shared(located, places):
         notes.append('Another network of the file shares these arrays, and changes with them.')
+    if found.naming == 'tensorflow':
+        notes.append('Biases of modulations are stored minus 1, so their last bits are rounded.')
     return places, tuple(notes)
+
+
+def _stored(naming, spec, weights, changed):
+    """{path: (name in the file, array in the file's layout)} of the arrays {path: array}."""
+    if naming == 'tensorflow':
+        return {path: stylegan2_tf.variable_of(path, x) for path, x in changed.items()}
+    names, table = _TABLES[naming]
+    values = export.state_dict(spec, weights, names) if changed else {}
+    return {path: (name, values[name]) for path, (name, _) in table(changed).items()}
 
 
 def _shared(located, places):
@@ -181,9 +190,12 @@ def _directory_entries(data):
 
 
 def _check(path, which, weights):
-    """Raises ExportError unless the file reads back to exactly these weights."""
+    """Raises ExportError unless the file reads back to these weights, but for what was rounded."""
     read = checkpoint.read(path, which=which).flat
     flat = flatten_dict(weights, sep='/')
     for name, array in read.items():
-        if not np.array_equal(array, np.asarray(flat[name])):
+        same = np.array_equal(array, np.asarray(flat[name]))
+        if not same and name.endswith('modulation/bias'):  # stored minus 1 in TensorFlow's files
+            same = np.allclose(array, flat[name], rtol=0, atol=_ROUNDED * np.abs(array).max())
+        if not same:
             raise ExportError(f'The written file does not read back to the same {name}.')

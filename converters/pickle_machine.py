@@ -15,7 +15,7 @@ from jaxinv.converters import pickle_values as values
 from jaxinv.converters.file_view import Reader, Refused
 
 LARGE = 2**16  # bytes; longer blocks stay views of the file
-IN_PLACE = 64  # the same where arrays are to be written to (patch.py); a storage has more
+IN_PLACE = 0  # the same where arrays are to be written to (patch.py), also those of one number
 
 _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}
 _EMPTY = {'EMPTY_DICT': dict, 'EMPTY_LIST': list, 'EMPTY_TUPLE': tuple, 'EMPTY_SET': set}
