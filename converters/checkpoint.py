@@ -106,7 +106,8 @@ def locate(path, which: str = DEFAULT) -> Located:
         content = _content(path, MAX_BYTES, data, in_place=True)
         if biggan.is_state_dict(content):
             raise tables.ConversionError(
-                'It is a BigGAN-deep, whose kernels are stored with their spectral norms.'
+                'It is a BigGAN-deep, whose kernels are stored with their spectral norms; use '
+                '--to=safetensors or --to=onnx.'
             )
         found = _find(content, which)
         return Located(data, content, found, _convert(found))

@@ -16,11 +16,12 @@ import importlib
 import pathlib
 from typing import Any, NamedTuple
 
+import markupsafe
 import numpy as np
 
 from jaxinv import edits as edits_lib
 from jaxinv import faces, generators, metrics, rendering, settings
-from jaxinv.data import discover
+from jaxinv.data import discover, thumbnails
 from jaxinv.data import images as image_files
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import classes, code_files, inputs, sam_render
@@ -35,6 +36,7 @@ from jaxinv.weights.load import load_generator, save_generator
 from jaxinv.weights.well_known import WELL_KNOWN
 
 GENERATORS = 'generators'  # subfolder with one generator per identity
+SHOWN = 8  # codes that a notebook renders
 
 
 class Saved(NamedTuple):
@@ -43,6 +45,21 @@ class Saved(NamedTuple):
     generator: Generator
     weights: Any  # one generator's weights, or a list [n] of them
     codes: Pivots | Inverted | None
+
+    def _repr_html_(self) -> str:
+        """The images of the first codes, rendered when a notebook shows the value."""
+        codes, weights = self.codes, self.weights
+        if codes is None:
+            return str(markupsafe.escape(f'{self.generator.spec.name}, without codes'))
+        names = codes.names[:SHOWN]
+        if isinstance(codes, Inverted):
+            if len(codes.names) > SHOWN:
+                return codes._repr_html_()
+        else:
+            codes = codes.w[:SHOWN]
+            weights = weights[:SHOWN] if isinstance(weights, list) else weights
+        images = render(self.generator, weights, codes)
+        return str(thumbnails.table(names, {'reconstruction': images}))
 
 
 def settings_for(config: str) -> settings.Section:

@@ -9,12 +9,13 @@ import PIL.Image
 import pytest
 
 import jaxinv
+from jaxinv import api
 from jaxinv.data import Targets, thumbnails
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion.invert_sam import Inverted
 from jaxinv.inversion.project import Pivots
 from jaxinv.inversion.tune import Tuned
-from jaxinv.pixels import to_float
+from jaxinv.pixels import to_float, to_uint8
 
 HOSTILE = '<script>alert(1)</script>"\'&\x1b[31m\u202e' + 'x' * 300
 
@@ -133,3 +134,15 @@ def test_results_show_their_last_numbers():
     none = Inverted(('Ann',), np.zeros([1, 1, 4]), {}, None, {}, None, None, [])
     assert 'Ann' in none._repr_html_()
     assert '24 of 30' in Pivots(('a',) * 30, np.zeros([30, 1, 4]), {})._repr_html_()
+
+
+@pytest.mark.long
+def test_what_was_loaded_renders_its_first_codes(tiny):
+    generator, weights = tiny
+    codes = np.zeros([9, 1, generator.spec.w_dim], np.float32)
+    saved = api.Saved(generator, weights, Pivots(tuple('abcdefghi'), codes, {}))
+    page = Parsed(saved._repr_html_())
+    assert page.alts == [f'reconstruction of {name}' for name in 'abcdefgh']
+    expected = to_uint8(jaxinv.render(generator, weights, codes[:1]))[0]
+    assert np.asarray(page.images[0]).mean() == pytest.approx(expected.mean(), abs=3)
+    assert saved._replace(codes=None)._repr_html_() == 'tiny, without codes'
