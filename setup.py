@@ -59,6 +59,8 @@ setuptools.setup(
         'tensorboardX>=2.6',
     ],
     extras_require={
+        # For jaxinv-convert --to=onnx.
+        'onnx': ['onnx>=1.17'],
         # For HEIC and AVIF photographs.
         'heif': ['pillow-heif>=0.18'],
         # For --config.data.tfds; 220 MB.
@@ -71,6 +73,7 @@ setuptools.setup(
             'pytest-xdist>=3.6',
             'setuptools',  # not in environments of Python 3.12 and later
             'hypothesis>=6',
+            'onnx>=1.17',
             'PyYAML',
             'ruff>=0.9',
             'nbformat>=5.10',

@@ -91,6 +91,8 @@ def tensor(machine, storage, offset, sizes, strides, *requires_grad_hooks_metada
             raise ValueError(f'a tensor reaches element {last} of {values.size}')
         steps = [s * values.dtype.itemsize for s in strides]
         view = np.lib.stride_tricks.as_strided(values[offset:], sizes, steps, writeable=False)
+    if machine.in_place:
+        return view
     if values.dtype == _BFLOAT16:  # the upper half of a float32
         return from_bfloat16(view['bits'], machine.budget)
     result = view.astype(values.dtype.newbyteorder('='), order='C', copy=False)
@@ -109,8 +111,8 @@ def _reconstruct(machine, subtype, shape, typecode):
 
 
 def _dtype(machine, code, align=False, copy=True):
-    if isinstance(code, bytes):
-        code = code.decode('latin-1')
+    if isinstance(code, bytes | memoryview):
+        code = bytes(code).decode('latin-1')
     # A fixed list: np.dtype also parses records and other complex descriptions.
     if not isinstance(code, str) or code.lstrip('<>=|') not in _DTYPE_CODES:
         if isinstance(code, str) and code[:1] in ('S', 'U') and code[1:].isdigit():
@@ -121,7 +123,8 @@ def _dtype(machine, code, align=False, copy=True):
 
 
 def _scalar(machine, dtype, data):
-    return array(machine, data, dtype, (), 'C')[()]
+    number = array(machine, data, dtype, (), 'C')
+    return number if machine.in_place else number[()]
 
 
 def _frombuffer(machine, data, dtype, shape, order):

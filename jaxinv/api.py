@@ -20,11 +20,12 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import markupsafe
 import numpy as np
 
 from jaxinv import edits as edits_lib
-from jaxinv import faces, metrics, rendering, settings
-from jaxinv.data import discover
+from jaxinv import faces, generators, metrics, rendering, settings
+from jaxinv.data import discover, thumbnails
 from jaxinv.data import images as image_files
 from jaxinv.errors import JaxinvError
 from jaxinv.faces import measures
@@ -36,9 +37,13 @@ from jaxinv.pixels import to_uint8
 from jaxinv.segmentation import regions
 from jaxinv.prompts import sources as text_sources
 from jaxinv.types import Generator
+from jaxinv.weights import card, hub, runs, upload
+from jaxinv.weights.addresses import is_address, parse_repository
 from jaxinv.weights.load import load_generator, save_generator
+from jaxinv.weights.well_known import WELL_KNOWN
 
 GENERATORS = 'generators'  # subfolder with one generator per identity
+SHOWN = 8  # codes that a notebook renders
 
 
 class Saved(NamedTuple):
@@ -47,6 +52,21 @@ class Saved(NamedTuple):
     generator: Generator
     weights: Any  # one generator's weights, or a list [n] of them
     codes: Pivots | Inverted | None
+
+    def _repr_html_(self) -> str:
+        """The images of the first codes, rendered when a notebook shows the value."""
+        codes, weights = self.codes, self.weights
+        if codes is None:
+            return str(markupsafe.escape(f'{self.generator.spec.name}, without codes'))
+        names = codes.names[:SHOWN]
+        if isinstance(codes, Inverted):
+            if len(codes.names) > SHOWN:
+                return codes._repr_html_()
+        else:
+            codes = codes.w[:SHOWN]
+            weights = weights[:SHOWN] if isinstance(weights, list) else weights
+        images = render(self.generator, weights, codes)
+        return str(thumbnails.table(names, {'reconstruction': images}))
 
 
 def settings_for(config: str) -> settings.Section:
@@ -299,13 +319,54 @@ def _names_of(codes, count: int) -> list[str]:
     return [safe_name(name) for name in codes.names]
 
 
+def push_to_hub(
+    folder,
+    repo_id: str,
+    *,
+    private: bool = True,
+    photographs: bool = False,
+    licence: str = card.LICENCE,
+    log=print,
+) -> str:
+    """Uploads a run to a model repository of the Hugging Face hub, and returns its address.
+
+    folder: a work folder, or what `save` wrote. repo_id: 'OWNER/NAME', made if it is missing.
+    private: False publishes it; an existing public repository is refused otherwise.
+    photographs: also uploads report, grid and pictures, which show the photographs. Without them
+      generator and codes go there, with the pictures' names; the faces can be drawn from them.
+    licence: for the metadata of the model card, an identifier of the hub's.
+    log: called with a line for each file and flush=True, before anything is uploaded.
+
+    HF_TOKEN, or `hf auth login`, names the user. `load('hf://OWNER/NAME')` reads it back. Raises
+    JaxinvError.
+    """
+    folder = expanded(folder)
+    each = sorted(path for path in folder.glob(f'{GENERATORS}/*') if path.is_dir())
+    first = each[0] if each and not (folder / 'generator').is_dir() else _generator_of(folder)
+    return upload.push(
+        folder,
+        repo_id,
+        load_generator(first)[0].spec,
+        private=private,
+        photographs=photographs,
+        licence=licence,
+        log=log,
+    )
+
+
 def load(folder) -> Saved:
     """The generator and codes that `save`, or a run of the launcher, wrote to a folder.
+
+    folder: or a repository of the hub that `push_to_hub` filled, hf://OWNER/NAME[@REVISION]; of
+    that, generators and codes alone are fetched, and nothing in it is executed.
 
     `codes` is None if there are none, else Pivots, or Inverted of a SAM run; their history is
     empty, and so are an Inverted's prior and regions. A run that tuned nothing names its generator
     (run.json). Raises JaxinvError if there is no generator.
     """
+    if is_address(folder):
+        folder = hub.fetch_folder(parse_repository(folder), (*upload.RUN_FILES, runs.RECORD))
+        _check_base(folder)
     folder = expanded(folder)
     codes = None
     if (folder / code_files.PIVOTS).is_file():
@@ -322,12 +383,19 @@ def load(folder) -> Saved:
     return Saved(generator, weights, codes)
 
 
+def _check_base(folder: pathlib.Path) -> None:
+    """Raises JaxinvError if a run from elsewhere names a file of this machine as its generator."""
+    base = runs.base_of(folder, 0)
+    if base is None or base.source in generators.GENERATORS or base.source in WELL_KNOWN:
+        return
+    if not is_address(base.source):
+        raise JaxinvError(
+            f'the run names {base.source!r} as its generator, a file of another machine; open it '
+            'there, and save generator and codes together by jaxinv.save.'
+        )
+
+
 def _generator_of(folder: pathlib.Path):
     """What load_generator opens for a folder: itself, or the generator that its run.json names."""
-    if (folder / 'generator').is_dir():
-        return folder
-    try:
-        record = json.loads((folder / 'run.json').read_text(encoding='utf-8'))
-        return record['config']['generator']
-    except (OSError, ValueError, KeyError, TypeError):
-        return folder
+    base = None if (folder / 'generator').is_dir() else runs.base_of(folder, 0)
+    return folder if base is None else base.source

@@ -4,8 +4,6 @@ Numbers become text and pictures data URIs here; the layout is report/templates/
 names, reasons and settings are escaped by the template.
 """
 
-import base64
-import io
 import json
 import math
 import re
@@ -17,6 +15,7 @@ import markupsafe
 import numpy as np
 import PIL.Image
 
+from jaxinv.data.thumbnails import data_uri
 from jaxinv.report import charts
 from jaxinv.report.schema import EditResult, Panel, Run, attribute_changes, edit_label, mean
 from jaxinv.report.text import ATTRIBUTES, METRICS, duration, number
@@ -62,6 +61,7 @@ def view(run: Run) -> dict[str, Any]:
         'people': [_person(run, i, encode) for i in range(len(run.names))],
         'table': _metric_table(run),
         'edit_table': _edit_table(run),
+        'edit_texts': [(edit_label(e), e.text or e.name) for e in run.edits if e.requested],
         'drift': _drift(run, encode),
         'tables': run.tables,
         'charts': _charts(run),
@@ -88,17 +88,6 @@ class _Encoder:
     def __call__(self, image_uint8: Any, size: int | None = None) -> str:
         image = PIL.Image.fromarray(np.ascontiguousarray(np.asarray(image_uint8)))
         return data_uri(image, min(size or self.size, self.size))
-
-
-def data_uri(image: PIL.Image.Image, size: int) -> str:
-    """The picture as JPEG, of at most `size` pixels a side."""
-    if max(image.size) > size:
-        scale = size / max(image.size)
-        shape = tuple(max(1, round(side * scale)) for side in image.size)
-        image = image.resize(shape, PIL.Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, 'JPEG', quality=88, optimize=True)
-    return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
 
 
 def _tiles(run: Run) -> list[dict[str, str]]:

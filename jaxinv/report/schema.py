@@ -39,6 +39,7 @@ class EditResult:
     requested: bool = True  # False = only a step of a sequence; not in grid.png
     # {direction: [n]}: strengths that were found for a change in a unit (yaw=10deg); 0 = none.
     strengths: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    text: str = ''  # to reproduce it elsewhere, as JSON; '' = its name, a spelling
 
 
 @dataclasses.dataclass
