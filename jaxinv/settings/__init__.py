@@ -12,6 +12,7 @@ budgets that differ from the defaults.
 
 from jaxinv.settings.declare import Key, Section, changed, keys, of, setting, subsection
 from jaxinv.settings.directions import FitDirections
+from jaxinv.settings.evaluation import Evaluate, Measures, Statistics
 from jaxinv.settings.maps import InvertibilityData, TrainInvertibility
 from jaxinv.settings.methods import METHODS, RENAMED, check, record_of
 from jaxinv.settings.pti import Drift, Locality, Projection, Saving, Tuning, WStatistics
@@ -42,10 +43,10 @@ from jaxinv.settings.tasks import (
 
 __all__ = [
     'CHOOSING', 'EDITS', 'ENCODED', 'LABELS', 'METHODS', 'RENAMED', 'SINGLE', 'Data', 'Drift',
-    'FitDirections',
+    'Evaluate', 'FitDirections',
     'Inversion', 'Invert', 'InvertSam', 'Invertibility', 'InvertibilityData', 'Key', 'Locality',
-    'Prior', 'Projection', 'Saving', 'Search', 'Section', 'Segments', 'Sweep', 'TrainInvertibility',
-    'Tuning', 'WITH_ENCODER', 'WStatistics', 'changed', 'check', 'keys', 'measuring_settings',
+    'Measures', 'Prior', 'Projection', 'Saving', 'Search', 'Section', 'Segments', 'Statistics',
+    'Sweep', 'TrainInvertibility', 'Tuning', 'WITH_ENCODER', 'WStatistics', 'changed', 'check', 'keys', 'measuring_settings',
     'named', 'of',
     'prior_settings', 'record_of', 'search_settings', 'setting', 'subsection', 'title',
 ]  # fmt: skip

@@ -36,6 +36,9 @@ METHODS = {
     'train_encoder': Method(
         'jaxinv.settings.encoders.TrainEncoder', 'jaxinv.experiments.train_encoder'
     ),
+    'evaluate': Method(
+        'jaxinv.settings.evaluation.Evaluate', 'jaxinv.experiments.comparison', True
+    ),
 }
 
 # Keys by which a config was given before: the present key.
