@@ -11,6 +11,7 @@ no part of the run's record.
 """
 
 import contextlib
+import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -62,9 +63,9 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     with entered(opened, config, path, overwrite, log) as pictures:
         outcomes, failures = run_methods(opened.rows, path, pictures, log)
         if distributed.is_primary():
-            measurer = Measurer(
-                pictures, wanted.measure.images, sessions.load_nets(config), judges, sets, {}
-            )
+            wants_lpips = any(name.startswith('lpips') for name in wanted.measure.images)
+            nets = sessions.load_nets(config) if wants_lpips else {}
+            measurer = Measurer(pictures, wanted.measure.images, nets, judges, sets, {})
             result = tables(config, wanted, opened, measurer, outcomes, failures, path, log)
             report.write(path, result, finished=not failures)
             log(report.summary(result, path, time.perf_counter() - start))
@@ -110,7 +111,7 @@ def entered(opened: Opened, config, path: pathlib.Path, overwrite: bool, log: Ca
     def prepared():
         with workdirs.claim(path, opened.record, overwrite):
             found = comparison_targets.prepare(path, config, opened.spec, log)
-            yield found._replace(path=str(path))._asdict()
+            yield dataclasses.asdict(found) | {'path': str(path)}
 
     with distributed.entered_by_primary(prepared()) as found:
         yield Pictures(**found | {'path': pathlib.Path(found['path'])})

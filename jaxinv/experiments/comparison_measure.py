@@ -57,28 +57,39 @@ def measure(
     made: of every picture. A picture that is missing or cannot be read has no numbers but a reason,
     which is logged as one line.
     """
-    pictures = measurer.pictures
+    pictures, size = measurer.pictures, min(rendering.BATCH, len(measurer.pictures))
     found, todo = {}, []
-    for i, name in enumerate(pictures):
-        known = read_json(folder / f'{name}.json')
-        digest = _digest(made[name].file)
-        if digest is not None and _fits(known, measurer, pictures.digests[i], digest):
-            found[name] = known | {'seconds': made[name].seconds}
-        else:
-            todo.append(i)
-    progress = Progress('measure', len(todo), log)
-    size = min(rendering.BATCH, len(pictures))
-    for start in range(0, len(todo), size):
+    # Always the same pictures together, after an interruption too: numbers of one picture differ by
+    # rounding with its place in a batch.
+    for start in range(0, len(pictures), size):
+        rows = range(start, min(start + size, len(pictures)))
+        known = {pictures.names[i]: _known(measurer, folder, i, made) for i in rows}
+        found |= known
+        if not all(known.values()):
+            todo.append(rows)
+    progress = Progress('measure', len(pictures), log)
+    for count, rows in enumerate(todo, start=1):
         distributed.raise_if_preempted()
-        for record in _batch(measurer, method, todo[start : start + size], made, size):
+        for record in _batch(measurer, method, rows, made, size):
             name = record['picture']
             if 'reason' in record:
                 log(f'{method}: {name} has no result: {record["reason"]}')
-            write_atomically(folder / f'{name}.json', json_text(record, indent=1) + b'\n')
+            file = folder / f'{name}.json'
+            if read_json(file) != record:
+                write_atomically(file, json_text(record, indent=1) + b'\n')
             found[name] = record
-        if start + size < len(todo):
-            progress(start + size, {})
+        if count < len(todo):
+            progress(rows.stop, {})
     return {name: found[name] for name in pictures}
+
+
+def _known(measurer: Measurer, folder: pathlib.Path, i: int, made) -> dict | None:
+    """The record of target i, if it is of the same pictures and has all metrics."""
+    name = measurer.pictures.names[i]
+    known, digest = read_json(folder / f'{name}.json'), _digest(made[name].file)
+    if digest is None or not _fits(known, measurer, measurer.pictures.digests[i], digest):
+        return None
+    return known | {'seconds': made[name].seconds}
 
 
 def _fits(known: Any, measurer: Measurer, target: str, image: str) -> bool:

@@ -7,11 +7,11 @@ Every method reads these files, so all invert the same pixels; a photograph with
 line, for all methods alike.
 """
 
+import dataclasses
 import hashlib
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -24,7 +24,8 @@ from jaxinv.runtime.manifest import Manifest
 LINES, FOLDER = 'targets.jsonl', 'targets'
 
 
-class Pictures(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Pictures:
     """The targets of a comparison, in files. Iterates over their names."""
 
     path: pathlib.Path  # the work folder

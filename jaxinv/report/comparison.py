@@ -299,8 +299,8 @@ def summary(run: Comparison, folder: pathlib.Path, seconds: float) -> str:
     for method in run.methods:
         shown = []
         for name, entry in method.summary.items():
-            if entry['mean'][0] is not None:
-                lost = f' ({entry["missing"]} missing)' if entry['missing'] else ''
-                shown.append(f'{name} {entry["mean"][0]:.4g}{lost}')
+            value = 'none' if entry['mean'][0] is None else f'{entry["mean"][0]:.4g}'
+            lost = f' ({entry["missing"]} missing)' if entry['missing'] else ''
+            shown.append(f'{name} {value}{lost}')
         lines.append(f'{printable(method.name):<{width}}  {method.failure or "  ".join(shown)}')
     return '\n'.join([*lines, f'{duration(seconds)} since this start. Open {folder / "page.html"}'])

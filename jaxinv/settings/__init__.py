@@ -46,7 +46,8 @@ __all__ = [
     'Evaluate', 'FitDirections',
     'Inversion', 'Invert', 'InvertSam', 'Invertibility', 'InvertibilityData', 'Key', 'Locality',
     'Measures', 'Prior', 'Projection', 'Saving', 'Search', 'Section', 'Segments', 'Statistics',
-    'Sweep', 'TrainInvertibility', 'Tuning', 'WITH_ENCODER', 'WStatistics', 'changed', 'check', 'keys', 'measuring_settings',
+    'Sweep', 'TrainInvertibility', 'Tuning', 'WITH_ENCODER', 'WStatistics', 'changed', 'check',
+    'keys', 'measuring_settings',
     'named', 'of',
     'prior_settings', 'record_of', 'search_settings', 'setting', 'subsection', 'title',
 ]  # fmt: skip
