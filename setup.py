@@ -38,6 +38,8 @@ setuptools.setup(
         # Weights.
         'h5py>=3.11',
         'huggingface_hub>=0.27',
+        'onnx>=1.17',  # parses files of networks (jaxinv/converters/onnx_file.py)
+        'tflite>=2.18',  # the same for TensorFlow Lite
         # Launching.
         'absl-py>=2.1',
         'ml_collections>=1.1',

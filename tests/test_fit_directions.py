@@ -82,7 +82,8 @@ def config():
     config.samples.num, config.samples.chunk = 160, 64
     config.choose.num, config.validate.num = 6, 12
     config.ganspace.components = 3
-    config.controls = ('gender',)
+    config.attributes, config.controls, config.keep = ATTRIBUTES, ('gender',), ()
+    config.choose.kinds = tuple(direction_regression.COSTS)
     return config
 
 

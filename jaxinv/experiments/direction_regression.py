@@ -176,12 +176,18 @@ def _correlation(x: np.ndarray, values: np.ndarray) -> float:
 
 
 def price(
-    result: Effect, target: str, strengths: np.ndarray, deviations: dict[str, float]
+    result: Effect,
+    target: str,
+    strengths: np.ndarray,
+    deviations: dict[str, float],
+    same_person: float = 0.6,
+    free: tuple[str, ...] = (),
 ) -> float:
     """The price of changing the attribute by one standard deviation; the least one is chosen.
 
-    Identity distance in units of the same-person threshold 0.6, plus the unwanted changes of all
-    other attributes in standard deviations. Infinite if the attribute does not increase.
+    Identity distance in units of the same-person threshold, plus the unwanted changes of all
+    other attributes but the `free` ones in standard deviations. Infinite if the attribute does not
+    increase.
     """
     gain = result.per_unit[target] / deviations[target]  # per length in W
     if not gain > 0:
@@ -190,6 +196,39 @@ def price(
     distance = np.nanmean(list(result.identity_distance.values()))
     # Scaled to one standard deviation by the power law: a linear scaling would favour directions
     # measured at large strengths.
-    identity = distance / 0.6 * moved**-DISTANCE_POWER
-    others = [abs(v) / deviations[k] for k, v in result.per_unit.items() if k != target]
+    identity = distance / same_person * moved**-DISTANCE_POWER
+    others = [
+        abs(v) / deviations[k]
+        for k, v in result.per_unit.items()
+        if k != target and k not in free and np.isfinite(v)
+    ]
     return float(identity + sum(others) / gain)
+
+
+def reach(strengths: np.ndarray, distances: np.ndarray, limit: float) -> tuple[float, float]:
+    """(least, largest) strength whose mean identity distance is at most `limit`.
+
+    strengths [s], both signs; distances [s]. Between tested strengths the distance is a power of
+    the strength, with DISTANCE_POWER below the smallest; never beyond the largest tested one. 0 on
+    a side that was not tested.
+    """
+    ends = []
+    for sign in (-1, 1):
+        side = sorted(
+            (abs(s), d) for s, d in zip(strengths, distances, strict=True) if s * sign > 0
+        )
+        side = [(s, d) for s, d in side if np.isfinite(d)]
+        end = 0.0
+        for i, (s, d) in enumerate(side):
+            if d <= limit:
+                end = s
+                continue
+            if i == 0:
+                end = s * (limit / d) ** (1 / DISTANCE_POWER)
+            else:
+                before, low = side[i - 1]
+                power = np.log(d / low) / np.log(s / before)
+                end = before * (limit / low) ** (1 / max(power, 1e-3))
+            break
+        ends.append(sign * float(end))
+    return ends[0], ends[1]

@@ -1,5 +1,9 @@
 """The task `fit_directions`: sample, render, measure, fit, choose, validate; see its config.
 
+Each attribute has a measure that steers and one that judges (jaxinv/faces/measures.py): directions
+are fitted and chosen by the first, and their effect is stated by the second. A direction that the
+judge does not confirm is left out, and directions.json says why.
+
 Writes directions.npz ({name: [1, w_dim]}, unit length), directions.json (recipe and validation), a
 picture of each direction, and metrics.json last. Each chunk of measured faces is saved in state/;
 an interrupted run resumes after the last chunk and gives the same numbers.
@@ -13,15 +17,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxinv import latents, settings
+from jaxinv import edits, latents, settings
 from jaxinv.data import images
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import direction_regression, sampling
 from jaxinv.experiments.sampling import Pipeline
+from jaxinv.faces import measures
 from jaxinv.io import atomic_path, write_atomically
 from jaxinv.report import grid
 from jaxinv.runtime import workdir
 from jaxinv.runtime.progress import Progress
+
+SIDE_EFFECT = 0.25  # standard deviations, for one of the attribute; smaller ones are not listed
 
 
 class Direction(NamedTuple):
@@ -47,15 +54,18 @@ def run(
             log(f'Finished already: {path / "directions.npz"} (--overwrite runs it again).')
             return
         pipeline = pipeline or sampling.open_pipeline(config)
-        names = measured_names(config)
-        samples = collect(config, pipeline, path, log)
-        missing = set(names) - samples.keys()
+        table = attributes_of(config, pipeline)
+        measured = collect(config, pipeline, path, log)
+        wanted = {one for entry in table.values() for one in (entry.steer, entry.judge)}
+        missing = wanted - measured.keys()
         if missing:
             raise JaxinvError(
                 f'{sorted(missing)} of config.attributes and config.controls are not measured; '
-                f'known: {", ".join(sorted(samples.keys() - {"w", "embedding"}))}.'
+                f'known: {", ".join(sorted(measured.keys() - {"w", "embedding"}))}.'
             )
-        known = np.isfinite(np.stack([samples[name] for name in names])).all(0)
+        samples = {name: measured[entry.steer] for name, entry in table.items()}
+        samples |= {'w': measured['w'], 'embedding': measured['embedding']}
+        known = np.isfinite(np.stack([samples[name] for name in table])).all(0)
         known &= np.isfinite(samples['embedding']).all(1)
         log(f'{int(known.sum())} of {len(known)} samples have a face that could be measured.')
         if known.sum() < 10:
@@ -64,16 +74,28 @@ def run(
                 'needed, so raise config.samples.num or lower config.truncation_psi.'
             )
         samples = {key: values[known] for key, values in samples.items()}
-        deviations = {name: float(samples[name].std()) for name in names}
+        deviations = {name: float(samples[name].std()) for name in table}
+        judged = {name: measured[entry.judge][known] for name, entry in table.items()}
+        agreement = {name: _agreement(samples[name], judged[name]) for name in table}
+        judged = {name: float(np.nanstd(values)) for name, values in judged.items()}
 
-        candidates, fit_record = fit(config, samples, deviations)
+        candidates, fit_record = fit(config, samples, deviations, table)
         tried = sweep(config, pipeline, candidates, 'choose', path, log)
-        chosen, prices = choose(candidates, tried, deviations)
+        steered = {d.name: effect_of(d, tried, table, 'steer', pipeline) for d in candidates}
+        limit = pipeline.same_person[0]
+        chosen, prices = choose(candidates, steered, deviations, limit, table)
         final = [rescale(d, config.validate.deviations, config, fit_record) for d in chosen]
         validated = sweep(config, pipeline, final, 'validate', path, log)
 
-        arrays = {d.name: d.vector for d in final}
-        entries = {d.name: _entry(d, validated[d.name], deviations) for d in final}
+        arrays, entries, left_out = {}, {}, {}
+        for d in final:
+            entry = _entry(config, d, validated, table, judged, pipeline)
+            reason = refusal(config, entry, d, validated, table, judged)
+            (left_out if reason else entries)[d.name] = entry
+            if reason:
+                entry['reason'] = reason
+            else:
+                arrays[d.name] = d.vector
         for name, vector, std in ganspace(config, pipeline):
             arrays[name] = vector
             entries[name] = {'kind': 'ganspace', 'std': std, 'strengths': [-2 * std, 2 * std]}
@@ -83,16 +105,20 @@ def run(
             'generator': pipeline.generator.spec.name,
             'w_probe': fingerprint.astype(float).round(4).tolist(),
             'directions': entries,
+            'not_found': left_out,
             'recipe': {
                 'config': config.to_dict(),
                 'faces_measured': int(known.sum()),
+                'faces_validated': config.validate.num,
                 'standard_deviations': deviations,
+                'judges_standard_deviations': judged,
+                'correlation_of_steering_and_judge': agreement,
                 'r2_held_out': fit_record['r2'],
                 'r2_identity_embedding': fit_record['r2_identity'],
                 'price_of_each_kind': prices,
             },
         }
-        show(config, pipeline, final, path)
+        show(config, pipeline, [d for d in final if d.name in entries], path)
         _write(path, arrays, record)
     log(_summary(record, path))
 
@@ -113,9 +139,11 @@ def collect(config, pipeline: Pipeline, path: pathlib.Path, log) -> dict[str, np
 
 
 def sweep(config, pipeline: Pipeline, directions: list[Direction], stage: str, path, log):
-    """{direction name: Effect} of moving sampled faces along each direction.
+    """Measures of sampled faces moved along each direction, {direction name: {...}}.
 
-    stage: 'choose' or 'validate', whose settings give the number of faces.
+    Each holds 'base' {measure: [n]}, 'edited' {measure: [n, s]} and 'distance' [n, s], of identity.
+    stage: 'choose' or 'validate', whose settings give the number of faces; the distances of the
+    second are by pipeline.judge.
     """
     w = sample_w(config, pipeline, stage, config[stage].num)
     moves = np.concatenate([np.outer(d.strengths, d.vector) for d in directions])
@@ -124,7 +152,7 @@ def sweep(config, pipeline: Pipeline, directions: list[Direction], stage: str, p
     def compute(start: int, stop: int) -> dict[str, np.ndarray]:
         count = stop - start
         moved = (w[start:stop, None] + moves).reshape(-1, w.shape[1])
-        measured = sampling.measure(pipeline, moved)
+        measured = sampling.measure(pipeline, moved, judged=stage == 'validate')
         measured = {k: v.reshape(count, len(moves), *v.shape[1:]) for k, v in measured.items()}
         embedding = measured.pop('embedding')
         distance = np.linalg.norm(embedding - embedding[:, :1], axis=-1)
@@ -140,10 +168,22 @@ def sweep(config, pipeline: Pipeline, directions: list[Direction], stage: str, p
         own = slice(start, start + len(d.strengths))
         start += len(d.strengths)
         edited = {name: values[:, own] for name, values in table.items()}
-        results[d.name] = direction_regression.effect(
-            d.strengths, base, edited, distance[:, own], d.target
-        )
+        results[d.name] = {'base': base, 'edited': edited, 'distance': distance[:, own]}
     return results
+
+
+def effect_of(d: Direction, results, table, role: str, pipeline: Pipeline):
+    """The Effect of a direction by the measures that steer, or that judge."""
+    found = results[d.name]
+    names = {name: getattr(entry, role) for name, entry in table.items()}
+    return direction_regression.effect(
+        d.strengths,
+        {name: found['base'][measure] for name, measure in names.items()},
+        {name: found['edited'][measure] for name, measure in names.items()},
+        found['distance'],
+        d.target,
+        pipeline.same_person[role == 'judge'],
+    )
 
 
 def sample_w(config, pipeline: Pipeline, stage: str, num: int) -> np.ndarray:
@@ -165,9 +205,9 @@ def _map_samples(config, pipeline: Pipeline, stage: str, num: int) -> np.ndarray
 # --- Fitting and choosing -------------------------------------------------------------------------
 
 
-def fit(config, samples, deviations) -> tuple[list[Direction], dict[str, Any]]:
+def fit(config, samples, deviations, table) -> tuple[list[Direction], dict[str, Any]]:
     """Candidates of each kind for each attribute, and {'coefficients' [d, m], 'r2', ...}."""
-    names = measured_names(config)
+    names = tuple(table)
     w = samples['w'].astype(np.float64)
     standardised = np.stack([samples[n] / deviations[n] for n in names], axis=1)
     attributes = direction_regression.ridge(w, standardised)
@@ -179,18 +219,37 @@ def fit(config, samples, deviations) -> tuple[list[Direction], dict[str, Any]]:
         'r2_identity': float(embedding.r2.mean()),
     }
     candidates = []
-    for kind in config.choose.kinds:
-        cost = direction_regression.COSTS[kind](covariance, embedding.coefficients.T)
-        for i, target in enumerate(config.attributes):
-            vector = direction_regression.direction(attributes.coefficients, i, cost)
-            candidate = Direction(f'{target}/{kind}', target, kind, vector, np.zeros(0))
-            candidates.append(rescale(candidate, config.choose.deviations, config, record))
-    return candidates, record
+    packaged = edits.available()
+    for target in config.attributes:
+        if target in config.keep and target in packaged:
+            vector = np.float64(edits.load_direction(target)[0])
+            candidates.append(Direction(f'{target}/kept', target, 'kept', vector, np.zeros(0)))
+            continue
+        held = [i for i, n in enumerate(names) if n == target or n not in table[target].free]
+        coefficients = attributes.coefficients[:, held]
+        own = [names[i] for i in held].index(target)
+        for kind in config.choose.kinds:
+            cost = direction_regression.COSTS[kind](covariance, embedding.coefficients.T)
+            vector = direction_regression.direction(coefficients, own, cost)
+            candidates.append(Direction(f'{target}/{kind}', target, kind, vector, np.zeros(0)))
+    return [rescale(c, config.choose.deviations, config, record) for c in candidates], record
 
 
-def measured_names(config) -> tuple[str, ...]:
-    """The attributes, then the controls: names of all that the regression takes."""
-    return (*config.attributes, *config.controls)
+def attributes_of(config, pipeline: Pipeline) -> dict[str, Any]:
+    """{name: measures.Attribute} of the attributes and the controls, in this order.
+
+    Raises JaxinvError for a name that the pipeline does not list.
+    """
+    names = (*config.attributes, *config.controls)
+    if pipeline.attributes is None:
+        return {name: measures.Attribute(name, name, '') for name in names}
+    unknown = [name for name in names if name not in pipeline.attributes]
+    if unknown:
+        raise JaxinvError(
+            f'{unknown} of config.attributes and config.controls are not attributes; there are '
+            f'{", ".join(pipeline.attributes)}.'
+        )
+    return {name: pipeline.attributes[name] for name in names}
 
 
 def rescale(direction: Direction, deviations, config, record) -> Direction:
@@ -205,12 +264,17 @@ def rescale(direction: Direction, deviations, config, record) -> Direction:
     return direction._replace(strengths=np.array(strengths))
 
 
-def choose(candidates, tried, deviations) -> tuple[list[Direction], dict[str, dict[str, float]]]:
-    """The candidate of the lowest price for each attribute, named after it; and all prices."""
+def choose(candidates, tried, deviations, same_person, table):
+    """The candidate of the lowest price for each attribute, named after it; and all prices.
+
+    tried: {candidate's name: Effect}.
+    """
     best: dict[str, tuple[float, Direction]] = {}
     prices: dict[str, dict[str, float]] = {}
     for c in candidates:
-        cost = direction_regression.price(tried[c.name], c.target, c.strengths, deviations)
+        cost = direction_regression.price(
+            tried[c.name], c.target, c.strengths, deviations, same_person, table[c.target].free
+        )
         prices.setdefault(c.target, {})[c.kind] = cost
         if c.target not in best or cost < best[c.target][0]:
             best[c.target] = (cost, c)
@@ -241,16 +305,81 @@ def show(config, pipeline: Pipeline, directions: list[Direction], path: pathlib.
         images.save(path / f'{d.name}.png', sheet)
 
 
-def _entry(direction: Direction, effect: direction_regression.Effect, deviations) -> dict[str, Any]:
-    strengths = direction.strengths
-    typical = float(np.abs(strengths).max())
+def _entry(config, d: Direction, validated, table, deviations, pipeline) -> dict[str, Any]:
+    """What directions.json says of a direction; changes are the judge's, per length 1 in W."""
+    attribute = table[d.target]
+    judge = effect_of(d, validated, table, 'judge', pipeline)
+    steering = effect_of(d, validated, table, 'steer', pipeline)
+    distances = np.array([judge.identity_distance[f'{s:g}'] for s in d.strengths])
+    low, high = direction_regression.reach(d.strengths, distances, config.validate.identity)
+    slope = judge.per_unit[d.target]
+    sides = {
+        name: value * deviations[d.target] / (deviations[name] * abs(slope))
+        for name, value in judge.per_unit.items()
+        if name != d.target and slope
+    }
     return {
         'kind': 'attribute',
-        'fit': direction.kind,
-        'strengths': [-typical, typical],
-        **effect._asdict(),
-        'price': direction_regression.price(effect, direction.target, strengths, deviations),
+        'fit': d.kind,
+        'strengths': [float(f'{low:.2g}'), float(f'{high:.2g}')],
+        'unit': attribute.unit,
+        'steered_by': attribute.steer,
+        'judge': attribute.judge,
+        **judge._asdict(),
+        'per_unit_steered': steering.per_unit[d.target],
+        'judged_change': {
+            f'{s:g}': float(change)
+            for s, change in zip(d.strengths, _changes(d, validated, attribute.judge), strict=True)
+        },
+        # In standard deviations, for one standard deviation of the attribute; the largest ones.
+        'side_effects': {
+            name: value
+            for name, value in sorted(sides.items(), key=lambda item: -abs(item[1]))
+            if abs(value) >= SIDE_EFFECT
+        },
     }
+
+
+def _changes(d: Direction, results, measure: str) -> np.ndarray:
+    """Mean change [s] of a measure at each strength, over the faces that were measured."""
+    found = results[d.name]
+    return np.array(
+        [
+            np.nanmean(column) if np.isfinite(column).any() else np.nan
+            for column in (found['edited'][measure] - found['base'][measure][:, None]).T
+        ]
+    )
+
+
+def refusal(config, entry, d: Direction, validated, table, deviations) -> str:
+    """Why the judge does not confirm a direction; '' if it does."""
+    order = np.argsort(d.strengths)
+    changes = _changes(d, validated, table[d.target].judge)[order]
+    zero = int((d.strengths < 0).sum())
+    changes = np.insert(changes, zero, 0.0)
+    correlation = entry['correlation']
+    if not correlation >= config.validate.correlation:
+        return (
+            f'the judge {entry["judge"]} sees a correlation of {correlation:.2f} with the '
+            'strength; '
+            f'at least {config.validate.correlation:g} is needed'
+        )
+    if not (np.diff(changes) > 0).all():
+        shown = ', '.join(f'{c:+.3g}' for c in changes)
+        return f'the judge {entry["judge"]} sees no steady change: {shown} at rising strengths'
+    low, high = entry['strengths']
+    change = (high - low) * entry['per_unit'][d.target] / deviations[d.target]
+    if not change >= config.validate.effect:
+        return (
+            f'within the identity distance of {config.validate.identity:g} it changes the '
+            f'attribute by {change:.2f} standard deviations only'
+        )
+    return ''
+
+
+def _agreement(a, b) -> float:
+    known = np.isfinite(a) & np.isfinite(b)
+    return float(np.corrcoef(a[known], b[known])[0, 1]) if known.sum() > 2 else float('nan')
 
 
 def _write(path: pathlib.Path, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> None:
@@ -276,10 +405,10 @@ def _summary(record: dict[str, Any], path: pathlib.Path) -> str:
     lines = []
     for name, entry in record['directions'].items():
         if entry['kind'] == 'attribute':
-            changes = ', '.join(f'{k} {v:+.3g}' for k, v in entry['per_unit'].items())
-            identity = ', '.join(f'{k}: {v:.2f}' for k, v in entry['identity_distance'].items())
+            low, high = entry['strengths']
             lines.append(
-                f'{name:<6} correlation {entry["correlation"]:.3f}  per unit {changes}  '
-                f'identity distance {identity}'
+                f'{name:<12} {low:+.2g} to {high:+.2g}  correlation {entry["correlation"]:.2f}  '
+                f'per length 1 {entry["per_unit"][name]:+.3g} {entry["unit"]} by {entry["judge"]}'
             )
+    lines += [f'{name:<12} left out: {e["reason"]}.' for name, e in record['not_found'].items()]
     return '\n'.join([*lines, f'Open {path}; use as {path / "directions.npz"}:NAME=STRENGTH'])

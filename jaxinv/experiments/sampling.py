@@ -25,21 +25,32 @@ class Pipeline:
     generator: Any
     weights: Any
     measure: Callable[[np.ndarray], dict[str, np.ndarray]]  # uint8 images -> {name: [b]}
-    embed: Callable[[np.ndarray], np.ndarray]  # uint8 images -> [b, e]
+    embed: Callable[[np.ndarray], np.ndarray]  # uint8 images -> identity [b, e], for fits
+    # Another identity network, for the validation; None = the same.
+    judge: Callable[[np.ndarray], np.ndarray] | None = None
+    # Of `embed` and `judge`: distances below which two faces count as one person.
+    same_person: tuple[float, float] = (0.6, 0.6)
+    # {attribute: measures.Attribute}; None = each attribute is a measure, which also judges.
+    attributes: Any = None
 
 
 def open_pipeline(config) -> Pipeline:
-    """config.generator with jaxinv's attributes, controls and identity embedding."""
+    """config.generator with jaxinv's measures; SFace's identity for fits, dlib's as the judge."""
     from jaxinv import faces
-    from jaxinv.faces import attributes, controls
-
-    def measure(images_uint8: np.ndarray) -> dict[str, np.ndarray]:
-        return {**attributes.measure(images_uint8), **controls.measure(images_uint8)}
+    from jaxinv.faces import identity, measures
 
     generator, weights = load_generator(
         config.generator, config.resolution, which=config.generator_key
     )
-    return Pipeline(generator, weights, measure, faces.embed)
+    return Pipeline(
+        generator,
+        weights,
+        measures.measure,
+        faces.sface,
+        faces.embed,
+        (identity.SAME_PERSON, faces.SAME_PERSON),
+        measures.ATTRIBUTES,
+    )
 
 
 def map_z(pipeline: Pipeline, z: np.ndarray) -> np.ndarray:
@@ -67,10 +78,14 @@ def render_batches(pipeline: Pipeline, w: np.ndarray) -> Iterator[np.ndarray]:
             yield images
 
 
-def measure(pipeline: Pipeline, w: np.ndarray) -> dict[str, np.ndarray]:
-    """Renders w [n, w_dim] and measures: {attribute or control: [n], 'embedding': [n, e]}."""
+def measure(pipeline: Pipeline, w: np.ndarray, judged: bool = False) -> dict[str, np.ndarray]:
+    """Renders w [n, w_dim] and measures: {measure: [n], 'embedding': [n, e]}.
+
+    judged: the embedding is that of pipeline.judge.
+    """
+    embed = pipeline.judge if judged and pipeline.judge else pipeline.embed
     results = [
-        {**pipeline.measure(images), 'embedding': pipeline.embed(images)}
+        {**pipeline.measure(images), 'embedding': embed(images)}
         for images in render_batches(pipeline, w)
     ]
     return {key: np.concatenate([result[key] for result in results]) for key in results[0]}

@@ -61,6 +61,13 @@ def measure(images_uint8) -> dict[str, np.ndarray]:
     return values
 
 
+def of_chips(images_uint8, landmarks, faces) -> dict[str, np.ndarray]:
+    """{'age'} of the pictures with the indices `faces`, by their landmarks [n, 68, 2]."""
+    if not faces:
+        return {'age': np.zeros(0)}
+    return {'age': _ages(np.stack([_age_chip(images_uint8[i], landmarks[i]) for i in faces]))}
+
+
 def yaw(landmarks) -> float:
     """Rotation about the head's vertical axis in degrees; positive towards the picture's right.
 

