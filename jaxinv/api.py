@@ -12,9 +12,11 @@ Arrays in, NumPy arrays out. Images are float32 [n, h, w, 3], about [-1, 1]. The
 same `project`, `tune` and `invert_sam` (jaxinv/inversion) with a folder for checkpoints.
 """
 
+import functools
 import importlib
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,7 @@ from jaxinv import faces, metrics, rendering, settings
 from jaxinv.data import discover
 from jaxinv.data import images as image_files
 from jaxinv.errors import JaxinvError
+from jaxinv.faces import attributes
 from jaxinv.inversion import classes, code_files, inputs, sam_render
 from jaxinv.inversion.invert_sam import Inverted
 from jaxinv.inversion.project import Pivots
@@ -65,16 +68,27 @@ def _config_files():
     return pathlib.Path(importlib.import_module('jaxinv.configs').__path__[0]).glob('*.py')
 
 
-def render(generator: Generator, weights, codes, edit: str | None = None) -> np.ndarray:
+def render(
+    generator: Generator,
+    weights,
+    codes,
+    edit: str | pathlib.Path | edits_lib.Edit | None = None,
+    *,
+    measure: Callable | None = None,
+) -> np.ndarray:
     """Images [n, h, w, 3] of codes, edited if `edit` is given.
 
     weights: of the generator, or a list [n], one for each code (`tune` with shared=False).
     codes: w [n, 1 or num_ws, w_dim]; or what `project` or `invert_sam` returned. For the latter the
       edit acts where the region's space permits it (SAM, section 3.4).
     edit: as in --config.edits, e.g. 'smile=1.2', 'yaw=2,smile=1' (one after the other),
-      'direction.npy=1.5'; see jaxinv/edits/__init__.py. None = no edit.
+      'direction.npy=1.5', 'edit.json'; see jaxinv/edits/__init__.py. Or an Edit of jaxinv.edits.
+      None = no edit.
+    measure: for strengths in units (yaw=10deg), uint8 images [b, h, w, 3] -> {attribute: [b]};
+      None = jaxinv.faces.attributes.measure.
 
-    Raises JaxinvError for an edit that is not one edit, or that does not fit the generator.
+    Raises JaxinvError for an edit that is not one edit, that does not fit the generator, or whose
+    change in a unit is not reached.
     """
     spec = generator.spec
     several = isinstance(weights, (list, tuple))
@@ -92,20 +106,37 @@ def render(generator: Generator, weights, codes, edit: str | None = None) -> np.
             f'codes are {list(w.shape)}; {spec.name} takes [n, 1, {spec.w_dim}] (W) or '
             f'[n, {spec.num_ws}, {spec.w_dim}] (W+).'
         )
-    if parsed is not None:
-        w = np.asarray(edits_lib.apply(w, parsed, spec.num_ws))
-    if not several:
-        return rendering.render(generator, weights, w)
-    if len(weights) != len(w):
+    if several and len(weights) != len(w):
         raise JaxinvError(f'there are {len(weights)} generators and {len(w)} codes; give one each.')
-    images = [rendering.render(generator, own, w[i : i + 1]) for i, own in enumerate(weights)]
+    if not several and (parsed is None or parsed.is_solved):
+        return _render_moved(generator, weights, w, parsed)
+    each = weights if several else [weights] * len(w)
+    measure = attributes.measure if measure is None else measure
+    images = []
+    for own, code in zip(each, w[:, None], strict=True):
+        edit = parsed
+        if edit is not None and not edit.is_solved:
+            images_of = functools.partial(rendering.render, generator, own)
+            edit = edits_lib.solve(edit, images_of, measure, code, spec).edit
+        images.append(_render_moved(generator, own, code, edit))
     return np.concatenate(images)
 
 
+def _render_moved(generator, weights, w, edit):
+    if edit is None:
+        return rendering.render(generator, weights, w)
+    offsets = edits_lib.style_offsets(edit, generator.spec)
+    moved = np.asarray(edits_lib.apply(w, edit, generator.spec.num_ws))
+    return rendering.render(generator, weights, moved, offsets)
+
+
 def _one_edit(generator, weights, edit) -> edits_lib.Edit:
+    if isinstance(edit, edits_lib.Edit):
+        edits_lib.check(edit, generator.spec)
+        return edit
     space = 'ffhq' if generator.spec.domain == 'ffhq' else ''
     known, mean = classes.embeddings(generator, weights), weights['buffers']['w_avg']
-    parsed = edits_lib.parse([edit], space, known, mean)
+    parsed = edits_lib.parse([edit], space, known, mean, generator=generator, weights=weights)
     if len(parsed) != 1:
         raise JaxinvError(f'edit is {edit!r}, which is {len(parsed)} edits; give one at a time.')
     return parsed[0]

@@ -27,6 +27,10 @@ class GeneratorSpec:
     label_dim: int = 0  # 0 = unconditional
     noise_shapes: tuple[tuple[str, Shape], ...] = ()  # (name, (h, w, 1)); () = takes no noise
     feature_shapes: tuple[tuple[str, Shape], ...] = ()  # SAM's names: ('F4', (16, 16, c)), ...
+    # StyleSpace: (layer, row of w that it reads, channels) of each affine layer, in the order of
+    # the network; () = none. Layer 'b8_conv0' has its weights in params/synthesis/b8/conv0.
+    style_layers: tuple[tuple[str, int, int], ...] = ()
+    style_gain: float = 1.0  # style = style_gain * w @ kernel + bias of these layers
     # z is drawn from normals truncated at 2 and scaled by this (BigGAN); None = plain normals.
     z_truncation: float | None = None
     # Leading dimensions of w that are optimised; None = all. The others are constant: the class
@@ -68,12 +72,15 @@ class Generator(NamedTuple):
     map(weights, z [b, z_dim]) -> w [b, w_dim]
         The mapping network, without truncation. Class-conditional generators take label
         [b, label_dim], one-hot or a mixture, as the third argument.
-    synthesize(weights, w [b, k, w_dim], noise='const', taps=None) -> (images, features)
+    synthesize(weights, w [b, k, w_dim], noise='const', taps=None, style_offsets=None)
+            -> (images, features)
         images [b, h, w, 3]; features {'F4': [b, 16, 16, c], ...}, after their taps. k: 1 or num_ws.
         noise: 'const' = weights['buffers']['noise']; 'none' = no noise; a key (jax.random.key) =
         random maps for every layer and image, which depend on the batch size, too; a dict
         {name: [b or 1, h, w, 1]} = these maps, unit RMS, before the layer's strength.
         taps: {feature name: Tap}. A tap gets the whole batch, so it may mix examples.
+        style_offsets: {layer of spec.style_layers: [b or 1, channels]}, added to the style
+        affine(w) of the layer (StyleSpace, Wu et al. 2021); layers left out keep theirs.
     """
 
     spec: GeneratorSpec

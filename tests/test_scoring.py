@@ -20,9 +20,7 @@ from jaxinv.settings import Drift, Prior, Tuning
 
 SIZE = 192  # pixels: a picture has 0.44 MB in float32, 0.11 MB in uint8
 PICTURE = SIZE**2 * 3  # bytes
-EDITS = [
-    types.SimpleNamespace(name=name, parts=((name, 1.0),), requested=True) for name in ('a', 'b')
-]
+EDITS = [edits.of_arrays(name, np.zeros((1, 16))) for name in ('a', 'b')]
 
 
 @pytest.fixture
@@ -40,10 +38,9 @@ def fake(monkeypatch):
     def render_each(generator, weights, codes, masks, deltas, mixing):
         return (black(1 + len(deltas)) for _ in codes.w_plus)
 
-    monkeypatch.setattr(rendering, 'render', lambda generator, weights, w: black(len(w)))
+    monkeypatch.setattr(rendering, 'render', lambda generator, weights, w, *_: black(len(w)))
     monkeypatch.setattr(metrics, 'evaluate', evaluated)
     monkeypatch.setattr(sam_score, 'render_each', render_each)
-    monkeypatch.setattr(edits, 'apply', lambda w, edit, num_ws: w)
     monkeypatch.setattr(sam_score, 'edit_deltas', lambda e, w, spec: np.zeros((len(e), *w.shape)))
     monkeypatch.setattr(evaluate, 'lpips_origin', lambda net, source: 'nowhere')
     return batches

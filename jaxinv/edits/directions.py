@@ -9,6 +9,7 @@ Nothing in a file is executed.
 import difflib
 import json
 import pathlib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,22 @@ from jaxinv.converters import array_files, safe_pickle
 from jaxinv.converters.file_view import UnreadableFile
 from jaxinv.converters.pickle_values import kind_of
 from jaxinv.errors import JaxinvError
-from jaxinv.io import expanded
+from jaxinv.io import atomic_path, expanded
 from jaxinv.text import printable
 
 DIRECTIONS = pathlib.Path(__file__).parents[1] / 'directions'
 _COLUMNS = ('eigvec',)  # arrays whose components are columns, as closed-form factorisation saves
+_INTERCEPTS = ('intercept', 'intercept_', 'bias', 'b')  # of InterFaceGAN's boundaries
+PROBE = 'w_probe'  # array or metadata of a file: mapping_fingerprint of the W it belongs to
 SUFFIXES = ('.npy', '.npz', '.safetensors', '.pt', '.pth')
 
 
 class EditError(JaxinvError):
     """An edit or a direction that cannot be used; the message says why and what to do."""
+
+
+class EditWarning(UserWarning):
+    """Something that an edit leaves out, or goes beyond."""
 
 
 def available(space: str = 'ffhq') -> list[str]:
@@ -54,17 +61,65 @@ def shares_w(generator: Any, weights: Any, space: str = 'ffhq') -> bool:
     spec, known = generator.spec, describe(space).get('w_probe')
     if known is None or spec.label_dim or (spec.z_dim, spec.w_dim) != (512, 512):
         return False
+    return _same_w(latents.mapping_fingerprint(generator, weights), known)
+
+
+def calibrated_range(name: str, space: str = 'ffhq') -> tuple[float, float] | None:
+    """(least, largest) strength of a packaged direction that was validated; None = not known."""
+    strengths = describe(space).get('directions', {}).get(name, {}).get('strengths')
+    return (float(min(strengths)), float(max(strengths))) if strengths else None
+
+
+def check_probe(probe: Any, source: str, generator: Any, weights: Any) -> None:
+    """Raises EditError if the fingerprint of W in a file is not that of the generator's W.
+
+    probe [4, n]: of `latents.mapping_fingerprint`. A generator with classes has no fingerprint.
+    """
+    if generator is None or weights is None or generator.spec.label_dim:
+        return
+    try:
+        known = np.asarray(probe, np.float32)
+    except (TypeError, ValueError, OverflowError):
+        known = np.zeros(0)
     found = latents.mapping_fingerprint(generator, weights)
-    return float(np.linalg.norm(found - known) / np.linalg.norm(known)) < 0.1
+    if known.shape != found.shape or not _same_w(found, known):
+        raise EditError(
+            f"{source} belongs to another generator's W than that of {generator.spec.name}: the "
+            f'fingerprint of W in it ({PROBE}) differs'
+        )
 
 
-def load_direction(source: str, space: str = 'ffhq') -> np.ndarray:
+def _same_w(found, known) -> bool:
+    return float(np.linalg.norm(found - known) / max(np.linalg.norm(known), 1e-9)) < 0.1
+
+
+def save_direction(path, array, generator: Any = None, weights: Any = None) -> None:
+    """Writes a direction [w_dim], [1, w_dim] or [num_ws, w_dim] to an .npz file.
+
+    With a generator also the fingerprint of its W, by which `load_direction` recognises that the
+    direction is used with another one.
+    """
+    arrays = {'direction': _as_direction(np.asarray(array), str(path))}
+    if generator is not None and not generator.spec.label_dim:
+        arrays[PROBE] = latents.mapping_fingerprint(generator, weights)
+    with atomic_path(expanded(path)) as scratch, open(scratch, 'wb') as file:
+        np.savez(file, **arrays)
+
+
+def load_direction(
+    source: str, space: str = 'ffhq', generator: Any = None, weights: Any = None
+) -> np.ndarray:
     """A direction [1 or num_ws, w_dim] in float32 from a packaged name or a file.
 
     Files: .npy, .npz, .safetensors, .pt, .pth, holding [w_dim], [1, w_dim] or [num_ws, w_dim] (one
     more leading axis of 1 is dropped); `FILE:KEY` picks one array of several, and `FILE:KEY/3` its
     component 3: of GANSpace's [n, 1, w_dim] the row, of the eigenvectors [w_dim, n] of closed-form
-    factorisation ('eigvec') the column. Nothing in a file is executed. Raises EditError.
+    factorisation ('eigvec') the column. Nothing in a file is executed.
+
+    InterFaceGAN's boundaries of flattened codes in W+ are [num_ws * w_dim] or [1, num_ws * w_dim].
+    Intercepts beside a boundary are left out with an EditWarning.
+    generator, weights: of the generator that is edited; with them the fingerprint of W in a file is
+    compared (`save_direction` writes it). Raises EditError.
     """
     source = str(source)
     path, key = split_key(source)
@@ -73,9 +128,11 @@ def load_direction(source: str, space: str = 'ffhq') -> np.ndarray:
     if not path.is_file():
         raise EditError(f'there is no file {str(path)!r} to read a direction from')
     try:
-        arrays = _read(path)
+        arrays, probe = _read(path)
     except UnreadableFile as error:
         raise EditError(f'{path} could not be read as a direction: {error}') from error
+    if probe is not None:
+        check_probe(probe, source, generator, weights)
     return _as_direction(_pick(arrays, key, path), source, key)
 
 
@@ -99,16 +156,24 @@ def _packaged(name: str, space: str) -> np.ndarray:
         return _as_direction(arrays[name], name)
 
 
-def _read(path: pathlib.Path) -> Any:
-    suffix = path.suffix.lower()
-    if suffix == '.npy':
-        arrays, _ = array_files.read(path)
-        return arrays[''] if set(arrays) == {''} else arrays
-    if suffix in ('.npz', '.safetensors'):
-        return array_files.read(path)[0]
-    if suffix in ('.pt', '.pth'):
-        return safe_pickle.load(path)
-    raise EditError(f'{path}: a direction is one of {", ".join(SUFFIXES)}')
+def _read(path: pathlib.Path) -> tuple[Any, Any]:
+    """(the array or {name: array}, the fingerprint of W or None) of a file."""
+    suffix, metadata = path.suffix.lower(), {}
+    if suffix in ('.npy', '.npz', '.safetensors'):
+        arrays, metadata = array_files.read(path)
+        arrays = arrays[''] if set(arrays) == {''} else arrays
+    elif suffix in ('.pt', '.pth'):
+        arrays = safe_pickle.load(path)
+    else:
+        raise EditError(f'{path}: a direction is one of {", ".join(SUFFIXES)}')
+    if isinstance(arrays, dict) and PROBE in arrays:
+        return {k: v for k, v in arrays.items() if k != PROBE}, arrays[PROBE]
+    if PROBE not in metadata:
+        return arrays, None
+    try:
+        return arrays, json.loads(metadata[PROBE])
+    except (ValueError, RecursionError):
+        raise EditError(f'{path}: {PROBE} in its metadata is not JSON') from None
 
 
 def _pick(arrays: Any, key: str | None, path: pathlib.Path) -> Any:
@@ -119,8 +184,16 @@ def _pick(arrays: Any, key: str | None, path: pathlib.Path) -> Any:
     shown = printable(path.name)
     if isinstance(arrays, dict):
         names = ', '.join(printable(n, 40) for n in list(arrays)[:20]) or 'nothing'
-        if not name and len(arrays) == 1:
-            name = next(iter(arrays))
+        rest = [] if name else [n for n in arrays if not _is_intercept(n, arrays[n])]
+        if len(rest) == 1:
+            name = rest[0]
+            if len(arrays) > 1:
+                warnings.warn(
+                    f'{shown}: the intercept beside {printable(name, 40)!r} is not used, because '
+                    'an edit moves along the direction only.',
+                    EditWarning,
+                    stacklevel=4,
+                )
         if not name:
             raise EditError(f'{path} holds {names}; say which one, as {shown}:KEY')
         if name not in arrays:
@@ -131,6 +204,10 @@ def _pick(arrays: Any, key: str | None, path: pathlib.Path) -> Any:
     else:
         array = arrays
     return _component(array, name, index, f'{path}:{name}') if slash else array
+
+
+def _is_intercept(name: str, value: Any) -> bool:
+    return name in _INTERCEPTS and np.size(value) == 1
 
 
 def _component(array, name, index, source):

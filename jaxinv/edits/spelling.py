@@ -1,40 +1,69 @@
 """Edits from their spelling; see jaxinv/edits/__init__.py for examples."""
 
+import dataclasses
 import re
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
-from jaxinv.edits.directions import SUFFIXES, EditError, available, load_direction, split_key
-from jaxinv.edits.edit import Direction, Edit, name_of
+from jaxinv.edits import record
+from jaxinv.edits.directions import EditError, EditWarning, available
+from jaxinv.edits.edit import Direction, Edit, Wanted, name_of
+from jaxinv.edits.sources import Source, Sources
 from jaxinv.text import printable, shortest
 
+UNITS = {'deg': 'degrees', 'y': 'years', 'u': "units of the attribute's own measure"}
+_MEASURED = {'yaw': 'deg', 'pitch': 'deg', 'roll': 'deg', 'age': 'y'}  # attribute -> its unit
+_STRENGTH = r'\s*(?:[A-Za-z_]\w*:)?[-+\d.eE ]{1,60}?[A-Za-z%]{0,8}\s*'
 _STEP = re.compile(
-    r"""\s*(?P<source>[^\s].*?)\s*
+    rf"""\s*(?P<source>[^\s].*?)\s*
     (?:\[\s*(?P<start>\d*)\s*:\s*(?P<stop>\d*)\s*\])?
-    \s*(?P<how>:?=)\s*(?P<strengths>[-+\d.eE/\s]+?)\s*(?:,|$)""",
+    \s*(?P<how>:?=)(?P<strengths>{_STRENGTH}(?:/{_STRENGTH})*?)(?:,|$)""",
     re.VERBOSE,
 )
+_VALUE = re.compile(r'(?:(?P<attribute>[A-Za-z_]\w*):)?(?P<number>.*?)(?P<unit>[A-Za-z%]*)')
 
 
-def parse(specs: str | Iterable[str], space: str = 'ffhq', classes=None, mean=None) -> list[Edit]:
+def parse(
+    specs: str | Iterable[str],
+    space: str = 'ffhq',
+    classes=None,
+    mean=None,
+    *,
+    generator: Any = None,
+    weights: Any = None,
+    sources: Mapping[str, Source] | None = None,
+) -> list[Edit]:
     """Edits from their spelling; one string may hold several, separated by semicolons.
 
     space: whose packaged directions the names are. classes: the embeddings [n, e] of a
     class-conditional generator, for edits of the class. mean: of W, [w_dim], for edits with `:=`.
+    generator, weights: for directions of its layers (sefa3, style:LAYER/CHANNEL), and to recognise
+    directions of another W. sources: {PREFIX: function of TEXT that gives a Direction}, for further
+    spellings PREFIX:TEXT=STRENGTH.
 
-    Raises EditError for a spelling, name or file that cannot be used.
+    A strength outside the calibrated range is an EditWarning, once for each direction. Raises
+    EditError for a spelling, name or file that cannot be used.
     """
     if isinstance(specs, str):
         specs = specs.split(';')
     mean = None if mean is None else np.asarray(mean, np.float32)
-    specs = [str(spec) for spec in specs if str(spec).strip()]
+    specs = [str(spec).strip() for spec in specs if str(spec).strip()]
     asked = {match['source'] for spec in specs for match in _STEP.finditer(spec)}
-    sources = _Sources(space, classes, asked)
+    found = Sources(space, asked, classes, generator, weights, sources)
     edits: dict[str, Edit] = {}
     for spec in specs:
-        for edit in _parse_one(spec, sources, mean):
+        if spec.lower().endswith('.json'):
+            read = record.load(spec, generator, weights)
+            # Two files may hold edits of one name.
+            parsed = [dataclasses.replace(read, name=spec) if read.name in edits else read]
+        else:
+            parsed = _parse_one(spec, found, mean)
+        for edit in parsed:
             edits.setdefault(edit.name, edit)
+    _warn_of_ranges(edits.values())
     return list(edits.values())
 
 
@@ -53,39 +82,7 @@ def with_steps(edits: Iterable[Edit]) -> list[Edit]:
     return result
 
 
-class _Sources:
-    """Directions by their spelling; each is read once, and has a name of its own."""
-
-    def __init__(self, space: str, classes, asked: set[str]):
-        """asked: all spellings; a file is not named like a packaged direction among them."""
-        self.space, self._classes, self._asked = space, classes, asked
-        self._found: dict[str, tuple[str, np.ndarray]] = {}  # (name, array) of each identity
-
-    def find(self, source: str) -> tuple[str, np.ndarray]:
-        """(name, array [1 or num_ws, w_dim]) of what is left of `=`. Raises EditError."""
-        path, key = split_key(source)
-        is_file = not source.startswith('class:') and path.suffix.lower() in SUFFIXES
-        identity = f'{path.resolve()}:{key}' if is_file else source
-        if identity not in self._found:
-            if source.startswith('class:'):
-                array = _class(source, self._classes)
-            else:
-                array = load_direction(source, self.space)
-            name = self._name(path, key) if is_file else printable(source)
-            self._found[identity] = name, array
-        return self._found[identity]
-
-    def _name(self, path, key) -> str:
-        """The stem of a file; with its folder or suffix where another direction has that name."""
-        taken = {name for name, _ in self._found.values()} | self._asked
-        end = f':{key}' if key else ''
-        for stem in (path.stem, f'{path.absolute().parent.name}/{path.stem}', path.name, str(path)):
-            if (name := printable(stem + end)) not in taken:
-                return name
-        return next(n for i in range(2, len(taken) + 3) if (n := f'{name}_{i}') not in taken)
-
-
-def _parse_one(spec: str, sources: _Sources, mean) -> list[Edit]:
+def _parse_one(spec: str, sources: Sources, mean) -> list[Edit]:
     steps, end = [], 0
     for match in _STEP.finditer(spec):
         if match.start() != end:
@@ -95,13 +92,13 @@ def _parse_one(spec: str, sources: _Sources, mean) -> list[Edit]:
     if not steps or end != len(spec):
         known = ', '.join(available(sources.space)) or 'none'
         raise EditError(
-            f'{spec!r} is not an edit; write NAME=STRENGTH, for example smile=2, age=-4/4 or '
-            f'yaw=3,smile=-2 (a sequence). Directions: {known}.'
+            f'{spec!r} is not an edit; write NAME=STRENGTH, for example smile=2, age=-4/4, '
+            f'yaw=10deg or yaw=3,smile=-2 (a sequence). Directions: {known}.'
         )
-    alternatives: list[list[tuple[Direction, float]]] = []
+    alternatives: list[list[tuple[Direction, float | Wanted]]] = []
     for match in steps:
         direction = _direction(match, sources, mean)
-        strengths = [_number(text, spec) for text in match['strengths'].split('/')]
+        strengths = [_strength(text, direction, spec) for text in match['strengths'].split('/')]
         alternatives.append([(direction, strength) for strength in strengths])
     if len(alternatives) == 1:
         sequences = [(step,) for step in alternatives[0]]
@@ -112,23 +109,49 @@ def _parse_one(spec: str, sources: _Sources, mean) -> list[Edit]:
     return [Edit(_name(sequence), sequence) for sequence in sequences]
 
 
-def _direction(match: re.Match, sources: _Sources, mean) -> Direction:
+def _direction(match: re.Match, sources: Sources, mean) -> Direction:
     source, sets = match['source'], match['how'] == ':='
-    is_class = source.startswith('class:')
-    if sets and is_class:
+    rows = None
+    if match['start'] is not None:
+        rows = tuple(int(match[g]) if match[g] else None for g in ('start', 'stop'))
+    if sets and source.startswith('class:'):
         raise EditError(
             f'{source}:= sets a coordinate, which a class does not have; write {source}=1 for the '
             'class itself'
         )
-    if sets and mean is None:
+    if sets and mean is None and not source.startswith('ganspace:'):
         raise EditError(f'{source}:= needs the mean of W, which parse was not given')
-    name, array = sources.find(source)
-    rows = None
-    if match['start'] is not None:
-        rows = tuple(int(match[g]) if match[g] else None for g in ('start', 'stop'))
-    if sets and not array[0].any():
+    direction = sources.find(source, rows)
+    if not sets:
+        return direction._replace(mean=None)
+    if direction.towards or direction.styles is not None:
+        raise EditError(f'{source}:= sets a coordinate along a direction of W, which it is not')
+    if not direction.array[0].any():
         raise EditError(f'{source}:= needs a direction whose first row is not 0')
-    return Direction(name, array, rows, is_class, mean if sets else None)
+    mean = mean if direction.mean is None else direction.mean
+    if mean is None:
+        raise EditError(f'{source}:= needs the mean of W, which neither the file nor parse has')
+    return direction._replace(mean=mean)
+
+
+def _strength(text: str, direction: Direction, spec: str) -> float | Wanted:
+    match = _VALUE.fullmatch(text.strip())
+    unit, attribute = match['unit'], match['attribute']
+    if unit in ('e', 'E'):  # a number without its exponent
+        unit = ''
+    if not unit and attribute is None:
+        return _number(text, spec)
+    if unit not in UNITS:
+        known = ', '.join(f'{u} ({meaning})' for u, meaning in UNITS.items())
+        raise EditError(
+            f'{text.strip()!r} in {spec!r} has the unit {unit!r}; units are {known}, or none'
+        )
+    if direction.mean is not None:
+        raise EditError(f'{spec!r}: a change in {unit} is written with =, not with :=')
+    attribute = attribute or direction.name.partition('|')[0]
+    if _MEASURED.get(attribute, unit) != unit:
+        raise EditError(f'{spec!r}: {attribute} is measured in {_MEASURED[attribute]}, not {unit}')
+    return Wanted(_number(match['number'], spec), unit, attribute)
 
 
 def _number(text: str, spec: str) -> float:
@@ -141,19 +164,34 @@ def _number(text: str, spec: str) -> float:
     return value
 
 
-def _name(steps: Iterable[tuple[Direction, float]]) -> str:
-    texts = (f'{name_of(d)}{":=" if d.mean is not None else "="}{shortest(s)}' for d, s in steps)
-    return ','.join(texts)
+def _name(steps: Iterable[tuple[Direction, float | Wanted]]) -> str:
+    return ','.join(
+        f'{name_of(d)}{":=" if d.mean is not None else "="}{_shown(d, s)}' for d, s in steps
+    )
 
 
-def _class(source: str, classes) -> np.ndarray:
-    """The embedding [1, e] of 'class:NUMBER'."""
-    number = source.removeprefix('class:').strip()
-    if classes is None:
-        raise EditError(f'{source} is a class, and the generator has no embeddings of classes')
-    if not number.isdecimal() or int(number) >= len(classes):
-        raise EditError(
-            f'{source} is none of the classes of this generator, class:0 ... class:'
-            f'{len(classes) - 1}'
+def _shown(direction: Direction, strength: float | Wanted) -> str:
+    if not isinstance(strength, Wanted):
+        return shortest(strength)
+    own = strength.attribute == direction.name.partition('|')[0]
+    return f'{"" if own else strength.attribute + ":"}{shortest(strength.change)}{strength.unit}'
+
+
+def _warn_of_ranges(edits: Iterable[Edit]) -> None:
+    """Warns of strengths outside the calibrated range, once for each direction."""
+    beyond: dict[str, tuple[Direction, float]] = {}
+    for direction, strength in (step for edit in edits for step in edit.steps):
+        if direction.limits is None or isinstance(strength, Wanted) or direction.mean is not None:
+            continue
+        low, high = direction.limits
+        name = printable(direction.name)
+        if not low <= strength <= high and abs(strength) > abs(beyond.get(name, (0, 0))[1]):
+            beyond[name] = direction, strength
+    for name, (direction, strength) in beyond.items():
+        low, high = (shortest(limit) for limit in direction.limits)
+        warnings.warn(
+            f'{name}={shortest(strength)} is outside the range {low} to {high} in which the edit '
+            'was validated.',
+            EditWarning,
+            stacklevel=3,
         )
-    return np.asarray(classes[int(number)], np.float32)[None]

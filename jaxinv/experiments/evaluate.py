@@ -5,6 +5,7 @@ rounded to uint8 and written to PNG files; a report reads them one by one (repor
 host's memory for scoring does not depend on the number of targets.
 """
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinv import edits as edits_lib
 from jaxinv import faces, latents, metrics, pixels, rendering, report
 from jaxinv.experiments.session import Session
 from jaxinv.faces import attributes
@@ -69,6 +71,34 @@ def measure_edit(targets: Reference, edit, images_uint8) -> report.EditResult:
         measure_attributes(targets, images_uint8),
         edit.requested,
     )
+
+
+def solve_edits(edits: Sequence, images_of, w, spec, name: str, log=print) -> list:
+    """The edits of one code w [1, k, w_dim], with a solution for each (jaxinv.edits.solve).
+
+    Where the range of a direction does not reach a change, the log says so, and the strength is
+    that which comes closest.
+    """
+    solutions = []
+    for edit in edits:
+        found = edits_lib.solve(edit, images_of, attributes.measure, w, spec, strict=False)
+        for step in found.steps if edit.requested else ():
+            log(f'{name}: {step}', flush=True)
+        solutions.append(found)
+    return solutions
+
+
+def with_strengths(results: Sequence, solutions: Sequence[Sequence]) -> list[report.EditResult]:
+    """The edits' results [e] with the strengths of their solutions [n][e]."""
+    strengths = [
+        {
+            step.name: np.array([own[j].steps[k].strength for own in solutions])
+            for k, step in enumerate(solutions[0][j].steps)
+        }
+        for j in range(len(results))
+    ]
+    pairs = zip(results, strengths, strict=True)
+    return [dataclasses.replace(result, strengths=found) for result, found in pairs]
 
 
 def measure_stage_and_edits(

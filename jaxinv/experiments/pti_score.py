@@ -1,6 +1,7 @@
 """Results of pivotal tuning: pivots and generators on disk, images measured for the report."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -76,16 +77,22 @@ def score_batch(
     Holds float32 images of 2 * len(rows) pivots and of one target's edits.
     """
     generator, spec, own = session.generator, session.generator.spec, pivots[rows]
-    codes = [own] + [edits_lib.apply(own, edit, spec.num_ws) for edit in edits]
-    codes = np.stack([np.broadcast_to(c, (len(own), spec.num_ws, spec.w_dim)) for c in codes])
     targets = evaluate.reference(session, rows)
     stages = [
         evaluate.measure_stage(targets, 'pivot', rendering.render(generator, session.weights, own))
     ]
-    columns = (
-        rendering.render(generator, per_identity[i], codes[:, k]) for k, i in enumerate(rows)
-    )
-    tuned, edited = evaluate.measure_stage_and_edits(targets, 'tuned', edits, columns)
+    solutions: list = []
+
+    def columns():
+        for k, i in enumerate(rows):
+            images_of = functools.partial(rendering.render, generator, per_identity[i])
+            name, w = session.targets.names[i], own[k : k + 1]
+            found = evaluate.solve_edits(edits, images_of, w, spec, name, session.log)
+            solutions.append(found)
+            yield images_of(*edits_lib.moved(w, [solution.edit for solution in found], spec))
+
+    tuned, edited = evaluate.measure_stage_and_edits(targets, 'tuned', edits, columns())
+    edited = evaluate.with_strengths(edited, solutions)
     if session.settings.tune.num_steps:
         stages.append(tuned)
     return evaluate.results_of(session, rows, targets, title(session.config), stages, edited)

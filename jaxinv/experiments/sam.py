@@ -12,7 +12,7 @@ from jaxinv.experiments import artifacts, bulk, bulk_group, sam_score
 from jaxinv.experiments import session as sessions
 from jaxinv.experiments.pti import given_pivots
 from jaxinv.experiments.session import Session
-from jaxinv.inversion import encode, invert_sam
+from jaxinv.inversion import encode, invert_sam, sam_render
 from jaxinv.inversion.invert_sam import Inverted
 from jaxinv.report import provenance
 from jaxinv.runtime import distributed
@@ -25,6 +25,7 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     """
     start = time.perf_counter()
     opened, edits = sessions.open_run(config, log)
+    sam_render.check_edits(edits)
     spec = opened[0].spec
     wanted = settings.of(config, settings.InvertSam)
     invert_sam.check(wanted, spec)

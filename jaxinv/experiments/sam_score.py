@@ -85,11 +85,12 @@ def score(
         return None
     session.log('Rendering edits and measuring ...', flush=True)
     folders = report.folders(session.path / 'images', names) if folders is None else folders
-    deltas = edit_deltas(edits, inverted.codes.w_plus, session.generator.spec)
     measured = []
     with session.stopwatch.stage('score'):
+        deltas, solutions = deltas_of(session, inverted, edits)
         for rows in evaluate.batches(range(len(names))):
             found = score_batch(session, rows, select(inverted, rows), edits, deltas[:, rows])
+            found.edits = evaluate.with_strengths(found.edits, [solutions[i] for i in rows])
             measured.append(report.save_pictures(found, [folders[i] for i in rows]))
     traces = [
         report.Trace(stage, name, values)
@@ -114,6 +115,26 @@ def score(
         usage=usage(session, inverted),
         **evaluate.provenance_of(session, prior=config.prior.seed),
     )
+
+
+def deltas_of(session: Session, inverted: Inverted, edits) -> tuple[np.ndarray, list]:
+    """(what the edits add to w_plus [e, n, num_ws, w_dim], their solutions [n][e])."""
+    spec, w_plus = session.generator.spec, np.asarray(inverted.codes.w_plus)
+    deltas, solutions = [], []
+    for i, name in enumerate(session.targets.names):
+        w = w_plus[i : i + 1]
+
+        def images_of(codes, offsets, i=i, w=w):
+            del offsets  # of styles, which SAM's codes do not take
+            own = select(inverted, np.array([i]))
+            arguments = session.generator, own.weights, own.codes, own.masks
+            moved = np.asarray(codes)[:, None] - w[None]
+            return next(render_each(*arguments, moved, session.config.edit_mixing))[1:]
+
+        found = evaluate.solve_edits(edits, images_of, w, spec, name, session.log)
+        solutions.append(found)
+        deltas.append(edit_deltas([solution.edit for solution in found], w, spec))
+    return np.concatenate(deltas, axis=1), solutions
 
 
 def score_batch(session: Session, rows, inverted: Inverted, edits, deltas) -> report.Run:

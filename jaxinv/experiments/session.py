@@ -11,6 +11,7 @@ from jaxinv import data, generators, latents, settings
 from jaxinv import edits as edits_lib
 from jaxinv.data import prefetch
 from jaxinv.errors import JaxinvError
+from jaxinv.faces import attributes
 from jaxinv.inversion import classes, encode
 from jaxinv.inversion.classes import Classes
 from jaxinv.io import sha256
@@ -196,7 +197,9 @@ def parse_edits(asked, generator, weights, log=print):
         return []
     known = classes.embeddings(generator, weights)
     space, mean = 'ffhq' if spec.domain == 'ffhq' else '', weights['buffers']['w_avg']
-    edits = edits_lib.parse(asked, space, known, mean)
+    edits = edits_lib.parse(asked, space, known, mean, generator=generator, weights=weights)
+    # The measurements, by name: of no pictures.
+    measured = attributes.measure(np.zeros((0, 8, 8, 3), np.uint8))
     for edit in edits:
-        edits_lib.apply(np.zeros([1, 1, spec.w_dim], np.float32), edit, spec.num_ws)
+        edits_lib.check(edit, spec, measured)
     return edits

@@ -132,8 +132,9 @@ def biggan_deep(
         embeddings = weights['buffers']['mapping']['embeddings']
         return jnp.concatenate([z, jnp.asarray(label, embeddings.dtype) @ embeddings], -1)
 
-    def synthesize(weights, w, noise='const', taps=None):
+    def synthesize(weights, w, noise='const', taps=None, style_offsets=None):
         w, _, taps = checks.synthesis_arguments(weights, w, noise, taps, spec)
+        checks.check_style_offsets(style_offsets or {}, len(w), spec)  # it has no styles
         row = _interpolate(weights['buffers']['statistics'], row_weights)
         return synthesis.apply({'params': weights['params']['synthesis']}, w, row, taps)
 

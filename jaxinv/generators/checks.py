@@ -1,5 +1,6 @@
 """Checks of the arguments of every generator's functions; all raise JaxinvError."""
 
+import difflib
 from collections.abc import Mapping
 
 import jax
@@ -42,6 +43,35 @@ def check_taps(taps, spec: GeneratorSpec) -> None:
             f'No feature {sorted(unknown)[0]!r} to tap; {spec.name} has '
             f'{", ".join(feature for feature, _ in spec.feature_shapes)}.'
         )
+
+
+def check_style_offsets(offsets, batch: int, spec: GeneratorSpec) -> None:
+    """offsets must be {layer: [batch or 1, channels]} of layers of the generator."""
+    channels = {layer: count for layer, _, count in spec.style_layers}
+    for layer, offset in offsets.items():
+        if layer not in channels:
+            close = difflib.get_close_matches(str(layer), list(channels), n=1)
+            hint = f' Did you mean {close[0]!r}?' if close else ''
+            raise JaxinvError(
+                f'No style of a layer {layer!r}.{hint} {spec.name} has '
+                f'{", ".join(channels) or "no layers with styles"}.'
+            )
+        if offset.shape not in ((1, channels[layer]), (batch, channels[layer])):
+            raise JaxinvError(
+                f'style_offsets of {layer!r} have shape {list(offset.shape)}; allowed: '
+                f'{[1, channels[layer]]} or {[batch, channels[layer]]}.'
+            )
+
+
+def styles_by_block(offsets, batch: int, spec: GeneratorSpec) -> dict:
+    """synthesize's style_offsets, checked: {'b8': {'conv0': [batch or 1, channels], ...}, ...}."""
+    offsets = offsets or {}
+    check_style_offsets(offsets, batch, spec)
+    blocks: dict = {}
+    for layer, offset in offsets.items():
+        block, _, name = layer.partition('_')
+        blocks.setdefault(block, {})[name] = offset
+    return blocks
 
 
 def synthesis_arguments(weights, w, noise, taps, spec: GeneratorSpec) -> tuple:

@@ -65,6 +65,7 @@ def mobile_stylegan(
             for size, c in zip(sizes, channels, strict=True)
             if size in FEATURES
         ),
+        style_layers=_style_layers(sizes, channels),
     )
     mapping = Mapping(w_dim, mapping_layers)
     synthesis = Synthesis(tuple(channels), resolution == 2 * sizes[-1], compute_dtype, remat)
@@ -77,7 +78,7 @@ def mobile_stylegan(
         z = jax.random.normal(keys[2], [1000, z_dim])
         return {
             'params': {
-                'synthesis': synthesis.init(keys[3], w, checks.batched(noise), {})['params']
+                'synthesis': synthesis.init(keys[3], w, checks.batched(noise), {}, {})['params']
             },
             'buffers': {
                 'mapping': mapper,
@@ -90,11 +91,22 @@ def mobile_stylegan(
         checks.check_z(z, spec)
         return mapping.apply({'params': weights['buffers']['mapping']}, z)
 
-    def synthesize(weights, w, noise='const', taps=None):
+    def synthesize(weights, w, noise='const', taps=None, style_offsets=None):
         w, maps, taps = checks.synthesis_arguments(weights, w, noise, taps, spec)
-        return synthesis.apply({'params': weights['params']['synthesis']}, w, maps, taps)
+        styles = checks.styles_by_block(style_offsets, len(w), spec)
+        return synthesis.apply({'params': weights['params']['synthesis']}, w, maps, taps, styles)
 
     return Generator(spec, init, map_, synthesize)
+
+
+def _style_layers(sizes, channels) -> tuple[tuple[str, int, int], ...]:
+    """GeneratorSpec.style_layers; a layer's style has the channels of its input."""
+    layers = [('b4_conv1', 0, channels[0])]
+    for i, (size, count) in enumerate(zip(sizes[1:], channels[1:], strict=True)):
+        layers.append((f'b{size}_up', 3 * i + 1, channels[i]))
+        layers.append((f'b{size}_conv1', 3 * i + 1, channels[i] // 4))
+        layers.append((f'b{size}_conv2', 3 * i + 2, count))
+    return (*layers, (f'b{sizes[-1]}_to_img', 3 * len(sizes) - 3, channels[-1]))
 
 
 class Mapping(nn.Module):
@@ -113,7 +125,10 @@ class Mapping(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """w [b, num_ws, w_dim], noise maps, taps -> (images [b, h, w, 3], features)."""
+    """w [b, num_ws, w_dim], noise maps, taps, styles -> (images [b, h, w, 3], features).
+
+    styles: {block: {layer: [b or 1, channels]}}, added to the layers' styles.
+    """
 
     channels: tuple[int, ...]
     full_size: bool
@@ -121,21 +136,22 @@ class Synthesis(nn.Module):
     remat: bool
 
     @nn.compact
-    def __call__(self, w, noise, taps):
+    def __call__(self, w, noise, taps, styles):
         features = {}
         first = FirstBlock(self.channels[0], self.compute_dtype, name='b4')
-        x = first(w[:, 0], noise['b4_conv1'])
+        x = first(w[:, 0], noise['b4_conv1'], styles.get('b4', {}).get('conv1'))
         for i, channels in enumerate(self.channels[1:]):
             size = 8 * 2**i
             rows = w[:, 3 * i + 1 : 3 * i + 4]
             last = i == len(self.channels) - 2
             block = Block(channels, to_image=last, full_size=self.full_size, name=f'b{size}')
             maps = noise[f'b{size}_conv1'], noise[f'b{size}_conv2']
-            x = rematerialise.call(block, rows, x, *maps, remat=self.remat and not last)
+            own = styles.get(f'b{size}', {})
+            x = rematerialise.call(block, rows, x, *maps, own, remat=self.remat and not last)
             if size in FEATURES:
                 tap = taps.get(FEATURES[size])
                 x = features[FEATURES[size]] = x if tap is None else tap(x)
-        return block.image(rows, x), features
+        return block.image(rows, x, own.get('to_img')), features
 
 
 class FirstBlock(nn.Module):
@@ -145,11 +161,11 @@ class FirstBlock(nn.Module):
     compute_dtype: str | None
 
     @nn.compact
-    def __call__(self, w, noise):
+    def __call__(self, w, noise, offset):
         const = self.param('const', nn.initializers.normal(1.0), (4, 4, self.channels))
         const = const if self.compute_dtype is None else const.astype(self.compute_dtype)
         x = jnp.broadcast_to(const, (len(w), *const.shape))
-        return StyledConv(self.channels, dense=True, name='conv1')(x, w, noise)
+        return StyledConv(self.channels, dense=True, name='conv1')(x, w, noise, offset)
 
 
 class Block(nn.Module):
@@ -166,20 +182,21 @@ class Block(nn.Module):
         if self.to_image:
             self.to_img = ToImage(self.full_size)
 
-    def __call__(self, w, x, noise_1, noise_2):
-        x = self.conv1(self.up(x, w[:, 0]), w[:, 0], noise_1)
-        return self.conv2(x, w[:, 1], noise_2)
+    def __call__(self, w, x, noise_1, noise_2, styles):
+        x = self.up(x, w[:, 0], styles.get('up'))
+        x = self.conv1(x, w[:, 0], noise_1, styles.get('conv1'))
+        return self.conv2(x, w[:, 1], noise_2, styles.get('conv2'))
 
-    def image(self, w, x):
-        return self.to_img(x, w[:, 2])
+    def image(self, w, x, offset):
+        return self.to_img(x, w[:, 2], offset)
 
 
 class Upsample(nn.Module):
     """Modulation, then an inverse Haar wavelet step: [b, h, w, c] -> [b, 2h, 2w, c / 4]."""
 
     @nn.compact
-    def __call__(self, x, w):
-        return ops.haar_up(x * _style(x, w).astype(x.dtype))
+    def __call__(self, x, w, offset):
+        return ops.haar_up(x * _style(x, w, offset).astype(x.dtype))
 
 
 class StyledConv(nn.Module):
@@ -192,9 +209,9 @@ class StyledConv(nn.Module):
     dense: bool
 
     @nn.compact
-    def __call__(self, x, w, noise):
+    def __call__(self, x, w, noise, offset):
         c = x.shape[-1]
-        style = (_style(x, w) / math.sqrt(9 * c)).astype(x.dtype)
+        style = (_style(x, w, offset) / math.sqrt(9 * c)).astype(x.dtype)
         gain = nn.initializers.normal(LEAKY_GAIN)
         if self.dense:
             kernel = self.param('kernel', gain, (3, 3, c, self.channels))
@@ -217,7 +234,7 @@ class ToImage(nn.Module):
     full_size: bool
 
     @nn.compact
-    def __call__(self, x, w):
+    def __call__(self, x, w, offset):
         c = x.shape[-1]
         kernel = self.param('pointwise', nn.initializers.normal(1.0), (c, 12))
         bias = self.param('bias', nn.initializers.zeros, (12,))
@@ -225,7 +242,7 @@ class ToImage(nn.Module):
             # The low band / 2 is the 2x2 mean of the full-size image; other bands are not needed.
             kernel, bias = kernel[:, :3] / 2, bias[:3] / 2
         # Scaling the kernel avoids a pass over the largest feature map.
-        style = _style(x, w)[:, 0, 0, :, None] / math.sqrt(c)
+        style = _style(x, w, offset)[:, 0, 0, :, None] / math.sqrt(c)
         kernel = (style * kernel[None]).astype(x.dtype)
         dtype = jnp.promote_types(x.dtype, jnp.float32)  # of the image
         x = jnp.einsum('bhwc,bcd->bhwd', x, kernel, preferred_element_type=dtype)
@@ -233,12 +250,18 @@ class ToImage(nn.Module):
         return ops.haar_up(x) if self.full_size else x
 
 
-def _style(x, w):
-    """Modulation of x's channels by one row of w [b, w_dim]: [b, 1, 1, c]."""
+def _style(x, w, offset):
+    """Modulation of x's channels by one row of w [b, w_dim]: [b, 1, 1, c].
+
+    offset: added to it, [b or 1, c]; None = none.
+    """
     dense = nn.Dense(
         x.shape[-1],
         kernel_init=nn.initializers.variance_scaling(0.25, 'fan_in', 'normal'),
         bias_init=nn.initializers.ones,
         name='modulation',
     )
-    return dense(w)[:, None, None]
+    style = dense(w)
+    if offset is not None:
+        style = style + offset.astype(style.dtype)
+    return style[:, None, None]

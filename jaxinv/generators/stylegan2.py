@@ -90,6 +90,8 @@ def stylegan2(
             (feature_name(size), (size, size, c))
             for size, c in zip(sizes[:-1], channels[:-1], strict=True)
         ),
+        style_layers=_style_layers(sizes, channels, architecture),
+        style_gain=1 / math.sqrt(w_dim),
         family='stylegan2',
         arguments=(
             ('resolution', resolution),
@@ -120,7 +122,7 @@ def stylegan2(
         w = jnp.zeros([1, spec.num_ws, w_dim])
         return {
             'params': {
-                'synthesis': synthesis.init(keys[3], w, checks.batched(noise), {})['params']
+                'synthesis': synthesis.init(keys[3], w, checks.batched(noise), {}, {})['params']
             },
             'buffers': {
                 'mapping': mapper,
@@ -134,9 +136,10 @@ def stylegan2(
         checks.check_label(label, len(z), spec)
         return mapping.apply({'params': weights['buffers']['mapping']}, z, label)
 
-    def synthesize(weights, w, noise='const', taps=None):
+    def synthesize(weights, w, noise='const', taps=None, style_offsets=None):
         w, maps, taps = checks.synthesis_arguments(weights, w, noise, taps, spec)
-        return synthesis.apply({'params': weights['params']['synthesis']}, w, maps, taps)
+        styles = checks.styles_by_block(style_offsets, len(w), spec)
+        return synthesis.apply({'params': weights['params']['synthesis']}, w, maps, taps, styles)
 
     return Generator(spec, init, map_, synthesize)
 
@@ -167,6 +170,18 @@ def feature_name(size: int) -> str:
     return f'F{2 * (size.bit_length() - 1) - 4}'
 
 
+def _style_layers(sizes, channels, architecture) -> tuple[tuple[str, int, int], ...]:
+    """GeneratorSpec.style_layers; a layer's style has the channels of its input."""
+    layers = []
+    for i, (size, count) in enumerate(zip(sizes, channels, strict=True)):
+        if i > 0:
+            layers.append((f'b{size}_conv0', 2 * i - 1, channels[i - 1]))
+        layers.append((f'b{size}_conv1', 2 * i, count))
+        if architecture == 'skip' or i == len(sizes) - 1:
+            layers.append((f'b{size}_torgb', 2 * i + 1, count))
+    return tuple(layers)
+
+
 class Mapping(nn.Module):
     """z [b, z_dim], label [b, c_dim] or None -> w [b, w_dim]."""
 
@@ -189,7 +204,10 @@ class Mapping(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """w [b, num_ws, w_dim], noise maps, taps -> (images [b, h, w, 3], features)."""
+    """w [b, num_ws, w_dim], noise maps, taps, styles -> (images [b, h, w, 3], features).
+
+    styles: {block: {layer: [b or 1, channels]}}, added to the layers' styles.
+    """
 
     channels: tuple[int, ...]
     architecture: str
@@ -199,7 +217,7 @@ class Synthesis(nn.Module):
     remat: bool
 
     @nn.compact
-    def __call__(self, w, noise, taps):
+    def __call__(self, w, noise, taps, styles):
         x, images, features = None, None, {}
         for i, channels in enumerate(self.channels):
             size = 4 * 2**i
@@ -216,7 +234,8 @@ class Synthesis(nn.Module):
             rows = w[:, max(2 * i - 1, 0) : 2 * i + 2]
             maps = noise.get(f'b{size}_conv0'), noise[f'b{size}_conv1']
             remat = self.remat and not last
-            x, images = rematerialise.call(block, rows, x, images, *maps, remat=remat)
+            own = styles.get(f'b{size}', {})
+            x, images = rematerialise.call(block, rows, x, images, *maps, own, remat=remat)
             if not last:
                 feature = feature_name(size)
                 if feature in taps:
@@ -236,7 +255,7 @@ class Block(nn.Module):
     compute_dtype: str | None
 
     @nn.compact
-    def __call__(self, w, x, images, noise_0, noise_1):
+    def __call__(self, w, x, images, noise_0, noise_1, styles):
         def layer(name, gain=1.0, up=False):
             return StyledConv(
                 self.channels,
@@ -251,18 +270,20 @@ class Block(nn.Module):
         if x is None:
             const = self.param('const', nn.initializers.normal(1.0), (4, 4, self.channels))
             x = jnp.broadcast_to(const, (len(w), *const.shape))
-            x = layer('conv1')(x, w[:, 0], noise_1)
+            x = layer('conv1')(x, w[:, 0], noise_1, styles.get('conv1'))
         elif self.shortcut:
             short = Shortcut(self.channels, name='skip')(x)
-            x = layer('conv0', up=True)(x, w[:, 0], noise_0)
-            x = short + layer('conv1', gain=math.sqrt(0.5))(x, w[:, 1], noise_1)
+            x = layer('conv0', up=True)(x, w[:, 0], noise_0, styles.get('conv0'))
+            conv1 = layer('conv1', gain=math.sqrt(0.5))
+            x = short + conv1(x, w[:, 1], noise_1, styles.get('conv1'))
         else:
-            x = layer('conv0', up=True)(x, w[:, 0], noise_0)
-            x = layer('conv1')(x, w[:, 1], noise_1)
+            x = layer('conv0', up=True)(x, w[:, 0], noise_0, styles.get('conv0'))
+            x = layer('conv1')(x, w[:, 1], noise_1, styles.get('conv1'))
         if images is not None:
             images = upsample_fir.up(images)
         if self.to_image:
-            new = ToImage(self.conv_clamp, name='torgb')(x, w[:, -1])
+            to_image = ToImage(self.conv_clamp, name='torgb')
+            new = to_image(x, w[:, -1], styles.get('torgb'))
             images = new if images is None else images + new
         return x, images
 
@@ -278,9 +299,9 @@ class StyledConv(nn.Module):
     compute_dtype: str | None
 
     @nn.compact
-    def __call__(self, x, w, noise):
+    def __call__(self, x, w, noise, offset):
         c = x.shape[-1]
-        style = Dense(c, bias=1.0, name='modulation')(w)
+        style = _moved(Dense(c, bias=1.0, name='modulation')(w), offset)
         kernel = self.param('kernel', nn.initializers.normal(1.0), (3, 3, c, self.channels))
         # NVIDIA adds epsilon to the raw squared norm, rosinality after a gain of 1 / sqrt(9 c).
         epsilon = EPSILON * 9 * c if self.scaled_epsilon else EPSILON
@@ -316,9 +337,9 @@ class ToImage(nn.Module):
     conv_clamp: float | None
 
     @nn.compact
-    def __call__(self, x, w):
+    def __call__(self, x, w, offset):
         c = x.shape[-1]
-        style = Dense(c, bias=1.0, name='modulation')(w) / math.sqrt(c)
+        style = _moved(Dense(c, bias=1.0, name='modulation')(w), offset) / math.sqrt(c)
         kernel = self.param('kernel', nn.initializers.normal(1.0), (c, 3))
         bias = self.param('bias', nn.initializers.zeros, (3,))
         # Scaling the kernel avoids a pass over the largest feature map.
@@ -340,6 +361,11 @@ class Dense(nn.Module):
         kernel = self.param('kernel', nn.initializers.normal(1 / self.lr), shape)
         bias = self.param('bias', nn.initializers.constant(self.bias), (self.features,))
         return x @ (kernel * (self.lr / math.sqrt(c))) + (bias * self.lr)[None]
+
+
+def _moved(style, offset):
+    """style [b, c] + offset [b or 1, c]; None = no offset."""
+    return style if offset is None else style + offset.astype(style.dtype)
 
 
 def _normalize(x):

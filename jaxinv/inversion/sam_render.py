@@ -16,8 +16,19 @@ EDITS_PER_PASS = 3  # with the unedited image a batch of 4, which bounds memory
 def edit_deltas(edits: Sequence, w_plus, spec: GeneratorSpec) -> np.ndarray:
     """What each edit adds to w_plus [n, num_ws, w_dim]: [e, n, num_ws, w_dim]."""
     w_plus = np.asarray(w_plus)
+    check_edits(edits)
     deltas = [np.asarray(edits_lib.difference(w_plus, edit, spec.num_ws)) for edit in edits]
     return np.stack(deltas) if deltas else np.zeros((0, *w_plus.shape), np.float32)
+
+
+def check_edits(edits: Sequence) -> None:
+    """Raises EditError for edits that SAM's codes do not take: those of styles."""
+    for edit in edits:
+        if any(direction.styles is not None for direction, _ in edit.steps):
+            raise edits_lib.EditError(
+                f'{edit.name} moves styles; edits of codes of SAM move w, because regions keep the '
+                'features of the unedited code'
+            )
 
 
 @functools.cache

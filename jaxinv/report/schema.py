@@ -37,6 +37,8 @@ class EditResult:
     id_distance: Any  # [n], to the target
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # as measured
     requested: bool = True  # False = only a step of a sequence; not in grid.png
+    # {direction: [n]}: strengths that were found for a change in a unit (yaw=10deg); NaN = none.
+    strengths: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -208,6 +210,7 @@ def _map_columns(function: Callable[[list], Any], runs: Sequence[Run]) -> Run:
             images_uint8=function([e.images_uint8 for e in same]),
             id_distance=function([e.id_distance for e in same]),
             attributes=over([e.attributes for e in same]),
+            strengths=over([e.strengths for e in same]),
         )
 
     def panel(same):
@@ -264,6 +267,7 @@ def _edit_numbers(run: Run, edit: EditResult, i: int) -> dict[str, Any]:
         'id_distance': plain(np.asarray(edit.id_distance)[i]),
         'attributes': _pick(edit.attributes, i),
         'change': _pick(attribute_changes(run, edit), i),
+        **({'strengths': _pick(edit.strengths, i)} if edit.strengths else {}),
     }
 
 
