@@ -1,5 +1,7 @@
 """How alike the faces of two pictures are, by networks that are trained independently.
 
+  sface    cosine of SFace's embeddings (jaxinv/faces/identity.py), faces by the dense mesh; 1 =
+           equal, above 0.363 one person by its authors
   dlib     Euclidean distance of dlib's embeddings; 0 = equal, below 0.6 one person by its authors
   arcface  cosine of ArcFace's embeddings (IR-SE50, the user's file); 1 = equal
 
@@ -46,7 +48,7 @@ def judges(names: Sequence[str], arcface: str = '') -> dict[str, Judge]:
 
     Raises JaxinvError for an unknown name, or a file that is missing or something else.
     """
-    makers = {'dlib': _dlib, 'arcface': lambda: _arcface(arcface)}
+    makers = {'dlib': _dlib, 'sface': _sface, 'arcface': lambda: _arcface(arcface)}
     unknown = [name for name in names if name not in makers]
     if unknown:
         raise JaxinvError(
@@ -93,6 +95,10 @@ def crop_to_template(image_uint8, points, size: int = 112) -> np.ndarray:
 
 def _dlib() -> Judge:
     return Judge(faces.embed, faces.identity_distance, -1)
+
+
+def _sface() -> Judge:
+    return Judge(faces.sface, cosine, 1)
 
 
 def _arcface(source: str) -> Judge:
