@@ -63,9 +63,9 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     with entered(opened, config, path, overwrite, log) as pictures:
         outcomes, failures = run_methods(opened.rows, path, pictures, log)
         if distributed.is_primary():
-            wants_lpips = any(name.startswith('lpips') for name in wanted.measure.images)
+            wants_lpips = any(name.startswith('lpips') for name in wanted.measure.image_metrics)
             nets = sessions.load_nets(config) if wants_lpips else {}
-            measurer = Measurer(pictures, wanted.measure.images, nets, judges, sets, {})
+            measurer = Measurer(pictures, wanted.measure.image_metrics, nets, judges, sets, {})
             result = tables(config, wanted, opened, measurer, outcomes, failures, path, log)
             report.write(path, result, finished=not failures)
             log(report.summary(result, path, time.perf_counter() - start))

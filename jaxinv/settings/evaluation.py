@@ -13,6 +13,10 @@ IMAGE_METRICS = (
     'lpips_alex_256', 'lpips_alex_full', 'lpips_vgg_256', 'lpips_vgg_full', 'mse_signed',
     'mse_unit', 'mse_unit_256', 'psnr_unit', 'psnr_unit_256', 'ms_ssim_full', 'ms_ssim_256',
 )  # fmt: skip
+STANDARD = (
+    'lpips_alex_256', 'lpips_alex_full', 'lpips_vgg_256', 'lpips_vgg_full', 'mse_signed',
+    'psnr_unit', 'psnr_unit_256', 'ms_ssim_full',
+)  # fmt: skip
 FEATURES = ('efficientnet_lite0', 'fid_inception')
 
 
@@ -37,13 +41,12 @@ class Measures(Section):
     section: ClassVar[str] = 'measure'
 
     images: tuple = setting(
-        ('lpips_alex_256', 'lpips_alex_full', 'lpips_vgg_256', 'lpips_vgg_full', 'mse_signed',
-         'psnr_unit', 'psnr_unit_256', 'ms_ssim_full'),
-        'Of each picture against its target.',
+        (),
+        f'Of each picture against its target; () = {", ".join(STANDARD)}.',
         choices=IMAGE_METRICS,
-    )  # fmt: skip
+    )
     identity: tuple = setting(
-        ('dlib',), 'Networks that compare faces; () = none.', choices=method_list.JUDGES
+        ('sface', 'dlib'), 'Networks that compare faces; () = none.', choices=method_list.JUDGES
     )
     sets: tuple = setting(
         ('efficientnet_lite0',),
@@ -71,12 +74,16 @@ class Measures(Section):
                 raise JaxinvError(
                     f'measure.{where} holds {wanted!r} and measure.{name} is empty; give its file.'
                 )
-        known = (*self.images, *(f'id_{name}' for name in self.identity))
+        known = (*self.image_metrics, *(f'id_{name}' for name in self.identity))
         if self.rank_by not in known:
             raise JaxinvError(
                 f'measure.rank_by is {self.rank_by!r}; it can be {", ".join(known) or "nothing"}, '
                 'which are measured.'
             )
+
+    @property
+    def image_metrics(self) -> tuple[str, ...]:
+        return self.images or STANDARD
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
