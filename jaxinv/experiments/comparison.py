@@ -36,7 +36,7 @@ from jaxinv.text import printable
 from jaxinv.weights import networks
 from jaxinv.weights.load import open_generator
 
-OWN = ('methods', 'measure', 'statistics')  # of the config, that a run may change
+OWN = ('methods', 'measure', 'statistics', 'edits')  # of the config, that a run may change
 
 
 class Opened(NamedTuple):

@@ -14,7 +14,7 @@ import PIL.Image
 from jaxinv.io import json_text, write_atomically
 from jaxinv.report import page
 from jaxinv.report.schema import plain
-from jaxinv.report.text import PROTOCOLS, Column, column, duration, number
+from jaxinv.report.text import Column, duration, number, protocol
 from jaxinv.text import printable
 
 SIZE = 256  # pixels of a picture on the page
@@ -33,6 +33,8 @@ class Method:
     memory: Mapping[str, int] = dataclasses.field(default_factory=dict)  # {'host': bytes}
     drift: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     missing: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {picture: reason}
+    # [{'picture', 'cells': [{'label', 'image'}]}]
+    strips: Sequence[Mapping[str, Any]] = ()
     failure: str = ''  # why the method has no numbers
 
 
@@ -55,7 +57,9 @@ class Comparison:
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     seeds: Mapping[str, int] = dataclasses.field(default_factory=dict)
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    tables: Sequence[Any] = ()  # schema.Table, below the first
+    groups: Mapping[str, Sequence[str]] = dataclasses.field(
+        default_factory=dict
+    )  # {title: metrics}
     charts: Sequence[Mapping[str, Any]] = ()  # {'title', 'note', 'svg', 'legend'}
 
 
@@ -88,7 +92,7 @@ def content(run: Comparison) -> dict[str, Any]:
     names = ('reference', 'rank_by', 'statistics', 'pictures', 'skipped', 'sources', 'generator')
     names += ('lpips', 'seeds', 'versions', 'facts')
     found = {'methods': methods} | {name: getattr(run, name) for name in names}
-    return plain(found | {table.name: table.values for table in run.tables})
+    return plain(found)
 
 
 def csv_text(run: Comparison) -> str:
@@ -101,7 +105,7 @@ def csv_text(run: Comparison) -> str:
     writer.writerow(['method', 'metric', 'better', 'count', 'missing', *columns, *differences])
     for method in run.methods:
         for name, entry in method.summary.items():
-            better = {-1: 'lower', 0: '', 1: 'higher'}[column(name, PROTOCOLS).better]
+            better = {-1: 'lower', 0: '', 1: 'higher'}[protocol(name).better]
             cells = [*_three(entry.get('mean')), *_three(entry.get('median'))]
             paired = entry.get('difference') or {}
             cells += [paired.get('count', '')]
@@ -122,21 +126,30 @@ def _three(values) -> list[str]:
 
 
 def latex(run: Comparison) -> str:
-    """A table for booktabs: means with intervals, the best of each column in bold."""
-    columns = {name: column(name, PROTOCOLS) for name in run.metrics}
-    best = {name: _best(run, name, columns[name].better) for name in columns}
-    arrow = {-1: r' $\downarrow$', 0: '', 1: r' $\uparrow$'}
-    heads = [_tex(c.title) + arrow[c.better] for c in columns.values()]
+    """Tables for booktabs: means with intervals, the best of each column in bold."""
     lines = [
         f'% {len(run.pictures)} pictures; mean and {_percent(run)} interval, '
         f'{run.statistics["resamples"]} bootstrap resamples (jackknife for distances of sets), '
         f'seed {run.statistics["seed"]}.',
         '% A raised number counts the pictures that have no number and are not in the mean.',
-        r'\begin{tabular}{l' + 'c' * len(columns) + '}',
-        r'\toprule',
-        ' & '.join(['', *heads]) + r' \\',
-        r'\midrule',
     ]
+    for title, names in _groups(run).items():
+        lines += [f'% {printable(title)}'] if title else []
+        lines += _tabular(run, names)
+    return '\n'.join([*lines, ''])
+
+
+def _groups(run: Comparison) -> Mapping[str, Sequence[str]]:
+    return run.groups or {'': run.metrics}
+
+
+def _tabular(run: Comparison, names: Sequence[str]) -> list[str]:
+    columns = {name: protocol(name) for name in names}
+    best = {name: _best(run, name, kind.better) for name, kind in columns.items()}
+    arrow = {-1: r' $\downarrow$', 0: '', 1: r' $\uparrow$'}
+    heads = [_tex(kind.title) + arrow[kind.better] for kind in columns.values()]
+    lines = [r'\begin{tabular}{l' + 'c' * len(columns) + '}', r'\toprule']
+    lines += [' & '.join(['', *heads]) + r' \\', r'\midrule']
     for method in run.methods:
         cells = [_tex(method.name)]
         for name, kind in columns.items():
@@ -154,7 +167,7 @@ def latex(run: Comparison) -> str:
                 text += rf'$^{{{entry["missing"]}}}$'
             cells.append(text)
         lines.append(' & '.join(cells) + r' \\')
-    return '\n'.join([*lines, r'\bottomrule', r'\end{tabular}', ''])
+    return [*lines, r'\bottomrule', r'\end{tabular}']
 
 
 _TEX = {
@@ -185,29 +198,8 @@ def _best(run: Comparison, name: str, better: int) -> str | None:
 
 
 def _view(run: Comparison) -> dict[str, Any]:
-    columns = {name: column(name, PROTOCOLS) for name in run.metrics}
-    best = {name: _best(run, name, kind.better) for name, kind in columns.items()}
-    rows = []
-    for method in run.methods:
-        cells = []
-        for name, kind in columns.items():
-            entry = method.summary.get(name)
-            cell = {} if entry is None else _numbers(entry, kind)
-            cells.append(cell | {'best': best[name] == method.name})
-        rows.append(
-            {
-                'name': method.name,
-                'spelling': method.spelling if method.spelling != method.name else '',
-                'reference': method.name == run.reference,
-                'failure': method.failure,
-                'cells': cells,
-                'memory': _memory(method.memory),
-                'drift': number(method.drift['lpips_alex'], column('lpips_alex_full', PROTOCOLS))
-                if method.drift.get('lpips_alex') is not None
-                else '',
-            }
-        )
-    rank = column(run.rank_by, PROTOCOLS)
+    groups = [_group(run, title, names) for title, names in _groups(run).items()]
+    rank = protocol(run.rank_by)
     sections = [
         {
             'name': method.name,
@@ -222,9 +214,19 @@ def _view(run: Comparison) -> dict[str, Any]:
                 for example in method.examples
             ],
             'missing': list(method.missing.items()),
+            'strips': [
+                {
+                    'picture': strip['picture'],
+                    'cells': [
+                        {'label': cell['label'], 'image': _encoded(cell['image'])}
+                        for cell in strip['cells']
+                    ],
+                }
+                for strip in method.strips
+            ],
         }
         for method in run.methods
-        if method.examples or method.missing
+        if method.examples or method.missing or method.strips
     ]
     resolution = run.generator.get('resolution')
     return {
@@ -232,17 +234,14 @@ def _view(run: Comparison) -> dict[str, Any]:
         'count': len(run.pictures),
         'generator_name': f'{run.generator.get("name", "")} at {resolution} × {resolution}',
         'facts': [f'{name} {text}' for name, text in run.facts.items()],
-        'columns': list(columns.values()),
-        'rows': rows,
+        'groups': groups,
+        'methods': len(run.methods),
         'reference': run.reference,
         'percent': _percent(run),
         'statistics': run.statistics,
-        'rank': rank.title,
+        'rank': rank.title if any(method.examples for method in run.methods) else '',
         'sections': sections,
-        'has_memory': any(row['memory'] for row in rows),
-        'has_drift': any(row['drift'] for row in rows),
         'skipped': run.skipped,
-        'tables': run.tables,
         'charts': run.charts,
         'settings': page.flatten(run.config),
         'generator': page.flatten(run.generator),
@@ -250,6 +249,38 @@ def _view(run: Comparison) -> dict[str, Any]:
         'seeds': list(run.seeds.items()),
         'versions': list(run.versions.items()),
         'resamples': run.statistics['resamples'],
+    }
+
+
+def _group(run: Comparison, title: str, names: Sequence[str]) -> dict[str, Any]:
+    """A table of the page; memory and drift stand in the first one."""
+    columns = {name: protocol(name) for name in names}
+    best = {name: _best(run, name, kind.better) for name, kind in columns.items()}
+    rows = []
+    for method in run.methods:
+        cells = []
+        for name, kind in columns.items():
+            entry = method.summary.get(name)
+            cell = {} if entry is None else _numbers(entry, kind)
+            cells.append(cell | {'best': best[name] == method.name})
+        drift = method.drift.get('lpips_alex')
+        rows.append(
+            {
+                'name': method.name,
+                'spelling': method.spelling if method.spelling != method.name else '',
+                'reference': method.name == run.reference,
+                'failure': method.failure,
+                'cells': cells,
+                'memory': _memory(method.memory),
+                'drift': '' if drift is None else number(drift, protocol('lpips_alex_full')),
+            }
+        )
+    return {
+        'title': title,
+        'columns': list(columns.values()),
+        'rows': rows,
+        'has_memory': not title and any(row['memory'] for row in rows),
+        'has_drift': not title and any(row['drift'] for row in rows),
     }
 
 

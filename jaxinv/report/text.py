@@ -61,6 +61,12 @@ PROTOCOLS = {  # of the evaluation's tables: net or range, and resolution, in th
     ),
     'frechet_fid_inception': Column('FID', 2, -1, help="2048 features of FID's Inception"),
     'kernel_fid_inception': Column('KID', 4, -1, help='unbiased, all pairs, of the same features'),
+    'outside': Column('Outside', 5, -1, help='MSE [0, 1] outside the edited region'),
+    'strength': Column('Strength', 2, 0, help='absolute, at which the change is reached'),
+    'lec_w': Column('LEC in W+', 2, -1, help='Euclidean distance of codes, edited and back'),
+    'lec_lpips_alex_256': Column(
+        'LEC LPIPS alex 256', 3, -1, help='of the pictures of these codes'
+    ),
     'seconds': Column('Seconds a picture', 1, -1, ' s', 'of the method, with compilation'),
 }
 ATTRIBUTES = {
@@ -68,6 +74,15 @@ ATTRIBUTES = {
     'smile': Column('smile', 2, 0),
     'yaw': Column('yaw', 1, 0, '°'),
 }
+
+
+def protocol(name: str) -> Column:
+    """Of a metric of the evaluation, 'METRIC' or 'METRIC @ EDIT'."""
+    base = name.partition(' @ ')[0]
+    if base.startswith('change_'):
+        of = base.removeprefix('change_').replace('_', ' ')
+        return Column(f'Change of {of}', 2, 0, help='by a judge that the edit was not fitted to')
+    return column(base, PROTOCOLS)
 
 
 def number(value: Any, kind: Column, signed: bool = False) -> str:

@@ -12,7 +12,7 @@ budgets that differ from the defaults.
 
 from jaxinv.settings.declare import Key, Section, changed, keys, of, setting, subsection
 from jaxinv.settings.directions import FitDirections
-from jaxinv.settings.evaluation import Evaluate, Measures, Statistics
+from jaxinv.settings.evaluation import Evaluate, EvaluateEdits, Measures, Statistics
 from jaxinv.settings.maps import InvertibilityData, TrainInvertibility
 from jaxinv.settings.methods import METHODS, RENAMED, check, record_of
 from jaxinv.settings.pti import Drift, Locality, Projection, Saving, Tuning, WStatistics
@@ -43,7 +43,7 @@ from jaxinv.settings.tasks import (
 
 __all__ = [
     'CHOOSING', 'EDITS', 'ENCODED', 'LABELS', 'METHODS', 'RENAMED', 'SINGLE', 'Data', 'Drift',
-    'Evaluate', 'FitDirections',
+    'Evaluate', 'EvaluateEdits', 'FitDirections',
     'Inversion', 'Invert', 'InvertSam', 'Invertibility', 'InvertibilityData', 'Key', 'Locality',
     'Measures', 'Prior', 'Projection', 'Saving', 'Search', 'Section', 'Segments', 'Statistics',
     'Sweep', 'TrainInvertibility', 'Tuning', 'WITH_ENCODER', 'WStatistics', 'changed', 'check',

@@ -1,6 +1,7 @@
 """Settings of the tasks that compare methods: `evaluate` and `evaluate_edits`."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 from jaxinv.errors import JaxinvError
@@ -126,3 +127,70 @@ class Evaluate(Comparison):
 
     task: str = setting('evaluate', 'Main path of this config; not to be changed.')
     measure: Measures = subsection(Measures)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EditMeasures(Section):
+    """What is measured of edits (docs/evaluate.md says how)."""
+
+    section: ClassVar[str] = 'measure'
+
+    identity: tuple = setting(
+        ('sface', 'dlib'), 'Networks that compare faces.', choices=method_list.JUDGES
+    )
+    arcface: str = setting(
+        '', "File of ArcFace's IR-SE50 (model_ir_se50.pth), for identity 'arcface'."
+    )
+    equal: tuple = setting(
+        ('yaw=-10/-5/5/10',),
+        "Measured changes at which identity is compared, NAME=CHANGE/CHANGE, in the judge's unit; "
+        'the strength is solved by bisection; () = none.',
+    )
+    curves: tuple = setting(
+        ('yaw', 'age', 'smile'),
+        'Directions whose curves of identity against measured change are drawn; () = none.',
+    )
+    curve_points: int = setting(
+        7, 'Strengths of a curve, over the range of the direction.', least=2
+    )
+    consistency: tuple = setting(
+        ('yaw=2',),
+        'Edits whose pictures are inverted again and edited back, a second run of every method; '
+        '() = none.',
+    )
+
+    def check(self) -> None:
+        super().check()
+        if 'arcface' in self.identity and not self.arcface:
+            raise JaxinvError(
+                "measure.identity holds 'arcface' and measure.arcface is empty; give its file."
+            )
+        for text in self.equal:
+            parse_equal(text)
+
+
+def parse_equal(text: str) -> tuple[str, list[float]]:
+    """('yaw', [-10.0, 10.0]) of 'yaw=-10/10'. Raises JaxinvError for another spelling."""
+    name, _, values = str(text).partition('=')
+    try:
+        changes = [float(value) for value in values.split('/')]
+    except ValueError:
+        changes = []
+    if not name.strip() or not changes or not all(math.isfinite(x) and x for x in changes):
+        raise JaxinvError(
+            f'measure.equal holds {text!r}; write NAME=CHANGE/CHANGE with numbers other than 0, '
+            'e.g. yaw=-10/10.'
+        )
+    return name.strip(), changes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateEdits(Comparison):
+    """--config=evaluate_edits: edits of several methods on the same photographs."""
+
+    task: str = setting('evaluate_edits', 'Main path of this config; not to be changed.')
+    edits: tuple = setting(
+        ('yaw=2/-2', 'smile=1.2/-1.2', 'age=2/-2', 'yaw=2,smile=1.2,age=2'),
+        'At fixed strengths: NAME=STRENGTH, strengths separated by /, sequences by commas.',
+    )
+    measure: EditMeasures = subsection(EditMeasures)

@@ -39,6 +39,9 @@ METHODS = {
     'evaluate': Method(
         'jaxinv.settings.evaluation.Evaluate', 'jaxinv.experiments.comparison', True
     ),
+    'evaluate_edits': Method(
+        'jaxinv.settings.evaluation.EvaluateEdits', 'jaxinv.experiments.edit_comparison'
+    ),
 }
 
 # Keys by which a config was given before: the present key.
