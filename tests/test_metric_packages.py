@@ -86,7 +86,7 @@ def folded(path):
         else:
             kept.append(node)
     used = {name for node in kept for name in node.input}
-    inputs = [one for one in model.graph.input if one.name not in arrays]
+    inputs = [one for one in model.graph.input if one.name in used - arrays.keys()]
     constants = [onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
                  for name, array in arrays.items() if name in used]  # fmt: skip
     for field, content in (('node', kept), ('initializer', constants), ('input', inputs)):
@@ -95,7 +95,7 @@ def folded(path):
     return model.SerializeToString()
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive  # tests of the networks have it, too
 def test_identity_equals_onnxruntime():
     """SFace of two portraits, on the crops that its own embedding takes."""
     onnxruntime = pytest.importorskip('onnxruntime')
