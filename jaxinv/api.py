@@ -226,8 +226,8 @@ def evaluate(targets, images, *, lpips='auto', identity: bool = False) -> dict[s
     identity: adds 'id_distance', the Euclidean distance of dlib's face embeddings; below 0.6 is the
       same person by its authors' count, NaN where no face was found.
 
-    Metrics, their ranges and resolutions: jaxinv/metrics.py. Pixels outside `targets.valid` do not
-    count. Raises JaxinvError if the shapes differ.
+    Metrics, their ranges and resolutions: jaxinv/metrics/images.py. Pixels outside `targets.valid`
+    do not count. Raises JaxinvError if the shapes differ.
     """
     examples = inputs.examples_of(targets)
     images = np.asarray(images, np.float32)

@@ -13,6 +13,7 @@ budgets that differ from the defaults.
 from jaxinv.settings.declare import Key, Section, changed, keys, of, setting, subsection
 from jaxinv.settings.directions import FitDirections
 from jaxinv.settings.drag import Drag
+from jaxinv.settings.evaluation import Evaluate, EvaluateEdits, Measures, Statistics
 from jaxinv.settings.maps import InvertibilityData, TrainInvertibility
 from jaxinv.settings.methods import METHODS, RENAMED, check, record_of
 from jaxinv.settings.pti import Drift, Locality, Projection, Saving, Tuning, WStatistics
@@ -49,11 +50,11 @@ from jaxinv.settings.text_edits import (
 )
 
 __all__ = [
-    'changed', 'check', 'CHOOSING', 'Data', 'Drag', 'Drift', 'EDITS', 'ENCODED', 'FitDirections',
-    'Inversion', 'Invert', 'Invertibility', 'InvertibilityData', 'InvertSam', 'Key', 'keys',
-    'LABELS', 'Locality', 'MapperSamples', 'measuring_settings', 'METHODS', 'named', 'of', 'Prior',
-    'prior_settings', 'Projection', 'record_of', 'RENAMED', 'Saving', 'Search', 'search_settings',
-    'Section', 'Segments', 'setting', 'SINGLE', 'subsection', 'Sweep', 'TextDirections',
-    'TextEdits', 'TextSearch', 'title', 'TrainInvertibility', 'TrainMapper', 'Tuning',
-    'WITH_ENCODER', 'WStatistics',
+    'changed', 'check', 'CHOOSING', 'Data', 'Drag', 'Drift', 'EDITS', 'ENCODED', 'Evaluate',
+    'EvaluateEdits', 'FitDirections', 'Inversion', 'Invert', 'Invertibility', 'InvertibilityData',
+    'InvertSam', 'Key', 'keys', 'LABELS', 'Locality', 'MapperSamples', 'Measures',
+    'measuring_settings', 'METHODS', 'named', 'of', 'Prior', 'prior_settings', 'Projection',
+    'record_of', 'RENAMED', 'Saving', 'Search', 'search_settings', 'Section', 'Segments', 'setting',
+    'SINGLE', 'Statistics', 'subsection', 'Sweep', 'TextDirections', 'TextEdits', 'TextSearch',
+    'title', 'TrainInvertibility', 'TrainMapper', 'Tuning', 'WITH_ENCODER', 'WStatistics',
 ]  # fmt: skip

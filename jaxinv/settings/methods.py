@@ -42,6 +42,12 @@ METHODS = {
     'train_mapper': Method(
         'jaxinv.settings.text_edits.TrainMapper', 'jaxinv.experiments.train_mapper'
     ),
+    'evaluate': Method(
+        'jaxinv.settings.evaluation.Evaluate', 'jaxinv.experiments.comparison', True
+    ),
+    'evaluate_edits': Method(
+        'jaxinv.settings.evaluation.EvaluateEdits', 'jaxinv.experiments.edit_comparison'
+    ),
 }
 
 # Keys by which a config was given before: the present key.
