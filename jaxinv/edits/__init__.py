@@ -30,18 +30,22 @@ from jaxinv.edits.directions import (
     shares_w,
 )
 from jaxinv.edits.edit import Direction, Edit, apply, difference
+from jaxinv.edits.keyframes import Curve, TimedEdit, parse_timed
 from jaxinv.edits.spelling import parse, with_steps
 
 __all__ = [
+    'Curve',
     'Direction',
     'Edit',
     'EditError',
+    'TimedEdit',
     'apply',
     'available',
     'describe',
     'difference',
     'load_direction',
     'parse',
+    'parse_timed',
     'shares_w',
     'with_steps',
 ]

@@ -36,6 +36,7 @@ METHODS = {
     'train_encoder': Method(
         'jaxinv.settings.encoders.TrainEncoder', 'jaxinv.experiments.train_encoder'
     ),
+    'invert_video': Method('jaxinv.settings.video.InvertVideo', 'jaxinv.experiments.video'),
 }
 
 # Keys by which a config was given before: the present key.
