@@ -59,6 +59,8 @@ setuptools.setup(
     extras_require={
         # For HEIC and AVIF photographs.
         'heif': ['pillow-heif>=0.18'],
+        # For --config=pti_video; 36 MB, with FFmpeg and x264.
+        'video': ['av>=18'],
         # For --config.data.tfds; 220 MB.
         'tfds': ['tensorflow-datasets>=4.9.7', 'array_record>=0.5'],
         # For --config.segments.how=torchvision or transformers; torch takes gigabytes.
@@ -69,6 +71,7 @@ setuptools.setup(
             'pytest-xdist>=3.6',
             'setuptools',  # not in environments of Python 3.12 and later
             'hypothesis>=6',
+            'av>=18',
             'PyYAML',
             'ruff>=0.9',
             'nbformat>=5.10',

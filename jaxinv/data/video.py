@@ -89,9 +89,7 @@ def open_clip(source, fps: float = 25.0, max_frames: int = 0) -> Clip:
         size = _picture(first).size
         _check_size(path, size)
         time_base = stream.time_base or 1 / rate
-        return Clip(
-            path, (), size, fractions.Fraction(rate), time_base, stream.frames, max_frames
-        )
+        return Clip(path, (), size, fractions.Fraction(rate), time_base, stream.frames, max_frames)
 
 
 def frames(clip: Clip, start: int = 0) -> Iterator[Frame]:

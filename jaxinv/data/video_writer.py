@@ -1,8 +1,9 @@
 """Writes videos: H.264 in mp4, in parts that a rerun keeps, joined with the sound of the source.
 
-A part (NUT, whose times are exact) holds some frames at their own times. There are no frames that refer to later ones, so parts
-follow each other without re-encoding. Sound is copied packet by packet, or encoded as AAC where mp4
-does not hold its codec. No metadata of the source is written: no place, no camera.
+A part (NUT, whose times are exact) holds some frames at their own times. There are no frames that
+refer to later ones, so parts follow each other without re-encoding. Sound is copied packet by
+packet, or encoded as AAC where players do not expect its codec in mp4. No metadata of the source is
+written: no place, no camera.
 """
 
 import contextlib

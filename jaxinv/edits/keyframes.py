@@ -20,7 +20,9 @@ from jaxinv.text import shortest
 
 _NUMBER = r'[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?'
 _KEYED = re.compile(rf'=\s*{_NUMBER}\s*@')
-_PIECE = re.compile(rf'\s*(?P<head>.*=)?\s*(?P<value>{_NUMBER})\s*(?:@\s*(?P<time>{_NUMBER})\s*s)?\s*')
+_PIECE = re.compile(
+    rf'\s*(?P<head>.*=)?\s*(?P<value>{_NUMBER})\s*(?:@\s*(?P<time>{_NUMBER})\s*s)?\s*'
+)
 
 
 @dataclasses.dataclass(frozen=True)

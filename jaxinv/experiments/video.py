@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import time
 
 import numpy as np
 
@@ -33,7 +32,6 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
 
     Raises JaxinvError for settings or a video that cannot be used.
     """
-    start = time.perf_counter()
     settings.check(config)
     options = settings.of(config, settings.METHODS[config.task].settings)
     clip = video.open_clip(options.data.video, options.data.fps, options.data.max_frames)
@@ -55,9 +53,7 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         facts = video_frames.track_facts(frames)
         log(describe(facts, clip), flush=True)
         with stopwatch.stage('align'):
-            targets = video_frames.read_targets(
-                clip, path, frames, generator.spec.resolution, log
-            )
+            targets = video_frames.read_targets(clip, path, frames, generator.spec.resolution, log)
         nets, mesh = sessions.load_nets(config), sharding.make(config.mesh)
         session = sessions.make(config, path, opened, targets, nets, mesh, stopwatch, log)
         pivots = find_pivots(session, frames)
@@ -174,5 +170,3 @@ def tune(session: Session, pivots: np.ndarray) -> Weights:
     )
     save_generator(session.path / 'generator', session.generator, tuned.weights)
     return tuned.weights
-
-

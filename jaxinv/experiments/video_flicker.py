@@ -24,7 +24,7 @@ NAMES = ('lpips_alex', 'warp_rmse')
 def measure(nets, faces: dict[str, np.ndarray], source: str = 'source') -> dict[str, dict]:
     """{name: {'lpips_alex': [m], 'warp_rmse': [m]}} of m + 1 frames in a row.
 
-    faces: {name: uint8 [m + 1, h, w, 3]}, cut out by the same squares; the flow is of faces[source].
+    faces: {name: uint8 [m + 1, h, w, 3]}, cut by the same squares; the flow is of faces[source].
     nets: {'alex': LPIPS weights}.
     """
     flows = [flow(a, b) for a, b in _pairs(small(faces[source]))]
@@ -52,7 +52,7 @@ def _pairs(images):
 
 
 def flow(a, b) -> tuple[np.ndarray, np.ndarray]:
-    """(motion [2, h, w] (down, right) from a to b in pixels, bool [h, w] where it is consistent)."""
+    """(motion [2, h, w] (down, right) from a to b in pixels, bool [h, w]: is consistent)."""
     grey = [np.asarray(x, np.float32).mean(-1) / 255 for x in (a, b)]
     forth = np.asarray(skimage.registration.optical_flow_tvl1(*grey))
     back = np.asarray(skimage.registration.optical_flow_tvl1(*grey[::-1]))

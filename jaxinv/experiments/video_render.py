@@ -219,9 +219,7 @@ def _measure(job: Job, used, faces, last, rows) -> dict[str, np.ndarray]:
     if len(indices) > 1:
         stacked = {name: np.stack(own) for name, own in sequence.items()}
         found = video_flicker.measure(job.session.nets, stacked)
-    joined = [
-        b == a + 1 and shot[a] == shot[b] for a, b in zip(indices, indices[1:], strict=False)
-    ]
+    joined = [b == a + 1 and shot[a] == shot[b] for a, b in zip(indices, indices[1:], strict=False)]
     for name in sequence:
         for metric in video_flicker.NAMES:
             values = [] if last else [np.nan]

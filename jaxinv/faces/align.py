@@ -71,9 +71,7 @@ def align(
     return warp(image, quad(landmarks), size, supersample=supersample)
 
 
-def warp(
-    image: PIL.Image.Image, corners, size: int, *, supersample: int = 4
-) -> PIL.Image.Image:
+def warp(image: PIL.Image.Image, corners, size: int, *, supersample: int = 4) -> PIL.Image.Image:
     """The oriented square with these corners [4, 2], size x size pixels; see `align`."""
     if size < 1 or supersample < 1:
         raise ValueError(f'size {size} and supersample {supersample} must be at least 1.')

@@ -36,6 +36,10 @@ METHODS = {
     'train_encoder': Method(
         'jaxinv.settings.encoders.TrainEncoder', 'jaxinv.experiments.train_encoder'
     ),
+    'preference': Method('jaxinv.settings.preference.Preference', 'jaxinv.experiments.preference'),
+    'preference_results': Method(
+        'jaxinv.settings.preference.PreferenceResults', 'jaxinv.experiments.preference_results'
+    ),
     'invert_video': Method('jaxinv.settings.video.InvertVideo', 'jaxinv.experiments.video'),
 }
 

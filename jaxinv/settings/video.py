@@ -92,9 +92,7 @@ class InvertVideo(Inversion):
         True, 'Back into the frames, at full size; False = the aligned faces are the video.'
     )
 
-    data: VideoData = subsection(
-        VideoData, without=('images', 'tfds', 'faces', 'aligned', 'fit')
-    )
+    data: VideoData = subsection(VideoData, without=('images', 'tfds', 'faces', 'aligned', 'fit'))
     track: Track = subsection(Track)
     temporal: Temporal = subsection(Temporal)
     encode: Encoding = subsection(Encoding)
