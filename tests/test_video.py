@@ -10,7 +10,7 @@ from test_experiment import load_config
 
 import jaxinv
 from benchmarks import video as known
-from jaxinv import edits
+from jaxinv import data, edits
 from jaxinv.data import DataError, NoImages, images, video, video_writer
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import video as main
@@ -200,6 +200,16 @@ def test_a_tracked_square_follows_the_known_motion_smoothly(clip):
         assert np.hypot(*across) == pytest.approx(np.hypot(*down))
 
 
+def test_the_face_of_another_person_is_not_taken():
+    own, other = (images.read(file) for _, file in data.find('demo').files)
+    face = find_faces(own)[0]
+    identity = detect.identity(own, face.landmarks)
+    gone = face._replace(box=(0.0, 0.0, 60.0, 60.0))  # so that it is searched anew
+    assert track.follow(own, gone, identity).box == face.box
+    assert track.follow(other, gone, identity) is None
+    assert track.follow(other, gone) is not None
+
+
 def test_smoothing_keeps_steady_motion_and_does_not_cross_cuts():
     line = np.arange(20.0)[:, None] * [1.0, -2.0]
     shot = np.repeat([0, -1, 1], [9, 2, 9])
@@ -225,8 +235,10 @@ def test_short_gaps_are_interpolated_and_long_ones_left_out():
     assert found.shot.tolist() == [-1, 0, 0, 0, 0, 0, 0, -1, -1, -1, 1, 1]
     assert found.landmarks[[3, 4], 0, 0].tolist() == [3.0, 4.0]
     assert found.used.tolist() == [1, 2, 3, 4, 5, 6, 10, 11]
-    boxes[2:] += 80  # another face, elsewhere: a cut
+    boxes[2:] += 80  # elsewhere: a cut
     assert track.connect(points, boxes, max_gap=2).shot.tolist()[:4] == [-1, 0, 1, 1]
+    boxes[5:] += 80  # elsewhere after a gap
+    assert track.connect(points, boxes, max_gap=2).shot.tolist()[2:6] == [1, -1, -1, 2]
     assert track.overlap([0, 0, 2, 2], [1, 1, 3, 3]) == pytest.approx(1 / 7)
 
 

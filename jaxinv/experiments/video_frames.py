@@ -79,8 +79,9 @@ def _scan(clip, folder, align_by, log):
     """(pts [n], landmarks [n, 68, 2], boxes [n, 4]) of all frames."""
     saved = _saved_chunks(folder)
     done = sum(len(chunk['pts']) for chunk in saved)
-    before = None
+    before, identity = None, np.full([128], np.nan)
     if saved:
+        identity = saved[-1]['identity']
         known = np.isfinite(saved[-1]['boxes'][:, 0])
         if known.any():
             i = np.flatnonzero(known)[-1]
@@ -91,6 +92,7 @@ def _scan(clip, folder, align_by, log):
         start, stop = done, done + len(rows)
         names = ('pts', 'landmarks', 'boxes')
         chunk = {k: np.array(v) for k, v in zip(names, zip(*rows, strict=True), strict=True)}
+        chunk['identity'] = identity
         with atomic_path(folder / f'{start:07}_{stop:07}.npz') as scratch:
             np.savez(scratch, **chunk)
         saved.append(chunk)
@@ -105,7 +107,9 @@ def _scan(clip, folder, align_by, log):
             continue
         face = None
         if align_by == 'face':
-            face = track.follow(frame.picture, before)
+            face = track.follow(frame.picture, before, identity)
+            if before is None and face is not None:
+                identity = detect.identity(frame.picture, face.landmarks)
             before = face or before
         empty = np.full([68, 2], np.nan), np.full([4], np.nan)
         rows.append((frame.pts, *(empty if face is None else (face.landmarks, face.box))))
@@ -116,8 +120,7 @@ def _scan(clip, folder, align_by, log):
         save()
     if not saved:
         raise JaxinvError(f'{printable(clip.path.name)} has no frames.')
-    joined = {key: np.concatenate([chunk[key] for chunk in saved]) for key in saved[0]}
-    return joined['pts'], joined['landmarks'], joined['boxes']
+    return tuple(np.concatenate([own[k] for own in saved]) for k in ('pts', 'landmarks', 'boxes'))
 
 
 def _saved_chunks(folder) -> list[dict]:
@@ -131,9 +134,8 @@ def _saved_chunks(folder) -> list[dict]:
             arrays, _ = array_files.read(file)
         except UnreadableFile:
             break
-        if {k: v.shape for k, v in arrays.items()} != {
-            'pts': (CHUNK,), 'landmarks': (CHUNK, 68, 2), 'boxes': (CHUNK, 4),
-        }:  # fmt: skip
+        shapes = {'pts': (CHUNK,), 'landmarks': (CHUNK, 68, 2), 'boxes': (CHUNK, 4)}
+        if {k: v.shape for k, v in arrays.items()} != shapes | {'identity': (128,)}:
             break
         chunks.append(arrays)
     return chunks

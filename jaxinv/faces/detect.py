@@ -278,6 +278,11 @@ def embed(images_uint8) -> np.ndarray:
     return vectors
 
 
+def identity(image: PIL.Image.Image, landmarks) -> np.ndarray:
+    """The identity embedding [128] of a face with these landmarks in a photograph."""
+    return _embedding(np.asarray(image if image.mode == 'RGB' else image.convert('RGB')), landmarks)
+
+
 def _embedding(image_uint8, landmarks) -> np.ndarray:
     return np.array(_embedder().compute_face_descriptor(chip(image_uint8, landmarks, 150, 0.25)))
 

@@ -15,7 +15,7 @@ import scipy.ndimage
 from jaxinv.faces import align, detect
 
 SAME_FACE = 0.3  # least overlap (intersection over union) of the boxes in two frames in a row
-CUT = 0.05  # a smaller overlap in two frames in a row is a cut between shots
+CUT = 0.05  # a smaller overlap of the boxes is a cut between shots
 
 
 class Track(NamedTuple):
@@ -31,8 +31,13 @@ class Track(NamedTuple):
         return np.flatnonzero(self.shot >= 0)
 
 
-def follow(picture: PIL.Image.Image, before: detect.Face | None) -> detect.Face | None:
-    """The face of the next frame: the one at `before`, else the nearest to it, else the widest."""
+def follow(
+    picture: PIL.Image.Image, before: detect.Face | None, identity: np.ndarray | None = None
+) -> detect.Face | None:
+    """The face of the next frame: the one at `before`, else the nearest to it, else the widest.
+
+    identity: embedding [128] of the person; a face that is not where it was before must be theirs.
+    """
     if before is None:
         return next(iter(detect.find_faces(picture)), None)
     near = [
@@ -42,11 +47,13 @@ def follow(picture: PIL.Image.Image, before: detect.Face | None) -> detect.Face 
     if near:
         return max(near, key=lambda face: overlap(face.box, before.box))
     centre = _centre(before.box)
-    return min(
-        detect.find_faces(picture),
-        key=lambda face: np.hypot(*(_centre(face.box) - centre)),
-        default=None,
-    )
+    others = [
+        face for face in detect.find_faces(picture)
+        if identity is None
+        or detect.identity_distance(identity, detect.identity(picture, face.landmarks))
+        < detect.SAME_PERSON
+    ]  # fmt: skip
+    return min(others, key=lambda face: np.hypot(*(_centre(face.box) - centre)), default=None)
 
 
 def overlap(a, b) -> float:
@@ -64,17 +71,15 @@ def connect(landmarks, boxes, max_gap: int) -> Track:
     """A track from the landmarks [n, 68, 2] and boxes [n, 4] of each frame, NaN without a face.
 
     At most max_gap frames in a row without a face, between two frames of one shot, are
-    interpolated. Frames of longer gaps, and before the first and after the last face, are left out.
+    interpolated. Frames of longer gaps or at cuts, before the first and after the last face, are
+    left out.
     """
     landmarks = np.array(landmarks, np.float64)
     found = np.isfinite(landmarks).all((1, 2))
     shot, number, last = np.full(len(landmarks), -1), -1, None
     for i in np.flatnonzero(found):
         gap = None if last is None else i - last - 1
-        # In a gap the face may have moved on, so a cut shows between neighbours alone.
-        is_cut = last is None or gap > max_gap or (
-            gap == 0 and overlap(boxes[i], boxes[last]) < CUT
-        )  # fmt: skip
+        is_cut = last is None or gap > max_gap or overlap(boxes[i], boxes[last]) < CUT
         number += is_cut
         if not is_cut and gap:
             share = (np.arange(1, gap + 1) / (gap + 1))[:, None, None]
