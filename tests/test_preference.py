@@ -269,3 +269,26 @@ def test_a_rater_answers_by_keys_and_the_file_is_read(browser, study, tmp_path):
     read = preference_results.read_rater(tmp_path / '2.json', key)
     kept, failed = preference_results.screen([read], key, 0)
     assert kept and not failed and read.number == 8
+
+
+@pytest.mark.long
+def test_a_rater_sees_some_comparisons_and_all_checks(browser, study, tmp_path):
+    base = study[0].parent
+    both = f'a={base / "first"},b={base / "second"},c={base / "third"}'
+    key = make(tmp_path, methods=both, originals=str(base / 'originals'), checks=2, per_rater=5)
+    checks = {t['id'] for t in key['trials'] if t['kind'] == 'check'}
+    seen = []
+    for rater in (1, 2):
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f'{(tmp_path / "preference.html").as_uri()}?rater={rater}')
+        assert page.text_content('#count') == '7'
+        page.click('#begin')
+        for side in ('left', 'right', 'left', 'right', 'left', 'right', 'left'):
+            page.click(f'#{side}')
+        saved = page.evaluate(f"localStorage.getItem('jaxinv-preference-{key['study']}')")
+        trials = [answer['trial'] for answer in json.loads(saved)['answers']]
+        assert len(set(trials)) == 7 and checks < set(trials)
+        seen.append(set(trials))
+        context.close()
+    assert seen[0] != seen[1]

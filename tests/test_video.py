@@ -396,6 +396,22 @@ def test_an_interrupted_run_goes_on_to_the_same_videos(finished, tmp_path, monke
     )
 
 
+@pytest.mark.long
+def test_aligned_faces_alone_from_given_pivots(finished, tmp_path):
+    config, work, _ = finished
+    pivots, aligned = str(work / 'pivots.npz'), tmp_path / 'aligned'
+    changes = {'start': pivots, 'temporal.pivot_sigma': 0.0, 'tune.num_steps': 0, 'paste': False}
+    own = config_of(config.data.video, tmp_path, **changes)
+    main.run(own, aligned, log=lambda *_, **__: None)
+    np.testing.assert_array_equal(np.load(pivots)['w'], np.load(aligned / 'pivots.npz')['w'])
+    found = video.open_clip(aligned / 'videos' / 'tuned.mp4')
+    generator, weights = jaxinv.load_generator('tiny', 32)
+    images_of = jaxinv.render(generator, weights, np.load(pivots)['w'])
+    expected = np.clip((images_of + 1) * 127.5, 0, 255)
+    shown = np.stack([np.asarray(frame.picture, float) for frame in video.frames(found)])
+    assert np.abs(shown.mean(-1) - expected.mean(-1)).mean() < 6  # half the colour resolution
+
+
 def test_runs_that_are_impossible_raise_a_sentence(clip, tmp_path):
     for changes, message in (
         ({'data.video': ''}, 'data.video is empty'),

@@ -15,16 +15,26 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import PIL.Image
 
+from jaxinv.data.targets import DataError
 from jaxinv.data.video import Clip, exact_conversion, pyav
 from jaxinv.io import atomic_path
 
-PRESET = 'medium'
+ENCODER, PRESET = 'libx264', 'medium'
 # As most players expect: BT.709 for large pictures, BT.601 for small ones (ITU's numbers).
 HD_HEIGHT = 720
 # Sound that players expect in mp4.
 COPIED = {'aac', 'mp3', 'mp3float', 'ac3', 'eac3', 'opus', 'libopus', 'flac', 'alac'}
 _BT709, _BT601 = 1, 6
 AAC_SAMPLES = 1024  # of a frame of AAC
+
+
+def check() -> None:
+    """Raises DataError if this FFmpeg has no x264, before anything is computed."""
+    if ENCODER not in pyav().codecs_available:
+        raise DataError(
+            f'This installation of PyAV has no {ENCODER}, which writes H.264; pip install av, '
+            'whose wheels have it.'
+        )
 
 
 class PartWriter:
@@ -36,7 +46,7 @@ class PartWriter:
         self._size = size
         self._container = av.open(str(path), 'w', format='nut')
         options = {'crf': str(crf), 'preset': PRESET, 'bf': '0'}
-        stream = self._container.add_stream('libx264', rate=clip.rate, options=options)
+        stream = self._container.add_stream(ENCODER, rate=clip.rate, options=options)
         stream.width, stream.height = (side + side % 2 for side in size)
         stream.pix_fmt = 'yuv420p'
         stream.time_base = stream.codec_context.time_base = clip.time_base
@@ -116,8 +126,15 @@ def _video_packets(parts, stream) -> Iterator[tuple]:
                 yield time, 0, packet
 
 
+def _packets(track) -> Iterator:
+    """The packets of a stream, up to one that cannot be read."""
+    av = pyav()
+    with contextlib.suppress(av.FFmpegError):
+        yield from track.container.demux(track)
+
+
 def _copied(track, stream) -> Iterator[tuple]:
-    for packet in track.container.demux(track):
+    for packet in _packets(track):
         if packet.dts is None:
             continue
         time = float(packet.dts * packet.time_base)
@@ -125,10 +142,18 @@ def _copied(track, stream) -> Iterator[tuple]:
         yield time, stream.index, packet
 
 
+def _decoded(track) -> Iterator:
+    """The samples of a stream; packets that cannot be decoded are left out."""
+    av = pyav()
+    for packet in _packets(track):
+        with contextlib.suppress(av.FFmpegError):
+            yield from packet.decode()
+
+
 def _encoded(track, stream) -> Iterator[tuple]:
     av = pyav()
     resampler = av.AudioResampler('fltp', stream.layout.name, track.rate, frame_size=AAC_SAMPLES)
-    for frame in itertools.chain(track.container.decode(track), [None]):
+    for frame in itertools.chain(_decoded(track), [None]):
         for samples in resampler.resample(frame):
             for packet in stream.encode(samples):
                 yield float(packet.dts * packet.time_base), stream.index, packet

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxinv import edits as edits_lib
 from jaxinv import settings
-from jaxinv.data import align_options, video
+from jaxinv.data import align_options, video, video_writer
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import evaluate, video_frames, video_render
 from jaxinv.experiments import session as sessions
@@ -34,6 +34,7 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     """
     settings.check(config)
     options = settings.of(config, settings.METHODS[config.task].settings)
+    video_writer.check()
     clip = video.open_clip(options.data.video, options.data.fps, options.data.max_frames)
     opened = sessions.open_generator(config, log)
     generator, _, about = opened
