@@ -2,6 +2,7 @@
 
 import fractions
 import json
+import types
 
 import numpy as np
 import PIL.Image
@@ -10,13 +11,15 @@ from test_experiment import load_config
 
 import jaxinv
 from benchmarks import video as known
-from jaxinv import data, edits
+from jaxinv import data, edits, settings
 from jaxinv.data import DataError, NoImages, images, video, video_writer
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import video as main
 from jaxinv.experiments import video_flicker, video_frames
 from jaxinv.faces import align, detect, find_faces, track
+from jaxinv.optimize.runner import Runner
 from jaxinv.runtime import distributed
+from jaxinv.settings.video import InvertVideo
 
 av = pytest.importorskip('av')
 
@@ -254,6 +257,40 @@ def test_anchors_interpolation_and_order():
     assert video_frames.spread(5, 0).tolist() == list(range(5))
 
 
+def test_frames_start_between_their_anchors(tmp_path, monkeypatch):
+    """What the projections are given, without running them."""
+    calls, n = [], 6
+    targets = data.Targets(
+        [f'{i:06}' for i in range(n)], np.zeros([n, 8, 8, 3], np.uint8), [{}] * n, []
+    )
+    options = settings.changed(InvertVideo(), temporal={'anchor_every': 4, 'refine_steps': 3})
+    session = types.SimpleNamespace(
+        path=tmp_path, targets=targets, settings=options, generator=None, weights=None,
+        log=lambda *_, **__: None, runner=Runner(()), shared_arguments={'seed': 5},
+    )  # fmt: skip
+
+    def project(generator, weights, targets, *, settings, start, seed, runner):
+        calls.append((targets.names, settings, start, runner.folder.name))
+        moved = np.arange(float(len(targets))) if start is None else start[:, 0, 0] + 10
+        return types.SimpleNamespace(w=np.float32(moved)[:, None, None] * np.ones([1, 1, 2]))
+
+    monkeypatch.setattr(main, 'project', project)
+    shot = np.zeros(n, int)
+    frames = video_frames.Frames(None, track.Track(None, shot == 0, shot), None, None)
+    found = main.find_pivots(session, frames)
+    (names, searching, start, folder), (every, refining, interpolated, _) = calls
+    assert names == ['000000', '000004', '000005'] and folder == 'anchors' and start is None
+    assert searching == options.pivot and every == targets.names
+    expected = [0, 0.25, 0.5, 0.75, 1, 2]
+    np.testing.assert_allclose(interpolated[:, 0, 0], expected)
+    assert (refining.num_steps, refining.initial_noise_factor) == (3, 0.0)
+    smooth = track.smooth(np.add(expected, 10)[:, None], shot, options.temporal.pivot_sigma)
+    np.testing.assert_allclose(found[:, 0, 0], smooth[:, 0], rtol=1e-6)
+    calls.clear()
+    np.testing.assert_array_equal(main.find_pivots(session, frames), found)  # from the folder
+    assert not calls
+
+
 # --- Edits in time ---
 
 
@@ -315,6 +352,7 @@ def test_flicker_is_what_the_sources_motion_does_not_explain(clip):
 def config_of(source, tmp_path, **changes):
     config = load_config('pti_video')
     np.save(tmp_path / 'd.npy', np.ones(16, np.float32))
+    config.temporal.anchor_every = 1  # one program to compile less
     config.data.video, config.edits = str(source), (f'{tmp_path / "d.npy"}=0@0s,2@0.2s',)
     config.update_from_flattened_dict(changes)
     return config
