@@ -29,7 +29,7 @@ class Track(Section):
         1.0, "Frames, of the Gaussian that smooths the square's centre in time; 0 = off.", least=0
     )
     axes_sigma: float = setting(
-        3.0, "Frames, the same of the square's size and angle, and of the mask; 0 = off.", least=0
+        2.0, "Frames, the same of the square's size and angle, and of the mask; 0 = off.", least=0
     )
     max_gap: int = setting(
         12,
