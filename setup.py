@@ -63,6 +63,8 @@ setuptools.setup(
         'onnx': ['onnx>=1.17'],
         # For HEIC and AVIF photographs.
         'heif': ['pillow-heif>=0.18'],
+        # For --config=pti_video; 36 MB, with FFmpeg and x264.
+        'video': ['av>=18'],
         # For --config.data.tfds; 220 MB.
         'tfds': ['tensorflow-datasets>=4.9.7', 'array_record>=0.5'],
         # For --config.segments.how=torchvision or transformers; torch takes gigabytes.
@@ -74,6 +76,7 @@ setuptools.setup(
             'setuptools',  # not in environments of Python 3.12 and later
             'hypothesis>=6',
             'onnx>=1.17',
+            'av>=18',
             'PyYAML',
             'ruff>=0.9',
             'nbformat>=5.10',

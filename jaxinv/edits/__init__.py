@@ -57,6 +57,7 @@ from jaxinv.edits.edit import (
     style_offsets,
     styles_direction,
 )
+from jaxinv.edits.keyframes import Curve, TimedEdit, parse_timed
 from jaxinv.edits.morph import interpolate_weights, mix, morph
 from jaxinv.edits.record import from_json, load, save, to_json
 from jaxinv.edits.sefa import factorise
@@ -65,9 +66,9 @@ from jaxinv.edits.sources import held_fixed
 from jaxinv.edits.spelling import parse, with_steps
 
 __all__ = [
-    'Direction', 'Edit', 'EditError', 'EditWarning', 'Solution', 'Wanted', 'apply', 'available',
-    'catalogue', 'check', 'describe', 'difference', 'factorise', 'from_json', 'held_fixed',
-    'interpolate_weights', 'join', 'load', 'load_direction', 'mix', 'morph', 'moved', 'of_arrays',
-    'parse', 'save', 'save_direction', 'shares_w', 'solve', 'style_offsets', 'styles_direction',
-    'table', 'to_json', 'with_steps',
+    'Curve', 'Direction', 'Edit', 'EditError', 'EditWarning', 'Solution', 'TimedEdit', 'Wanted',
+    'apply', 'available', 'catalogue', 'check', 'describe', 'difference', 'factorise', 'from_json',
+    'held_fixed', 'interpolate_weights', 'join', 'load', 'load_direction', 'mix', 'morph', 'moved',
+    'of_arrays', 'parse', 'parse_timed', 'save', 'save_direction', 'shares_w', 'solve',
+    'style_offsets', 'styles_direction', 'table', 'to_json', 'with_steps',
 ]  # fmt: skip

@@ -4,6 +4,9 @@ Numbers become text and pictures data URIs here; the layout is report/templates/
 names, reasons and settings are escaped by the template.
 """
 
+import base64
+import hashlib
+import io
 import json
 import math
 import re
@@ -16,6 +19,7 @@ import numpy as np
 import PIL.Image
 
 from jaxinv.data.thumbnails import data_uri
+from jaxinv.io import json_text
 from jaxinv.report import charts
 from jaxinv.report.schema import EditResult, Panel, Run, attribute_changes, edit_label, mean
 from jaxinv.report.text import ATTRIBUTES, METRICS, duration, number
@@ -32,7 +36,32 @@ def render(run: Run) -> str:
 
 def fill(template: str, content: Mapping[str, Any]) -> str:
     """A page from a template of this package."""
-    environment = jinja2.Environment(
+    return _environment().get_template(template).render(**content)
+
+
+def interactive(template: str, script: str, data: Any, **content: Any) -> str:
+    """A page with a script of this package, the only one that its policy lets run.
+
+    data: JSON types, which the script finds in the element #data.
+    """
+    environment = _environment()
+    text, _, _ = environment.loader.get_source(environment, script)
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    # Within a script element '<' could end it.
+    encoded = json_text(data).decode().replace('<', '\\u003c')
+    return fill(
+        template,
+        content
+        | {
+            'script': markupsafe.Markup(text),
+            'script_hash': markupsafe.Markup(f"'sha256-{digest}'"),
+            'data': markupsafe.Markup(encoded),
+        },
+    )
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
         loader=jinja2.PackageLoader('jaxinv.report', 'templates'),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -40,7 +69,6 @@ def fill(template: str, content: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**content)
 
 
 def _printable(value: Any) -> Any:

@@ -50,11 +50,11 @@ from jaxinv.settings.text_edits import (
 )
 
 __all__ = [
-    'changed', 'check', 'CHOOSING', 'Data', 'Drag', 'Drift', 'EDITS', 'ENCODED', 'Evaluate',
-    'EvaluateEdits', 'FitDirections', 'Inversion', 'Invert', 'Invertibility', 'InvertibilityData',
-    'InvertSam', 'Key', 'keys', 'LABELS', 'Locality', 'MapperSamples', 'Measures',
-    'measuring_settings', 'METHODS', 'named', 'of', 'Prior', 'prior_settings', 'Projection',
-    'record_of', 'RENAMED', 'Saving', 'Search', 'search_settings', 'Section', 'Segments', 'setting',
-    'SINGLE', 'Statistics', 'subsection', 'Sweep', 'TextDirections', 'TextEdits', 'TextSearch',
-    'title', 'TrainInvertibility', 'TrainMapper', 'Tuning', 'WITH_ENCODER', 'WStatistics',
+    'CHOOSING', 'Data', 'Drag', 'Drift', 'EDITS', 'ENCODED', 'Evaluate', 'EvaluateEdits',
+    'FitDirections', 'Inversion', 'Invert', 'Invertibility', 'InvertibilityData', 'InvertSam',
+    'Key', 'LABELS', 'Locality', 'MapperSamples', 'Measures', 'METHODS', 'Prior', 'Projection',
+    'RENAMED', 'Saving', 'Search', 'Section', 'Segments', 'SINGLE', 'Statistics', 'Sweep',
+    'TextDirections', 'TextEdits', 'TextSearch', 'TrainInvertibility', 'TrainMapper', 'Tuning',
+    'WITH_ENCODER', 'WStatistics', 'changed', 'check', 'keys', 'measuring_settings', 'named', 'of',
+    'prior_settings', 'record_of', 'search_settings', 'setting', 'subsection', 'title',
 ]  # fmt: skip

@@ -48,6 +48,11 @@ METHODS = {
     'evaluate_edits': Method(
         'jaxinv.settings.evaluation.EvaluateEdits', 'jaxinv.experiments.edit_comparison'
     ),
+    'preference': Method('jaxinv.settings.preference.Preference', 'jaxinv.experiments.preference'),
+    'preference_results': Method(
+        'jaxinv.settings.preference.PreferenceResults', 'jaxinv.experiments.preference_results'
+    ),
+    'invert_video': Method('jaxinv.settings.video.InvertVideo', 'jaxinv.experiments.video'),
 }
 
 # Keys by which a config was given before: the present key.
