@@ -21,9 +21,13 @@ setuptools.setup(
         'jaxinv.converters',
     ],
     package_dir={'jaxinv.configs': 'configs', 'jaxinv.converters': 'converters'},
-    package_data={'jaxinv': ['directions/*', 'report/templates/*']},
+    package_data={'jaxinv': ['directions/*', 'report/templates/*', 'studio/static/*']},
     entry_points={
-        'console_scripts': ['jaxinv = jaxinv.launch:run', 'jaxinv-convert = jaxinv.convert:run'],
+        'console_scripts': [
+            'jaxinv = jaxinv.launch:run',
+            'jaxinv-convert = jaxinv.convert:run',
+            'jaxinv-studio = jaxinv.studio.command:run',
+        ],
     },
     install_requires=[
         # The methods.
@@ -65,6 +69,8 @@ setuptools.setup(
         'heif': ['pillow-heif>=0.18'],
         # For --config=pti_video; 36 MB, with FFmpeg and x264.
         'video': ['av>=18'],
+        # For jaxinv-studio.
+        'studio': ['starlette>=1.0', 'uvicorn>=0.35'],
         # For --config.data.tfds; 220 MB.
         'tfds': ['tensorflow-datasets>=4.9.7', 'array_record>=0.5'],
         # For --config.segments.how=torchvision or transformers; torch takes gigabytes.
@@ -82,6 +88,9 @@ setuptools.setup(
             'nbformat>=5.10',
             'nbclient>=0.10',
             'ipykernel>=6.29',
+            'starlette>=1.0',
+            'uvicorn>=0.35',
+            'httpx2>=2.0',  # starlette's test client
         ],
     },
 )

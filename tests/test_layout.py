@@ -30,6 +30,7 @@ ORDER = (
     '__init__',
     'experiments',
     'launch convert',
+    'studio',
     '__main__',
 )
 LAYER = {room: i for i, line in enumerate(ORDER) for room in line.split()}

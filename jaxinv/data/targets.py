@@ -30,6 +30,8 @@ class AlignOptions(NamedTuple):
     aligned: bool = False
     align: str = 'face'  # of ALIGN
     fit: str = 'crop'  # see jaxinv/data/crop.py
+    # ((name of a file, (1, 3)), ...) of the faces to take with faces='all'; None = all.
+    chosen: tuple[tuple[str, tuple[int, ...]], ...] | None = None
 
 
 def check(options: AlignOptions) -> None:

@@ -38,6 +38,12 @@ class Data(Section):
         "Of a photograph: 'largest', or 'all': every face is an identity.",
         choices=('largest', 'all'),
     )
+    face_list: str = setting(
+        '',
+        "With faces='all': a JSON file {file name: [1, 3]} of the faces to take, counted from the "
+        "widest; '' = all.",
+        later=True,
+    )
     aligned: bool = setting(
         False, 'True = the images are FFHQ crops already, and no face is detected.'
     )
@@ -152,6 +158,11 @@ class Inversion(Section):
 
     def check(self) -> None:
         super().check()
+        if self.data.face_list and self.data.faces != 'all':
+            raise JaxinvError(
+                f'data.face_list is {self.data.face_list!r} and data.faces is '
+                f"{self.data.faces!r}; with a list, data.faces can be 'all'."
+            )
         if self.group and self.data.faces != 'largest':
             raise JaxinvError(
                 f'data.faces is {self.data.faces!r} and group is {self.group}; with groups, which '
@@ -164,6 +175,11 @@ class Invert(Inversion):
     """Pivotal tuning: --config=pti_single_id, pti_multi_id, pti_biggan."""
 
     task: str = setting('invert', 'Main path of this config; not to be changed.')
+    preview: bool = setting(
+        False,
+        'True = pictures of the first four identities in preview/, after every chunk of steps.',
+        changes_result=False,
+    )
     drift: Drift = subsection(Drift)
 
 
