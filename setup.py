@@ -63,8 +63,6 @@ setuptools.setup(
         'tensorboardX>=2.6',
     ],
     extras_require={
-        # For jaxinv-convert --to=onnx.
-        'onnx': ['onnx>=1.17'],
         # For HEIC and AVIF photographs.
         'heif': ['pillow-heif>=0.18'],
         # For --config=pti_video; 36 MB, with FFmpeg and x264.
@@ -81,7 +79,6 @@ setuptools.setup(
             'pytest-xdist>=3.6',
             'setuptools',  # not in environments of Python 3.12 and later
             'hypothesis>=6',
-            'onnx>=1.17',
             'av>=18',
             'PyYAML',
             'ruff>=0.9',

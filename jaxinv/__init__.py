@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from jaxinv.inversion.project import project
     from jaxinv.inversion.tune import tune
     from jaxinv.prompts.search import edit_by_text
-    from jaxinv.weights.clip import load_clip
     from jaxinv.report.show import show
+    from jaxinv.weights.clip import load_clip
     from jaxinv.weights.encoders import load_encoder
     from jaxinv.weights.load import load_generator
 

@@ -14,7 +14,6 @@ same `project`, `tune` and `invert_sam` (jaxinv/inversion) with a folder for che
 
 import functools
 import importlib
-import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -34,8 +33,8 @@ from jaxinv.inversion.invert_sam import Inverted
 from jaxinv.inversion.project import Pivots
 from jaxinv.io import expanded, safe_name
 from jaxinv.pixels import to_uint8
-from jaxinv.segmentation import regions
 from jaxinv.prompts import sources as text_sources
+from jaxinv.segmentation import regions
 from jaxinv.types import Generator
 from jaxinv.weights import card, hub, runs, upload
 from jaxinv.weights.addresses import is_address, parse_repository

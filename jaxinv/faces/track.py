@@ -104,8 +104,8 @@ def squares(track: Track, centre_sigma: float, axes_sigma: float) -> np.ndarray:
 def smooth(values, shot: Sequence[int], sigma: float) -> np.ndarray:
     """Values [n, ...] smoothed in time, 2 G x - G G x, each shot by itself; NaN where it is -1.
 
-    sigma: of the Gaussian G, in frames; 0 = off. Beyond its ends a shot goes on as its point reflection, so that a steady
-    motion stays as it is.
+    sigma: of the Gaussian G, in frames; 0 = off. Beyond its ends a shot goes on as its point
+    reflection, so that a steady motion stays as it is.
     """
     values, shot = np.asarray(values, np.float64), np.asarray(shot)
     result = np.full(values.shape, np.nan)

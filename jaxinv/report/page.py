@@ -6,7 +6,6 @@ names, reasons and settings are escaped by the template.
 
 import base64
 import hashlib
-import io
 import json
 import math
 import re

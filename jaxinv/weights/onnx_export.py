@@ -25,7 +25,7 @@ MAX_BYTES = 2**31 - 2**20  # of a file, a limit of protocol buffers
 def write(path: pathlib.Path, generator: Generator, weights: Weights, about=None) -> None:
     """Writes the .onnx file. about: the generator's origin, in JSON's types, for its metadata.
 
-    Raises ExportError without the package onnx, for an operation that is not translated, or a graph
+    Raises ExportError for an operation that is not translated, or a graph
     of 2 GB.
     """
     model = model_of(generator, weights)
@@ -42,7 +42,8 @@ def write(path: pathlib.Path, generator: Generator, weights: Weights, about=None
 
 def model_of(generator: Generator, weights: Weights):
     """The onnx.ModelProto of a generator with these weights. Raises ExportError."""
-    onnx = _onnx()
+    import onnx  # late: it takes a while
+
     generator = generators.with_computing(generator)  # float32, which all runtimes have
     spec = generator.spec
     leaves, tree = jax.tree.flatten(weights)
@@ -94,14 +95,6 @@ def difference(path: pathlib.Path, generator: Generator, weights: Weights, w) ->
     (found,) = session.run(None, {'w': w})
     images = np.asarray(jax.jit(lambda *args: generator.synthesize(*args)[0])(weights, w))
     return float(np.abs(found.transpose(0, 2, 3, 1) - images).max() / max(1, np.abs(images).max()))
-
-
-def _onnx():
-    try:
-        import onnx
-    except ImportError:
-        raise ExportError("--to=onnx needs the package onnx; pip install 'jaxinv[onnx]'.") from None
-    return onnx
 
 
 def _info(onnx, name, shape):
