@@ -78,7 +78,7 @@ LAYOUTS = {
     'ada.safetensors': lambda: pickle_writer.safetensors(arrays()),
     'ada.npz': lambda: pickle_writer.npz(arrays()),
 }
-FEW = ('ada.pkl', 'tf.pkl', 'pti.pt')
+FEW = ('ada.pkl', 'pti.pt')
 
 
 @pytest.fixture
@@ -258,6 +258,7 @@ def test_which_generator_is_replaced_can_be_chosen(base, tmp_path):
     assert differ and all(key.startswith('/G(') for key in differ)
 
 
+@pytest.mark.long
 def test_a_network_that_shares_its_arrays_is_named(base, tmp_path):
     shared = official_files.nvidia_generator(arrays())
     source = tmp_path / 'shared.pkl'
