@@ -65,6 +65,8 @@ setuptools.setup(
     extras_require={
         # For HEIC and AVIF photographs.
         'heif': ['pillow-heif>=0.18'],
+        # For --config=pti_video; 36 MB, with FFmpeg and x264.
+        'video': ['av>=18'],
         # For jaxinv-studio.
         'studio': ['starlette>=1.0', 'uvicorn>=0.35'],
         # For --config.data.tfds; 220 MB.
@@ -77,6 +79,7 @@ setuptools.setup(
             'pytest-xdist>=3.6',
             'setuptools',  # not in environments of Python 3.12 and later
             'hypothesis>=6',
+            'av>=18',
             'PyYAML',
             'ruff>=0.9',
             'nbformat>=5.10',

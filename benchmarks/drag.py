@@ -1,7 +1,7 @@
 """Drags on the tuned generator of a run: distances, identity, change outside the mask, step times.
 
     python -m jaxinv.launch --config=pti_multi_id --workdir=RUN
-    python benchmarks/drag.py RUN [--sheet=docs/drag.jpg] [--steps=150] [--feature=F8,F10]
+    python benchmarks/drag.py RUN [--sheet=docs/drag.jpg] [--steps=100] [--feature=F8,F10]
     python benchmarks/drag.py RUN --times
 
 Handles are landmarks of the tuned pictures (dlib's 68; pupils by MediaPipe's 478), and the targets
@@ -30,22 +30,22 @@ from jaxinv.settings import Drag, Projection
 from jaxinv.weights.networks import load_lpips
 
 _SHEET = flags.DEFINE_string('sheet', '', 'Picture to write; {feature} in it is replaced.')
-_STEPS = flags.DEFINE_integer('steps', 150, 'Steps at most.')
+_STEPS = flags.DEFINE_integer('steps', 100, 'Steps at most.')
 _FEATURE = flags.DEFINE_list('feature', '', 'Feature maps to follow.')
 _RATE = flags.DEFINE_float('learning_rate', Drag.learning_rate, "Adam's.")
 _SPACE = flags.DEFINE_string('space', 'w_plus', "'w_plus' or 'w'.")
 _RULES = flags.DEFINE_string('rules', 'paper', "'paper' or 'official'.")
-_WEIGHT = flags.DEFINE_float('mask_weight', Drag.mask_weight, 'lambda.')
+_WEIGHT = flags.DEFINE_float('mask_weight', None, 'lambda, instead of those of DRAGS.')
 _ONLY = flags.DEFINE_list('only', '', 'Names of drags.')
 _WHO = flags.DEFINE_list('who', '', 'Names of identities.')
 _TIMES = flags.DEFINE_boolean('times', False, 'Times of a step instead.')
 
-# Landmarks of dlib that a drag moves, by (x, y) in pixels of 512, and the parts that may move.
+# Landmarks that a drag moves, by (x, y) in pixels of 512; the part that may move, and lambda.
 DRAGS = {
-    'wider mouth': ({48: (-14, -8), 54: (14, -8)}, 'lower face'),
-    'longer chin': ({8: (0, 18)}, 'lower face'),
-    'head turn': ({30: (30, 0)}, None),
-    'gaze': ({'left pupil': (7, 0), 'right pupil': (7, 0)}, 'eyes'),
+    'wider mouth': ({48: (-14, -8), 54: (14, -8)}, 'lower face', 20),
+    'longer chin': ({8: (0, 18)}, 'lower face', 20),
+    'head turn': ({30: (30, 0)}, None, 0),
+    'gaze': ({'left pupil': (7, 0), 'right pupil': (7, 0)}, 'eyes', 5),
 }
 PUPILS = {'left pupil': 468, 'right pupil': 473}
 MARGIN = 12  # pixels of 512 around the eyes that may move
@@ -109,7 +109,8 @@ def trial(run, feature):
     print('| drag | portrait | steps | tracked: from, to | measured | identity | inside, outside |')
     names = [name for name in DRAGS if _ONLY.value in ([], ['']) or name in _ONLY.value]
     for name in names:
-        moves, part = DRAGS[name]
+        moves, part, weight = DRAGS[name]
+        weight = weight if _WEIGHT.value is None else _WEIGHT.value
         points = [handles(picture, moves) for picture in before]
         ends = [own + np.array(list(moves.values())) * size / 512 for own in points]
         pairs = [np.stack(pair, 1).clip(0, size - 1) for pair in zip(points, ends, strict=True)]
@@ -117,7 +118,7 @@ def trial(run, feature):
         result = jaxinv.drag(
             generator, weights, codes, pairs, None if part is None else np.stack(masks),
             steps=_STEPS.value, feature=feature, learning_rate=_RATE.value, space=_SPACE.value,
-            rules=_RULES.value, mask_weight=_WEIGHT.value,
+            rules=_RULES.value, mask_weight=weight,
         )  # fmt: skip
         after = pixels.to_uint8(jaxinv.render(generator, weights, result.w))
         for i, who in enumerate(codes.names):
@@ -195,9 +196,7 @@ def main(argv):
 
 
 def settings_text():
-    return (
-        f'learning rate {_RATE.value:g}, {_SPACE.value}, {_RULES.value}, lambda {_WEIGHT.value:g}'
-    )
+    return f'learning rate {_RATE.value:g}, {_SPACE.value}, {_RULES.value}'
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ from jaxinv.networks import graph
 
 MAX_NODES = 5000  # U2-Net-P has 900, most of them of shapes
 MAX_FILE = 2**28  # bytes
+MAX_WEIGHTS = 2**27  # elements; a file may use one array many times
 
 
 class Value(NamedTuple):
@@ -28,6 +29,7 @@ class Builder:
         self.input = self._value('input', check_shape(shape))
         self.weights: dict[str, np.ndarray] = {}
         self._nodes: list[graph.Node] = []
+        self._size = 0  # elements of the weights
         self._names: dict[int, str] = {}  # of a constant's array
         self._kept: list[np.ndarray] = []  # so that no id is used twice
 
@@ -65,6 +67,9 @@ class Builder:
 
     def _constant(self, array) -> str:
         if id(array) not in self._names:
+            self._size += np.size(array)
+            if self._size > MAX_WEIGHTS:
+                raise Refused(f'has more than {MAX_WEIGHTS} weights')
             name = f'w{len(self.weights)}'
             values = np.array(array, np.float32, order='C')
             if not np.isfinite(values).all():

@@ -29,7 +29,7 @@ _ELEMENTWISE = {'Add': 'add', 'Sub': 'sub', 'Mul': 'mul', 'Div': 'div', 'PRelu':
 _NUMPY = {'Add': np.add, 'Sub': np.subtract, 'Mul': np.multiply}
 _TYPES = {1: np.float32, 6: np.int32, 7: np.int64, 10: np.float16, 11: np.float64}  # of Cast
 _NHWC, _NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
-_MAX_CONSTANT = 2**26  # elements of one computed while reading
+_MAX_CONSTANTS = 2**26  # elements of all that are computed while reading
 
 
 def read(source, name: str | None = None):
@@ -57,6 +57,7 @@ class _Reader:
         if len(graph.node) > MAX_NODES or not graph.node:
             raise Refused(f'has {len(graph.node)} operations; 1 to {MAX_NODES} are allowed')
         self.onnx, self.graph = onnx, graph
+        self.left = _MAX_CONSTANTS
         self.values: dict[str, np.ndarray | Value] = {}
         for tensor in graph.initializer:
             self.values[tensor.name] = self._array(tensor)
@@ -108,10 +109,10 @@ class _Reader:
         if kind == 'Shape':
             return np.array(_first(_shape(inputs[0])), np.int64)
         if all(isinstance(one, np.ndarray) or one is None for one in inputs):
-            folded = np.asarray(_fold(kind, inputs, options))
-            if folded.size > _MAX_CONSTANT:
-                raise Refused('has a constant that is too large')
-            return folded
+            self.left -= _folded_size(kind, inputs, options)
+            if self.left < 0:
+                raise Refused('has constants that are too large')
+            return np.asarray(_fold(kind, inputs, options))
         if kind in _PLAIN:
             return self.builder.add(_PLAIN[kind], inputs[0])
         if kind in _ELEMENTWISE:
@@ -376,6 +377,18 @@ def _constant(options):
         if name in options:
             return np.asarray(options[name])
     raise Refused('has a constant of a type that is not known here')
+
+
+def _folded_size(kind, inputs, options) -> int:
+    """Elements that `_fold` makes, or more."""
+    sizes = [one.size for one in inputs if one is not None]
+    if kind in _NUMPY:
+        return int(np.prod(np.broadcast_shapes(*(one.shape for one in inputs)), dtype=float))
+    if kind == 'Gather':
+        return sizes[0] * sizes[1]
+    if kind == 'DequantizeLinear':
+        return sizes[0] + sizes[1] * max(int(options.get('block_size', 0)), 1)
+    return sum(sizes)
 
 
 def _fold(kind, inputs, options):

@@ -124,11 +124,8 @@ class _Reader:
         x = inputs[0]
         if kind == 'RESIZE_BILINEAR':
             options = self._options('ResizeBilinearOptions', operator)
-            size, (corners, half) = (
-                _ints(inputs[1]),
-                (options.AlignCorners(), options.HalfPixelCenters()),
-            )
-            return add('resize', x, size=size, corners=bool(corners), half=bool(half))
+            corners, half = bool(options.AlignCorners()), bool(options.HalfPixelCenters())
+            return add('resize', x, size=check_shape(inputs[1]), corners=corners, half=half)
         if kind == 'CONCATENATION':
             options = self._options('ConcatenationOptions', operator)
             return self._activated(add('concat', *inputs, axis=options.Axis()), options)

@@ -20,6 +20,7 @@ import PIL.Image
 
 from jaxinv import edits
 from jaxinv.data import images
+from jaxinv.edits import ganspace
 from jaxinv.errors import JaxinvError
 from jaxinv.inversion import code_files
 from jaxinv.runtime import manifest, metrics_log, workdir
@@ -151,6 +152,23 @@ def directions():
 
 
 @functools.cache
+def edit_files():
+    """A saved sequence, a table and GANSpace's components."""
+    plain = edits.of_arrays('drag', np.ones([1, 4]))
+    styles = edits.of_arrays('text', styles={'b8_conv1': np.ones([1, 4])})
+    wanted = edits.Edit('yaw', ((plain.steps[0][0], edits.Wanted(10.0, 'deg', 'yaw')),))
+    row = {'name': 'smile', 'component': 1, 'layers': '1:4', 'strength': -5}
+    arrays = {'lat_comp': np.ones([2, 1, 4], 'f4'), 'lat_stdev': np.ones(2, 'f4')}
+    return {
+        '.edit.json': json.dumps(edits.to_json(edits.join([plain, styles, wanted]))).encode(),
+        '.table.json': json.dumps({'components': 'file.npz', 'edits': [row]}).encode(),
+        '.csv': b'name,component,start,end,strength\nsmile,2,1,4,-5\nage,0,0,3,2\n',
+        '.npz': pickle_writer.npz(arrays | {'lat_mean': np.ones([1, 4], 'f4')}),
+        '.pt': pickle_writer.torch_zip(pickle_writer.tensors(arrays)),
+    }
+
+
+@functools.cache
 def label_files():
     labels = np.arange(64, dtype=np.uint8).reshape(8, 8) % 5
     npy, png = io.BytesIO(), io.BytesIO()
@@ -272,14 +290,19 @@ def make(kind: str, random) -> tuple[str, bytes]:
         return name, damaged(data, random) if random.random() < 0.5 else data
     if kind == 'codes':
         return 'pivots.npz', damaged(code_arrays(), random)
-    sources = {'directions': directions, 'label maps': label_files, 'pictures': pictures}[kind]()
+    sources = {
+        'directions': directions,
+        'edits': edit_files,
+        'label maps': label_files,
+        'pictures': pictures,
+    }[kind]()
     name = random.choice(list(sources))
     return f'file{name if name[0] == "." else "." + name}', damaged(sources[name], random)
 
 
 KINDS = (
     *('opcodes', 'torch_zip', 'torch_legacy', 'pickle', 'tensorflow', 'npz', 'safetensors'),
-    *('own headers', 'BigGAN config', 'directions', 'label maps', 'codes', 'pictures'),
+    *('own headers', 'BigGAN config', 'directions', 'edits', 'label maps', 'codes', 'pictures'),
     'run folders',
 )
 
@@ -298,6 +321,12 @@ def _read(kind, path):
         images.read(path)
     elif kind == 'directions':
         edits.load_direction(f'{path}:eigvec/1' if path.suffix == '.pt' else str(path))
+    elif kind == 'edits' and path.name.endswith('.edit.json'):
+        edits.load(path)
+    elif kind == 'edits' and path.suffix in ('.json', '.csv'):
+        ganspace.table(path)
+    elif kind == 'edits':
+        ganspace.component(ganspace.components(path), 1, str(path))
     elif kind == 'label maps':
         label_maps.read_map(path, (8, 8))
     elif kind == 'codes':

@@ -25,7 +25,7 @@ ORDER = (
     'optimize faces',
     'data segmentation',
     'inversion',
-    'metrics',
+    'metrics prompts',
     'report api',
     '__init__',
     'experiments',

@@ -20,7 +20,7 @@ from jaxinv.types import Affine
         ('smile=1.2@mouth', 'smile=1.2@mouth', 'mouth'),
         ('yaw=1,smile=1 @ face', 'yaw=1,smile=1@face', 'face'),
         ('smile=1', 'smile=1', ''),
-        ('smile=1@my mask.png', 'smile=1@my mask.png', 'my mask.png'),
+        ('smile=1@a/my mask.png', 'smile=1@my mask.png', 'a/my mask.png'),
     ],
 )
 def test_a_region_is_spelled_behind_the_strength(spec, name, region):
@@ -34,6 +34,10 @@ def test_a_region_belongs_to_every_strength_and_step_and_an_at_may_be_in_a_name(
     assert [(e.name, e.region) for e in steps] == [
         ('yaw=1@face', 'face'),
         ('yaw=1,smile=1@face', 'face'),
+    ]
+    assert [e.name for e in edits.parse(['smile=1@a/m.png', 'smile=1@b/m.png'])] == [
+        'smile=1@m.png',
+        'smile=1@b/m.png',
     ]
     np.save(tmp_path / 'a@b.npy', np.ones(512, 'f4'))
     (edit,) = edits.parse([f'{tmp_path}/a@b.npy=2'])
@@ -220,6 +224,8 @@ def test_a_region_is_kept_by_files(tmp_path):
     (edit,) = edits.parse(['smile=1@mouth'])
     edits.save(tmp_path / 'edit.json', edit)
     assert edits.load(tmp_path / 'edit.json').region == 'mouth'
+    (other,) = edits.parse([f'{tmp_path}/edit.json@face'])
+    assert (other.name, other.region) == ('smile=1@face', 'face')
     content = edits.to_json(edit) | {'region': 3}
     with pytest.raises(edits.EditError, match='region is 3'):
         edits.from_json(content)

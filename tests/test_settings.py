@@ -32,6 +32,8 @@ SAME_RESULT = {
     'batch_per_device',
     'samples.chunk',
     'chunk_steps',
+    'images_per_pass',
+    'chunk',
 }
 HEAVY = ('jax', 'jaxlib', 'flax', 'optax', 'orbax', 'scipy', 'PIL', 'matplotlib')
 

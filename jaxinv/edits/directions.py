@@ -79,7 +79,7 @@ def check_probe(probe: Any, source: str, generator: Any, weights: Any) -> None:
         return
     try:
         known = np.asarray(probe, np.float32)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         known = np.zeros(0)
     found = latents.mapping_fingerprint(generator, weights)
     if known.shape != found.shape or not _same_w(found, known):

@@ -10,10 +10,11 @@ projects that edit with it do:
 Only lat_* and these short names are read: act_comp are components of a layer's features.
 
 A table has a row for each edit: its name, component, layers and strength, which counts deviations.
-CSV has a line of titles, or the columns name, component, start, end, strength. JSON is a list of
-objects, or {name: object}, or {"components": FILE, "edits": list}. Titles: name; component (also
-index, pc); layers ('4:8', '4-7', 'all' or [4, 8]) or start and end, where the end is the first row
-that is not moved; strength (also sigma).
+CSV, also with tabs or semicolons, has a line of titles, or the columns name, component, start, end,
+strength, as StyleRes's ganspace_configs.csv. JSON is a list of objects, or {name: object}, or
+{"components": FILE, "edits": list}. Titles: name; component (also index, pc); layers ('4:8', '4-7',
+'all' or [4, 8]) or start and end, where the end is the first row that is not moved; strength (also
+sigma).
 """
 
 import csv
@@ -34,7 +35,7 @@ from jaxinv.io import read_json
 from jaxinv.text import printable
 
 ARRAYS = ('.npz', '.pt', '.pth', '.safetensors')
-TABLES = ('.csv', '.json')
+TABLES = ('.csv', '.tsv', '.json')
 MAX_TABLE = 2**20  # bytes
 _NAMES = (('lat_comp', 'comp'), ('lat_stdev', 'lat_std', 'std'), ('lat_mean', 'mean'))
 _TITLES = {
@@ -122,7 +123,13 @@ def table(path: pathlib.Path) -> tuple[dict[str, Row], str | None]:
         records = content
     else:
         text = path.read_bytes().decode('utf-8-sig', 'replace')
-        lines = [line for line in csv.reader(io.StringIO(text), skipinitialspace=True) if line]
+        first = text.partition('\n')[0]
+        reader = functools.partial(csv.reader, skipinitialspace=True)
+        try:
+            delimiter = next((mark for mark in '\t;' if mark in first), ',')
+            lines = [line for line in reader(io.StringIO(text), delimiter=delimiter) if line]
+        except csv.Error as error:
+            raise EditError(f'{path} could not be read as CSV: {error}') from error
         titles = ('name', 'component', 'start', 'end', 'strength')
         if lines and not (len(lines[0]) == len(titles) and lines[0][1].strip().isdecimal()):
             titles, *lines = lines
@@ -195,7 +202,7 @@ def _range(layers: Any, source: str) -> tuple[int | None, int | None] | None:
 def _number(value: Any, source: str, whole: bool = False) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = np.nan
     if not np.isfinite(number) or (whole and (number < 0 or number != int(number))):
         kind = 'a whole number of at least 0' if whole else 'a number'

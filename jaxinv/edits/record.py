@@ -98,6 +98,11 @@ def load(path, generator: Any = None, weights: Any = None) -> Edit:
 
 
 def _step_to_json(direction: Direction, strength: float | Wanted) -> dict[str, Any]:
+    if direction.change is not None:
+        raise EditError(
+            f'{direction.name} depends on the code, so no arrays reproduce it; keep its file and '
+            'its spelling'
+        )
     step: dict[str, Any] = {
         'kind': _kind(direction),
         'name': direction.name,
@@ -141,12 +146,16 @@ def _step_of(step: Any, source: str) -> tuple[Direction, float | Wanted]:
         if not isinstance(styles, dict) or not styles:
             raise EditError(f'{source} needs styles {{LAYER: array}}')
         styles = {printable(k, 100): _decoded(v, f'{k} of {source}') for k, v in styles.items()}
-        return styles_direction(name, styles)._replace(limits=limits), strength
+        try:
+            return styles_direction(name, styles)._replace(limits=limits), strength
+        except EditError as error:
+            raise EditError(f'{source}: {error}') from error
     array = _decoded(step.get('array'), f'array of {source}')
     if array.ndim != 2:
         raise EditError(f'array of {source} has shape {list(array.shape)}, not [rows, w_dim]')
     mean = _decoded(step.get('mean'), f'mean of {source}') if kind == 'set' else None
-    if mean is not None and (mean.shape != array.shape[1:] or not array[0].any()):
+    fits = mean is None or (mean.ndim == 1 and array.shape[1] % mean.size == 0 and array[0].any())
+    if not fits:
         raise EditError(f'{source}: mean {list(mean.shape)} does not fit array {list(array.shape)}')
     return Direction(name, array, rows, kind == 'towards', mean, None, limits), strength
 
@@ -188,16 +197,16 @@ def _decoded(value: Any, source: str) -> np.ndarray:
     shape = value.get('shape') if isinstance(value, dict) else None
     sizes_fit = isinstance(shape, list) and 0 < len(shape) <= 2
     if not sizes_fit or not all(type(n) is int and 0 < n <= MAX_VALUES for n in shape):
-        raise EditError(f'{printable(source, 80)} is not {{"shape": [...], "float32": "..."}}')
+        raise EditError(f'{source} is not {{"shape": [...], "float32": "..."}}')
     try:
         data = base64.b64decode(value.get('float32'), validate=True)
     except (TypeError, ValueError):
         data = b''
     if len(data) != 4 * math.prod(shape):
-        raise EditError(f'{printable(source, 80)} has not the values of its shape {shape}')
+        raise EditError(f'{source} has not the values of its shape {shape}')
     array = np.frombuffer(data, '<f4').reshape(shape).astype(np.float32)
     if not np.isfinite(array).all():
-        raise EditError(f'{printable(source, 80)} has values that are not finite')
+        raise EditError(f'{source} has values that are not finite')
     return array
 
 

@@ -55,7 +55,7 @@ def _warp(image, points):
     The similarity from template to points of least squares, as complex numbers: p = a t + b.
     """
     t = _TEMPLATE - _TEMPLATE.mean(0)
-    p = points - points.mean(0)
+    p = points - points.mean(0, keepdims=True)
     real = jnp.sum(t * p) / np.sum(t**2)
     imaginary = jnp.sum(t[:, 0] * p[:, 1] - t[:, 1] * p[:, 0]) / np.sum(t**2)
     y, x = jnp.mgrid[:SIZE, :SIZE] - _TEMPLATE.mean(0)[::-1, None, None]

@@ -40,7 +40,7 @@ def measure(images_uint8, landmarks68) -> dict[str, np.ndarray]:
 def _measure(networks, images):
     pose, age, gender = networks
     angles = [
-        jnp.sum(jax.nn.softmax(one.reshape(-1, 66)) * _BINS, -1)
+        jnp.sum(jax.nn.softmax(one.reshape(-1, 66)) * _BINS[None], -1)
         for one in pose(_normalised(_crop(images, _POSE, 224)))
     ]
     # The whole picture with blue first agrees best with the first networks (48 generated faces).
@@ -67,7 +67,7 @@ def _crop(images, box, size):
 
 
 def _normalised(images):
-    return (images / 255 - _MEAN) / _DEVIATION
+    return (images / 255 - _MEAN[None, None, None]) / _DEVIATION[None, None, None]
 
 
 def _staged(parts):
@@ -78,7 +78,7 @@ def _staged(parts):
     total, width = 0.0, 1.0
     for p, delta, shift in zip(probabilities, widths, shifts, strict=True):
         width = width / (3 * (1 + delta[:, 0]))
-        total = total + jnp.sum((jnp.arange(3) + shift) * p, -1) * width
+        total = total + jnp.sum((jnp.arange(3)[None] + shift) * p, -1) * width
     return total
 
 

@@ -90,7 +90,7 @@ def points_of(network: Network, images: jax.Array) -> tuple[jax.Array, jax.Array
     # Pixel centres are at +0.5 in the network's square.
     points = points.reshape(-1, 478, 3) / scale
     start = jnp.array([left, top, 0]) * images.shape[1] - jnp.array([0.5, 0.5, 0])
-    return points + start, logits.reshape(-1)
+    return points + start[None, None], logits.reshape(-1)
 
 
 def scores_of(network: Network, points: jax.Array) -> jax.Array:

@@ -126,7 +126,7 @@ def _depthwise(x, kernel, strides, padding, dilation):
                 bottom = top + (rows - 1) * strides[0] + 1
                 right = left + (columns - 1) * strides[1] + 1
                 part = x[:, top : bottom : strides[0], left : right : strides[1]]
-                total = total + part * kernel[i, j]
+                total = total + part * kernel[i, j].reshape(1, 1, 1, -1)
         return total
 
     return lax.platform_dependent(x, kernel, cpu=taps, default=stock)
@@ -166,6 +166,18 @@ def _resize(x, size, corners, half):
     return x
 
 
+def _elementwise(function):
+    """The function of operands of any rank, aligned at the last axis."""
+
+    def aligned(*inputs):
+        rank = max(jnp.ndim(x) for x in inputs)
+        return function(
+            *(jnp.reshape(x, (1,) * (rank - jnp.ndim(x)) + jnp.shape(x)) for x in inputs)
+        )
+
+    return aligned
+
+
 def _slice(x, starts, limits, strides):
     return lax.slice(x, starts, limits, strides)
 
@@ -182,10 +194,10 @@ OPERATIONS = {
     'resize': _resize,
     'slice': _slice,
     'pad': _pad,
-    'add': jnp.add,
-    'sub': jnp.subtract,
-    'mul': jnp.multiply,
-    'div': jnp.divide,
+    'add': _elementwise(jnp.add),
+    'sub': _elementwise(jnp.subtract),
+    'mul': _elementwise(jnp.multiply),
+    'div': _elementwise(jnp.divide),
     'matmul': jnp.matmul,
     'concat': lambda *parts, axis: jnp.concatenate(parts, axis),
     'reshape': lambda x, shape: jnp.reshape(x, shape),
@@ -195,7 +207,7 @@ OPERATIONS = {
     'softmax': lambda x, axis: jax.nn.softmax(x, axis),
     'clip': lambda x, low, high: jnp.clip(x, low, high),
     'relu': jax.nn.relu,
-    'prelu': lambda x, slope: jnp.where(x > 0, x, x * slope),
+    'prelu': _elementwise(lambda x, slope: jnp.where(x > 0, x, x * slope)),
     'sigmoid': jax.nn.sigmoid,
     'tanh': jnp.tanh,
     'exp': jnp.exp,
@@ -203,5 +215,5 @@ OPERATIONS = {
     'neg': jnp.negative,
     'sqrt': jnp.sqrt,
     'rsqrt': lax.rsqrt,
-    'squared_difference': lambda x, y: jnp.square(x - y),
+    'squared_difference': _elementwise(lambda x, y: jnp.square(x - y)),
 }

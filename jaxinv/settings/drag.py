@@ -16,7 +16,9 @@ class Drag(Section):
     section: ClassVar[str] = 'drag'
 
     steps: int = setting(300, 'Steps at most.', least=0)
-    learning_rate: float = setting(2e-3, "Adam's; the paper has 1e-3 beside faces.", above=0)
+    learning_rate: float = setting(
+        2e-3, "Adam's: the paper's for faces, cats and cars; 1e-3 for others.", above=0
+    )
     feature: str = setting(
         '',
         'The feature map that is followed, a name of GeneratorSpec.feature_shapes; '

@@ -16,6 +16,7 @@ from jaxinv.settings.sam import (
     Sweep,
     named,
 )
+from jaxinv.settings.text_edits import TextEdits
 
 EDITS = ('smile=1.2/-1.2', 'age=2/-2', 'yaw=2/-2', 'yaw=2,smile=1.2')
 
@@ -137,8 +138,9 @@ class Inversion(Section):
     )
     edits: tuple = setting(
         EDITS,
-        'NAME=STRENGTH, strengths separated by /, sequences by commas (docs/edits.md). The '
-        "default's directions are FFHQ's and left out for generators of anything else; () = none.",
+        'NAME=STRENGTH or NAME=10deg, strengths separated by /, sequences by commas; or FILE.json '
+        "of a saved one (docs/edits.md). The default's directions are FFHQ's and left out for "
+        'generators of anything else; () = none.',
     )
 
     paste: bool = setting(
@@ -149,6 +151,7 @@ class Inversion(Section):
     )
 
     data: Data = subsection(Data)
+    text: TextEdits = subsection(TextEdits)
     w_statistics: WStatistics = subsection(WStatistics)
     pivot: Projection = subsection(Projection)
     tune: Tuning = subsection(Tuning)
