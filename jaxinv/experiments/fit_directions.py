@@ -79,7 +79,9 @@ def run(
         agreement = {name: _agreement(samples[name], judged[name]) for name in table}
         judged = {name: float(np.nanstd(values)) for name, values in judged.items()}
 
-        candidates, fit_record = fit(config, samples, deviations, table)
+        packaged = edits.shares_w(pipeline.generator, pipeline.weights)
+        kept = set(config.keep) & set(edits.available()) if packaged else set()
+        candidates, fit_record = fit(config, samples, deviations, table, kept)
         tried = sweep(config, pipeline, candidates, 'choose', path, log)
         steered = {d.name: effect_of(d, tried, table, 'steer', pipeline) for d in candidates}
         limit = pipeline.same_person[0]
@@ -90,13 +92,13 @@ def run(
         arrays, entries, left_out = {}, {}, {}
         for d in final:
             entry = _entry(config, d, validated, table, judged, pipeline)
-            reason = refusal(config, entry, d, validated, table, judged)
+            reason = refusal(config, entry, d.target, judged)
             (left_out if reason else entries)[d.name] = entry
             if reason:
                 entry['reason'] = reason
             else:
                 arrays[d.name] = d.vector
-        for name, vector, std in ganspace(config, pipeline):
+        for name, vector, std in ganspace(config, pipeline, packaged):
             arrays[name] = vector
             entries[name] = {'kind': 'ganspace', 'std': std, 'strengths': [-2 * std, 2 * std]}
         fingerprint = latents.mapping_fingerprint(pipeline.generator, pipeline.weights)
@@ -205,8 +207,13 @@ def _map_samples(config, pipeline: Pipeline, stage: str, num: int) -> np.ndarray
 # --- Fitting and choosing -------------------------------------------------------------------------
 
 
-def fit(config, samples, deviations, table) -> tuple[list[Direction], dict[str, Any]]:
-    """Candidates of each kind for each attribute, and {'coefficients' [d, m], 'r2', ...}."""
+def fit(
+    config, samples, deviations, table, kept=frozenset()
+) -> tuple[list[Direction], dict[str, Any]]:
+    """Candidates of each kind for each attribute, and {'coefficients' [d, m], 'r2', ...}.
+
+    kept: attributes whose packaged direction is the only candidate.
+    """
     names = tuple(table)
     w = samples['w'].astype(np.float64)
     standardised = np.stack([samples[n] / deviations[n] for n in names], axis=1)
@@ -219,9 +226,8 @@ def fit(config, samples, deviations, table) -> tuple[list[Direction], dict[str, 
         'r2_identity': float(embedding.r2.mean()),
     }
     candidates = []
-    packaged = edits.available()
     for target in config.attributes or measures.ATTRIBUTES:
-        if target in config.keep and target in packaged:
+        if target in kept:
             vector = np.float64(edits.load_direction(target)[0])
             candidates.append(Direction(f'{target}/kept', target, 'kept', vector, np.zeros(0)))
             continue
@@ -281,9 +287,17 @@ def choose(candidates, tried, deviations, same_person, table):
     return [c._replace(name=c.target) for _, c in best.values()], prices
 
 
-def ganspace(config, pipeline: Pipeline) -> Iterator[tuple[str, np.ndarray, float]]:
+def ganspace(
+    config, pipeline: Pipeline, packaged: bool = False
+) -> Iterator[tuple[str, np.ndarray, float]]:
     """(name, component, standard deviation) of the principal components of W, untruncated."""
     if not config.ganspace.components:
+        return
+    known = edits.describe()['directions'] if packaged and config.ganspace.keep else {}
+    names = [f'pc{i}' for i in range(config.ganspace.components)]
+    if known.keys() >= set(names):
+        for name in names:
+            yield name, edits.load_direction(name)[0], known[name]['std']
         return
     w = _map_samples(config, pipeline, 'ganspace', config.ganspace.num)
     components, std = direction_regression.principal_components(w, config.ganspace.components)
@@ -311,7 +325,9 @@ def _entry(config, d: Direction, validated, table, deviations, pipeline) -> dict
     judge = effect_of(d, validated, table, 'judge', pipeline)
     steering = effect_of(d, validated, table, 'steer', pipeline)
     distances = np.array([judge.identity_distance[f'{s:g}'] for s in d.strengths])
-    low, high = direction_regression.reach(d.strengths, distances, config.validate.identity)
+    changes = _changes(d, validated, attribute.judge)
+    limit = config.validate.identity
+    low, high = direction_regression.reach(d.strengths, distances, changes, limit)
     slope = judge.per_unit[d.target]
     sides = {
         name: value * deviations[d.target] / (deviations[name] * abs(slope))
@@ -323,13 +339,13 @@ def _entry(config, d: Direction, validated, table, deviations, pipeline) -> dict
         'fit': d.kind,
         'strengths': [float(f'{low:.2g}'), float(f'{high:.2g}')],
         'unit': attribute.unit,
+        'judge_unit': attribute.judge_unit or attribute.unit,
         'steered_by': attribute.steer,
         'judge': attribute.judge,
         **judge._asdict(),
         'per_unit_steered': steering.per_unit[d.target],
         'judged_change': {
-            f'{s:g}': float(change)
-            for s, change in zip(d.strengths, _changes(d, validated, attribute.judge), strict=True)
+            f'{s:g}': float(change) for s, change in zip(d.strengths, changes, strict=True)
         },
         # In standard deviations, for one standard deviation of the attribute; the largest ones.
         'side_effects': {
@@ -351,24 +367,19 @@ def _changes(d: Direction, results, measure: str) -> np.ndarray:
     )
 
 
-def refusal(config, entry, d: Direction, validated, table, deviations) -> str:
-    """Why the judge does not confirm a direction; '' if it does."""
-    order = np.argsort(d.strengths)
-    changes = _changes(d, validated, table[d.target].judge)[order]
-    zero = int((d.strengths < 0).sum())
-    changes = np.insert(changes, zero, 0.0)
+def refusal(config, entry, target: str, deviations) -> str:
+    """Why the judge does not confirm a direction, by its entry; '' if it does."""
     correlation = entry['correlation']
     if not correlation >= config.validate.correlation:
         return (
             f'the judge {entry["judge"]} sees a correlation of {correlation:.2f} with the '
-            'strength; '
-            f'at least {config.validate.correlation:g} is needed'
+            f'strength; at least {config.validate.correlation:g} is needed'
         )
-    if not (np.diff(changes) > 0).all():
-        shown = ', '.join(f'{c:+.3g}' for c in changes)
-        return f'the judge {entry["judge"]} sees no steady change: {shown} at rising strengths'
     low, high = entry['strengths']
-    change = (high - low) * entry['per_unit'][d.target] / deviations[d.target]
+    if not low < 0 < high:
+        shown = ', '.join(f'{c:+.3g}' for c in entry['judged_change'].values())
+        return f'the judge {entry["judge"]} sees no steady change: {shown} at rising strengths'
+    change = (high - low) * entry['per_unit'][target] / deviations[target]
     if not change >= config.validate.effect:
         return (
             f'within the identity distance of {config.validate.identity:g} it changes the '
@@ -408,7 +419,7 @@ def _summary(record: dict[str, Any], path: pathlib.Path) -> str:
             low, high = entry['strengths']
             lines.append(
                 f'{name:<12} {low:+.2g} to {high:+.2g}  correlation {entry["correlation"]:.2f}  '
-                f'per length 1 {entry["per_unit"][name]:+.3g} {entry["unit"]} by {entry["judge"]}'
+                f'1: {entry["per_unit"][name]:+.3g} {entry["judge_unit"]} by {entry["judge"]}'
             )
     lines += [f'{name:<12} left out: {e["reason"]}.' for name, e in record['not_found'].items()]
     return '\n'.join([*lines, f'Open {path}; use as {path / "directions.npz"}:NAME=STRENGTH'])
