@@ -358,7 +358,7 @@ def config_of(source, tmp_path, **changes):
     np.save(tmp_path / 'd.npy', np.ones(16, np.float32))
     config.temporal.anchor_every = 1  # one program to compile less
     # Of w and of styles.
-    edit = f'{tmp_path / "d.npy"}=0@0s,2@0.2s,style:b16_conv2/3=0@0s,40@0.2s'
+    edit = f'{tmp_path / "d.npy"}=0@0s,2@0.2s,style:b16_conv2/3=0@0s,4@0.2s'
     config.data.video, config.edits = str(source), (edit,)
     config.update_from_flattened_dict(changes)
     return config
@@ -385,7 +385,7 @@ def test_a_run_writes_videos_numbers_and_a_page(finished):
     result = json.loads((work / 'metrics.json').read_text())
     assert result['track']['frames'] == 6 and result['track']['interpolated'] == 1
     assert result['videos'] == {name: f'videos/{name}.mp4' for name in result['edits']}
-    name = 'd=0@0s,2@0.2s,style:b16_conv2/3=0@0s,40@0.2s'
+    name = 'd=0@0s,2@0.2s,style:b16_conv2/3=0@0s,4@0.2s'
     assert list(result['edits'].values()) == ['tuned', name] and result['pairs'] == 5
     for name in ('source', *result['edits']):
         assert all(value > 0 for value in result['flicker'][name].values())
