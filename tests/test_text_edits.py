@@ -3,6 +3,8 @@
 CLIP has random weights here; what is shown is the arithmetic and the files, not that CLIP sees.
 """
 
+import contextlib
+import dataclasses
 import functools
 import importlib
 import json
@@ -20,10 +22,11 @@ from jaxinv import edits, rendering
 from jaxinv.converters import tables
 from jaxinv.converters import text_mapper as converter
 from jaxinv.errors import JaxinvError
+from jaxinv.experiments import text_directions, train_mapper
 from jaxinv.generators import style_space
 from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.networks import bpe, clip, ir_se50, text_mapper
-from jaxinv.prompts import features, global_directions, mapper, search, sources
+from jaxinv.prompts import features, global_directions, identity, mapper, search, sources
 from jaxinv.settings import TextEdits, TextSearch, TrainMapper
 from jaxinv.weights.text_edits import (
     Channels,
@@ -173,7 +176,7 @@ def test_the_loss_and_the_steps_of_training_are_their_definitions(toys, network)
     """Seven steps of Ranger, of which the sixth brings fast and slow weights together."""
     generator, weights = toys
     s = TrainMapper(batch_size=2, num_steps=7, chunk_steps=7, groups=('coarse',), norm='features')
-    loop, start, spec = mapper.make_training(generator, network.spec, s, False)
+    loop, start, spec = mapper.make_training(generator, network.spec, s, None)
     first = text_mapper.init(spec.groups, 6, 0)
     codes = jnp.asarray(recipe.normal('training', (5, 3, 6)))
     text = features.text_features(network, ['a beard'])[0]
@@ -409,7 +412,7 @@ def test_identity_counts_by_its_definition(toys, network, monkeypatch):
     generator, weights = toys
     arcface = jnp.asarray(recipe.normal('arcface', (3, 4)))
     w = jnp.asarray(recipe.normal('pivots', (1, 3, 6)))
-    made = search.make_search(generator, network.spec, TextSearch(chunk_steps=1), True)
+    made = search.make_search(generator, network.spec, TextSearch(chunk_steps=1), 'arcface')
     text = features.text_features(network, ['a beard'])
     state, args = made.prepare(weights, network.weights, arcface, text, w)
     moved = state._replace(variables={'w': w + 0.5})
@@ -427,6 +430,33 @@ def test_identity_counts_by_its_definition(toys, network, monkeypatch):
     np.testing.assert_allclose(rows['identity'][0, 0], 1 - own[0] @ own[1], rtol=1e-3, atol=1e-5)
     total = rows['clip'] + 0.008 * rows['l2'] + 0.005 * rows['identity']
     np.testing.assert_allclose(rows['loss'], total, rtol=1e-5)
+
+
+@pytest.mark.long
+def test_sface_tells_people_apart_and_leaves_pictures_without_a_face_out():
+    images = jaxinv.load_images('demo', resolution=256).images_uint8 / np.float32(127.5) - 1
+    spec = dataclasses.replace(toy.SPEC, domain='ffhq')
+    found = identity.load('auto', spec)
+    assert found.kind == 'sface' and identity.load(found, spec) is found
+    grace, eileen, none = *images, np.zeros_like(images[0])
+
+    @jax.jit
+    def measured(weights, pictures, others):
+        start = identity.before('sface', weights, pictures)
+        return identity.distance('sface', weights, others, start)
+
+    pairs = np.stack([[grace, grace], [grace, eileen], [none, grace]], 1)
+    same, other, without = np.asarray(measured(found.weights, *pairs))
+    assert abs(same) < 1e-5 and other > 0.6 and without == 0
+
+
+def test_networks_of_identities_are_chosen_by_name(tmp_path):
+    for none in (None, '', 'auto'):  # toy is no generator of faces
+        assert identity.load(none, toy.SPEC) is None
+    with pytest.raises(JaxinvError, match='identity is a dict'):
+        identity.load({}, toy.SPEC)
+    with pytest.raises(JaxinvError, match='model_ir_se50.pth'):
+        identity.load(str(tmp_path / 'none.pth'), toy.SPEC)
 
 
 # --- Spellings ------------------------------------------------------------------------------------
@@ -498,71 +528,54 @@ class Killed(Exception):
     pass
 
 
-def killed_after(start):
+def run(task, path, stop='never'):
+    """Runs a task's test variant until a line starts with `stop`; returns the lines."""
+    config = importlib.import_module(f'jaxinv.configs.{task.__name__.rpartition(".")[2]}')
+    lines = []
+
     def log(text, **kwargs):
-        if str(text).startswith(start):
+        lines.append(str(text))
+        if lines[-1].startswith(stop):
             raise Killed
 
-    return log
-
-
-def config_of(name):
-    return importlib.import_module(f'jaxinv.configs.{name}').get_config('quicktest')
-
-
-def silent(*args, **kwargs):
-    pass
+    with contextlib.suppress(Killed):
+        task.run(config.get_config('quicktest'), path, log=log)
+    return lines
 
 
 @pytest.mark.long
 def test_a_killed_table_of_directions_goes_on_and_serves_edits(tiny, tmp_path):
-    from jaxinv.experiments import text_directions
-
-    with pytest.raises(Killed):
-        text_directions.run(
-            config_of('text_directions'), tmp_path / 'a', log=killed_after('channel    8')
-        )
-    for name in 'ab':
-        text_directions.run(config_of('text_directions'), tmp_path / name, log=silent)
-    found, other = (load_directions(tmp_path / name) for name in 'ab')
+    path = tmp_path / 'run'
+    run(text_directions, path, 'channel    8')
+    assert not (path / 'metrics.json').exists()
+    assert not any(line.startswith('channel    8') for line in run(text_directions, path))
+    assert 'Finished already' in run(text_directions, path)[0]
+    found = load_directions(path)
     generator, weights = tiny
-    assert found.about['random_clip'] and found.layers.keys() == other.layers.keys()
-    for layer, own in found.layers.items():
-        np.testing.assert_array_equal(own.matrix, other.layers[layer].matrix)
+    assert found.about['random_clip']
+    for own in found.layers.values():
         assert np.linalg.norm(own.matrix[:2], axis=1) == pytest.approx(1, abs=1e-5)
         assert not own.matrix[2:].any()  # not measured
-    result = json.loads((tmp_path / 'a' / 'metrics.json').read_text())
+    result = json.loads((path / 'metrics.json').read_text())
     assert result['channels'] == 2 * len(found.layers) and result['random_clip']
     code = np.asarray(weights['buffers']['w_avg'])[None, None]
-    text = {'clip': 'random', 'directions': str(tmp_path / 'a'), 'threshold': 0.01}
+    text = {'clip': 'random', 'directions': str(path), 'threshold': 0.01}
     images = jaxinv.render(generator, weights, code, edit='text:a beard=3', text=text)
     assert np.abs(images - jaxinv.render(generator, weights, code)).max() > 0.01
-    lines = []
-    text_directions.run(
-        config_of('text_directions'), tmp_path / 'a', log=lambda *a, **k: lines.append(a[0])
-    )
-    assert 'Finished already' in lines[0]
 
 
 @pytest.mark.long
 def test_a_killed_training_of_a_mapper_goes_on(tiny, tmp_path):
-    from jaxinv.experiments import train_mapper
-
-    with pytest.raises(Killed):
-        train_mapper.run(
-            config_of('train_mapper'), tmp_path / 'a', log=killed_after('mapper     2')
-        )
-    for name in 'ab':
-        train_mapper.run(config_of('train_mapper'), tmp_path / name, log=silent)
-    found, other = (load_mapper(tmp_path / name / 'mapper.safetensors') for name in 'ab')
-    for name, array in found.weights.items():
-        np.testing.assert_allclose(array, other.weights[name], rtol=1e-4, atol=1e-3)
-    result = json.loads((tmp_path / 'a' / 'metrics.json').read_text())
+    path = tmp_path / 'run'
+    run(train_mapper, path, 'mapper     2/4')
+    assert 'mapper: going on after step 2.' in run(train_mapper, path)
+    assert 'Finished already' in run(train_mapper, path)[0]
+    result = json.loads((path / 'metrics.json').read_text())
     assert result['random_clip'] and result['held_out'] == 4 and result['l2'] > 0
-    assert (tmp_path / 'a' / 'mapper.png').is_file()
+    assert (path / 'mapper.png').is_file()
     generator, weights = tiny
     code = np.asarray(weights['buffers']['w_avg'])[None, None]
-    edit = f'mapper:{tmp_path}/a/mapper.safetensors=1'
+    edit = f'mapper:{path}/mapper.safetensors=1'
     (parsed,) = edits.parse([edit], '', sources=sources.make(TextEdits(), generator, weights))
     assert parsed.name == 'mapper:mapper (random weights)=1'
     images = jaxinv.render(generator, weights, code, edit=parsed)
