@@ -528,9 +528,9 @@ class Killed(Exception):
     pass
 
 
-def run(task, path, stop='never'):
+def run(task, path, generator, stop='never'):
     """Runs a task's test variant until a line starts with `stop`; returns the lines."""
-    config = importlib.import_module(f'jaxinv.configs.{task.__name__.rpartition(".")[2]}')
+    own = importlib.import_module(f'jaxinv.configs.{task.__name__.rpartition(".")[2]}')
     lines = []
 
     def log(text, **kwargs):
@@ -538,20 +538,29 @@ def run(task, path, stop='never'):
         if lines[-1].startswith(stop):
             raise Killed
 
+    config = own.get_config('quicktest')
+    config.generator, config.resolution = str(generator), None
+    if 'chunk' in config:
+        config.chunk = 4
     with contextlib.suppress(Killed):
-        task.run(config.get_config('quicktest'), path, log=log)
+        task.run(config, path, log=log)
     return lines
 
 
+@pytest.fixture(scope='module')
+def saved(styled, tmp_path_factory):
+    return jaxinv.save(tmp_path_factory.mktemp('generator'), *styled)
+
+
 @pytest.mark.long
-def test_a_killed_table_of_directions_goes_on_and_serves_edits(tiny, tmp_path):
+def test_a_killed_table_of_directions_goes_on_and_serves_edits(styled, saved, tmp_path):
     path = tmp_path / 'run'
-    run(text_directions, path, 'channel    8')
+    run(text_directions, path, saved, 'channel    4')
     assert not (path / 'metrics.json').exists()
-    assert not any(line.startswith('channel    8') for line in run(text_directions, path))
-    assert 'Finished already' in run(text_directions, path)[0]
+    assert not any(line.startswith('channel    4') for line in run(text_directions, path, saved))
+    assert 'Finished already' in run(text_directions, path, saved)[0]
     found = load_directions(path)
-    generator, weights = tiny
+    generator, weights = styled
     assert found.about['random_clip']
     for own in found.layers.values():
         assert np.linalg.norm(own.matrix[:2], axis=1) == pytest.approx(1, abs=1e-5)
@@ -565,15 +574,15 @@ def test_a_killed_table_of_directions_goes_on_and_serves_edits(tiny, tmp_path):
 
 
 @pytest.mark.long
-def test_a_killed_training_of_a_mapper_goes_on(tiny, tmp_path):
+def test_a_killed_training_of_a_mapper_goes_on(styled, saved, tmp_path):
     path = tmp_path / 'run'
-    run(train_mapper, path, 'mapper     4/4')  # before its checkpoint
-    assert 'mapper: going on after step 2.' in run(train_mapper, path)
-    assert 'Finished already' in run(train_mapper, path)[0]
+    run(train_mapper, path, saved, 'mapper     4/4')  # before its checkpoint
+    assert 'mapper: going on after step 2.' in run(train_mapper, path, saved)
+    assert 'Finished already' in run(train_mapper, path, saved)[0]
     result = json.loads((path / 'metrics.json').read_text())
     assert result['random_clip'] and result['held_out'] == 4 and result['l2'] > 0
     assert (path / 'mapper.png').is_file()
-    generator, weights = tiny
+    generator, weights = styled
     code = np.asarray(weights['buffers']['w_avg'])[None, None]
     edit = f'mapper:{path}/mapper.safetensors=1'
     (parsed,) = edits.parse([edit], '', sources=sources.make(TextEdits(), generator, weights))
