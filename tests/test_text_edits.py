@@ -8,7 +8,10 @@ import dataclasses
 import functools
 import importlib
 import json
+import pathlib
+import random
 
+import fuzzing
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +31,7 @@ from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.networks import bpe, clip, ir_se50, text_mapper
 from jaxinv.prompts import features, global_directions, identity, mapper, search, sources
 from jaxinv.settings import TextEdits, TextSearch, TrainMapper
+from jaxinv.weights.clip import save_clip
 from jaxinv.weights.text_edits import (
     Channels,
     Directions,
@@ -224,6 +228,37 @@ def test_the_loss_and_the_steps_of_training_are_their_definitions(toys, network)
         found = state.variables['mapper'][name]
         moved, wanted = (np.float64(x) - np.float64(first[name]) for x in (found, array))
         assert np.linalg.norm(moved - wanted) <= 0.02 * np.linalg.norm(wanted), name
+
+
+@pytest.mark.long
+def test_damaged_files_are_read_or_refused_by_a_sentence(network, styled, tmp_path):
+    arrays = pickle_writer.tensors(official_mapper())
+    (tmp_path / 'mapper.pt').write_bytes(pickle_writer.torch_zip({'state_dict': arrays}))
+    save_mapper(tmp_path / 'mapper.safetensors', converter.convert(official_mapper()))
+    save_directions(tmp_path / 'directions.safetensors', made_up(network, styled))
+    save_clip(tmp_path / 'clip.safetensors', network)
+    script = pathlib.Path(__file__).parent / 'data' / 'clip.npz'
+    with np.load(script) as figures:
+        (tmp_path / 'script.pt').write_bytes(figures['jit'].tobytes())
+    readers = {
+        'mapper.pt': load_mapper,
+        'mapper.safetensors': load_mapper,
+        'directions.safetensors': load_directions,
+        'clip.safetensors': jaxinv.load_clip,
+        'script.pt': jaxinv.load_clip,
+    }
+    chance, refused = random.Random(0), 0
+    for name, read in readers.items():
+        sound = (tmp_path / name).read_bytes()
+        for i in range(40):
+            file = tmp_path / f'{i}_{name}'
+            file.write_bytes(fuzzing.damaged(sound, chance))
+            try:
+                read(file)
+            except JaxinvError as error:  # another error fails the test
+                refused += 1
+                assert '\n' not in str(error) and len(str(error)) < 600
+    assert refused > 100
 
 
 # --- Global directions ----------------------------------------------------------------------------
@@ -494,7 +529,7 @@ def test_a_text_is_an_edit_of_styles(network, styled, tmp_path, monkeypatch):
     generator, weights = styled
     table = made_up(network, styled)
     save_directions(tmp_path / 'text_directions.safetensors', table)
-    monkeypatch.setattr(sources, 'load_clip', lambda *args, **kwargs: network)
+    monkeypatch.setattr(sources, '_clip', lambda *args: network)
     text = {'clip': 'random', 'directions': str(tmp_path), 'threshold': 0.1, 'templates': False}
     lines = []
     source = sources.make(TextEdits(**text), generator, weights, lambda *a, **k: lines.append(a[0]))
