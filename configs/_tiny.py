@@ -27,3 +27,11 @@ def sam_steps(config):
     config.segments.how = 'slic'
     config.segments.parts = 4
     config.sweep.taus = (0.1, 0.3, 0.5)
+
+
+def comparison(config):
+    """Methods with the variant 'test', on the tiny generator."""
+    config.generator, config.resolution = 'tiny', 32
+    config.data.align = 'face'
+    config.methods = 'w=w:test,pti=pti:test'
+    config.statistics.resamples = 200

@@ -14,17 +14,17 @@ same `project`, `tune` and `invert_sam` (jaxinv/inversion) with a folder for che
 
 import functools
 import importlib
-import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import markupsafe
 import numpy as np
 
 from jaxinv import edits as edits_lib
-from jaxinv import faces, metrics, rendering, settings
-from jaxinv.data import discover
+from jaxinv import faces, generators, metrics, rendering, settings
+from jaxinv.data import discover, thumbnails
 from jaxinv.data import images as image_files
 from jaxinv.errors import JaxinvError
 from jaxinv.faces import measures
@@ -33,11 +33,16 @@ from jaxinv.inversion.invert_sam import Inverted
 from jaxinv.inversion.project import Pivots
 from jaxinv.io import expanded, safe_name
 from jaxinv.pixels import to_uint8
+from jaxinv.prompts import sources as text_sources
 from jaxinv.segmentation import regions
 from jaxinv.types import Generator
+from jaxinv.weights import card, hub, runs, upload
+from jaxinv.weights.addresses import is_address, parse_repository
 from jaxinv.weights.load import load_generator, save_generator
+from jaxinv.weights.well_known import WELL_KNOWN
 
 GENERATORS = 'generators'  # subfolder with one generator per identity
+SHOWN = 8  # codes that a notebook renders
 
 
 class Saved(NamedTuple):
@@ -46,6 +51,21 @@ class Saved(NamedTuple):
     generator: Generator
     weights: Any  # one generator's weights, or a list [n] of them
     codes: Pivots | Inverted | None
+
+    def _repr_html_(self) -> str:
+        """The images of the first codes, rendered when a notebook shows the value."""
+        codes, weights = self.codes, self.weights
+        if codes is None:
+            return str(markupsafe.escape(f'{self.generator.spec.name}, without codes'))
+        names = codes.names[:SHOWN]
+        if isinstance(codes, Inverted):
+            if len(codes.names) > SHOWN:
+                return codes._repr_html_()
+        else:
+            codes = codes.w[:SHOWN]
+            weights = weights[:SHOWN] if isinstance(weights, list) else weights
+        images = render(self.generator, weights, codes)
+        return str(thumbnails.table(names, {'reconstruction': images}))
 
 
 def settings_for(config: str) -> settings.Section:
@@ -78,6 +98,7 @@ def render(
     *,
     region=None,
     measure: Callable | None = None,
+    text: settings.TextEdits | Mapping | None = None,
 ) -> np.ndarray:
     """Images [n, h, w, 3] of codes, edited if `edit` is given.
 
@@ -91,6 +112,8 @@ def render(
       [n, h, w]; None = as the edit says, else everywhere.
     measure: for strengths in units (yaw=10deg), uint8 images [b, h, w, 3] -> {attribute: [b]};
       None = the measures of jaxinv/faces/measures.py.
+    text: for edits 'text:PROMPT=STRENGTH', settings.TextEdits or a dict of them, as
+      {'clip': FOLDER, 'directions': FOLDER} (docs/text_edits.md).
 
     Raises JaxinvError for an edit that is not one edit, that does not fit the generator, or whose
     change in a unit is not reached, and for a region that is not there.
@@ -98,7 +121,9 @@ def render(
     spec = generator.spec
     several = isinstance(weights, (list, tuple))
     parsed = (
-        None if edit is None else _one_edit(generator, weights[0] if several else weights, edit)
+        None
+        if edit is None
+        else _one_edit(generator, weights[0] if several else weights, edit, text)
     )
     if region is None and parsed is not None:
         region = parsed.region or None
@@ -171,13 +196,22 @@ def _render_moved(generator, weights, w, edit, masks=None):
     return region_render.render(generator, weights, w, moved, masks, offsets).images
 
 
-def _one_edit(generator, weights, edit) -> edits_lib.Edit:
+def _one_edit(generator, weights, edit, text) -> edits_lib.Edit:
     if isinstance(edit, edits_lib.Edit):
         edits_lib.check(edit, generator.spec)
         return edit
     space = 'ffhq' if generator.spec.domain == 'ffhq' else ''
     known, mean = classes.embeddings(generator, weights), weights['buffers']['w_avg']
-    parsed = edits_lib.parse([edit], space, known, mean, generator=generator, weights=weights)
+    own = settings.changed(settings.TextEdits(), **text) if isinstance(text, Mapping) else text
+    parsed = edits_lib.parse(
+        [edit],
+        space,
+        known,
+        mean,
+        generator=generator,
+        weights=weights,
+        sources=text_sources.make(own or settings.TextEdits(), generator, weights),
+    )
     if len(parsed) != 1:
         raise JaxinvError(f'edit is {edit!r}, which is {len(parsed)} edits; give one at a time.')
     return parsed[0]
@@ -191,8 +225,8 @@ def evaluate(targets, images, *, lpips='auto', identity: bool = False) -> dict[s
     identity: adds 'id_distance', the Euclidean distance of dlib's face embeddings; below 0.6 is the
       same person by its authors' count, NaN where no face was found.
 
-    Metrics, their ranges and resolutions: jaxinv/metrics.py. Pixels outside `targets.valid` do not
-    count. Raises JaxinvError if the shapes differ.
+    Metrics, their ranges and resolutions: jaxinv/metrics/images.py. Pixels outside `targets.valid`
+    do not count. Raises JaxinvError if the shapes differ.
     """
     examples = inputs.examples_of(targets)
     images = np.asarray(images, np.float32)
@@ -284,13 +318,54 @@ def _names_of(codes, count: int) -> list[str]:
     return [safe_name(name) for name in codes.names]
 
 
+def push_to_hub(
+    folder,
+    repo_id: str,
+    *,
+    private: bool = True,
+    photographs: bool = False,
+    licence: str = card.LICENCE,
+    log=print,
+) -> str:
+    """Uploads a run to a model repository of the Hugging Face hub, and returns its address.
+
+    folder: a work folder, or what `save` wrote. repo_id: 'OWNER/NAME', made if it is missing.
+    private: False publishes it; an existing public repository is refused otherwise.
+    photographs: also uploads report, grid and pictures, which show the photographs. Without them
+      generator and codes go there, with the pictures' names; the faces can be drawn from them.
+    licence: for the metadata of the model card, an identifier of the hub's.
+    log: called with a line for each file and flush=True, before anything is uploaded.
+
+    HF_TOKEN, or `hf auth login`, names the user. `load('hf://OWNER/NAME')` reads it back. Raises
+    JaxinvError.
+    """
+    folder = expanded(folder)
+    each = sorted(path for path in folder.glob(f'{GENERATORS}/*') if path.is_dir())
+    first = each[0] if each and not (folder / 'generator').is_dir() else _generator_of(folder)
+    return upload.push(
+        folder,
+        repo_id,
+        load_generator(first)[0].spec,
+        private=private,
+        photographs=photographs,
+        licence=licence,
+        log=log,
+    )
+
+
 def load(folder) -> Saved:
     """The generator and codes that `save`, or a run of the launcher, wrote to a folder.
+
+    folder: or a repository of the hub that `push_to_hub` filled, hf://OWNER/NAME[@REVISION]; of
+    that, generators and codes alone are fetched, and nothing in it is executed.
 
     `codes` is None if there are none, else Pivots, or Inverted of a SAM run; their history is
     empty, and so are an Inverted's prior and regions. A run that tuned nothing names its generator
     (run.json). Raises JaxinvError if there is no generator.
     """
+    if is_address(folder):
+        folder = hub.fetch_folder(parse_repository(folder), (*upload.RUN_FILES, runs.RECORD))
+        _check_base(folder)
     folder = expanded(folder)
     codes = None
     if (folder / code_files.PIVOTS).is_file():
@@ -307,12 +382,19 @@ def load(folder) -> Saved:
     return Saved(generator, weights, codes)
 
 
+def _check_base(folder: pathlib.Path) -> None:
+    """Raises JaxinvError if a run from elsewhere names a file of this machine as its generator."""
+    base = runs.base_of(folder, 0)
+    if base is None or base.source in generators.GENERATORS or base.source in WELL_KNOWN:
+        return
+    if not is_address(base.source):
+        raise JaxinvError(
+            f'the run names {base.source!r} as its generator, a file of another machine; open it '
+            'there, and save generator and codes together by jaxinv.save.'
+        )
+
+
 def _generator_of(folder: pathlib.Path):
     """What load_generator opens for a folder: itself, or the generator that its run.json names."""
-    if (folder / 'generator').is_dir():
-        return folder
-    try:
-        record = json.loads((folder / 'run.json').read_text(encoding='utf-8'))
-        return record['config']['generator']
-    except (OSError, ValueError, KeyError, TypeError):
-        return folder
+    base = None if (folder / 'generator').is_dir() else runs.base_of(folder, 0)
+    return folder if base is None else base.source

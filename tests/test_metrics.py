@@ -175,7 +175,7 @@ def test_evaluate_holds_float_copies_of_a_microbatch_only(pair):
 
 
 def test_vgg_sees_at_most_256_pixels(weights, monkeypatch):
-    monkeypatch.setattr(metrics, 'SMALL', 24)  # the rule, at a size that costs nothing
+    monkeypatch.setattr(metrics.images, 'SMALL', 24)  # the rule, at a size that costs nothing
     x, y = smooth(6, 48, 1), smooth(7, 48, 1)
     small = [pixels.area_resize(jnp.asarray(v), 24) for v in (x, y)]
     expected = jax.jit(metrics.lpips_vgg)(weights['vgg'], *small)

@@ -12,7 +12,7 @@ drag, or offsets of styles, as those of a text. `join` makes a sequence of sever
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -36,6 +36,9 @@ class Direction(NamedTuple):
     # {layer: [1, channels]}: a strength is the multiple that is added to the styles, not to w.
     styles: Mapping[str, np.ndarray] | None = None
     limits: tuple[float, float] | None = None  # calibrated strengths; None = not calibrated
+    # (w [b, num_ws, w_dim]) -> what strength 1 adds to it, for moves that depend on the code, as a
+    # mapper's; `array` is [1, 0] then.
+    change: Callable[[Any], Any] | None = None
 
 
 class Wanted(NamedTuple):
@@ -244,6 +247,9 @@ def _move(w, direction: Direction, strength, num_ws: int):
     strength, d = np.float32(_number(direction, strength)), direction.array
     if direction.styles is not None:
         return jnp.zeros((1, 1, w.shape[-1]), w.dtype)
+    if direction.change is not None:
+        rows = jnp.broadcast_to(w, (len(w), num_ws, w.shape[-1]))
+        return strength * _row_mask(direction, num_ws)[None] * direction.change(rows)
     if d.shape == (1, num_ws * w.shape[-1]):  # a boundary of flattened codes in W+
         d = d.reshape(num_ws, w.shape[-1])
     if direction.towards:

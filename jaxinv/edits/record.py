@@ -98,6 +98,11 @@ def load(path, generator: Any = None, weights: Any = None) -> Edit:
 
 
 def _step_to_json(direction: Direction, strength: float | Wanted) -> dict[str, Any]:
+    if direction.change is not None:
+        raise EditError(
+            f'{direction.name} depends on the code, so no arrays reproduce it; keep its file and '
+            'its spelling'
+        )
     step: dict[str, Any] = {
         'kind': _kind(direction),
         'name': direction.name,

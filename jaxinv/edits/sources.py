@@ -105,7 +105,7 @@ class Sources:
             raise EditError(f'{source!r}: write what is held fixed as NAME|OTHER,OTHER')
         others = [self.find(name, rows) for name in names]
         for one in (first, *others):
-            if one.styles is not None or one.towards:
+            if one.styles is not None or one.towards or one.change is not None:
                 raise EditError(
                     f'{source}: only directions of W can be held fixed; {one.name} is none'
                 )

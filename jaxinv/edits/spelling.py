@@ -145,7 +145,7 @@ def _direction(match: re.Match, sources: Sources, mean) -> Direction:
     direction = sources.find(source, rows)
     if not sets:
         return direction._replace(mean=None)
-    if direction.towards or direction.styles is not None:
+    if direction.towards or direction.styles is not None or direction.change is not None:
         raise EditError(f'{source}:= sets a coordinate along a direction of W, which it is not')
     if not direction.array[0].any():
         raise EditError(f'{source}:= needs a direction whose first row is not 0')

@@ -98,6 +98,7 @@ def score_batch(
 
     tuned, edited = evaluate.measure_stage_and_edits(targets, 'tuned', edits, columns())
     edited = evaluate.with_strengths(edited, solutions)
+    edited = evaluate.with_texts(session, edited, edits)
     if session.settings.tune.num_steps:
         stages.append(tuned)
     return evaluate.results_of(session, rows, targets, title(session.config), stages, edited)

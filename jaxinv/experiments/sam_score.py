@@ -91,6 +91,7 @@ def score(
         for rows in evaluate.batches(range(len(names))):
             found = score_batch(session, rows, select(inverted, rows), edits, deltas[:, rows])
             found.edits = evaluate.with_strengths(found.edits, [solutions[i] for i in rows])
+            found.edits = evaluate.with_texts(session, found.edits, edits)
             measured.append(report.save_pictures(found, [folders[i] for i in rows]))
     traces = [
         report.Trace(stage, name, values)

@@ -18,6 +18,7 @@ from jaxinv.io import sha256
 from jaxinv.optimize.runner import Runner
 from jaxinv.optimize.sharding import Sharding
 from jaxinv.optimize.sharding import make as make_sharding
+from jaxinv.prompts import sources as text_sources
 from jaxinv.runtime import distributed
 from jaxinv.runtime import workdir as workdirs
 from jaxinv.runtime.progress import Stopwatch
@@ -160,7 +161,8 @@ def open_run(config, log=print):
     """
     settings.check(config)
     generator, weights, about = open_generator(config, log)
-    edits = edits_lib.with_steps(parse_edits(config.edits, generator, weights, log))
+    text = settings.of(config, settings.TextEdits)
+    edits = edits_lib.with_steps(parse_edits(config.edits, generator, weights, log, text))
     return (generator, weights, about), edits
 
 
@@ -187,8 +189,11 @@ def open_generator(config, log=print):
     return generator, weights, about
 
 
-def parse_edits(asked, generator, weights, log=print):
-    """The edits of config.edits that this generator can make, checked against its sizes."""
+def parse_edits(asked, generator, weights, log=print, text=None):
+    """The edits of config.edits that this generator can make, checked against its sizes.
+
+    text: settings.TextEdits; None = the defaults.
+    """
     spec = generator.spec
     if spec.domain != 'ffhq' and tuple(asked) == settings.EDITS:
         log(
@@ -198,7 +203,15 @@ def parse_edits(asked, generator, weights, log=print):
         return []
     known = classes.embeddings(generator, weights)
     space, mean = 'ffhq' if spec.domain == 'ffhq' else '', weights['buffers']['w_avg']
-    edits = edits_lib.parse(asked, space, known, mean, generator=generator, weights=weights)
+    edits = edits_lib.parse(
+        asked,
+        space,
+        known,
+        mean,
+        generator=generator,
+        weights=weights,
+        sources=text_sources.make(text or settings.TextEdits(), generator, weights, log),
+    )
     for edit in edits:
         if edit.region:
             regions.check(edit.region)

@@ -79,9 +79,14 @@ def logits(weights: dict, images: jax.Array) -> jax.Array:
 
     A pure function for jit (with the weights as an argument), vmap and grad.
     """
-    x = jnp.mean(features(weights, images)[-1], (1, 2))
+    x = pooled(weights, images)
     kernel, bias = (weights[f'classes/{kind}'].astype(x.dtype) for kind in ('kernel', 'bias'))
     return x @ kernel + bias[None]
+
+
+def pooled(weights: dict, images: jax.Array) -> jax.Array:
+    """Features [b, 1280] before the classes: means over the picture of the head's maps."""
+    return jnp.mean(features(weights, images)[-1], (1, 2))
 
 
 def features(weights: dict, images: jax.Array) -> list[jax.Array]:

@@ -1,7 +1,7 @@
 """Line charts as inline SVG: small, sharp at any width, coloured by the page's style sheet."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import markupsafe
@@ -67,6 +67,48 @@ def svg(
         elements.append(
             f'<path class="line c{i % 8}" d="{points}"><title>{markupsafe.escape(name)}</title>'
             '</path>'
+        )
+    return markupsafe.Markup(''.join(elements) + '</svg>')
+
+
+def xy(curves: Mapping[str, Sequence[tuple[float, float]]], label: str = '') -> str:
+    """A chart of points (x, y), joined in their order, with class `line c<i>` for curve i.
+
+    '' if there is no point.
+    """
+    points = np.array([point for own in curves.values() for point in own], np.float64)
+    if not points.size:
+        return markupsafe.Markup('')
+    low, high = points.min(0), points.max(0)
+    low, high = np.where(high > low, low, low - 1), np.where(high > low, high, high + 1)
+
+    def place(point):
+        share = (np.asarray(point) - low) / (high - low)
+        x = LEFT + (WIDTH - LEFT - RIGHT) * share[0]
+        return x, HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share[1]
+
+    elements = [
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{markupsafe.escape(label)}">'
+    ]
+    for tick in _linear_ticks(low[1], high[1]):
+        y = place((low[0], tick))[1]
+        elements.append(
+            f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{_short(tick)}</text>'
+        )
+    for tick in _linear_ticks(low[0], high[0]):
+        x = place((tick, low[1]))[0]
+        elements.append(f'<text x="{x:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{tick:g}</text>')
+    for i, (name, own) in enumerate(curves.items()):
+        places = [place(point) for point in own]
+        path = 'M' + 'L'.join(f'{x:.1f} {y:.1f}' for x, y in places) if places else ''
+        dots = ''.join(
+            f'<circle class="line c{i % 8}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in places
+        )
+        elements.append(
+            f'<path class="line c{i % 8}" d="{path}"><title>{markupsafe.escape(name)}</title>'
+            f'</path>{dots}'
         )
     return markupsafe.Markup(''.join(elements) + '</svg>')
 

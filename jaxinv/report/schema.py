@@ -39,6 +39,7 @@ class EditResult:
     requested: bool = True  # False = only a step of a sequence; not in grid.png
     # {direction: [n]}: strengths that were found for a change in a unit (yaw=10deg); 0 = none.
     strengths: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    text: str = ''  # to reproduce it elsewhere, as JSON; '' = its name, a spelling
 
 
 @dataclasses.dataclass
@@ -146,10 +147,10 @@ def metrics(run: Run) -> dict[str, Any]:
             key: {metric: mean(values) for metric, values in stage.metrics.items()}
             for key, stage in stages.items()
         },
-        'drift': _plain(run.drift.metrics) if run.drift else {},
-        **{table.name: _plain(table.values) for table in run.tables},
-        'seconds': _plain(run.seconds),
-        'skipped': [dict(_plain(item)) for item in run.skipped],
+        'drift': plain(run.drift.metrics) if run.drift else {},
+        **{table.name: plain(table.values) for table in run.tables},
+        'seconds': plain(run.seconds),
+        'skipped': [dict(plain(item)) for item in run.skipped],
         'edits': {
             name: {edit.name: _edit_numbers(run, edit, i) for edit in run.edits}
             for i, name in enumerate(run.names)
@@ -161,12 +162,12 @@ def metrics(run: Run) -> dict[str, Any]:
             }
             for i, name in enumerate(run.names)
         },
-        'sources': [dict(_plain(item)) for item in run.sources],
-        'generator': _plain(run.generator),
-        'lpips': _plain(run.lpips),
-        'facts': _plain(run.facts),
-        'seeds': _plain(run.seeds),
-        'versions': _plain(run.versions),
+        'sources': [dict(plain(item)) for item in run.sources],
+        'generator': plain(run.generator),
+        'lpips': plain(run.lpips),
+        'facts': plain(run.facts),
+        'seeds': plain(run.seeds),
+        'versions': plain(run.versions),
     }
 
 
@@ -264,7 +265,7 @@ def edit_label(edit: EditResult) -> str:
 
 def _edit_numbers(run: Run, edit: EditResult, i: int) -> dict[str, Any]:
     return {
-        'id_distance': _plain(np.asarray(edit.id_distance)[i]),
+        'id_distance': plain(np.asarray(edit.id_distance)[i]),
         'attributes': _pick(edit.attributes, i),
         'change': _pick(attribute_changes(run, edit), i),
         **({'strengths': _pick(edit.strengths, i)} if edit.strengths else {}),
@@ -272,17 +273,17 @@ def _edit_numbers(run: Run, edit: EditResult, i: int) -> dict[str, Any]:
 
 
 def _pick(columns: Mapping[str, Any], i: int) -> dict[str, Any]:
-    return {name: _plain(np.asarray(values)[i]) for name, values in columns.items()}
+    return {name: plain(np.asarray(values)[i]) for name, values in columns.items()}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON types: NumPy's unwrapped, None for a number that is not finite, str() of others."""
     if isinstance(value, Mapping):
-        return {printable(key): _plain(item) for key, item in value.items()}
+        return {printable(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, (np.ndarray, np.generic)) or hasattr(value, '__array__'):
-        return _plain(np.asarray(value).tolist())
+        return plain(np.asarray(value).tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int)):

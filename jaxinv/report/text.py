@@ -33,11 +33,56 @@ METRICS = {
         help='Euclidean, of face embeddings; its authors call below 0.6 the same person',
     ),
 }
+PROTOCOLS = {  # of the evaluation's tables: net or range, and resolution, in the title
+    'lpips_alex_256': Column('LPIPS alex 256', 3, -1, help='AlexNet, at 256 px by area averaging'),
+    'lpips_alex_full': Column('LPIPS alex full', 3, -1, help='AlexNet, full resolution'),
+    'lpips_vgg_256': Column('LPIPS vgg 256', 3, -1, help='VGG-16, at 256 px by area averaging'),
+    'lpips_vgg_full': Column('LPIPS vgg full', 3, -1, help='VGG-16, full resolution'),
+    'mse_signed': Column('MSE [-1, 1]', 4, -1, help='of pixels in [-1, 1], full resolution'),
+    'mse_unit': Column('MSE [0, 1]', 4, -1, help='of pixels in [0, 1], full resolution'),
+    'mse_unit_256': Column('MSE [0, 1] 256', 4, -1, help='of pixels in [0, 1], at 256 px'),
+    'psnr_unit': Column('PSNR', 2, 1, ' dB', 'peak 1, pixels in [0, 1], full resolution'),
+    'psnr_unit_256': Column('PSNR 256', 2, 1, ' dB', 'peak 1, pixels in [0, 1], at 256 px'),
+    'ms_ssim_full': Column('MS-SSIM full', 3, 1, help='pixels in [0, 1], full resolution'),
+    'ms_ssim_256': Column('MS-SSIM 256', 3, 1, help='pixels in [0, 1], at 256 px'),
+    'id_dlib': Column('Identity dlib', 3, -1, help="distance of dlib's embeddings, 0 = equal"),
+    'id_sface': Column('Identity SFace', 3, 1, help="cosine of SFace's embeddings, 1 = equal"),
+    'id_arcface': Column(
+        'Identity ArcFace', 3, 1, help="cosine of IR-SE50's embeddings, 1 = equal"
+    ),
+    'frechet_efficientnet_lite0': Column(
+        'Fréchet EfficientNet-Lite0',
+        2,
+        -1,
+        help="of the network's 1280 features at 224 px; not FID",
+    ),
+    'kernel_efficientnet_lite0': Column(
+        'Kernel EfficientNet-Lite0', 4, -1, help='unbiased squared MMD of the same; not KID'
+    ),
+    'frechet_fid_inception': Column('FID', 2, -1, help="2048 features of FID's Inception"),
+    'kernel_fid_inception': Column('KID', 4, -1, help='unbiased, all pairs, of the same features'),
+    'outside': Column('Outside', 5, -1, help='MSE [0, 1] outside the edited region'),
+    'strength': Column('Strength', 2, 0, help='absolute, at which the change is reached'),
+    'lec_w': Column('LEC in W+', 2, -1, help='Euclidean distance of codes, edited and back'),
+    'lec_lpips_alex_256': Column(
+        'LEC LPIPS alex 256', 3, -1, help='of the pictures of these codes'
+    ),
+    'seconds': Column('Seconds a picture', 1, -1, ' s', 'of the method, with compilation'),
+}
 ATTRIBUTES = {
     'age': Column('age', 1, 0, ' y'),
     'smile': Column('smile', 2, 0),
     'yaw': Column('yaw', 1, 0, '°'),
 }
+
+
+def protocol(name: str) -> Column:
+    """Of a metric of the evaluation, 'METRIC' or 'METRIC @ EDIT'."""
+    base = name.partition(' @ ')[0]
+    if base.startswith('change_'):
+        of = base.removeprefix('change_').replace('_', ' ')
+        return Column(f'Change of {of}', 2, 0, help='by a judge that the edit was not fitted to')
+    return column(base, PROTOCOLS)
 
 
 def number(value: Any, kind: Column, signed: bool = False) -> str:

@@ -1,6 +1,8 @@
 """Peak memory of this process, on the host and on its accelerators."""
 
+import os
 import sys
+import threading
 
 
 def peak_bytes() -> dict[str, int]:
@@ -55,3 +57,44 @@ def _device() -> int | None:
         if statistics and 'peak_bytes_in_use' in statistics:
             peaks.append(statistics['peak_bytes_in_use'])
     return max(peaks, default=None)
+
+
+class Peak:
+    """Memory while a block runs: `found` is {'host', 'device': bytes} at its end.
+
+    'host' is the largest resident set of this process, sampled (Linux; elsewhere the largest so
+    far, which can be older than the block); 'device' is the largest so far, which backends do not
+    reset.
+    """
+
+    def __init__(self, interval: float = 0.05):
+        """interval: seconds between samples."""
+        self._interval, self._highest, self._end = interval, 0, threading.Event()
+        self.found: dict[str, int] = {}
+
+    def __enter__(self):
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._end.set()
+        self._thread.join()
+        self.found = peak_bytes()
+        if self._highest:
+            self.found['host'] = self._highest
+
+    def _watch(self):
+        while True:
+            self._highest = max(self._highest, _resident() or 0)
+            if self._end.wait(self._interval):
+                return
+
+
+def _resident() -> int | None:
+    """Bytes of this process in memory now; None where the system does not say."""
+    try:
+        with open('/proc/self/statm', 'rb') as file:
+            return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None

@@ -19,7 +19,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxinv.converters import (
     array_files,
     efficientnet,
+    encoders,
     file_view,
+    inception,
     invertibility,
     lpips,
     safe_pickle,
@@ -150,6 +152,40 @@ def find_efficientnet(source: str = 'auto') -> dict[str, np.ndarray]:
         return efficientnet.convert(content)
     except tables.ConversionError as error:
         raise tables.ConversionError(f'{path} is not EfficientNet-Lite0: {error}') from error
+
+
+# --- Files of the user's, for the evaluation ------------------------------------------------------
+
+
+def load_arcface(path: pathlib.Path) -> dict[str, jax.Array]:
+    """Weights of ir_se50.identity from ArcFace's file (model_ir_se50.pth) of the user's.
+
+    Raises JaxinvError if there is no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise JaxinvError(f'there is no file {path} with ArcFace; give model_ir_se50.pth.')
+    content = safe_pickle.load(path)
+    try:
+        return jax.tree.map(jnp.asarray, encoders.convert_identity(content))
+    except tables.ConversionError as error:
+        raise tables.ConversionError(f'{path} is not ArcFace on IR-SE50: {error}') from error
+
+
+def load_inception(path: pathlib.Path) -> dict[str, jax.Array]:
+    """Weights of inception.pooled from pytorch-fid's file of FID's Inception.
+
+    Raises JaxinvError if there is no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise JaxinvError(
+            f"there is no file {path} with FID's Inception; give "
+            'pt_inception-2015-12-05-6726825d.pth.'
+        )
+    content = safe_pickle.load(path)
+    try:
+        return jax.tree.map(jnp.asarray, inception.convert(content))
+    except tables.ConversionError as error:
+        raise tables.ConversionError(f"{path} is not FID's Inception: {error}") from error
 
 
 # --- SAM's invertibility network ------------------------------------------------------------------

@@ -12,6 +12,14 @@ Symbols: x, y are images [b, h, w, 3], float RGB of about [-1, 1]; every metric 
   psnr_256        the same at 256 px by area averaging.
   ms_ssim         in [0, 1], of images in [0, 1], clipped; 1 = equal.
 
+The same with the protocol in the name, for the evaluation's tables (PROTOCOLS): `_256` is at 256 px
+by area averaging, smaller images as they are; `_full` and those without are at full resolution.
+
+  lpips_alex_256  lpips_alex_full  lpips_vgg_256  lpips_vgg_full
+  mse_signed      of pixels in [-1, 1]; mse_unit, mse_unit_256 of pixels in [0, 1], clipped
+  psnr_unit       dB, peak 1, of pixels in [0, 1]; psnr_unit_256
+  ms_ssim_full    ms_ssim_256
+
 LPIPS and MSE take the values as they are; clip first what is to be judged as displayed.
 
 Everything is computed at matmul precision 'highest' (policy: jaxinv/rendering.py).
@@ -34,6 +42,10 @@ METRICS = ('lpips_alex', 'lpips_vgg', 'mse', 'psnr', 'ms_ssim')  # of every repo
 SAM_METRICS = (  # of SAM's report, in the order of its table 1
     'psnr', 'psnr_256', 'lpips_vgg', 'lpips_vgg_full', 'lpips_alex', 'mse', 'ms_ssim',
 )  # fmt: skip
+PROTOCOLS = (  # names that say net or range, and resolution
+    'lpips_alex_256', 'lpips_alex_full', 'lpips_vgg_256', 'lpips_vgg_full', 'mse_signed',
+    'mse_unit', 'mse_unit_256', 'psnr_unit', 'psnr_unit_256', 'ms_ssim_full', 'ms_ssim_256',
+)  # fmt: skip
 SMALL = 256  # pixels; larger images are reduced to it for lpips_vgg and psnr_256
 MICROBATCH = 4  # images a device holds at a time
 
@@ -41,7 +53,15 @@ MICROBATCH = 4  # images a device holds at a time
 # finest first; window and constants of Wang et al. 2004 for a data range of 1.
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW, _SIGMA, _C1, _C2 = 11, 1.5, 0.01**2, 0.03**2
-_NETS = {'lpips_alex': 'alex', 'lpips_vgg': 'vgg', 'lpips_vgg_full': 'vgg'}  # that metrics need
+_NETS = {  # that metrics need
+    'lpips_alex': 'alex', 'lpips_vgg': 'vgg', 'lpips_vgg_full': 'vgg',
+    'lpips_alex_256': 'alex', 'lpips_alex_full': 'alex', 'lpips_vgg_256': 'vgg',
+}  # fmt: skip
+_SAME = {  # {name: another name of the same number}
+    'lpips_alex_full': 'lpips_alex', 'lpips_vgg_256': 'lpips_vgg', 'mse_signed': 'mse',
+    'psnr_unit': 'psnr', 'psnr_unit_256': 'psnr_256', 'ms_ssim_full': 'ms_ssim',
+}  # fmt: skip
+_ALL = tuple(dict.fromkeys((*METRICS, *SAM_METRICS, *PROTOCOLS)))
 
 
 def mse(x, y):
@@ -124,8 +144,8 @@ def evaluate(
     nets: {'alex': LPIPS weights, 'vgg': ...}. Metrics of a net that is left out are not computed,
       nor is ms_ssim of images below 11 px.
     valid: [b, h, w, 1], 1 where a target counts and 0 where it is padding. The target replaces the
-      image there, and all metrics but ms_ssim are means over the rest. None = all pixels count.
-    names: of METRICS and SAM_METRICS.
+      image there, and all metrics but MS-SSIM are means over the rest. None = all pixels count.
+    names: of METRICS, SAM_METRICS and PROTOCOLS.
     microbatch: images a device holds at a time (lpips_vgg_full: one). Bounds the memory, on the
       host too, where float copies are made of so many images; results differ by rounding only.
 
@@ -139,17 +159,17 @@ def evaluate(
         )
     if valid is not None and np.shape(valid) != (*shapes[0][:3], 1):
         raise JaxinvError(f'valid is {list(np.shape(valid))}; it must be {[*shapes[0][:3], 1]}.')
-    unknown = [*(set(nets) - set(_NETS.values())), *(set(names) - {*METRICS, *SAM_METRICS})]
+    unknown = [*(set(nets) - set(_NETS.values())), *(set(names) - set(_ALL))]
     if unknown or microbatch < 1:
         raise JaxinvError(
             f'nets are {sorted(nets)}, names {list(names)} and microbatch {microbatch}; nets can '
-            f"be 'alex' and 'vgg', names {', '.join(dict.fromkeys(METRICS + SAM_METRICS))}, and "
+            f"be 'alex' and 'vgg', names {', '.join(_ALL)}, and "
             'microbatch at least 1.'
         )
     small = min(shapes[0][1:3]) < _WINDOW
     names = [
         name for name in names
-        if _NETS.get(name) in (None, *nets) and not (small and name == 'ms_ssim')
+        if _NETS.get(name) in (None, *nets) and not (small and name.startswith('ms_ssim'))
     ]  # fmt: skip
     count = len(images)
     size = max(1, min(microbatch, count))
@@ -186,21 +206,27 @@ def _evaluate_batch(targets, images, valid, nets, names, size: int) -> dict[str,
     for name, value in values.items():
         if name.startswith('psnr'):
             values[name] = value + 10 * np.log10(share)
-        elif name != 'ms_ssim':
+        elif not name.startswith('ms_ssim'):
             values[name] = value / share
     return values
 
 
 @functools.partial(jax.jit, static_argnames='names')
 def _metrics(nets, x, y, names: tuple[str, ...]) -> dict[str, Any]:
+    small_x, small_y = _at_most(x, SMALL), _at_most(y, SMALL)
     functions = {
         'lpips_alex': lambda: lpips_alex(nets['alex'], x, y),
         'lpips_vgg': lambda: lpips_vgg(nets['vgg'], x, y),
         'mse': lambda: mse(x, y),
+        'mse_unit': lambda: mse(_unit(x), _unit(y)),
+        'mse_unit_256': lambda: mse(_unit(small_x), _unit(small_y)),
         'psnr': lambda: psnr(x, y),
-        'psnr_256': lambda: psnr(_at_most(x, SMALL), _at_most(y, SMALL)),
+        'psnr_256': lambda: psnr(small_x, small_y),
         'ms_ssim': lambda: ms_ssim(x, y),
+        'ms_ssim_256': lambda: ms_ssim(small_x, small_y),
+        'lpips_alex_256': lambda: lpips_alex(nets['alex'], small_x, small_y),
     }
+    functions |= {new: functions[old] for new, old in _SAME.items()}
     return {name: functions[name]() for name in names}
 
 

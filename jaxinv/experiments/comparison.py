@@ -1,0 +1,235 @@
+"""Main path of --config=evaluate: photographs -> targets -> runs of all methods -> one table.
+
+    targets/, targets.jsonl    comparison_targets.py
+    methods/NAME-HASH/         method_runs.py: a run of the launcher each
+    measured/NAME-HASH/        comparison_measure.py: numbers of each picture
+    table.csv, table.tex, page.html, metrics.json
+
+A rerun continues where it was, in the method that was interrupted; a finished method is only read.
+Methods can be added to a work folder: the list of methods, what is measured and the statistics are
+no part of the run's record.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxinv import settings
+from jaxinv.errors import JaxinvError
+from jaxinv.experiments import comparison_measure, comparison_table, comparison_targets, method_runs
+from jaxinv.experiments import session as sessions
+from jaxinv.experiments.comparison_measure import Measurer
+from jaxinv.experiments.comparison_targets import Pictures
+from jaxinv.experiments.method_runs import Outcome, Row
+from jaxinv.metrics import identity
+from jaxinv.report import comparison as report
+from jaxinv.report import provenance, slugs
+from jaxinv.report.text import PROTOCOLS
+from jaxinv.runtime import distributed
+from jaxinv.runtime import workdir as workdirs
+from jaxinv.text import printable
+from jaxinv.weights import networks
+from jaxinv.weights.load import open_generator
+
+OWN = ('methods', 'measure', 'statistics', 'edits')  # of the config, that a run may change
+
+
+class Opened(NamedTuple):
+    """What a comparison needs, before its pictures are read."""
+
+    rows: list[Row]
+    spec: Any  # of config.generator
+    about: dict
+    record: dict
+
+
+def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> None:
+    """Runs --config=evaluate in the folder `path`, or resumes it.
+
+    Raises JaxinvError for settings, files or pictures that cannot be used, and at the end if a
+    method failed, whose row then says why.
+    """
+    start = time.perf_counter()
+    settings.check(config)
+    wanted = settings.of(config, settings.Evaluate)
+    opened = open_comparison(config, log)
+    judges = identity.judges(wanted.measure.identity, wanted.measure.arcface)
+    sets = _set_networks(wanted.measure)
+    with entered(opened, config, path, overwrite, log) as pictures:
+        outcomes, failures = run_methods(opened.rows, path, pictures, log)
+        if distributed.is_primary():
+            wants_lpips = any(name.startswith('lpips') for name in wanted.measure.image_metrics)
+            nets = sessions.load_nets(config) if wants_lpips else {}
+            measurer = Measurer(pictures, wanted.measure.image_metrics, nets, judges, sets, {})
+            result = tables(config, wanted, opened, measurer, outcomes, failures, path, log)
+            report.write(path, result, finished=not failures)
+            log(report.summary(result, path, time.perf_counter() - start))
+        distributed.wait_for_all('measured')
+    if failures:
+        names = ', '.join(failures)
+        raise JaxinvError(
+            f'{len(failures)} of {len(opened.rows)} methods failed ({printable(names, 200)}); the '
+            f'table has the others, and the same command tries again.'
+        )
+
+
+def _set_networks(options) -> dict[str, Any]:
+    loaders = {
+        'efficientnet_lite0': networks.load_efficientnet,
+        'fid_inception': lambda: networks.load_inception(pathlib.Path(options.inception)),
+    }
+    return {kind: loaders[kind]() for kind in options.sets}
+
+
+# --- Shared by the comparisons --------------------------------------------------------------------
+
+
+def open_comparison(config, log: Callable, edits: Sequence[str] = ()) -> Opened:
+    """The methods and the generator, checked. edits: of every method's config."""
+    rows = method_runs.rows_of(config, edits)
+    generator, _, about = open_generator(
+        config.generator, config.resolution, which=config.generator_key, log=log
+    )
+    record = settings.record_of(config)
+    for name in OWN:
+        record.pop(name, None)
+    record = {'config': record} | ({'generator': about['sha256']} if 'sha256' in about else {})
+    return Opened(rows, generator.spec, about, record)
+
+
+@contextlib.contextmanager
+def entered(opened: Opened, config, path: pathlib.Path, overwrite: bool, log: Callable):
+    """Owns the work folder and yields the Pictures, prepared by process 0. Collective."""
+    distributed.check_same([opened.record, config.methods])
+
+    @contextlib.contextmanager
+    def prepared():
+        with workdirs.claim(path, opened.record, overwrite):
+            found = comparison_targets.prepare(path, config, opened.spec, log)
+            yield dataclasses.asdict(found) | {'path': str(path)}
+
+    with distributed.entered_by_primary(prepared()) as found:
+        yield Pictures(**found | {'path': pathlib.Path(found['path'])})
+
+
+def run_methods(
+    rows: Sequence[Row], path: pathlib.Path, pictures: Pictures, log: Callable
+) -> tuple[dict[str, Outcome], dict[str, str]]:
+    """({method: Outcome}, {method: why it failed}), one method after the other. Collective."""
+    outcomes, failures = {}, {}
+    for count, row in enumerate(rows, start=1):
+        log(f'{row.name} ({count} of {len(rows)})', flush=True)
+        try:
+            outcomes[row.name] = method_runs.run(row, path, pictures, log)
+        except JaxinvError as error:
+            failures[row.name] = str(error)
+            log(f'{row.name} failed: {error}', flush=True)
+        distributed.wait_for_all('method')
+    return outcomes, failures
+
+
+def place_of(row: Row, path: pathlib.Path, pictures: Pictures) -> str:
+    """Name of the folder of a row's numbers."""
+    if row.config is None:
+        return f'{slugs([row.name])[0]}-external'
+    return method_runs.folder_of(row, path, pictures).name
+
+
+def tables(
+    config, wanted, opened: Opened, measurer: Measurer, outcomes, failures, path, log
+) -> report.Comparison:
+    """Measures all pictures of all methods and makes the tables."""
+    pictures, rank = measurer.pictures, wanted.measure.rank_by
+    records, features = {}, {}
+    rows = {row.name: row for row in opened.rows if row.name in outcomes}
+    for name, row in rows.items():
+        folder = path / comparison_measure.FOLDER / place_of(row, path, pictures)
+        made = outcomes[name].made
+        log(f'Measuring {name} ...', flush=True)
+        records[name] = comparison_measure.measure(measurer, name, folder, made, log)
+        features[name] = {
+            kind: comparison_table.Features(
+                *comparison_measure.pair_of_features(
+                    measurer, kind, path, folder, records[name], made
+                )
+            )
+            for kind in measurer.sets
+        }
+    names = [*measurer.names, 'seconds']
+    values = {name: columns(own, names) for name, own in records.items()}
+    reference = wanted.statistics.reference or next(row.name for row in opened.rows)
+    if reference not in values and values:
+        reference = next(iter(values))
+    found = comparison_table.summaries(values, reference, wanted.statistics, names)
+    sets = comparison_table.set_summaries(features, reference, len(pictures), wanted.statistics)
+    better = PROTOCOLS[rank].better
+    methods = []
+    for row in opened.rows:
+        own = report.Method(row.name, row.method.spelling, failure=failures.get(row.name, ''))
+        if row.name in values:
+            summary = found[row.name] | sets[row.name]
+            seconds = summary.pop('seconds')  # last, and not where no picture has a time
+            own.summary = summary | ({'seconds': seconds} if seconds['count'] else {})
+            chosen = comparison_table.best_median_worst(values[row.name][rank], better)
+            own.examples = [
+                _example(measurer, outcomes[row.name], label, i, values[row.name][rank][i])
+                for label, i in chosen.items()
+            ]
+            own.memory, own.drift = outcomes[row.name].memory, outcomes[row.name].drift
+            own.missing = {
+                name: record['reason'] for name, record in records[row.name].items()
+                if 'reason' in record
+            }  # fmt: skip
+        methods.append(own)
+    used = dict.fromkeys(name for method in methods for name in method.summary)
+    return report.Comparison(
+        'Comparison of methods',
+        methods,
+        list(used),
+        reference,
+        rank,
+        pictures.names,
+        {
+            'resamples': wanted.statistics.resamples,
+            'confidence': wanted.statistics.confidence,
+            'seed': wanted.statistics.seed,
+        },
+        pictures.skipped,
+        pictures.sources,
+        **provenance_of(config, opened, measurer.nets),
+    )
+
+
+def provenance_of(config, opened: Opened, nets: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a Comparison that say how it was made."""
+    return provenance.of_run(
+        config=config.to_dict(),
+        spec=opened.spec,
+        about=opened.about,
+        lpips={net: networks.lpips_origin(net, config.lpips) for net in nets},
+        seeds={'seed': config.seed, 'statistics': config.statistics.seed},
+    )
+
+
+def columns(records: Mapping[str, dict], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """{metric: float64 [n]} of the records of n pictures, NaN where there is no number."""
+
+    def value(record: dict, name: str) -> float:
+        found = record.get('seconds') if name == 'seconds' else record['metrics'].get(name)
+        return np.nan if found is None else float(found)
+
+    return {name: np.array([value(r, name) for r in records.values()]) for name in names}
+
+
+def _example(measurer: Measurer, outcome: Outcome, label: str, i: int, value: float) -> dict:
+    pictures = measurer.pictures
+    name = pictures.names[i]
+    image, _, _ = comparison_measure.read_made(outcome.made[name], pictures.resolution)
+    target, _ = pictures.read(i)
+    found = {'label': label, 'picture': name, 'value': float(value)}
+    return found | {'target': target, 'image': image}

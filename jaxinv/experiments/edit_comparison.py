@@ -1,0 +1,189 @@
+"""Main path of --config=evaluate_edits: runs of several methods -> the same edits of all -> tables.
+
+    methods/NAME-HASH/          as in comparison.py: a run of each method
+    edited/NAME-HASH/           numbers of each picture's edits, PICTURE.json, and PNG files
+    consistency/NAME-HASH/EDIT/ edited pictures, and the run that inverts them again
+
+PTI's table 2: change at a fixed strength and identity, of single and sequential edits. Besides: the
+same at equal measured change, curves, change outside the edited region, latent consistency.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from jaxinv import edits as edits_lib
+from jaxinv import metrics, settings
+from jaxinv.data import images as image_files
+from jaxinv.errors import JaxinvError
+from jaxinv.experiments import (
+    comparison,
+    comparison_targets,
+    edit_measures,
+    edit_plan,
+    edit_tables,
+    edited_pictures,
+    method_runs,
+)
+from jaxinv.experiments import session as sessions
+from jaxinv.experiments.comparison_targets import Pictures
+from jaxinv.experiments.edit_plan import Plan
+from jaxinv.experiments.method_runs import Row
+from jaxinv.io import json_text, read_json, write_atomically
+from jaxinv.report import comparison as report
+from jaxinv.runtime.progress import Progress
+
+AGAIN = 'consistency'
+
+
+def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> None:
+    """Runs --config=evaluate_edits in the folder `path`, or resumes it.
+
+    Raises JaxinvError for settings, files or pictures that cannot be used.
+    """
+    start = time.perf_counter()
+    settings.check(config)
+    wanted = settings.of(config, settings.EvaluateEdits)
+    opened = comparison.open_comparison(config, log)
+    external = [row.name for row in opened.rows if row.config is None]
+    if external:
+        raise JaxinvError(
+            f'{external[0]} is an external folder, which has no codes to edit; leave it out.'
+        )
+    plan = edit_plan.plan_of(wanted, *generator_of(opened.rows[0], log), config.lpips, log)
+    with comparison.entered(opened, config, path, overwrite, log) as pictures:
+        outcomes, failures = comparison.run_methods(opened.rows, path, pictures, log)
+        rows = [row for row in opened.rows if row.name in outcomes]
+        records = {row.name: measure(row, path, pictures, plan, log) for row in rows}
+        for edit in plan.consistency:
+            for row in rows:
+                consistency(row, path, pictures, plan, edit, records[row.name], log)
+        result = edit_tables.tables(config, wanted, opened, pictures, plan, failures, records, path)
+        report.write(path, result, finished=not failures)
+        log(report.summary(result, path, time.perf_counter() - start))
+    if failures:
+        raise JaxinvError(
+            f'{len(failures)} of {len(opened.rows)} methods failed ({", ".join(failures)}); the '
+            'table has the others, and the same command tries again.'
+        )
+
+
+def generator_of(row: Row, log: Callable) -> tuple:
+    """(generator, weights) that a method starts from."""
+    return sessions.open_generator(row.config, log)[:2]
+
+
+# --- Edits of the runs ----------------------------------------------------------------------------
+
+
+def measure(
+    row: Row, path: pathlib.Path, pictures: Pictures, plan: Plan, log: Callable
+) -> dict[str, dict]:
+    """{picture: {'edits', 'equal', 'curves'}}, each from its file or measured."""
+    folder = method_runs.folder_of(row, path, pictures)
+    own = path / edit_tables.FOLDER / folder.name
+    read = edited_pictures.opener(row, folder, generator_of(row, log))
+    made = method_runs.made_of(folder, pictures)
+    found, progress = {}, Progress('edit', len(pictures), log)
+    log(f'Editing the pictures of {row.name} ...', flush=True)
+    for i, name in enumerate(pictures):
+        key = f'{plan.key} {pictures.digests[i]}'
+        record = read_json(own / f'{name}.json')
+        if not isinstance(record, dict) or record.get('key') != key:
+            record = {'picture': name, 'method': row.name, 'key': key}
+            if made[name].file is None:
+                record['reason'] = made[name].reason
+                log(f'{row.name}: {name} has no result: {made[name].reason}')
+            else:
+                record |= _of_picture(read(name), pictures.read(i)[0], plan, own / name)
+            write_atomically(own / f'{name}.json', json_text(record, indent=1) + b'\n')
+            progress(i + 1, {})
+        found[name] = record
+    return found
+
+
+def _of_picture(inverted, target_uint8, plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
+    target = {name: judge.embed(target_uint8[None]) for name, judge in plan.judges.items()}
+    before = edit_measures.original(inverted, target)
+    image_files.save(folder / 'reconstruction.png', before.image)
+    edits = edit_measures.of_edits(before, inverted, plan.edits, plan.judges)
+    for edit, image in zip(plan.edits, inverted.render(plan.edits)[1:], strict=True):
+        image_files.save(folder / f'{edited_pictures.file_name(edit)}.png', image)
+    alike = {
+        f'id_{name}': edit_measures.known(
+            judge.compare(target[name], judge.embed(before.image[None]))[0]
+        )
+        for name, judge in plan.judges.items()
+    }
+    return {
+        'reconstruction': alike,
+        'edits': {e.name: found for e, found in zip(plan.edits, edits, strict=True)},
+        'equal': {
+            wanted.name: edit_measures.at_equal_change(before, inverted, wanted, plan.judges)
+            for wanted in plan.equal
+        },
+        'curves': {
+            direction.name: edit_measures.curve(
+                before, inverted, direction, plan.curve_points, plan.judges
+            )
+            for direction in plan.curves
+        },
+    }
+
+
+def consistency(
+    row: Row, path, pictures: Pictures, plan: Plan, edit, records: dict, log: Callable
+) -> None:
+    """Adds {'consistency': {edit: {'lec_w', 'lec_lpips_alex_256'}}} to the records of a method.
+
+    Latent editing consistency (Tov et al. 2021, e4e, section 5.3): an edited picture is inverted
+    again by the same method and edited back. lec_w is the Euclidean distance in W+ of that code and
+    the first one, lec_lpips_alex_256 that of their pictures.
+    """
+    folder = method_runs.folder_of(row, path, pictures)
+    place = path / AGAIN / folder.name / edited_pictures.file_name(edit)
+    base = generator_of(row, log)
+    read = edited_pictures.opener(row, folder, base)
+    names = [name for name in pictures if 'reason' not in records[name]]
+    second = _edited_targets(place, names, pictures, read, edit)
+    log(f'{row.name}: inverting the pictures of {edit.name} again ...', flush=True)
+    own = row.config.copy_and_resolve_references()
+    outcome = method_runs.run(row._replace(config=own), place, second, log)
+    again = edited_pictures.opener(row, method_runs.folder_of(row, place, second), base)
+    back = edited_pictures.negated(edit)
+    for name in names:
+        found: dict[str, float | None] = {'lec_w': None, 'lec_lpips_alex_256': None}
+        if outcome.made[name].file is not None:
+            first, other = read(name), again(name)
+            w = np.asarray(edits_lib.apply(other.w_plus, back, first.generator.spec.num_ws))
+            values = metrics.evaluate(
+                first.render([]), other.render([back])[1:], {'alex': plan.lpips},
+                names=('lpips_alex_256',),
+            )  # fmt: skip
+            found = {
+                'lec_w': edit_measures.known(np.linalg.norm(w - first.w_plus)),
+                'lec_lpips_alex_256': edit_measures.known(values['lpips_alex_256'][0]),
+            }
+        records[name].setdefault('consistency', {})[edit.name] = found
+
+
+def _edited_targets(place, names, pictures: Pictures, read, edit) -> Pictures:
+    """The edited pictures as targets of another run, each rendered once."""
+    files, digests = [], []
+    for name in names:
+        file = f'{comparison_targets.FOLDER}/{name}/{name}.png'
+        if not (place / file).is_file():
+            image_files.save(place / file, PIL.Image.fromarray(read(name).render([edit])[1]))
+        files.append(file)
+        digests.append(hashlib.sha256((place / file).read_bytes()).hexdigest())
+    sources = [source for name, source in zip(pictures, pictures.sources, strict=True)
+               if name in names]  # fmt: skip
+    return dataclasses.replace(
+        pictures, path=place, names=names, files=files, digests=digests, sources=sources, skipped=[]
+    )

@@ -1,0 +1,223 @@
+"""Methods of a comparison: their configs, their runs, and the pictures that they made.
+
+methods/NAME-HASH/     the work folder of one method, as the launcher would make it
+"""
+
+import ast
+import functools
+import hashlib
+import importlib
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jaxinv import data, report, settings
+from jaxinv.errors import JaxinvError
+from jaxinv.experiments.comparison_targets import Pictures
+from jaxinv.io import read_json
+from jaxinv.runtime import manifest, memory
+from jaxinv.settings import method_list
+from jaxinv.settings.declare import KINDS, unknown
+from jaxinv.text import printable
+
+FOLDER = 'methods'
+SHARED = ('seed', 'mesh', 'generator', 'generator_key', 'resolution', 'label', 'lpips')
+NOT_THE_METHOD = ('load', 'read', 'score', 'edit table')  # stages that are no part of its time
+
+
+class Row(NamedTuple):
+    """A method of the table."""
+
+    method: method_list.Method
+    config: Any  # ConfigDict; None = external
+
+    @property
+    def name(self) -> str:
+        return self.method.name
+
+
+class Made(NamedTuple):
+    """What a run left for one picture."""
+
+    file: pathlib.Path | None  # the reconstruction; None = there is none
+    reason: str = ''  # why there is none
+    seconds: float | None = None  # of the method alone
+
+
+class Outcome(NamedTuple):
+    """A finished method."""
+
+    made: dict[str, Made]  # {picture: ...}
+    memory: dict[str, int]  # {'host', 'device': bytes}, largest during the last start
+    drift: dict[str, float | None]  # of random codes, where a generator was tuned
+
+
+def rows_of(config, edits: Sequence[str] = ()) -> list[Row]:
+    """The methods of config.methods with their configs, checked before anything is computed.
+
+    edits: of every method's config. Raises JaxinvError for a config, variant, key or value that
+    cannot be used, and for an external folder that is none.
+    """
+    rows = []
+    for method in method_list.parse(config.methods):
+        if not method.config:
+            if not data.find(method.folder).files:
+                raise JaxinvError(f'{method.spelling!r}: there are no pictures in that folder.')
+            rows.append(Row(method, None))
+            continue
+        try:
+            rows.append(Row(method, _config_of(method, config, edits)))
+        except JaxinvError as error:
+            raise JaxinvError(f'method {method.name!r}: {error}') from None
+    return rows
+
+
+def known_configs() -> list[str]:
+    """Names of the configs of inversions."""
+    folder = pathlib.Path(importlib.import_module('jaxinv.configs').__path__[0])
+    names = sorted(file.stem for file in folder.glob('*.py') if not file.stem.startswith('_'))
+    return [name for name in names if name.startswith(('pti', 'sam'))]
+
+
+def _config_of(method: method_list.Method, config, edits):
+    names = known_configs()
+    if method.config not in names:
+        every = [*method_list.ALIASES, *names, method_list.EXTERNAL]
+        raise JaxinvError(unknown('there is no method', method.config, list(dict.fromkeys(every))))
+    try:
+        own = importlib.import_module(f'jaxinv.configs.{method.config}').get_config(method.variants)
+    except ValueError as error:
+        raise JaxinvError(str(error)) from None
+    with own.unlocked():
+        for name in SHARED:
+            own[name] = config[name]
+        own.edits = tuple(edits)
+        tunes_all = own.task == 'invert_sam' and own.method.startswith('pti')
+        own.group = 0 if tunes_all else config.group
+        if 'edit_table' in own:
+            own.edit_table = False
+    for path, value in method.overrides:
+        set_by_text(own, path, value)
+    settings.check(own)
+    return own
+
+
+def set_by_text(config, path: str, text: str) -> None:
+    """Sets a key of a config from its spelling. Raises JaxinvError for a key that there is not."""
+    path = settings.RENAMED.get(path, path)
+    keys = {key.path: key for key in settings.keys(settings.METHODS[config.task].settings)}
+    if path not in keys or path == 'task':
+        raise JaxinvError(unknown('the config has no key', path, list(keys)))
+    key, value = keys[path], text
+    if key.optional and text == 'None':
+        value = None
+    elif key.kind is not str:
+        try:
+            value = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise JaxinvError(f'{path} is {text!r}; it must be {KINDS[key.kind]}.') from None
+        if key.kind is float and type(value) is int:
+            value = float(value)
+        if key.kind is tuple and isinstance(value, (str, list)):
+            value = tuple(value) if isinstance(value, list) else (value,)
+        if not isinstance(value, key.kind) or (key.kind is int and isinstance(value, bool)):
+            raise JaxinvError(f'{path} is {text!r}; it must be {KINDS[key.kind]}.')
+    elif len(text) > 1 and text[0] == text[-1] and text[0] in '"\'':
+        value = text[1:-1]
+    section = config[key.section.section] if key.section.section else config
+    with config.unlocked():
+        section[key.name] = value
+
+
+# --- Runs -----------------------------------------------------------------------------------------
+
+
+def folder_of(row: Row, path: pathlib.Path, pictures: Pictures) -> pathlib.Path:
+    """The work folder of a method: other settings have another one, and so have other pictures.
+
+    In bulk mode with a generator each, pictures can be added to a run.
+    """
+    record = settings.record_of(row.config)
+    record.pop('data', None)
+    tune = record.get('tune', {})
+    if not row.config.group or (tune.get('shared') and tune.get('num_steps')):
+        record['pictures'] = pictures.digests
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:8]
+    return path / FOLDER / f'{report.slugs([row.name])[0]}-{digest}'
+
+
+def run(row: Row, path: pathlib.Path, pictures: Pictures, log: Callable) -> Outcome:
+    """Runs a method on the pictures, or resumes or reads it. Collective.
+
+    Raises JaxinvError as the method's own run does.
+    """
+    if row.config is None:
+        return Outcome(_external(row.method.folder, pictures, log), {}, {})
+    folder = folder_of(row, path, pictures)
+    config = row.config.copy_and_resolve_references()
+    with config.unlocked():
+        for name, value in pictures.data_settings.items():
+            config.data[name] = value
+    settings.check(config)
+    task = importlib.import_module(settings.METHODS[config.task].module)
+    with memory.Peak() as peak:
+        task.run(config, folder, log=functools.partial(_indented, log))
+    return Outcome(made_of(folder, pictures), peak.found, drift_of(folder))
+
+
+def _indented(log, text, **options):
+    log('\n'.join(f'  {line}' for line in str(text).splitlines()), **options)
+
+
+def made_of(folder: pathlib.Path, pictures: Pictures) -> dict[str, Made]:
+    """{picture: what the finished run in a folder made of it}."""
+    found = _of_bulk(folder) if (folder / manifest.FILE).is_file() else {}
+    # With a generator each, a run without groups has a manifest of its generators.
+    if not any(made.file for made in found.values()):
+        found = _of_run(folder) | found
+    return {name: found.get(name) or Made(None, 'the run has no such picture') for name in pictures}
+
+
+def _of_bulk(folder: pathlib.Path) -> dict[str, Made]:
+    found = {}
+    for name, record in manifest.Manifest(folder / manifest.FILE).records.items():
+        if 'skipped' in record:
+            found[name] = Made(None, str(record['skipped']))
+        elif record.get('metrics') and record.get('pictures'):
+            stage = list(record['metrics'])[-1]
+            (file,) = (p['file'] for p in record['pictures'] if p['label'] == stage)
+            spent = _own(record.get('seconds', {}))
+            found[name] = Made(folder / record['folder'] / file, '', spent)
+    return found
+
+
+def _of_run(folder: pathlib.Path) -> dict[str, Made]:
+    result = read_json(folder / 'metrics.json') or {}
+    identities = result.get('identities', {})
+    places = report.folders(folder / 'images', list(identities))
+    spent = _own(result.get('seconds', {}))
+    spent = None if spent is None else spent / max(len(identities), 1)
+    return {
+        name: Made(place / f'{list(stages)[-1]}.png', '', spent)
+        for (name, stages), place in zip(identities.items(), places, strict=True)
+    }
+
+
+def _own(seconds: Mapping[str, float]) -> float | None:
+    own = [spent for stage, spent in seconds.items() if stage not in NOT_THE_METHOD]
+    return sum(own) if own else None
+
+
+def drift_of(folder: pathlib.Path) -> dict[str, float | None]:
+    return (read_json(folder / 'metrics.json') or {}).get('drift') or {}
+
+
+def _external(source: str, pictures: Pictures, log: Callable) -> dict[str, Made]:
+    """Pictures of a folder by their names, upper and lower case alike."""
+    files = {stem.casefold(): file for stem, file in reversed(data.find(source).files)}
+    made = {}
+    for name in pictures:
+        file = files.get(name.casefold())
+        made[name] = Made(file, '' if file else f'{printable(source)} has no picture {name!r}')
+    return made

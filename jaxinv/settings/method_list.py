@@ -1,0 +1,124 @@
+"""The spelling of methods to compare.
+
+    w,w_plus,pti,sam                                  rows of a table, in this order
+    pti:official, sam:f6+paper                        variants of a config, joined by +
+    pti?tune.num_steps=20&pivot.space=w_plus          settings of a config, joined by &
+    short=pti?tune.num_steps=20                       a name for the row
+    e4e:FILE, restyle:FILE, encoder:FILE, hybrid:FILE     codes of an encoder (docs/encoders.md)
+    external:FOLDER                                   pictures that another project made
+
+Methods are separated by commas; commas in brackets, quotes or after a backslash do not separate.
+"""
+
+import re
+from typing import NamedTuple
+
+from jaxinv.errors import JaxinvError
+from jaxinv.settings.sam import LABELS, WITH_ENCODER
+
+JUDGES = ('dlib', 'sface', 'arcface')  # networks that compare faces
+EXTERNAL = 'external'
+# 'pti' is PTI's table 1, a generator for each picture; the variant sam:pti tunes one for all.
+ALIASES = {'pti': ('pti_single_id', '')} | {
+    name: ('sam', name) for name in LABELS if name not in ('sam', 'pti', 'f2')
+}
+HELP = (
+    'Rows of the table, separated by commas: a method of SAM (w, w_plus, gaussian_prior, f4, f6, '
+    "f8, f10, sam, pti_sam), 'pti' (= pti_single_id), or any config of an inversion; with "
+    'variants, CONFIG:VARIANT+VARIANT; with settings, CONFIG?KEY=VALUE&KEY=VALUE; with a name of '
+    "its own, NAME=CONFIG...; 'e4e:FILE', 'restyle:FILE', 'encoder:FILE' or 'hybrid:FILE'; and "
+    "'external:FOLDER' of pictures named as the photographs (docs/evaluate.md)."
+)
+_NAME = re.compile(r'\s*([^=?:/\\]{1,80}?)\s*=\s*(?=\S)')
+
+
+class Method(NamedTuple):
+    """A row: a config with changes, or a folder."""
+
+    name: str
+    spelling: str
+    config: str = ''  # '' = external
+    variants: str = ''  # separated by commas
+    overrides: tuple[tuple[str, str], ...] = ()  # (key, value as it was written)
+    folder: str = ''
+
+
+def parse(text: str) -> list[Method]:
+    """The methods of a list, in its order. Raises JaxinvError for a spelling that is none.
+
+    Whether configs, variants and keys exist is known only to experiments/method_runs.py.
+    """
+    found = [_parse_one(item) for item in split(text, ',') if item.strip()]
+    if not found:
+        raise JaxinvError(f'methods is {text!r}; name one at least, e.g. w_plus,pti,sam.')
+    names = [method.name for method in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise JaxinvError(
+                f'methods has two rows {name!r}; give one of them a name of its own, as in '
+                f'again={name}.'
+            )
+    return found
+
+
+def _parse_one(item: str) -> Method:
+    item = item.strip()
+    match = _NAME.match(item)
+    name, spelling = (match[1], item[match.end() :]) if match else (item, item)
+    head, question, settings = spelling.partition('?')
+    base, colon, rest = head.partition(':')
+    base = base.strip()
+    key = base.lower()
+    if key == EXTERNAL:
+        # A folder may hold a question mark.
+        folder = spelling.partition(':')[2]
+        if not folder:
+            raise JaxinvError(f'{item!r} names no folder; write external:FOLDER.')
+        return Method(name, spelling, folder=folder)
+    overrides = []
+    for part in split(settings, '&') if question else ():
+        path, equals, value = part.partition('=')
+        if not equals or not path.strip():
+            raise JaxinvError(
+                f'{part!r} in the method {item!r} is not KEY=VALUE; write e.g. '
+                'pti?tune.num_steps=20&tune.learning_rate=1e-3.'
+            )
+        overrides.append((path.strip().removeprefix('config.'), value))
+    config, first = ALIASES.get(key, (base, ''))
+    if key in WITH_ENCODER:
+        if rest:
+            overrides.insert(0, ('pivot.start', f'encoder:{rest}'))
+        elif not any(path == 'pivot.start' for path, _ in overrides):
+            raise JaxinvError(f'{item!r} needs an encoder; write {key}:FILE.')
+        rest = ''
+    elif colon and not rest:
+        raise JaxinvError(f'{item!r} ends with a colon; write CONFIG:VARIANT, or CONFIG alone.')
+    variants = ','.join(filter(None, [first, *re.split(r'[+,]', rest)]))
+    return Method(name, spelling, config, variants, tuple(overrides))
+
+
+def split(text: str, separator: str) -> list[str]:
+    """Splits at a separator outside brackets and quotes; a backslash before it keeps it."""
+    pieces, depth, quote, escaped = [''], 0, '', False
+    for letter in text:
+        if escaped:
+            pieces[-1] += letter if letter == separator else '\\' + letter
+            escaped = False
+            continue
+        if letter == '\\':
+            escaped = True
+            continue
+        if quote:
+            quote = '' if letter == quote else quote
+        elif letter in '"\'':
+            quote = letter
+        elif letter in '([{':
+            depth += 1
+        elif letter in ')]}':
+            depth -= 1
+        elif letter == separator and depth <= 0:
+            pieces.append('')
+            continue
+        pieces[-1] += letter
+    pieces[-1] += '\\' if escaped else ''
+    return pieces

@@ -1,0 +1,379 @@
+"""--config=evaluate: methods by their spelling, tables, resumption, bad and missing pictures."""
+
+import csv
+import importlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from jaxinv import metrics, settings
+from jaxinv.configs import evaluate
+from jaxinv.errors import JaxinvError
+from jaxinv.experiments import comparison, comparison_measure, method_runs
+from jaxinv.metrics import identity
+from jaxinv.report import comparison as report
+from jaxinv.runtime import memory
+from jaxinv.settings import evaluation, method_list
+
+ROOT = pathlib.Path(__file__).parent.parent
+NAMES = ('ada', 'bob', 'cyd', 'dot')
+
+
+# --- Spelling ---
+
+
+def test_methods_by_their_spelling():
+    text = (
+        r'w, F6,pti:official,mine=pti_multi_id?tune.num_steps=20&edits=("a","b"),e4e:a/b.pt,'
+        r'sam:f6+paper, external:out\,side'
+    )
+    found = method_list.parse(text)
+    assert [(m.name, m.config, m.variants, m.folder) for m in found] == [
+        ('w', 'sam', 'w', ''),
+        ('F6', 'sam', 'f6', ''),
+        ('pti:official', 'pti_single_id', 'official', ''),
+        ('mine', 'pti_multi_id', '', ''),
+        ('e4e:a/b.pt', 'sam', 'e4e', ''),
+        ('sam:f6+paper', 'sam', 'f6,paper', ''),
+        ('external:out,side', '', '', 'out,side'),
+    ]
+    assert found[3].overrides == (('tune.num_steps', '20'), ('edits', '("a","b")'))
+    assert found[4].overrides == (('pivot.start', 'encoder:a/b.pt'),)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        (' , ', 'name one at least'),
+        ('w,w', "two rows 'w'"),
+        ('pti?tune.num_steps', 'not KEY=VALUE'),
+        ('e4e', 'needs an encoder; write e4e:FILE'),
+        ('external:', 'names no folder'),
+        ('pti:', 'ends with a colon'),
+    ],
+)
+def test_a_spelling_that_is_none_is_refused(text, message):
+    with pytest.raises(JaxinvError, match=message):
+        method_list.parse(text)
+
+
+@pytest.mark.parametrize(
+    ('methods', 'message'),
+    [
+        ('w_pluss', 'no method w_pluss; did you mean w_plus'),
+        ('sam:nope', "Unknown variant 'nope'"),
+        ('pti?tune.num_step=3', 'no key tune.num_step; did you mean tune.num_steps'),
+        ('pti?tune.num_steps=many', "tune.num_steps is 'many'; it must be a whole number"),
+        ('pti?tune.num_steps=-3', 'tune.num_steps is -3; it must be at least 0'),
+        ('external:/nowhere/at/all', 'no pictures in that folder'),
+    ],
+)
+def test_a_method_that_cannot_be_used_is_refused_before_any_work(methods, message):
+    config = evaluate.get_config('test')
+    config.methods = methods
+    with pytest.raises(JaxinvError, match=message):
+        method_runs.rows_of(config)
+
+
+def test_settings_reach_the_methods():
+    config = evaluate.get_config('test')
+    config.group, config.seed = 4, 7
+    config.methods = (
+        'pti:official?tune.stop_lpips=None&tune.lpips_net=vgg&pivot.space="w_plus",'
+        'pti_sam,sam?invertibility.spaces=("W+","F6")&seed=3&sam.learning_rate=1'
+    )
+    first, second, third = (row.config for row in method_runs.rows_of(config))
+    assert (first.tune.stop_lpips, first.tune.lpips_net) == (None, 'vgg')
+    assert (first.pivot.space, first.group, first.seed, first.generator) == ('w_plus', 4, 7, 'tiny')
+    assert (second.method, second.group) == ('pti_sam', 0)  # one generator for all: no groups
+    assert (third.invertibility.spaces, third.seed) == (('W+', 'F6'), 3)
+    assert third.sam.learning_rate == 1.0 and third.edits == ()
+
+
+def test_choices_are_those_of_the_code():
+    assert set(evaluation.IMAGE_METRICS) == set(metrics.PROTOCOLS)
+    assert set(settings.Measures().identity) <= set(method_list.JUDGES)
+    for name, where in (('arcface', 'identity'), ('inception', 'sets')):
+        kind = 'arcface' if name == 'arcface' else 'fid_inception'
+        with pytest.raises(JaxinvError, match=f'measure.{name} is empty'):
+            settings.Measures(**{where: (kind,)}, rank_by='mse_signed').check()
+    with pytest.raises(JaxinvError, match="rank_by is 'id_dlib'; it can be lpips"):
+        settings.Measures(identity=(), rank_by='id_dlib').check()
+    config = evaluate.get_config('test')
+    config.statistics.reference = 'sam'
+    with pytest.raises(JaxinvError, match="reference is 'sam'; it can be w, pti"):
+        settings.check(config)
+
+
+# --- Tables of other projects' pictures ---
+
+
+def picture(seed, size=(40, 40)):
+    blocks = np.random.RandomState(seed).randint(0, 255, (3, 4, 3)).astype(np.uint8)
+    return PIL.Image.fromarray(blocks).resize(size, PIL.Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope='module')
+def inputs(tmp_path_factory):
+    """Four photographs, one wide, and a file that is none; two folders of other projects."""
+    folder = tmp_path_factory.mktemp('inputs')
+    for name in ('photos', 'near', 'far'):
+        (folder / name).mkdir()
+    for seed, name in enumerate(NAMES):
+        own = picture(seed, (64, 40) if name == 'cyd' else (64, 64))
+        own.save(folder / 'photos' / f'{name}.png')
+        square = PIL.Image.new('RGB', (64, 64), (255, 0, 0))  # its padding must not count
+        square.paste(own, (0, 12) if name == 'cyd' else (0, 0))
+        values = np.asarray(square, int) + np.random.RandomState(9).randint(-4, 5, (64, 64, 3))
+        noisy = PIL.Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+        noisy.save(folder / 'near' / f'{name.upper()}.png')
+        if name != 'dot':
+            picture(seed + 50).save(folder / 'far' / f'{name}.png')
+    (folder / 'far' / 'bob.png').write_text('not a picture')
+    (folder / 'photos' / 'bad.png').write_text('not a picture')
+    return folder
+
+
+def config_of(inputs, **changes):
+    config = evaluate.get_config('test')
+    config.data.images, config.data.align = str(inputs / 'photos'), 'none'
+    config.data.fit = 'pad'
+    config.methods = f'far=external:{inputs}/far,near=external:{inputs}/near'
+    config.measure.images, config.measure.rank_by = ('mse_signed', 'psnr_unit'), 'mse_signed'
+    config.measure.identity = config.measure.sets = ()
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def run(config, path):
+    lines = []
+    comparison.run(config, path, log=lambda text, **_: lines.append(text))
+    return lines
+
+
+@pytest.fixture(scope='module')
+def finished(inputs, tmp_path_factory):
+    path = tmp_path_factory.mktemp('run') / 'work'
+    config = config_of(inputs)
+    return config, path, run(config, path)
+
+
+def test_numbers_are_those_of_the_pixels(inputs, finished):
+    _, path, _ = finished
+    found = json.loads((path / 'metrics.json').read_text())
+    assert found['pictures'] == ['ada', 'bob', 'cyd', 'dot'] and found['reference'] == 'far'
+    near = []
+    for name in NAMES:
+        target = PIL.Image.open(inputs / 'photos' / f'{name}.png')
+        other = PIL.Image.open(inputs / 'near' / f'{name.upper()}.png').resize(
+            (32, 32), PIL.Image.Resampling.BOX
+        )
+        if name == 'cyd':  # 64 x 40 becomes 32 x 20 between bars of 6, which do not count
+            target, other = target.resize((32, 20), PIL.Image.BOX), other.crop((0, 6, 32, 26))
+        else:
+            target = target.resize((32, 32), PIL.Image.BOX)
+        pair = [np.asarray(p, float) / 127.5 for p in (target, other)]
+        near.append(np.mean((pair[0] - pair[1]) ** 2))
+        record = json.loads((path / f'measured/near-external/{name}.json').read_text())
+        assert record['metrics']['mse_signed'] == pytest.approx(near[-1], rel=1e-4)
+        assert record['resized_from'] == [64, 64]
+    entry = found['methods']['near']['metrics']['mse_signed']
+    assert entry['mean'][0] == pytest.approx(np.mean(near), rel=1e-4)
+    assert entry['mean'][1] <= entry['mean'][0] <= entry['mean'][2]
+    far = {n: json.loads((path / f'measured/far-external/{n}.json').read_text()) for n in NAMES}
+    common = [near[i] - far[n]['metrics']['mse_signed'] for i, n in ((0, 'ada'), (2, 'cyd'))]
+    assert entry['difference']['count'] == 2
+    assert entry['difference']['mean'][0] == pytest.approx(np.mean(common), rel=1e-4)
+
+
+def test_bad_and_missing_pictures_are_one_line_each_and_counted(finished):
+    _, path, lines = finished
+    found = json.loads((path / 'metrics.json').read_text())
+    assert [pathlib.Path(s['file']).name for s in found['skipped']] == ['bad.png']
+    assert len([line for line in lines if 'bad.png' in line]) == 1
+    far = found['methods']['far']
+    assert set(far['missing']) == {'bob', 'dot'} and "no picture 'dot'" in far['missing']['dot']
+    assert far['metrics']['mse_signed']['count'] == far['metrics']['mse_signed']['missing'] == 2
+    for name in ('bob', 'dot'):
+        assert len([line for line in lines if f'{name} has no result' in line]) == 1
+
+
+def test_tables_hold_every_method_and_metric(finished):
+    _, path, _ = finished
+    with open(path / 'table.csv', newline='') as file:
+        rows = {(row['method'], row['metric']): row for row in csv.DictReader(file)}
+    assert set(rows) == {(m, k) for m in ('far', 'near') for k in ('mse_signed', 'psnr_unit')}
+    found = json.loads((path / 'metrics.json').read_text())['methods']['near']['metrics']
+    own = rows['near', 'psnr_unit']
+    assert float(own['mean']) == found['psnr_unit']['mean'][0]
+    assert float(own['median_high']) == found['psnr_unit']['median'][2]
+    assert float(own['difference_mean_low']) == found['psnr_unit']['difference']['mean'][1]
+    assert own['better'] == 'higher' and rows['far', 'psnr_unit']['missing'] == '2'
+    text = (path / 'table.tex').read_text()
+    assert text.count(r'\\') == 3 and r'\textbf' in text.splitlines()[-3] and '$^{2}$' in text
+    page = (path / 'page.html').read_text()
+    assert 'best: ' in page and 'worst: ' in page and '2 missing' in page and 'bad.png' in page
+
+
+def test_a_rerun_measures_nothing_again_and_a_new_method_is_added(inputs, finished, tmp_path):
+    config, path, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in (path / 'measured').rglob('*.json')}
+    more = config.copy_and_resolve_references()
+    more.methods = f'{config.methods},again=external:{inputs}/near'
+    run(more, path)
+    assert all(p.stat().st_mtime_ns == stamp for p, stamp in before.items())
+    found = json.loads((path / 'metrics.json').read_text())['methods']
+    assert (
+        found['again']['metrics']['mse_signed']['mean']
+        == (found['near']['metrics']['mse_signed']['mean'])
+    )
+    run(config, path)
+    assert list(json.loads((path / 'metrics.json').read_text())['methods']) == ['far', 'near']
+
+
+def test_an_interrupted_run_ends_in_the_same_files(inputs, finished, tmp_path, monkeypatch):
+    config, path, _ = finished
+    work, written = tmp_path / 'work', []
+    write = comparison_measure.write_atomically
+
+    def stop_at_the_third(file, data):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(file)
+        write(file, data)
+
+    monkeypatch.setattr(comparison_measure, 'write_atomically', stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, work)
+    monkeypatch.undo()
+    assert not (work / 'metrics.json').exists()
+    run(config, work)
+    for name in ('table.csv', 'table.tex'):
+        assert (work / name).read_bytes() == (path / name).read_bytes()
+    first, second = (json.loads((p / 'metrics.json').read_text()) for p in (path, work))
+    assert first['methods'] == second['methods']
+
+
+def test_a_changed_photograph_is_measured_again(inputs, finished, tmp_path):
+    config, path, _ = finished
+    own = tmp_path / 'inputs'
+    shutil.copytree(inputs, own)
+    config = config_of(own)
+    work = tmp_path / 'work'
+    run(config, work)
+    picture(77, (64, 64)).save(own / 'photos' / 'ada.png')
+    (own / 'photos' / 'bob.png').unlink()
+    run(config, work)
+    found = json.loads((work / 'metrics.json').read_text())
+    assert found['pictures'] == ['ada', 'cyd', 'dot']
+    assert not (work / 'targets' / 'bob').exists()
+    worst = found['methods']['near']['examples'][-1]
+    assert (worst['label'], worst['picture']) == ('worst', 'ada')
+
+
+def test_text_from_outside_is_harmless_in_every_table():
+    entry = {'count': 1, 'missing': 0, 'mean': [1.0, None, None], 'median': [1.0, None, None]}
+    name = '=1+<script>&_$\x1b'
+    run = report.Comparison(
+        'T', [report.Method(name, name, {'mse_signed': entry})], ['mse_signed'], name,
+        'mse_signed', ['<b>'], {'resamples': 2, 'confidence': 0.95, 'seed': 0},
+    )  # fmt: skip
+    line = report.csv_text(run).splitlines()[1]
+    assert line.startswith("'=1+<script>&_$\\x1b,") and '\x1b' not in line
+    assert r'=1+<script>\&\_\$\textbackslash{}x1b & 1.0000' in report.latex(run)
+    page = report.page.fill('comparison.html.j2', report._view(run))
+    assert '<script>' not in page and '&lt;script&gt;' in page
+
+
+# --- Faces ---
+
+
+def test_a_turned_and_scaled_face_comes_upright_into_the_template():
+    size, angle, scale, centre = 300, 0.4, 1.7, np.array([150.0, 160.0])
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points = (identity.TEMPLATE - 56) @ turn.T + centre
+    image = np.zeros((size, size, 3), np.uint8)
+    rows, columns = np.mgrid[:size, :size]
+    for x, y in points:
+        spot = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 18)
+        image = np.maximum(image, (255 * spot[..., None]).astype(np.uint8))
+    chip = identity.crop_to_template(image, points).astype(float)[..., 0]
+    for x, y in identity.TEMPLATE:
+        left, top = int(x) - 5, int(y) - 5
+        window = chip[top : top + 11, left : left + 11]
+        rows, columns = np.mgrid[top : top + 11, left : left + 11]
+        found = (window * columns).sum() / window.sum(), (window * rows).sum() / window.sum()
+        np.testing.assert_allclose(found, (x, y), atol=0.15)
+
+
+def test_peak_memory_of_a_block():
+    with memory.Peak(0.01) as peak:
+        block = np.ones(40_000_000 // 8)
+        time.sleep(0.05)
+    with memory.Peak(0.01) as after:
+        del block
+        time.sleep(0.05)
+    assert peak.found['host'] >= 40_000_000
+    if sys.platform == 'linux':
+        assert after.found['host'] <= memory.peak_bytes()['host'] + 2**20
+
+
+# --- Whole runs ---
+
+
+def command_of(work, *more):
+    command = [sys.executable, '-m', 'jaxinv.launch', '--config=evaluate:test', f'--workdir={work}']
+    return [*command, *more]
+
+
+@pytest.mark.long
+def test_a_killed_comparison_of_inversions_ends_in_the_same_numbers(inputs, tmp_path):
+    methods = 'w=w:test,pti=pti:test,wrong=pti:test?tune.learning_rate=1e30'
+    flags = [f'--config.methods={methods}', '--config.group=2', '--config.data.align=none']
+    flags += [f'--config.data.images={inputs / "photos"}', '--config.data.fit=crop']
+    flags += ["--config.measure.images=('lpips_alex_256','lpips_vgg_full','ms_ssim_full')"]
+    config = evaluate.get_config('test')
+    config.methods, config.group = methods, 2
+    config.data.images, config.data.align = str(inputs / 'photos'), 'none'
+    config.data.fit = 'crop'
+    config.measure.images = ('lpips_alex_256', 'lpips_vgg_full', 'ms_ssim_full')
+    lines = run(config, tmp_path / 'whole')
+    work = tmp_path / 'killed'
+    process = subprocess.Popen(command_of(work, *flags), cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.time() + 300
+        while not any((work / 'methods').glob('pti-*/identities/*/metrics.json')):
+            assert time.time() < deadline and process.poll() is None
+            time.sleep(0.02)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (work / 'metrics.json').exists()
+    run(config, work)
+    first, second = (
+        json.loads((p / 'metrics.json').read_text())['methods'] for p in (tmp_path / 'whole', work)
+    )
+    for name in ('w', 'pti', 'wrong'):
+        for found in (first, second):
+            found[name]['metrics'].pop('seconds', None)
+        assert first[name]['metrics'] == second[name]['metrics'], name
+        assert first[name]['missing'] == second[name]['missing']
+    assert set(first['wrong']['missing']) == set(NAMES)  # not finite: one line each
+    assert sum('wrong: ' in line and 'has no result' in line for line in lines) == len(NAMES)
+    assert first['pti']['metrics']['frechet_efficientnet_lite0']['count'] == 4
+    assert first['pti']['drift']['lpips_alex'] > 0
+
+
+def test_configs_that_can_be_methods_are_those_of_inversions():
+    for name in method_runs.known_configs():
+        task = importlib.import_module(f'jaxinv.configs.{name}').get_config('').task
+        assert task in ('invert', 'invert_sam')

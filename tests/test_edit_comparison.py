@@ -1,0 +1,261 @@
+"""--config=evaluate_edits: equal measured change, what is outside, edits taken back, whole runs."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxinv import edits, launch, settings
+from jaxinv.configs import evaluate_edits
+from jaxinv.errors import JaxinvError
+from jaxinv.experiments import edit_comparison, edit_measures, edit_plan, edit_tables
+from jaxinv.experiments import edited_pictures as edited
+from jaxinv.faces import measures
+from jaxinv.inversion import sam
+from jaxinv.metrics.identity import Judge
+from jaxinv.report import charts
+from jaxinv.segmentation.label_maps import Segments
+from jaxinv.settings.evaluation import parse_equal
+from jaxinv.weights.zoo import load_named
+
+
+def direction(name, size=4, **more):
+    return edits.Direction(name, np.eye(size, dtype=np.float32)[:1], **more)
+
+
+class Line:
+    """A picture of one colour: grey 100 + 10 * strength, as a method would have left it."""
+
+    class generator:
+        class spec:
+            w_dim, num_ws = 4, 2
+
+    def __init__(self, slope=10.0):
+        self.slope, self.rendered = slope, 0
+
+    def render(self, wanted):
+        strengths = [0.0, *(edit.steps[0][1] for edit in wanted)]
+        self.rendered += len(strengths)
+        grey = [np.clip(100 + self.slope * s, 0, 255) for s in strengths]
+        return np.round(np.tile(np.reshape(grey, (-1, 1, 1, 1)), (1, 8, 8, 3))).astype(np.uint8)
+
+
+def brightness(images):
+    """Measures of every source: the mean grey; none above 200."""
+    grey = np.asarray(images, float).mean((1, 2, 3))
+    grey = np.where(grey > 200, np.nan, grey)
+    names = {name for a in measures.ATTRIBUTES.values() for name in (a.steer, a.judge)}
+    return dict.fromkeys(names, grey)
+
+
+JUDGE = {'sface': Judge(lambda x: x.mean((1, 2)) / 255, lambda a, b: 1 - abs(a - b).mean(-1), 1)}
+
+
+@pytest.fixture
+def before(monkeypatch):
+    monkeypatch.setattr(measures, 'measure', brightness)
+    line = Line()
+    (image,) = line.render([])
+    values = {name: float(v[0]) for name, v in brightness(image[None]).items()}
+    target = {'sface': JUDGE['sface'].embed(image[None])}
+    return edit_measures.Original(target, image, values, Segments(np.zeros((8, 8)), ('face',)))
+
+
+def test_identity_is_compared_at_the_change_that_the_judge_measures(before):
+    for change in (-30.0, 55.0):
+        wanted = edit_measures.Equal(direction('yaw', limits=(-8.0, 8.0)), change)
+        found = edit_measures.at_equal_change(before, Line(), wanted, JUDGE)
+        assert found['reached'] and found['closest'] == pytest.approx(change, rel=0.05)
+        assert found['strength'] == pytest.approx(change / 10, rel=0.06)
+        assert found['id_sface'] == pytest.approx(1 - abs(change) / 255, abs=0.02)
+    steeper = edit_measures.at_equal_change(before, Line(40.0), wanted, JUDGE)
+    assert steeper['strength'] == pytest.approx(55 / 40, rel=0.06)
+
+
+def test_a_change_out_of_reach_has_no_numbers(before):
+    wanted = edit_measures.Equal(direction('yaw', limits=(-2.0, 2.0)), 55.0)
+    found = edit_measures.at_equal_change(before, Line(), wanted, JUDGE)
+    assert not found['reached'] and found['id_sface'] is None
+    assert found['closest'] == pytest.approx(20)
+    lost = before._replace(values=dict.fromkeys(before.values, np.nan))
+    bright = Line()
+    bright.render = lambda wanted: np.full((1 + len(wanted), 8, 8, 3), 255, np.uint8)
+    found = edit_measures.at_equal_change(lost, bright, wanted, JUDGE)
+    assert (found['reached'], found['closest'], found['strength']) == (False, None, 0.0)
+
+
+def test_change_is_judged_by_what_did_not_steer(before, monkeypatch):
+    def measure(images):
+        grey = np.asarray(images, float).mean((1, 2, 3))
+        return brightness(images) | {'yaw/dlib': grey, 'yaw/head_pose': 2 * grey}
+
+    monkeypatch.setattr(measures, 'measure', measure)
+    own = before._replace(values={'yaw/dlib': 100.0, 'yaw/head_pose': 200.0})
+    edit = edits.Edit('yaw=3', ((direction('yaw'), 3.0),))
+    (found,) = edit_measures.of_edits(own, Line(), [edit], JUDGE)
+    assert found['change'] == {'yaw': 60.0} and found['steered'] == {'yaw': 30.0}
+    for attribute in measures.ATTRIBUTES.values():
+        assert attribute.judge != attribute.steer
+
+
+def test_what_is_outside_equals_the_slow_mean():
+    random = np.random.RandomState(0)
+    labels = np.zeros((64, 64), np.int32)
+    labels[20:40, 20:44], labels[26:30, 28:36] = 1, 2
+    segments = Segments(labels, ('background left', 'face', 'mouth'))
+    first, second = random.randint(0, 256, (2, 64, 64, 3)).astype(np.uint8)
+    before = edit_measures.Original({}, first, {}, segments)
+    found = edit_measures.outside(before, second, ['smile'])
+    total = []
+    for i in range(64):
+        for j in range(64):  # grown by 2 pixels, in steps up, down and aside
+            near = [(a, b) for a in range(64) for b in range(64)
+                    if labels[a, b] and abs(a - i) + abs(b - j) <= 2] if (
+                17 < i < 42 and 17 < j < 46) else []  # fmt: skip
+            if not near:
+                total.append(np.mean(((first[i, j].astype(float) - second[i, j]) / 255) ** 2))
+    assert found == pytest.approx(np.mean(total))
+    assert edit_measures.outside(before, second, ['light']) is None
+    assert edit_measures.outside(before, second, []) is None
+    faceless = before._replace(segments=Segments(labels * 0, ('segment 0',)))
+    assert edit_measures.outside(faceless, second, ['smile']) is None
+
+
+def test_an_edit_and_back_is_where_it_was():
+    w = np.random.RandomState(1).randn(1, 2, 4).astype(np.float32)
+    edit = edits.Edit(
+        'e', ((direction('yaw'), 2.0), (direction('smile')._replace(rows=(1, 2)), -1.0))
+    )
+    there = edits.apply(w, edit, 2)
+    assert abs(np.asarray(there) - w).max() > 1
+    np.testing.assert_allclose(edits.apply(there, edited.negated(edit), 2), w, atol=1e-6)
+    sets = edits.Edit('s', ((direction('yaw', mean=np.zeros(4)), 2.0),))
+    with pytest.raises(JaxinvError, match='cannot be taken back'):
+        edited.negated(sets)
+
+
+def test_columns_of_a_record():
+    record = {
+        'reconstruction': {'id_sface': 0.9},
+        'edits': {'yaw=2': {'change': {'yaw': 5.0}, 'id_sface': 0.8, 'outside': None}},
+        'equal': {
+            'yaw+5': {'strength': -1.5, 'reached': True, 'id_sface': 0.7, 'outside': 0.1},
+            'yaw+10': {'strength': 3.0, 'reached': False, 'id_sface': None, 'outside': None},
+        },
+        'consistency': {'yaw=2': {'lec_w': 3.0, 'lec_lpips_alex_256': 0.2}},
+    }
+    assert edit_tables.columns_of(record, ['sface']) == {
+        'id_sface': 0.9,
+        'change_yaw @ yaw=2': 5.0, 'id_sface @ yaw=2': 0.8, 'outside @ yaw=2': None,
+        'id_sface @ measured yaw+5': 0.7, 'outside @ measured yaw+5': 0.1,
+        'strength @ measured yaw+5': 1.5,
+        'id_sface @ measured yaw+10': None, 'outside @ measured yaw+10': None,
+        'strength @ measured yaw+10': None,
+        'lec_w @ yaw=2 and back': 3.0, 'lec_lpips_alex_256 @ yaw=2 and back': 0.2,
+    }  # fmt: skip
+    points = [
+        {'change': {'yaw': 2.0}, 'id_sface': 0.5},
+        {'change': {'yaw': 4.0}, 'id_sface': 0.7},
+        {'change': {'yaw': 9.0}, 'id_sface': None},
+    ]
+    assert edit_tables._point(points, 'yaw', 'id_sface') == (3.0, pytest.approx(0.6), 1)
+    assert edit_tables._point(points[2:], 'yaw', 'id_sface') == (None, None, 1)
+
+
+def test_curves_are_joined_points():
+    text = charts.xy({'<a>': [(0.0, 1.0), (10.0, 3.0)], 'b': []}, 'x & y')
+    assert text.count('<circle') == 2 and '&lt;a&gt;' in text and 'x &amp; y' in text
+    left, right = charts.LEFT, charts.WIDTH - charts.RIGHT
+    assert f'M{left:.1f} {charts.HEIGHT - charts.BOTTOM:.1f}L{right:.1f} {charts.TOP:.1f}' in text
+    assert charts.xy({'a': []}) == ''
+
+
+@pytest.mark.parametrize('text', ['yaw', 'yaw=', 'yaw=5/x', '=5', 'yaw=0', 'yaw=inf'])
+def test_a_wanted_change_that_is_none_is_refused(text):
+    with pytest.raises(JaxinvError, match='write NAME=CHANGE'):
+        parse_equal(text)
+
+
+def test_what_cannot_be_judged_or_edited_is_refused(tmp_path):
+    assert parse_equal(' yaw=-10/5') == ('yaw', [-10.0, 5.0])
+    generator, weights = load_named('tiny')
+    np.save(tmp_path / 'mine.npy', np.ones(generator.spec.w_dim, np.float32))
+    config = evaluate_edits.get_config('test')
+    config.measure.equal = (f'{tmp_path}/mine.npy=5',)
+    wanted = settings.of(config, settings.EvaluateEdits)
+    with pytest.raises(JaxinvError, match='no attribute with a judge; there are yaw'):
+        edit_plan.plan_of(wanted, generator, weights, 'auto', print)
+    config.measure.equal = ()
+    config.methods = f'external:{tmp_path}'
+    (tmp_path / 'a.png').write_bytes(b'')
+    with pytest.raises(JaxinvError, match='has no codes to edit'):
+        edit_comparison.run(config, tmp_path / 'work')
+    assert 'evaluate_edits' in launch.config_names()
+
+
+# --- Whole runs ---
+
+
+@pytest.mark.long
+def test_a_run_renders_what_the_methods_made_and_resumes(tmp_path, monkeypatch):
+    monkeypatch.setattr(measures, 'measure', brightness)  # its networks need faces and compile long
+    generator, _ = load_named('tiny')
+    np.save(tmp_path / 'yaw.npy', np.ones(generator.spec.w_dim, np.float32) / 8)
+    config = evaluate_edits.get_config('test')
+    config.methods = 'w=w:test,f6=f6:test,pti=pti:test,grouped=pti:test?group=2'
+    config.edits = (f'{tmp_path}/yaw.npy=2/-2',)
+    config.measure.equal = (f'{tmp_path}/yaw.npy=1',)
+    config.measure.curves = (f'{tmp_path}/yaw.npy',)
+    config.measure.curve_points = 3
+    config.measure.consistency = (f'{tmp_path}/yaw.npy=2',)
+    config.measure.identity = ('dlib',)
+    path, lines = tmp_path / 'work', []
+
+    def log(text, **_):
+        lines.append(text)
+
+    edit_comparison.run(config, path, log=log)
+    found = json.loads((path / 'metrics.json').read_text())
+    assert list(found['methods']) == ['w', 'f6', 'pti', 'grouped']
+    rows = edit_comparison.method_runs.rows_of(config)
+    config_of_targets = edit_comparison.comparison.open_comparison(config, log)
+    pictures = edit_comparison.comparison_targets.prepare(path, config, config_of_targets.spec, log)
+    for row in rows:
+        folder = edit_comparison.method_runs.folder_of(row, path, pictures)
+        made = edit_comparison.method_runs.made_of(folder, pictures)
+        read = edited.opener(row, folder, edit_comparison.generator_of(row, log))
+        for name in pictures:
+            own = edit_comparison.image_files.read(made[name].file)
+            difference = np.asarray(own, int) - read(name).render([])[0]
+            assert abs(difference).max() <= 1, (row.name, name)  # another program, rounded
+        entry = found['methods'][row.name]['metrics']
+        assert entry['lec_w @ yaw=2 and back']['mean'][0] > 0
+        assert entry['change_yaw @ yaw=2']['count'] + entry['change_yaw @ yaw=2']['missing'] == 2
+    single, grouped = (found['methods'][n]['metrics'] for n in ('pti', 'grouped'))
+    name = 'lec_lpips_alex_256 @ yaw=2 and back'
+    assert grouped[name]['mean'][0] == pytest.approx(single[name]['mean'][0], rel=0.05)
+    page = (path / 'page.html').read_text()
+    assert 'against measured yaw' in page and 'yaw=-2' in page
+    before = {p: p.stat().st_mtime_ns for p in (path / 'edited').rglob('*') if p.is_file()}
+    edit_comparison.run(config, path, log=log)
+    assert all(p.stat().st_mtime_ns == stamp for p, stamp in before.items())
+    assert json.loads((path / 'metrics.json').read_text())['methods'] == found['methods']
+
+
+def test_codes_of_one_picture_are_its_own(tmp_path):
+    from jaxinv.inversion import code_files
+
+    spec = load_named('tiny')[0].spec
+    w = np.random.RandomState(0).randn(2, 1, spec.w_dim).astype(np.float32)
+    code_files.save_pivots(tmp_path, ['a', 'b'], w)
+    codes, masks = edited._codes(tmp_path, 'b', spec)
+    assert codes.w_plus.shape == (1, spec.num_ws, spec.w_dim) and masks == {}
+    np.testing.assert_array_equal(codes.w_plus[0, 3], w[1, 0])
+    offsets = {'F4': np.arange(2 * 8.0).reshape(2, 2, 2, 2)}
+    own = sam.Codes(np.repeat(w, spec.num_ws, 1), offsets)
+    code_files.save_codes(tmp_path, ['a', 'b'], own, {'F4': np.ones((2, 2, 2, 1))})
+    codes, masks = edited._codes(tmp_path, 'b', spec)
+    np.testing.assert_array_equal(codes.offsets['F4'], offsets['F4'][1:])
+    assert masks['F4'].shape == (1, 2, 2, 1)
+    with pytest.raises(JaxinvError, match='no code for c'):
+        edited._codes(tmp_path, 'c', spec)

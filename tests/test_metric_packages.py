@@ -1,0 +1,125 @@
+"""Metrics equal other packages' to 1e-4, where those are installed: torch's are not in the extras.
+
+pip install torch lpips pytorch-msssim torchmetrics
+"""
+
+import jax
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from jaxinv import faces, metrics
+from jaxinv.data import load_images
+from jaxinv.faces import identity, mesh
+from jaxinv.weights import assets, graphs
+from jaxinv.weights.networks import load_lpips
+
+
+@pytest.fixture(scope='module')
+def pair():
+    """Two pairs of smooth pictures of 192 px, in [-1, 1]."""
+    noise = np.random.RandomState(0).randn(4, 192, 192, 3)
+    noise = scipy.ndimage.gaussian_filter(noise, (0, 3, 3, 0))
+    x = np.clip(noise / np.abs(noise).max() * 1.5, -1, 1).astype(np.float32)
+    return x[:2], np.clip(0.8 * x[:2] + 0.2 * x[2:], -1, 1).astype(np.float32)
+
+
+def planes(torch, images):
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+@pytest.mark.parametrize('net', ['alex', 'vgg'])
+def test_lpips_equals_the_package_of_its_authors(pair, net):
+    torch, lpips = pytest.importorskip('torch'), pytest.importorskip('lpips')
+    theirs = lpips.LPIPS(net=net, verbose=False)
+    with torch.no_grad():
+        expected = theirs(*(planes(torch, images) for images in pair)).numpy().ravel()
+    name = f'lpips_{net}_full'
+    found = metrics.evaluate(*pair, {net: load_lpips(net)}, names=(name,))[name]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_ms_ssim_equals_pytorch_msssim(pair):
+    torch, other = pytest.importorskip('torch'), pytest.importorskip('pytorch_msssim')
+    unit = [planes(torch, (images + 1) / 2) for images in pair]
+    expected = other.ms_ssim(*unit, data_range=1.0, size_average=False).numpy()
+    found = metrics.evaluate(*pair, {}, names=('ms_ssim_full',))['ms_ssim_full']
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_psnr_and_ms_ssim_equal_torchmetrics(pair):
+    torch, other = (
+        pytest.importorskip('torch'),
+        pytest.importorskip('torchmetrics.functional.image'),
+    )
+    unit = [planes(torch, (images + 1) / 2) for images in pair]
+    found = metrics.evaluate(*pair, {}, names=('psnr_unit', 'ms_ssim_full'))
+    for i in range(2):
+        own = [images[i : i + 1] for images in unit]
+        psnr = other.peak_signal_noise_ratio(*own, data_range=1.0)
+        assert found['psnr_unit'][i] == pytest.approx(float(psnr), abs=1e-3)
+        ms_ssim = other.multiscale_structural_similarity_index_measure(*own, data_range=1.0)
+        assert found['ms_ssim_full'][i] == pytest.approx(float(ms_ssim), abs=1e-4)
+
+
+def folded(path):
+    """An ONNX model whose block-quantised constants are float32, which onnxruntime runs."""
+    onnx = pytest.importorskip('onnx')
+    model = onnx.load(path)
+    arrays = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    kept = []
+    for node in model.graph.node:
+        known = node.input and all(name in arrays for name in node.input)
+        if node.op_type == 'DequantizeLinear' and known:
+            given = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+            x, scale, *zero = (arrays[name].astype(np.float32) for name in node.input)
+            axis, block = given.get('axis', 1), given.get('block_size', 0)
+            parts = [scale, *zero]
+            if block:
+                parts = [np.repeat(p, block, axis).take(range(x.shape[axis]), axis) for p in parts]
+            elif scale.size > 1:
+                parts = [p.reshape([-1 if i == axis else 1 for i in range(x.ndim)]) for p in parts]
+            result = (x - parts[1] if zero else x) * parts[0]
+            arrays[node.output[0]] = result.astype(np.float32)
+        elif node.op_type == 'Reshape' and known:
+            arrays[node.output[0]] = arrays[node.input[0]].reshape(arrays[node.input[1]])
+        else:
+            kept.append(node)
+    used = {name for node in kept for name in node.input}
+    inputs = [one for one in model.graph.input if one.name in used - arrays.keys()]
+    constants = [onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
+                 for name, array in arrays.items() if name in used]  # fmt: skip
+    for field, content in (('node', kept), ('initializer', constants), ('input', inputs)):
+        del getattr(model.graph, field)[:]
+        getattr(model.graph, field).extend(content)
+    return model.SerializeToString()
+
+
+@pytest.mark.exhaustive  # tests of the networks have it, too
+def test_identity_equals_onnxruntime():
+    """SFace of two portraits, on the crops that its own embedding takes."""
+    onnxruntime = pytest.importorskip('onnxruntime')
+    images = load_images('demo', resolution=256).images_uint8
+    points = jax.numpy.asarray(mesh.landmarks478(images), jax.numpy.float32)
+    crops = []
+
+    def keep(given):
+        crops.append(np.asarray(given))
+        return network(given)
+
+    network = graphs.load('sface')
+    identity.embed_of(keep, jax.numpy.asarray(images, jax.numpy.float32) / 127.5 - 1, points)
+    source = graphs.GRAPHS['sface']
+    session = onnxruntime.InferenceSession(folded(assets.get(source.package, source.member)))
+    feed = {session.get_inputs()[0].name: crops[0].transpose(0, 3, 1, 2)}
+    try:
+        (expected,) = session.run(None, feed)
+    except Exception:  # a model of one picture at a time
+        expected = np.concatenate(
+            [session.run(None, {key: value[i : i + 1] for key, value in feed.items()})[0]
+             for i in range(2)]
+        )  # fmt: skip
+    expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+    found = faces.sface(images)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert found[0] @ found[1] == pytest.approx(expected[0] @ expected[1], abs=1e-4)
