@@ -53,8 +53,8 @@ def measure(
 ) -> dict[str, dict]:
     """{picture: the content of its JSON file}, in the order of the targets.
 
-    Process 0 alone calls it, so nothing here is a collective. made: of every picture. A picture that is missing or cannot be read has no numbers but a reason,
-    which is logged as one line.
+    Process 0 alone calls it, so nothing here is a collective. made: of every picture. A picture
+    that is missing or cannot be read has no numbers but a reason, which is logged as one line.
     """
     pictures, size = measurer.pictures, min(rendering.BATCH, len(measurer.pictures))
     found, todo = {}, []
