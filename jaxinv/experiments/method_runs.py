@@ -181,13 +181,18 @@ def made_of(folder: pathlib.Path, pictures: Pictures) -> dict[str, Made]:
 
 def _of_bulk(folder: pathlib.Path) -> dict[str, Made]:
     found = {}
-    for name, record in manifest.Manifest(folder / manifest.FILE).records.items():
+    records = manifest.Manifest(folder / manifest.FILE).records
+    # Of one generator for all, times are those of the run.
+    whole = _own((read_json(folder / 'metrics.json') or {}).get('seconds', {}))
+    shared = None if whole is None else whole / max(len(records), 1)
+    for name, record in records.items():
         if 'skipped' in record:
             found[name] = Made(None, str(record['skipped']))
         elif record.get('metrics') and record.get('pictures'):
             stage = list(record['metrics'])[-1]
             (file,) = (p['file'] for p in record['pictures'] if p['label'] == stage)
             spent = _own(record.get('seconds', {}))
+            spent = shared if spent is None else spent
             found[name] = Made(folder / record['folder'] / file, '', spent)
     return found
 
