@@ -165,6 +165,16 @@ def run(config, path):
     return lines
 
 
+@pytest.fixture(scope='module', autouse=True)
+def opened_once():
+    """The tiny generator, whose start takes most of the time of a run without inversions."""
+    original = comparison.open_generator
+    opened = original('tiny', 32)
+    comparison.open_generator = lambda *_, **__: opened
+    yield
+    comparison.open_generator = original
+
+
 @pytest.fixture(scope='module')
 def finished(inputs, tmp_path_factory):
     path = tmp_path_factory.mktemp('run') / 'work'
