@@ -21,9 +21,13 @@ setuptools.setup(
         'jaxinv.converters',
     ],
     package_dir={'jaxinv.configs': 'configs', 'jaxinv.converters': 'converters'},
-    package_data={'jaxinv': ['directions/*', 'report/templates/*']},
+    package_data={'jaxinv': ['directions/*', 'report/templates/*', 'studio/static/*']},
     entry_points={
-        'console_scripts': ['jaxinv = jaxinv.launch:run', 'jaxinv-convert = jaxinv.convert:run'],
+        'console_scripts': [
+            'jaxinv = jaxinv.launch:run',
+            'jaxinv-convert = jaxinv.convert:run',
+            'jaxinv-studio = jaxinv.studio.command:run',
+        ],
     },
     install_requires=[
         # The methods.
@@ -61,6 +65,10 @@ setuptools.setup(
     extras_require={
         # For HEIC and AVIF photographs.
         'heif': ['pillow-heif>=0.18'],
+        # For --config=pti_video; 36 MB, with FFmpeg and x264.
+        'video': ['av>=18'],
+        # For jaxinv-studio.
+        'studio': ['starlette>=1.0', 'uvicorn>=0.35'],
         # For --config.data.tfds; 220 MB.
         'tfds': ['tensorflow-datasets>=4.9.7', 'array_record>=0.5'],
         # For --config.segments.how=torchvision or transformers; torch takes gigabytes.
@@ -71,11 +79,15 @@ setuptools.setup(
             'pytest-xdist>=3.6',
             'setuptools',  # not in environments of Python 3.12 and later
             'hypothesis>=6',
+            'av>=18',
             'PyYAML',
             'ruff>=0.9',
             'nbformat>=5.10',
             'nbclient>=0.10',
             'ipykernel>=6.29',
+            'starlette>=1.0',
+            'uvicorn>=0.35',
+            'httpx2>=2.0',  # starlette's test client
         ],
     },
 )

@@ -107,13 +107,14 @@ def tuning_step(generator, settings: Tuning, mesh: Mesh, identities: int) -> Ste
     return Step(loop.microbatch_step, arguments, state.variables, loop.microbatches)
 
 
-def step_of(method: str, generator, mesh: Mesh, identities: int) -> Step:
+def step_of(method: str, generator, mesh: Mesh, identities: int, microbatch: int = 1) -> Step:
     """The step of a method of METHODS, of 'projection', or of 'SAM' (its joint search).
 
     The latter two on one device, for one picture.
     """
     if method in METHODS:
-        return tuning_step(generator, settings(method), mesh, identities)
+        chosen = settings(method, microbatch=microbatch)
+        return tuning_step(generator, chosen, mesh, identities)
     spec, key = generator.spec, jax.eval_shape(jax.random.key, 0)
     weights = jax.eval_shape(generator.init, key)
     net = {name: _shape(x) for name, x in lpips.shapes('vgg').items()}

@@ -7,10 +7,11 @@ r"""Programs compiled for TPUs that are not there: memory, FLOPs, bytes, collect
 
 libtpu compiles ahead of time for a topology (jax.experimental.topologies). Nothing is run, and no
 array of a generator's size is allocated. Each program is one microbatch with one identity on each
-chip. A process compiles one program; programs that are in OUT are skipped. FLOPs and bytes are
-XLA's counts of the optimised program; the roofline time is the larger of FLOPs by the chip's peak
-and bytes by its memory rate. For GPUs XLA counts neither. One program takes 20 to 60 s of processor
-time at the effort O1.
+chip, or four where its name says so; FLOPs and bytes are then those of one of them. A process
+compiles one program; programs that are in OUT are skipped. FLOPs and bytes are XLA's counts of the
+optimised program; the roofline time is the larger of FLOPs by the chip's peak and bytes by its
+memory rate. For GPUs XLA counts neither. One program takes 20 to 60 s of processor time at the
+effort O1.
 """
 
 import argparse
@@ -62,15 +63,16 @@ CHIPS = {
 }
 GPUS = {'h100': Chip({1: '1x1x1'}, 989e12, 3352e9, 80e9)}
 GENERATORS = ('embedded, 512²', 'config-f, 1024²')
-# Program: (method of `abstract`, dtype of feature maps, remat)
+# Program: (method of `abstract`, dtype of feature maps, remat, identities of a microbatch)
 PROGRAMS = {
-    'projection': ('projection', 'float32', False),
-    'shared': ('shared', 'float32', False),
-    'shared, regularised': ('shared, regularised', 'float32', False),
-    'shared, regularised, bfloat16': ('shared, regularised', 'bfloat16', False),
-    'shared, regularised, remat': ('shared, regularised', 'float32', True),
-    'one each': ('one each', 'float32', False),
-    'SAM': ('SAM', 'float32', False),
+    'projection': ('projection', 'float32', False, 1),
+    'shared': ('shared', 'float32', False, 1),
+    'shared, regularised': ('shared, regularised', 'float32', False, 1),
+    'shared, regularised, bfloat16': ('shared, regularised', 'bfloat16', False, 1),
+    'shared, regularised, bfloat16, microbatch 4': ('shared, regularised', 'bfloat16', False, 4),
+    'shared, regularised, remat': ('shared, regularised', 'float32', True, 1),
+    'one each': ('one each', 'float32', False, 1),
+    'SAM': ('SAM', 'float32', False, 1),
 }
 
 
@@ -102,7 +104,7 @@ def compiled(chip: str, count: int, generator: str, program: str, level: str) ->
     from jaxinv.optimize import sharded_step
 
     jax.config.update('jax_optimization_level', level)
-    method, dtype, remat = PROGRAMS[program]
+    method, dtype, remat, microbatch = PROGRAMS[program]
     if chip in GPUS:
         topology = topologies.get_topology_desc(
             platform='cuda', topology=GPUS[chip].topologies[1], target_config=H100
@@ -111,7 +113,7 @@ def compiled(chip: str, count: int, generator: str, program: str, level: str) ->
         topology = topologies.get_topology_desc(CHIPS[chip].topologies[count], platform='tpu')
     mesh = Mesh(np.array(topology.devices[:count]).reshape(count, 1), sharded_step.AXES)
     made = generators.with_computing(abstract.ALL_GENERATORS[generator](), dtype, remat)
-    step = abstract.step_of(method, made, mesh, identities=count)
+    step = abstract.step_of(method, made, mesh, count * microbatch, microbatch=microbatch)
     times = resource.getrusage(resource.RUSAGE_SELF)
     begin, used = time.perf_counter(), times.ru_utime + times.ru_stime
     lowered = jax.jit(step.function, donate_argnums=0).lower(*step.arguments)
@@ -123,8 +125,9 @@ def compiled(chip: str, count: int, generator: str, program: str, level: str) ->
     for message in collectives.read(executable.as_text()):
         sent[message.kind] += message.bytes
     return {
-        'flops': cost.get('flops', 0.0),
-        'bytes': cost.get('bytes accessed', 0.0),
+        'microbatch': microbatch,
+        'flops': cost.get('flops', 0.0) / microbatch,
+        'bytes': cost.get('bytes accessed', 0.0) / microbatch,
         'arguments': memory.argument_size_in_bytes,
         'temporary': memory.temp_size_in_bytes,
         'collectives': dict(sent),
@@ -174,7 +177,8 @@ def tables(facts: dict) -> str:
             continue
         limits = (CHIPS | GPUS)[chip]
         # Identities a microbatch that the memory holds, by proportion.
-        fit = int((limits.memory - found['arguments']) // found['temporary'])
+        each = found['temporary'] / found.get('microbatch', 1)
+        fit = int((limits.memory - found['arguments']) // each)
         sent = sum(found['collectives'].values())
         counts, bounds = ['', ''], ['', '']
         if found['bytes']:  # XLA counts nothing for GPUs

@@ -16,7 +16,7 @@ is looked for under any key, and of several the averaged one is taken (state_dic
 """
 
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -64,6 +64,15 @@ class Checkpoint(NamedTuple):
     family: str = 'stylegan2'
 
 
+class Located(NamedTuple):
+    """A generator whose arrays are views of the file wherever that holds their bytes."""
+
+    data: memoryview  # the file
+    content: Any  # all of it
+    found: Found  # the arrays under their names in the file, in its layouts and types
+    checkpoint: Checkpoint  # the same converted
+
+
 def read(path, *, which: str = DEFAULT, max_bytes: int = MAX_BYTES) -> Checkpoint:
     """The generator in the file.
 
@@ -87,9 +96,26 @@ def read(path, *, which: str = DEFAULT, max_bytes: int = MAX_BYTES) -> Checkpoin
         return found
 
 
-def _content(path, max_bytes):
+def locate(path, which: str = DEFAULT) -> Located:
+    """The generator in the file, and where its arrays are. Raises like `read`."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise tables.ConversionError(f'There is no checkpoint file {path}.')
+    with file_view.reading(path, error=tables.ConversionError):
+        data = file_view.view(path)
+        content = _content(path, MAX_BYTES, data, in_place=True)
+        if biggan.is_state_dict(content):
+            raise tables.ConversionError(
+                'It is a BigGAN-deep, whose kernels are stored with their spectral norms; use '
+                '--to=safetensors or --to=onnx.'
+            )
+        found = _find(content, which)
+        return Located(data, content, found, _convert(found))
+
+
+def _content(path, max_bytes, data=None, in_place=False):
     """The contents: {name: array}, or the plain data of a pickle."""
-    data = file_view.view(path)
+    data = file_view.view(path) if data is None else data
     if len(data) > max_bytes:
         raise safe_pickle.UnsafePickle(f'{path} has more than the {max_bytes} bytes allowed.')
     mistake = foreign_files.describe(data) or foreign_files.unpacked(path)
@@ -105,8 +131,9 @@ def _content(path, max_bytes):
             if not any(name.split('/')[1:] == ['data.pkl'] for name in names):
                 raise Refused(foreign_files.archive(names))
         if array_files.is_safetensors(data):
-            return array_files.from_safetensors(data, Budget(len(data), max_bytes))[0]
-    return safe_pickle.load_view(data, str(path), max_bytes)
+            budget = Budget(len(data), max_bytes)
+            return array_files.from_safetensors(data, budget, widen=not in_place)[0]
+    return safe_pickle.load_view(data, str(path), max_bytes, in_place)
 
 
 def _find(content, which) -> Found:

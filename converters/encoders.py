@@ -62,7 +62,7 @@ def convert_identity(content) -> dict[str, np.ndarray]:
 
 def _arrays(content) -> dict[str, Any]:
     """{name without prefix: array} of the encoder; {} if there is none."""
-    inner = content.get('state_dict', content)
+    inner = content.get('state_dict', content) if isinstance(content, Mapping) else None
     if not isinstance(inner, Mapping):
         return {}
     first = 'input_layer.0.weight'

@@ -15,10 +15,11 @@ from jaxinv.converters import pickle_values as values
 from jaxinv.converters.file_view import Reader, Refused
 
 LARGE = 2**16  # bytes; longer blocks stay views of the file
+IN_PLACE = 0  # the same where arrays are to be written to (patch.py), also those of one number
 
 _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}
 _EMPTY = {'EMPTY_DICT': dict, 'EMPTY_LIST': list, 'EMPTY_TUPLE': tuple, 'EMPTY_SET': set}
-_BLOCKS = {'BINBYTES': '<I', 'BINBYTES8': '<Q'}
+_BLOCKS = {'SHORT_BINBYTES': '<B', 'BINBYTES': '<I', 'BINBYTES8': '<Q'}
 _LITERALS = frozenset(
     'INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING '
     'UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 '
@@ -26,8 +27,8 @@ _LITERALS = frozenset(
 )
 
 
-def instructions(file: Reader):
-    """Yields (name, argument) up to the end of one pickle."""
+def instructions(file: Reader, large: int = LARGE):
+    """Yields (name, argument) up to the end of one pickle. large: bytes, see LARGE."""
     while True:
         opcode = pickletools.code2op.get(file.read(1).decode('latin-1'))
         if opcode is None:
@@ -38,7 +39,7 @@ def instructions(file: Reader):
             arg = file.block(size)
             if len(arg) < size:
                 raise ValueError('the file is cut short')
-            arg = arg if size > LARGE else bytes(arg)
+            arg = arg if size > large else bytes(arg)
         else:
             arg = opcode.arg.reader(file) if opcode.arg else None
         yield opcode.name, arg
@@ -52,13 +53,14 @@ class Machine:
     budget: of all pickles of a file (budget.py).
     storage: (dtype, key, count) -> values of a torch storage outside the pickle.
     blob: (bytes) -> the torch storage in a torch file inside the pickle.
+    in_place: arrays stay views of the file, in its strides and types, where it holds their bytes.
     Raises Refused, or an error of safe_pickle.DAMAGE.
     """
 
-    def __init__(self, file: Reader, budget, storage=None, blob=None):
-        self.budget, self.storage, self.blob = budget, storage, blob
+    def __init__(self, file: Reader, budget, storage=None, blob=None, in_place=False):
+        self.budget, self.storage, self.blob, self.in_place = budget, storage, blob, in_place
         self.stack, self.marks, self.memo = [], [], {}
-        for name, arg in instructions(file):
+        for name, arg in instructions(file, IN_PLACE if in_place else LARGE):
             budget.step()
             self.step(name, arg)
         if len(self.stack) != 1 or self.marks:

@@ -42,6 +42,8 @@ def find(module, name):
         raise ValueError('a name that is not a string')
     if len(module) + len(name) > 200:
         return Opaque(f'{module[:100]}.{name[:100]}')
+    if module.partition('.')[0] == '__torch__':  # the classes of a TorchScript archive
+        return Name(SCRIPT)
     key = f'{module} {name}'
     known = any(key in table for table in (CALLS, CLASSES, STORAGES))
     return Name(key) if known else Opaque(f'{module}.{name}')
@@ -89,6 +91,8 @@ def tensor(machine, storage, offset, sizes, strides, *requires_grad_hooks_metada
             raise ValueError(f'a tensor reaches element {last} of {values.size}')
         steps = [s * values.dtype.itemsize for s in strides]
         view = np.lib.stride_tricks.as_strided(values[offset:], sizes, steps, writeable=False)
+    if machine.in_place:
+        return view
     if values.dtype == _BFLOAT16:  # the upper half of a float32
         return from_bfloat16(view['bits'], machine.budget)
     result = view.astype(values.dtype.newbyteorder('='), order='C', copy=False)
@@ -107,8 +111,8 @@ def _reconstruct(machine, subtype, shape, typecode):
 
 
 def _dtype(machine, code, align=False, copy=True):
-    if isinstance(code, bytes):
-        code = code.decode('latin-1')
+    if isinstance(code, bytes | memoryview):
+        code = bytes(code).decode('latin-1')
     # A fixed list: np.dtype also parses records and other complex descriptions.
     if not isinstance(code, str) or code.lstrip('<>=|') not in _DTYPE_CODES:
         if isinstance(code, str) and code[:1] in ('S', 'U') and code[1:].isdigit():
@@ -119,7 +123,8 @@ def _dtype(machine, code, align=False, copy=True):
 
 
 def _scalar(machine, dtype, data):
-    return array(machine, data, dtype, (), 'C')[()]
+    number = array(machine, data, dtype, (), 'C')
+    return number if machine.in_place else number[()]
 
 
 def _frombuffer(machine, data, dtype, shape, order):
@@ -251,7 +256,9 @@ for _kind in ('PosixPath', 'WindowsPath'):  # in the options of an encoder's tra
 _TENSORS = ('torch._utils _rebuild_tensor', 'torch._utils _rebuild_tensor_v2')
 # Functions with a class among their arguments, which may be one that is not known.
 WITH_CLASSES = ('collections defaultdict', 'torch._tensor _rebuild_from_type_v2')
+SCRIPT = 'a TorchScript module'  # no name in a file: it has no dot before its last space
 CLASSES = {
+    SCRIPT: lambda: Record('script'),
     'dnnlib.util EasyDict': Attributes,
     'argparse Namespace': Attributes,
     'dnnlib.tflib.network Network': lambda: Record('network'),

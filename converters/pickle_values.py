@@ -55,15 +55,16 @@ class Opaque:
 class Record:
     """The saved state of an object, without its class.
 
-    kind: 'module' (a torch module in NVIDIA's persistence format) or 'network' (of their TensorFlow
-    code); class_name: as in the file; state: its attributes.
+    kind: 'module' (a torch module in NVIDIA's persistence format), 'network' (of their TensorFlow
+    code) or 'script' (a module of a TorchScript archive, whose code is not read); class_name: as in
+    the file; state: its attributes.
     """
 
     def __init__(self, kind, class_name='', state=None):
         self.kind, self.class_name, self.state = kind, class_name, state
 
     def set_state(self, state):
-        if self.kind != 'network' or self.state is not None:
+        if self.kind not in ('network', 'script') or self.state is not None:
             raise Refused('sets attributes of an object')
         self.state = state
 
@@ -81,6 +82,8 @@ def kind_of(value):
     """'a list', 'an object of easydict.EasyDict', for a message."""
     if isinstance(value, Opaque):
         return f'an object of {value.name}, a class that is not read'
+    if isinstance(value, Record) and value.kind == 'script':
+        return 'a TorchScript module'
     return f'a {type(value).__name__}'
 
 

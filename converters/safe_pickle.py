@@ -50,8 +50,12 @@ def load(path_or_file, max_bytes: int = MAX_BYTES):
     return load_view(data, name, max_bytes)
 
 
-def load_view(data: memoryview, name: str, max_bytes: int = MAX_BYTES):
-    """`load` for a file in memory; `name` is for messages."""
+def load_view(data: memoryview, name: str, max_bytes: int = MAX_BYTES, in_place: bool = False):
+    """`load` for a file in memory; `name` is for messages.
+
+    in_place: arrays are views of the file in its strides and types (bfloat16 as a field of two
+    bytes) wherever their bytes are in it.
+    """
     if len(data) > max_bytes:
         raise UnsafePickle(f'{name} has more than the {max_bytes} bytes allowed.')
     budget = Budget(len(data), max_bytes)
@@ -65,7 +69,7 @@ def load_view(data: memoryview, name: str, max_bytes: int = MAX_BYTES):
         read = torch_files.from_zip if data[:4] == b'PK\x03\x04' else torch_files.from_stream
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # pickletools, about odd escapes in damaged names
-            result = read(data, budget)
+            result = read(data, budget, in_place)
         _check_containers(result, budget)
         if isinstance(result, Opaque):
             raise Refused(f'is an object of {result.name}, which no weight file needs')

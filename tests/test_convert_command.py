@@ -45,7 +45,7 @@ def pkl(tmp_path):
 def run(capsys, *arguments):
     """(standard output, standard error, status) of the command."""
     command.FLAGS.unparse_flags()
-    for flag in ('to', 'which', 'overwrite'):
+    for flag in ('to', 'base', 'which', 'overwrite'):
         command.FLAGS[flag].unparse()
     status = 0
     try:
@@ -131,8 +131,8 @@ def test_mistakes_get_one_sentence_and_status_1(pkl, tmp_path, capsys):
     assert 'give SRC' in refusal(capsys, pkl, 'a', 'b')
     assert 'neither a generator' in refusal(capsys, tmp_path / 'nothing.pkl')
     assert 'may hold either naming' in refusal(capsys, pkl, tmp_path / 'a.npz')
-    assert 'never written' in refusal(capsys, pkl, tmp_path / 'a.pt')
-    assert 'never written' in refusal(capsys, pkl, tmp_path / 'a.pkl', '--to=ada')
+    assert '--base=FILE' in refusal(capsys, pkl, tmp_path / 'a.pt')
+    assert '--to=pkl writes' in refusal(capsys, pkl, tmp_path / 'a.pkl', '--to=ada')
     assert '--to=tf' in refusal(capsys, pkl, tmp_path / 'a.npz', '--to=tf')
     assert 'has no classes' in refusal(capsys, pkl, tmp_path / 'a.npz', '--to=rosinality')
     assert 'not a StyleGAN2' in refusal(capsys, 'tiny', tmp_path / 'a.npz', '--to=ada')

@@ -130,6 +130,7 @@ def test_components_count_deviations_and_set_coordinates(tiny, w, pca):
 TABLES = {
     'titles.csv': 'Name, component, start layer, end layer, strength\nsmile,2,1,4,-5\n',
     'plain.csv': 'smile,2,1,4,-5\nage,0,0,3,2\n',
+    'tabs.csv': 'smile\t2\t1\t4\t-5\nage\t0\t0\t3\t2\n',
     'list.json': [{'name': 'smile', 'pc': 2, 'layers': '1-3', 'sigma': -5}],
     'map.json': {'smile': {'component': 2, 'layers': [1, 4], 'strength': -5}},
     'whole.json': {
@@ -254,6 +255,7 @@ def test_a_channel_of_a_style_by_name_and_by_number(tiny, w):
     assert codes.shape == (3, spec.num_ws, spec.w_dim) and not offsets['b16_conv1'][:2].any()
     np.testing.assert_array_equal(offsets['b16_conv1'][2:], found['b16_conv1'])
     for name, words in (
+        ('styl:b16_conv1/3=1', 'Did you mean style:'),
         ('style:b16_conv9/3=1', "Did you mean 'b16_conv2'|Did you mean 'b16_conv1'"),
         ('style:b16_conv1/999=1', 'channels 0 ... 7, not 999'),
         ('style:b16_conv1=1', 'style:LAYER/CHANNEL'),

@@ -17,7 +17,7 @@ from jaxinv.edits import record
 from jaxinv.edits.solve import search_range, solve_strength
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import evaluate, sam_score
-from jaxinv.faces import attributes
+from jaxinv.faces import measures
 from jaxinv.inversion import sam
 from jaxinv.inversion.invert_sam import Inverted
 
@@ -308,14 +308,14 @@ def session_of(tiny, names):
 def test_strengths_in_units_of_sam_codes(tiny, w, mine, monkeypatch):
     """Codes in W+ alone: the same strengths as those of the plain generator."""
     generator, weights = tiny
-    monkeypatch.setattr(attributes, 'measure', red)
+    monkeypatch.setattr(measures, 'steering', lambda names: red)
     plus = np.repeat(w, generator.spec.num_ws, 1)
     found = Inverted(('a', 'b'), w, weights, sam.Codes(plus, {}), {}, None, None, [])
     parsed = edits.parse([f'{mine}=red:12u', f'{mine}=0.5'], '')
     session = session_of(tiny, ['a', 'b'])
     deltas, solutions = sam_score.deltas_of(session, found, parsed)
     assert deltas.shape == (2, *plus.shape) and len(session.lines) == 2
-    assert session.lines[1].startswith('b: mine=12u: strength')
+    assert session.lines[1].startswith('b: mine=red:12u: strength')
     images_of = functools.partial(rendering.render, generator, weights)
     for i in range(2):
         plain = edits.solve(parsed[0], images_of, red, plus[i : i + 1], generator.spec)

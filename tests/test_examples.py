@@ -1,11 +1,13 @@
-"""The notebook runs from top to bottom, here with the tiny random generator."""
+"""The notebook runs from top to bottom, with the tiny random generator; the Space starts."""
 
 import pathlib
+import runpy
 
 import nbclient
 import nbformat
 import numpy as np
 import pytest
+import yaml
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / 'examples'
 
@@ -35,3 +37,15 @@ def test_the_notebook_in_the_repository_was_run_and_is_small():
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert path.stat().st_size < 1_000_000
     assert not any(output.output_type == 'error' for cell in cells for output in cell.outputs)
+
+
+def test_the_space_starts_the_studio_on_the_port_that_it_names():
+    space = EXAMPLES / 'space'
+    app = runpy.run_path(str(space / 'app.py'))
+    metadata = yaml.safe_load((space / 'README.md').read_text().split('---')[1])
+    assert metadata['app_port'] == app['PORT'] and metadata['sdk'] == 'docker'
+    arguments = app['command']({'SPACE_HOST': 'me-studio.hf.space'})
+    assert arguments[0] == 'jaxinv-studio'
+    command = pytest.importorskip('jaxinv.studio.command')
+    parsed = command.parser().parse_args(arguments[1:])
+    assert parsed.port == app['PORT'] and parsed.allow_host == ['me-studio.hf.space']

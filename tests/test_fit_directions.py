@@ -4,6 +4,7 @@ Its pixels encode w. The attributes are nearly linear in the decoded w, the iden
 linear, so the only other error is the rounding to 8 bits.
 """
 
+import dataclasses
 import importlib.util
 import itertools
 import json
@@ -16,7 +17,7 @@ import pytest
 from jaxinv import edits
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import direction_regression, fit_directions, sampling
-from jaxinv.faces import controls
+from jaxinv.faces import controls, measures
 from jaxinv.types import Generator, GeneratorSpec
 
 W_DIM = 12
@@ -89,6 +90,10 @@ def config():
 
 def quiet(*_, **__):
     pass
+
+
+def keep(lines):
+    return lambda line, *_, **__: lines.append(str(line))
 
 
 @pytest.fixture
@@ -297,3 +302,68 @@ def test_a_frame_across_the_nose_counts_as_glasses():
     assert controls.glasses(face, landmarks) == 0
     assert controls.glasses(framed, landmarks) > 0.5
     assert controls.glasses(framed[::-1], landmarks) == 0  # the bar is in another place
+
+
+def test_the_range_ends_where_the_identity_distance_reaches_the_limit():
+    strengths = np.array([-2.0, -1.0, 1.0, 2.0])
+    distances = 0.3 * np.abs(strengths) ** 0.5
+    low, high = direction_regression.reach(strengths, distances, 0.36)
+    assert -low == high == pytest.approx((0.36 / 0.3) ** 2)
+    assert direction_regression.reach(strengths, distances, 9.0) == (-2.0, 2.0)  # not beyond
+    low, high = direction_regression.reach(strengths, distances, 0.15)  # below the smallest tested
+    assert high == pytest.approx((0.15 / 0.3) ** (1 / direction_regression.DISTANCE_POWER))
+    one_side = direction_regression.reach(np.array([1.0]), np.array([0.1]), 0.4)
+    assert one_side == (0.0, 1.0)
+
+
+def test_a_direction_that_the_judge_does_not_confirm_is_left_out(config, pipeline, tmp_path):
+    """Smile is judged by its negative, and yaw by what does not depend on it."""
+
+    def with_judges(images_uint8):
+        values = measure(images_uint8)
+        noise = np.sin(1e4 * read_w(images_uint8).sum(1))
+        return {**values, 'smile/judge': -values['smile'], 'yaw/judge': noise}
+
+    attributes = {name: measures.Attribute(name, name, '') for name in TRUE}
+    attributes['smile'] = measures.Attribute('smile', 'smile/judge', 'smile')
+    attributes['yaw'] = measures.Attribute('yaw', 'yaw/judge', 'degree')
+    judged = dataclasses.replace(pipeline, measure=with_judges, attributes=attributes)
+    config.choose.kinds = ('plain',)
+    lines = []
+    fit_directions.run(config, tmp_path, log=keep(lines), pipeline=judged)
+    record = json.loads((tmp_path / 'directions.json').read_text())
+    assert set(record['not_found']) == {'smile', 'yaw'}
+    assert 'smile/judge sees a correlation of -0.9' in record['not_found']['smile']['reason']
+    assert {name for name in record['directions'] if not name.startswith('pc')} == {'age'}
+    assert not {'smile', 'yaw'} & set(np.load(tmp_path / 'directions.npz').files)
+    assert 'smile        left out' in lines[-1]
+    entry = record['directions']['age']
+    assert entry['steered_by'] == entry['judge'] == 'age'
+    low, high = entry['strengths']
+    assert low < 0 < high
+
+
+def test_a_steady_change_and_a_noticeable_one_are_needed(config):
+    entry = {
+        'judge': 'j', 'correlation': 0.9, 'strengths': [-1.0, 1.0], 'per_unit': {'age': 2.0},
+    }  # fmt: skip
+    d = fit_directions.Direction('age', 'age', 'plain', np.ones(2), np.array([-1.0, 1.0, 2.0]))
+    table = {'age': measures.Attribute('age', 'age', 'year')}
+
+    def reason(edited, deviation):
+        found = {'age': {'base': {'age': np.zeros(2)}, 'edited': {'age': np.array([edited] * 2)}}}
+        return fit_directions.refusal(config, entry, d, found, table, {'age': deviation})
+
+    assert reason([-2.0, 2.0, 4.0], 3.0) == ''
+    assert 'no steady change: -2, +0, +2, +1' in reason([-2.0, 2.0, 1.0], 3.0)
+    assert 'by 0.40 standard deviations only' in reason([-2.0, 2.0, 4.0], 10.0)
+    entry['correlation'] = float('nan')
+    assert 'correlation of nan' in reason([-2.0, 2.0, 4.0], 3.0)
+
+
+def test_every_attribute_is_judged_by_another_source():
+    for name, attribute in measures.ATTRIBUTES.items():
+        sources = [one.split('/')[1] for one in (attribute.steer, attribute.judge)]
+        assert sources[0] != sources[1], name
+        assert set(sources) != {'mesh', 'blendshapes'}, name  # the second reads the first's points
+        assert set(attribute.free) <= set(measures.ATTRIBUTES), name

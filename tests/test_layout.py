@@ -25,11 +25,12 @@ ORDER = (
     'optimize faces',
     'data segmentation',
     'inversion',
-    'metrics',
+    'metrics prompts',
     'report api',
     '__init__',
     'experiments',
     'launch convert',
+    'studio',
     '__main__',
 )
 LAYER = {room: i for i, line in enumerate(ORDER) for room in line.split()}

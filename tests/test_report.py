@@ -1,5 +1,6 @@
 """The report: stable names, safe against what it is given, complete after a kill."""
 
+import html
 import html.parser
 import json
 import re
@@ -325,3 +326,19 @@ def test_rows_after_all_have_stopped_are_not_logged(tmp_path):
     with metrics_log.MetricsWriter(tmp_path) as log:
         log.traces('tune', {'loss': [1.0, np.nan]})
     assert len(metrics_log.read(tmp_path)) == 1
+
+
+def test_edits_can_be_copied_and_the_studio_is_named():
+    run = make_run()
+    run.edits[1].text = '{"jaxinv_edit": 1, "name": "</pre><script>"}'
+    page = report_page.render(run)
+    parsed = Page(page)
+    copied = re.findall(r'<pre class="copy" tabindex="0">(.*?)</pre>', page)
+    assert [html.unescape(text) for text in copied] == [
+        'age=4',
+        run.edits[1].text,
+        'yaw=3,smile=-2',
+    ]
+    assert 'jaxinv-studio RUN_FOLDER' in parsed.text
+    run.edits = []
+    assert 'Edits to copy' not in report_page.render(run)

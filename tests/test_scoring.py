@@ -114,6 +114,36 @@ def test_memory_does_not_grow_with_the_number_of_targets(fake, tiny, score, tmp_
     }  # fmt: skip
 
 
+def test_edits_of_styles_and_in_units_of_each_target(fake, tiny, tmp_path, monkeypatch):
+    """Renders each target's code and its edits at once; strengths are found for each."""
+    calls = []
+
+    def render(generator, weights, w, offsets=None):
+        calls.append((np.asarray(w), offsets))
+        images = np.zeros((len(w), SIZE, SIZE, 3), np.float32)
+        return images + np.asarray(w)[:, 0, 0, None, None, None] * 8 / 127.5
+
+    def measure(images_uint8):
+        return {'grey': images_uint8.mean((1, 2, 3))}
+
+    monkeypatch.setattr(rendering, 'render', render)
+    monkeypatch.setattr(evaluate.measures, 'steering', lambda names: measure)
+    array = np.zeros((1, 16), np.float32)
+    array[0, 0] = 1  # a strength of 1 makes the picture 8 steps brighter
+    grey = edits.Edit('grey', ((edits.Direction('d', array), edits.Wanted(12.0, 'u', 'grey')),))
+    style = edits.of_arrays('s', styles={'b8_conv1': np.ones((1, 8))})
+    session = session_of(tiny[0], tmp_path, 2)
+    pivots = np.zeros((2, 1, 16), np.float32)
+    run = pti_score.score_batch(session, np.arange(2), pivots, [None] * 2, [grey, style])
+    assert [edit.name for edit in run.edits] == ['grey', 's']
+    np.testing.assert_allclose(run.edits[0].strengths['d'], 1.5, atol=0.08)
+    found = [(w, offsets) for w, offsets in calls if offsets]
+    assert len(found) == 2  # of each target the code, and both edits
+    for w, offsets in found:
+        np.testing.assert_allclose(w[:, 0, 0], [0, 1.5, 0], atol=0.08)
+        np.testing.assert_array_equal(offsets['b8_conv1'][:, 0], [0, 0, 1])
+
+
 def test_drift_is_measured_a_few_samples_at_a_time(fake, tiny, tmp_path):
     session = session_of(tiny[0], tmp_path, 2)
     drift = evaluate.measure_drift(session, [None, None])

@@ -18,6 +18,7 @@ TASKS = [method.settings for method in settings.METHODS.values()]
 # Keys that bound memory or time, or decide how often a run is saved: results are the same.
 SAME_RESULT = {
     'mesh',
+    'preview',
     'remat',
     'pivot.batch_per_device',
     'pivot.chunk_steps',
@@ -31,6 +32,8 @@ SAME_RESULT = {
     'batch_per_device',
     'samples.chunk',
     'chunk_steps',
+    'images_per_pass',
+    'chunk',
 }
 HEAVY = ('jax', 'jaxlib', 'flax', 'optax', 'orbax', 'scipy', 'PIL', 'matplotlib')
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from jaxinv.data import discover, tfds
 from jaxinv.data.reader import read_all
 from jaxinv.data.targets import AlignOptions, DataError, NoImages, Targets, check, collect
+from jaxinv.io import expanded, read_json
 from jaxinv.types import Generator, GeneratorSpec
 
 ALIGNED_DOMAINS = ('ffhq', 'faces')  # of GeneratorSpec.domain: aligned as FFHQ
@@ -115,7 +116,12 @@ def align_options(settings, spec: GeneratorSpec, log=print) -> AlignOptions:
     Raises DataError for an option that is not allowed.
     """
     options = AlignOptions(
-        spec.resolution, settings.faces, settings.aligned, settings.align, settings.fit
+        spec.resolution,
+        settings.faces,
+        settings.aligned,
+        settings.align,
+        settings.fit,
+        _chosen(settings.get('face_list', '')),
     )
     return _resolve(options, spec.domain, spec.name, log)
 
@@ -134,6 +140,21 @@ def _resolve(options: AlignOptions, domain: str, name: str, log) -> AlignOptions
     options = options._replace(align=align, fit=fit)
     check(options)
     return options
+
+
+def _chosen(file: str):
+    """AlignOptions.chosen of a face_list; None without one. Raises DataError."""
+    if not file:
+        return None
+    found = read_json(expanded(file))
+    rows = found.items() if isinstance(found, dict) else ()
+    if not rows or not all(
+        isinstance(own, list) and all(type(i) is int and i > 0 for i in own) for _, own in rows
+    ):
+        raise DataError(
+            f'data.face_list is {file!r}; a JSON file such as {{"photo.jpg": [1, 3]}} is needed.'
+        )
+    return tuple((name, tuple(own)) for name, own in rows)
 
 
 def _demo() -> discover.Listing:

@@ -45,7 +45,7 @@ def read(stem: str, file, options: AlignOptions, skipped: list[dict]) -> list[Ta
         elif options.align == 'none':
             results = [_take_cropped(picture, file, options.resolution, options.fit)]
         else:
-            results = _take_faces(picture, file, options.resolution, options.faces, skipped)
+            results = _take_faces(picture, file, options, skipped)
     except (images.ImageError, _SkipError) as error:
         skipped.append({'file': str(file), 'reason': str(error)})
         return []
@@ -82,7 +82,9 @@ def _check_size(picture, path, resolution):
         )
 
 
-def _take_faces(picture, path: pathlib.Path, resolution: int, which: str, skipped: list):
+def _take_faces(picture, path: pathlib.Path, options: AlignOptions, skipped: list):
+    resolution, which = options.resolution, options.faces
+    wanted = None if options.chosen is None else dict(options.chosen).get(path.name, ())
     width, height = picture.size
     if min(width, height) < faces.MIN_PICTURE:
         raise _SkipError(f'{path.name} is too small to hold a face: {width} x {height} pixels.')
@@ -91,6 +93,8 @@ def _take_faces(picture, path: pathlib.Path, resolution: int, which: str, skippe
         raise _SkipError(f'No face was found in {path.name} ({width} x {height} pixels).')
     results = []
     for index, face in enumerate(detected, start=1):
+        if wanted is not None and index not in wanted:
+            continue
         corners = align.quad(face.landmarks)
         side = align.side(corners)
         if side < MIN_SIDE:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxinv.data import crop, discover
+from jaxinv.data import crop, discover, thumbnails
 from jaxinv.errors import JaxinvError
 from jaxinv.pixels import to_float
 
@@ -30,6 +30,8 @@ class AlignOptions(NamedTuple):
     aligned: bool = False
     align: str = 'face'  # of ALIGN
     fit: str = 'crop'  # see jaxinv/data/crop.py
+    # ((name of a file, (1, 3)), ...) of the faces to take with faces='all'; None = all.
+    chosen: tuple[tuple[str, tuple[int, ...]], ...] | None = None
 
 
 def check(options: AlignOptions) -> None:
@@ -78,6 +80,9 @@ class Targets:
         shown = ', '.join(self.names[:3]) + (', ...' if len(self) > 3 else '')
         skipped = f', {len(self.skipped)} skipped' if self.skipped else ''
         return f'Targets({len(self)} of {width} x {height} pixels: {shown}{skipped})'
+
+    def _repr_html_(self) -> str:
+        return str(thumbnails.table(self.names, {'photograph': self.images_uint8}))
 
     def select(self, indices: Sequence[int], names: list[str] | None = None) -> 'Targets':
         """The targets at `indices` [m], in this order, under other `names` if these are given."""

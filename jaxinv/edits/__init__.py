@@ -13,12 +13,15 @@ direction. `=` adds strength * d, `:=` sets the coordinate of w along d:
     my.npy=1.5               your own direction
     my.npz:beard=1.5         one array of several in a file
     ganspace.npz:lat_comp/3=2    component 3 of an array of several
+    smile=2@mouth            only in a region, or a mask as @mask.png (segmentation/regions.py)
     ganspace:ffhq.pt/3=2     2 deviations of W along component 3 (ganspace.py)
     ganspace:table.csv:smile=1   the row 'smile' of a table of edits
     sefa3[0:8]=2             of the affine layers that read these rows, in closed form (sefa.py)
     style:b16_conv1/45=10    one channel of one layer's style (StyleSpace)
     mix:pivots.npz:anna[8:]=1    rows of another code (style mixing)
     edit.json                a sequence that `save` wrote (record.py)
+    text:a face with a beard=3   as CLIP understands the text (jaxinv/prompts)
+    mapper:beard.pt=1        the move of StyleCLIP's mapper, which depends on the code
     class:207=0.5            half the way from a picture's class embedding to that of class 207
 
 Unit of strength: the directions that come with jaxinv have length 1 in every row, so a strength is
@@ -31,6 +34,7 @@ the mean of W, so strength 0 is the mean. With d = component * deviation, a coor
 standard deviations, as in PTI's code.
 """
 
+from jaxinv.edits.catalogue import catalogue, table
 from jaxinv.edits.directions import (
     EditError,
     EditWarning,
@@ -53,6 +57,7 @@ from jaxinv.edits.edit import (
     style_offsets,
     styles_direction,
 )
+from jaxinv.edits.keyframes import Curve, TimedEdit, parse_timed
 from jaxinv.edits.morph import interpolate_weights, mix, morph
 from jaxinv.edits.record import from_json, load, save, to_json
 from jaxinv.edits.sefa import factorise
@@ -61,9 +66,9 @@ from jaxinv.edits.sources import held_fixed
 from jaxinv.edits.spelling import parse, with_steps
 
 __all__ = [
-    'Direction', 'Edit', 'EditError', 'EditWarning', 'Solution', 'Wanted', 'apply', 'available',
-    'check', 'describe', 'difference', 'factorise', 'from_json', 'held_fixed',
-    'interpolate_weights', 'join', 'load', 'load_direction', 'mix', 'morph', 'moved', 'of_arrays',
-    'parse', 'save', 'save_direction', 'shares_w', 'solve', 'style_offsets', 'styles_direction',
-    'to_json', 'with_steps',
+    'Curve', 'Direction', 'Edit', 'EditError', 'EditWarning', 'Solution', 'TimedEdit', 'Wanted',
+    'apply', 'available', 'catalogue', 'check', 'describe', 'difference', 'factorise', 'from_json',
+    'held_fixed', 'interpolate_weights', 'join', 'load', 'load_direction', 'mix', 'morph', 'moved',
+    'of_arrays', 'parse', 'parse_timed', 'save', 'save_direction', 'shares_w', 'solve',
+    'style_offsets', 'styles_direction', 'table', 'to_json', 'with_steps',
 ]  # fmt: skip

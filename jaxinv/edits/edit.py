@@ -12,13 +12,14 @@ drag, or offsets of styles, as those of a text. `join` makes a sequence of sever
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxinv.edits.directions import EditError
+from jaxinv.text import shortest
 from jaxinv.types import GeneratorSpec
 
 
@@ -35,6 +36,9 @@ class Direction(NamedTuple):
     # {layer: [1, channels]}: a strength is the multiple that is added to the styles, not to w.
     styles: Mapping[str, np.ndarray] | None = None
     limits: tuple[float, float] | None = None  # calibrated strengths; None = not calibrated
+    # (w [b, num_ws, w_dim]) -> what strength 1 adds to it, for moves that depend on the code, as a
+    # mapper's; `array` is [1, 0] then.
+    change: Callable[[Any], Any] | None = None
 
 
 class Wanted(NamedTuple):
@@ -44,6 +48,11 @@ class Wanted(NamedTuple):
     unit: str  # 'deg', 'y' or 'u'
     attribute: str  # 'yaw', ...: what is measured
 
+    def spelled(self, name: str) -> str:
+        """'10deg' for the direction of the attribute's name, 'yaw:10deg' for another."""
+        own = self.attribute == name.partition('[')[0].partition('|')[0]
+        return f'{"" if own else self.attribute + ":"}{shortest(self.change)}{self.unit}'
+
 
 @dataclasses.dataclass(frozen=True)
 class Edit:
@@ -52,6 +61,7 @@ class Edit:
     name: str  # its spelling in short, e.g. 'yaw=3,smile=-2'; unique within one `parse`
     steps: tuple[tuple[Direction, float | Wanted], ...]
     requested: bool = True  # False for the intermediate pictures of a sequence
+    region: str = ''  # where it acts (segmentation/regions.py); '' = everywhere. Not for `apply`
 
     @property
     def parts(self) -> tuple[tuple[str, float], ...]:
@@ -64,7 +74,12 @@ class Edit:
     @property
     def is_solved(self) -> bool:
         """Whether every strength is a number."""
-        return not any(isinstance(strength, Wanted) for _, strength in self.steps)
+        return not self.measured
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The attributes that strengths in units are changes of."""
+        return tuple(s.attribute for _, s in self.steps if isinstance(s, Wanted))
 
 
 def of_arrays(name: str, array=None, styles: Mapping[str, Any] | None = None) -> Edit:
@@ -204,7 +219,9 @@ def name_of(direction: Direction) -> str:
 def _part(direction: Direction, strength) -> tuple[str, float]:
     name = name_of(direction) + (':' if direction.mean is not None else '')
     if isinstance(strength, Wanted):
-        aim = '' if strength.attribute == direction.name else f'{strength.attribute}, '
+        # Without the number: '(deg)' or '(yaw, deg)'.
+        own = strength.spelled(direction.name)[0] in '+-.0123456789'
+        aim = '' if own else f'{strength.attribute}, '
         return f'{name} ({aim}{strength.unit})', strength.change
     return name, strength
 
@@ -212,8 +229,8 @@ def _part(direction: Direction, strength) -> tuple[str, float]:
 def _number(direction: Direction, strength) -> float:
     if isinstance(strength, Wanted):
         raise EditError(
-            f'{name_of(direction)}={strength.change:g}{strength.unit} is a change of '
-            f'{strength.attribute}; find its strength for each identity by jaxinv.edits.solve first'
+            f'{name_of(direction)}={strength.spelled(direction.name)} is a change of the picture; '
+            'find its strength for each identity by jaxinv.edits.solve first'
         )
     return strength
 
@@ -230,6 +247,9 @@ def _move(w, direction: Direction, strength, num_ws: int):
     strength, d = np.float32(_number(direction, strength)), direction.array
     if direction.styles is not None:
         return jnp.zeros((1, 1, w.shape[-1]), w.dtype)
+    if direction.change is not None:
+        rows = jnp.broadcast_to(w, (len(w), num_ws, w.shape[-1]))
+        return strength * _row_mask(direction, num_ws)[None] * direction.change(rows)
     if d.shape == (1, num_ws * w.shape[-1]):  # a boundary of flattened codes in W+
         d = d.reshape(num_ws, w.shape[-1])
     if direction.towards:

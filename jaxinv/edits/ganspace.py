@@ -10,10 +10,11 @@ projects that edit with it do:
 Only lat_* and these short names are read: act_comp are components of a layer's features.
 
 A table has a row for each edit: its name, component, layers and strength, which counts deviations.
-CSV has a line of titles, or the columns name, component, start, end, strength. JSON is a list of
-objects, or {name: object}, or {"components": FILE, "edits": list}. Titles: name; component (also
-index, pc); layers ('4:8', '4-7', 'all' or [4, 8]) or start and end, where the end is the first row
-that is not moved; strength (also sigma).
+CSV, also with tabs or semicolons, has a line of titles, or the columns name, component, start, end,
+strength, as StyleRes's ganspace_configs.csv. JSON is a list of objects, or {name: object}, or
+{"components": FILE, "edits": list}. Titles: name; component (also index, pc); layers ('4:8', '4-7',
+'all' or [4, 8]) or start and end, where the end is the first row that is not moved; strength (also
+sigma).
 """
 
 import csv
@@ -34,7 +35,7 @@ from jaxinv.io import read_json
 from jaxinv.text import printable
 
 ARRAYS = ('.npz', '.pt', '.pth', '.safetensors')
-TABLES = ('.csv', '.json')
+TABLES = ('.csv', '.tsv', '.json')
 MAX_TABLE = 2**20  # bytes
 _NAMES = (('lat_comp', 'comp'), ('lat_stdev', 'lat_std', 'std'), ('lat_mean', 'mean'))
 _TITLES = {
@@ -122,8 +123,11 @@ def table(path: pathlib.Path) -> tuple[dict[str, Row], str | None]:
         records = content
     else:
         text = path.read_bytes().decode('utf-8-sig', 'replace')
+        first = text.partition('\n')[0]
+        reader = functools.partial(csv.reader, skipinitialspace=True)
         try:
-            lines = [line for line in csv.reader(io.StringIO(text), skipinitialspace=True) if line]
+            delimiter = next((mark for mark in '\t;' if mark in first), ',')
+            lines = [line for line in reader(io.StringIO(text), delimiter=delimiter) if line]
         except csv.Error as error:
             raise EditError(f'{path} could not be read as CSV: {error}') from error
         titles = ('name', 'component', 'start', 'end', 'strength')

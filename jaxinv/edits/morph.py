@@ -90,13 +90,15 @@ def morph(
 
 
 def _frames(generator, first, second, start, end, amounts):
-    if first is second:
+    shared = first is second
+    first = jax.device_put(first)  # once, not with every frame
+    if shared:
         start, end = np.asarray(start), np.asarray(end)
         for i in range(0, len(amounts), BATCH):
             part = amounts[i : i + BATCH, None, None]
             yield from render(generator, first, (1 - part) * start + part * end)
         return
-    between = _between(generator)
+    between, second = _between(generator), jax.device_put({'params': second['params']})
     for amount in amounts:
         with full_precision():
             image = np.asarray(between(first, second, start, end, amount))[0]

@@ -14,9 +14,10 @@ kind  direction  adds strength * array to w; a drag's result is one of strength 
       styles     adds strength * {"styles": {LAYER: array}} to the styles; a text's direction
 
 A strength is a number, or {"change": 10, "unit": "deg", "attribute": "yaw"}, which is solved for
-each identity. "limits" is the calibrated range, if there is one. The arrays are in the file, in
-little-endian order, so that it needs no others, and "w_probe" is the fingerprint of W by which
-another generator's edit is recognised.
+each identity. "limits" is the calibrated range, if there is one. "region", beside the steps, is
+where the edit acts; without it everywhere. Arrays are in the file, in little-endian order, so that
+the file does not depend on others, and "w_probe" is the fingerprint of W by which another
+generator's edit is recognised.
 """
 
 import base64
@@ -51,6 +52,8 @@ def to_json(edit: Edit, generator: Any = None, weights: Any = None) -> dict[str,
             'num_ws': spec.num_ws,
             directions.PROBE: probe,
         }
+    if edit.region:
+        content['region'] = edit.region
     content['steps'] = [_step_to_json(*step) for step in edit.steps]
     return content
 
@@ -68,14 +71,17 @@ def from_json(content: Any, generator: Any = None, weights: Any = None, source='
             f'{source} has version {printable(content[KEY], 40)} of edits; this jaxinv reads '
             f'version {VERSION}'
         )
-    _only(content, (KEY, 'name', 'generator', 'steps'), source)
+    _only(content, (KEY, 'name', 'generator', 'region', 'steps'), source)
+    region = content.get('region', '')
+    if not isinstance(region, str):
+        raise EditError(f'{source}: region is {printable(region, 40)}, not a name or file')
     steps, name = content.get('steps'), content.get('name')
     if not isinstance(steps, list) or not 0 < len(steps) <= MAX_STEPS or not isinstance(name, str):
         raise EditError(f'{source} needs a name and 1 to {MAX_STEPS} steps')
     if generator is not None:
         _check_generator(content.get('generator'), generator, weights, source)
     steps = tuple(_step_of(step, f'step {i} of {source}') for i, step in enumerate(steps, 1))
-    return Edit(printable(name, 200), steps)
+    return Edit(printable(name, 200), steps, region=printable(region, 200))
 
 
 def save(path, edit: Edit, generator: Any = None, weights: Any = None) -> None:
@@ -92,6 +98,11 @@ def load(path, generator: Any = None, weights: Any = None) -> Edit:
 
 
 def _step_to_json(direction: Direction, strength: float | Wanted) -> dict[str, Any]:
+    if direction.change is not None:
+        raise EditError(
+            f'{direction.name} depends on the code, so no arrays reproduce it; keep its file and '
+            'its spelling'
+        )
     step: dict[str, Any] = {
         'kind': _kind(direction),
         'name': direction.name,
@@ -143,7 +154,8 @@ def _step_of(step: Any, source: str) -> tuple[Direction, float | Wanted]:
     if array.ndim != 2:
         raise EditError(f'array of {source} has shape {list(array.shape)}, not [rows, w_dim]')
     mean = _decoded(step.get('mean'), f'mean of {source}') if kind == 'set' else None
-    if mean is not None and (mean.shape != array.shape[1:] or not array[0].any()):
+    fits = mean is None or (mean.ndim == 1 and array.shape[1] % mean.size == 0 and array[0].any())
+    if not fits:
         raise EditError(f'{source}: mean {list(mean.shape)} does not fit array {list(array.shape)}')
     return Direction(name, array, rows, kind == 'towards', mean, None, limits), strength
 

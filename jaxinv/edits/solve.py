@@ -9,6 +9,7 @@ points at a time, and the part that holds the wanted change is divided again: bi
 0 is found. The range is the direction's calibrated one, or a length in W.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -19,11 +20,11 @@ from jaxinv.edits.directions import EditError
 from jaxinv.edits.edit import Direction, Edit, Wanted, check_measured, moved, name_of
 from jaxinv.pixels import to_uint8
 from jaxinv.rendering import BATCH
-from jaxinv.text import shortest
 from jaxinv.types import GeneratorSpec
 
-# Of directions that are not calibrated: a length in W, and a change of one channel of a style.
-MAX_LENGTH, MAX_STYLE = 6.0, 50.0
+# Of directions that are not calibrated: a length in W, a change of one channel of a style, and a
+# multiple of one that depends on the code.
+MAX_LENGTH, MAX_STYLE, MAX_MULTIPLE = 6.0, 50.0, 3.0
 TOLERANCE = 0.05  # of the wanted change
 ROUNDS = 6
 
@@ -58,11 +59,13 @@ class Found(NamedTuple):
     reached: bool  # whether the change is the wanted one, within the tolerance
 
     def __str__(self) -> str:
-        unit, sign = self.wanted.unit, '' if self.reached else ' (not reached)'
-        return (
-            f'{self.name}={shortest(self.wanted.change)}{unit}: strength {self.strength:.4g}, '
-            f'measured {self.wanted.attribute} {self.change:+.3g}{unit}{sign}'
-        )
+        wanted = self.wanted
+        text = f'{self.name}={wanted.spelled(self.name)}: '
+        if not math.isfinite(self.change):
+            return f'{text}{wanted.attribute} cannot be measured in the picture, so it is unedited'
+        end = '' if self.reached else ' (not reached)'
+        measured = f'measured {wanted.attribute} {self.change:+.3g}{wanted.unit}{end}'
+        return f'{text}strength {self.strength:.4g}, {measured}'
 
 
 def solve(
@@ -104,13 +107,16 @@ def solve(
                 strength, change, reached = solve_strength(values, *aim)
             except Unmeasurable:
                 if strict:
-                    raise
+                    raise EditError(
+                        f'{name_of(direction)}={wanted.spelled(direction.name)}: '
+                        f'{wanted.attribute} cannot be measured in the picture before the edit'
+                    ) from None
                 strength, change, reached = 0.0, math.nan, False
             found.append(Found(name_of(direction), wanted, strength, change, reached))
             if strict and not reached:
                 raise EditError(_not_reached(found[-1], low, high))
         steps.append((direction, strength))
-    return Solution(Edit(edit.name, tuple(steps), edit.requested), tuple(found))
+    return Solution(dataclasses.replace(edit, steps=tuple(steps)), tuple(found))
 
 
 def solve_strength(
@@ -133,7 +139,7 @@ def solve_strength(
     first = np.asarray(values(start), np.float64)
     zero = first[0]
     if not np.isfinite(zero):
-        raise Unmeasurable('the attribute cannot be measured in the picture before the edit')
+        raise Unmeasurable('it cannot be measured in the picture before the edit')
     known = {0.0: 0.0} | dict(zip(start[1:].tolist(), (first[1:] - zero).tolist(), strict=True))
     if abs(change) <= tolerance or change == 0:
         return Strength(0.0, 0.0, True)
@@ -165,6 +171,8 @@ def search_range(direction: Direction, spec: GeneratorSpec) -> tuple[float, floa
         largest = max(float(np.abs(offset).max()) for offset in direction.styles.values())
         reach = MAX_STYLE / max(largest, 1e-12)
         return -reach, reach
+    if not direction.array.size:  # what it adds depends on the code
+        return -MAX_MULTIPLE, MAX_MULTIPLE
     array = direction.array.reshape(-1, spec.w_dim)
     reach = MAX_LENGTH / max(float(np.linalg.norm(array, axis=1).max()), 1e-12)
     return -reach, reach
@@ -206,7 +214,7 @@ def _closest(known: Mapping[float, float], change: float) -> float:
 def _not_reached(found: Found, low: float, high: float) -> str:
     wanted = found.wanted
     return (
-        f'{found.name}={shortest(wanted.change)}{wanted.unit} is not reached for this picture: of '
-        f'the strengths {low:.3g} to {high:.3g}, {found.strength:.3g} comes closest, with '
+        f'{found.name}={wanted.spelled(found.name)} is not reached for this picture: of the '
+        f'strengths {low:.3g} to {high:.3g}, {found.strength:.3g} comes closest, with '
         f'{wanted.attribute} {found.change:+.3g}{wanted.unit}'
     )

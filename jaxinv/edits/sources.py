@@ -1,5 +1,6 @@
 """What is left of `=` in the spelling of an edit, as a direction; see jaxinv/edits/__init__.py."""
 
+import difflib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -76,6 +77,13 @@ class Sources:
         if source.lower().endswith('.json'):
             raise EditError(f'{source} is a whole edit; write it without a strength')
         path, key = split_key(source)
+        prefixes = [*own, *self._others]
+        close = difflib.get_close_matches(prefix, prefixes, n=1) if colon else []
+        if close and not path.exists():
+            raise EditError(
+                f'{source} begins with {prefix}:, which is no kind of edit. Did you mean '
+                f'{close[0]}:? There are {", ".join(f"{name}:" for name in prefixes)}.'
+            )
         is_file = path.suffix.lower() in SUFFIXES
         array = load_direction(source, self.space, self._generator, self._weights)
         limits = None if is_file else calibrated_range(source, self.space)
@@ -97,7 +105,7 @@ class Sources:
             raise EditError(f'{source!r}: write what is held fixed as NAME|OTHER,OTHER')
         others = [self.find(name, rows) for name in names]
         for one in (first, *others):
-            if one.styles is not None or one.towards:
+            if one.styles is not None or one.towards or one.change is not None:
                 raise EditError(
                     f'{source}: only directions of W can be held fixed; {one.name} is none'
                 )
@@ -188,8 +196,9 @@ def _mix(sources: Sources, source: str, text: str, rows) -> Direction:
             arrays = array_files.read(path)[0]
         except UnreadableFile as error:
             raise EditError(f'{path} could not be read as codes: {error}') from error
-        if 'names' in arrays and 'w' in arrays:
-            array = _code_of(arrays['names'], arrays['w'], key, path)
+        codes = arrays.get('w', arrays.get('w_plus'))  # pivots.npz, or codes.npz of SAM
+        if 'names' in arrays and codes is not None:
+            array = _code_of(arrays['names'], codes, key, path)
         else:
             array = load_direction(text)
     name = sources.name_of_file(path, key)

@@ -1,6 +1,7 @@
 """Edits from their spelling; see jaxinv/edits/__init__.py for examples."""
 
 import dataclasses
+import pathlib
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -55,13 +56,21 @@ def parse(
     found = Sources(space, asked, classes, generator, weights, sources)
     edits: dict[str, Edit] = {}
     for spec in specs:
-        if spec.lower().endswith('.json'):
-            read = record.load(spec, generator, weights)
+        file, region = _split_region(spec)
+        if file.lower().endswith('.json'):
+            read = record.load(file, generator, weights)
+            if region:
+                named = read.name.removesuffix(_at(read.region)) + _at(region)
+                read = dataclasses.replace(read, name=named, region=region)
             # Two files may hold edits of one name.
             parsed = [dataclasses.replace(read, name=spec) if read.name in edits else read]
         else:
             parsed = _parse_one(spec, found, mean)
         for edit in parsed:
+            same = edits.get(edit.name, edit)
+            if same.region != edit.region:  # masks of one name in two folders
+                name = edit.name.removesuffix(_at(edit.region)) + f'@{printable(edit.region)}'
+                edit = dataclasses.replace(edit, name=name)
             edits.setdefault(edit.name, edit)
     _warn_of_ranges(edits.values())
     return list(edits.values())
@@ -74,7 +83,8 @@ def with_steps(edits: Iterable[Edit]) -> list[Edit]:
     result = []
     for edit in edits:
         for n in range(1, len(edit.steps)):
-            part = Edit(_name(edit.steps[:n]), edit.steps[:n], requested=False)
+            name = _name(edit.steps[:n]) + _at(edit.region)
+            part = Edit(name, edit.steps[:n], requested=False, region=edit.region)
             if part.name not in known:
                 known.add(part.name)
                 result.append(part)
@@ -84,6 +94,7 @@ def with_steps(edits: Iterable[Edit]) -> list[Edit]:
 
 def _parse_one(spec: str, sources: Sources, mean) -> list[Edit]:
     steps, end = [], 0
+    spec, region = _split_region(spec)
     for match in _STEP.finditer(spec):
         if match.start() != end:
             break
@@ -106,7 +117,17 @@ def _parse_one(spec: str, sources: Sources, mean) -> list[Edit]:
         sequences = [tuple(steps[0] for steps in alternatives)]
     else:
         raise EditError(f'{spec!r}: several strengths (a/b) are for one direction, not a sequence')
-    return [Edit(_name(sequence), sequence) for sequence in sequences]
+    return [Edit(_name(steps) + _at(region), steps, region=region) for steps in sequences]
+
+
+def _split_region(spec: str) -> tuple[str, str]:
+    """('smile=2', 'mouth') of 'smile=2@mouth'; an @ before the last strength is of a name."""
+    head, at, region = spec.rpartition('@')
+    return (spec, '') if not at or '=' in region else (head.strip(), region.strip())
+
+
+def _at(region: str) -> str:
+    return f'@{printable(pathlib.PurePath(region).name)}' if region else ''
 
 
 def _direction(match: re.Match, sources: Sources, mean) -> Direction:
@@ -124,7 +145,7 @@ def _direction(match: re.Match, sources: Sources, mean) -> Direction:
     direction = sources.find(source, rows)
     if not sets:
         return direction._replace(mean=None)
-    if direction.towards or direction.styles is not None:
+    if direction.towards or direction.styles is not None or direction.change is not None:
         raise EditError(f'{source}:= sets a coordinate along a direction of W, which it is not')
     if not direction.array[0].any():
         raise EditError(f'{source}:= needs a direction whose first row is not 0')
@@ -171,10 +192,8 @@ def _name(steps: Iterable[tuple[Direction, float | Wanted]]) -> str:
 
 
 def _shown(direction: Direction, strength: float | Wanted) -> str:
-    if not isinstance(strength, Wanted):
-        return shortest(strength)
-    own = strength.attribute == direction.name.partition('|')[0]
-    return f'{"" if own else strength.attribute + ":"}{shortest(strength.change)}{strength.unit}'
+    solved = not isinstance(strength, Wanted)
+    return shortest(strength) if solved else strength.spelled(direction.name)
 
 
 def _warn_of_ranges(edits: Iterable[Edit]) -> None:

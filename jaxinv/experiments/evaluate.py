@@ -16,7 +16,8 @@ import numpy as np
 from jaxinv import edits as edits_lib
 from jaxinv import faces, latents, metrics, pixels, rendering, report
 from jaxinv.experiments.session import Session
-from jaxinv.faces import attributes
+from jaxinv.faces import attributes, measures
+from jaxinv.io import json_text
 from jaxinv.report import provenance
 from jaxinv.weights.networks import lpips_origin
 
@@ -81,7 +82,8 @@ def solve_edits(edits: Sequence, images_of, w, spec, name: str, log=print) -> li
     """
     solutions = []
     for edit in edits:
-        found = edits_lib.solve(edit, images_of, attributes.measure, w, spec, strict=False)
+        measure = measures.steering(edit.measured)
+        found = edits_lib.solve(edit, images_of, measure, w, spec, strict=False)
         for step in found.steps if edit.requested else ():
             log(f'{name}: {step}', flush=True)
         solutions.append(found)
@@ -99,6 +101,18 @@ def with_strengths(results: Sequence, solutions: Sequence[Sequence]) -> list[rep
     ]
     pairs = zip(results, strengths, strict=True)
     return [dataclasses.replace(result, strengths=found) for result, found in pairs]
+
+
+def with_texts(session: Session, results: Sequence, edits: Sequence) -> list[report.EditResult]:
+    """The edits' results [e] with the JSON by which jaxinv.render and the studio repeat them."""
+    texts = [
+        json_text(edits_lib.to_json(edit, session.generator, session.weights)).decode()
+        if edit.requested
+        else ''
+        for edit in edits
+    ]
+    pairs = zip(results, texts, strict=True)
+    return [dataclasses.replace(result, text=text) for result, text in pairs]
 
 
 def measure_stage_and_edits(

@@ -84,7 +84,7 @@ def run(
         steered = {d.name: effect_of(d, tried, table, 'steer', pipeline) for d in candidates}
         limit = pipeline.same_person[0]
         chosen, prices = choose(candidates, steered, deviations, limit, table)
-        final = [rescale(d, config.validate.deviations, config, fit_record) for d in chosen]
+        final = [rescale(d, config.validate.deviations, fit_record) for d in chosen]
         validated = sweep(config, pipeline, final, 'validate', path, log)
 
         arrays, entries, left_out = {}, {}, {}
@@ -220,7 +220,7 @@ def fit(config, samples, deviations, table) -> tuple[list[Direction], dict[str, 
     }
     candidates = []
     packaged = edits.available()
-    for target in config.attributes:
+    for target in config.attributes or measures.ATTRIBUTES:
         if target in config.keep and target in packaged:
             vector = np.float64(edits.load_direction(target)[0])
             candidates.append(Direction(f'{target}/kept', target, 'kept', vector, np.zeros(0)))
@@ -232,7 +232,7 @@ def fit(config, samples, deviations, table) -> tuple[list[Direction], dict[str, 
             cost = direction_regression.COSTS[kind](covariance, embedding.coefficients.T)
             vector = direction_regression.direction(coefficients, own, cost)
             candidates.append(Direction(f'{target}/{kind}', target, kind, vector, np.zeros(0)))
-    return [rescale(c, config.choose.deviations, config, record) for c in candidates], record
+    return [rescale(c, config.choose.deviations, record) for c in candidates], record
 
 
 def attributes_of(config, pipeline: Pipeline) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def attributes_of(config, pipeline: Pipeline) -> dict[str, Any]:
 
     Raises JaxinvError for a name that the pipeline does not list.
     """
-    names = (*config.attributes, *config.controls)
+    names = (*(config.attributes or measures.ATTRIBUTES), *config.controls)
     if pipeline.attributes is None:
         return {name: measures.Attribute(name, name, '') for name in names}
     unknown = [name for name in names if name not in pipeline.attributes]
@@ -252,12 +252,12 @@ def attributes_of(config, pipeline: Pipeline) -> dict[str, Any]:
     return {name: pipeline.attributes[name] for name in names}
 
 
-def rescale(direction: Direction, deviations, config, record) -> Direction:
+def rescale(direction: Direction, deviations, record) -> Direction:
     """The direction with strengths at which the regression predicts these changes.
 
     deviations: changes of the attribute in units of its standard deviation.
     """
-    i = tuple(config.attributes).index(direction.target)
+    i = list(record['r2']).index(direction.target)
     slope = float(record['coefficients'][:, i] @ direction.vector)
     # Two significant digits: strengths are typed by hand in --config.edits.
     strengths = [float(f'{x / slope:.2g}') for x in deviations]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxinv import latents, report
-from jaxinv.experiments import artifacts, bulk, bulk_group, bulk_shared, pti_score
+from jaxinv.experiments import artifacts, bulk, bulk_group, bulk_shared, preview, pti_score
 from jaxinv.experiments import session as sessions
 from jaxinv.experiments.session import Session
 from jaxinv.generators import checks
@@ -71,7 +71,7 @@ def find_pivots(session: Session, count: int | None = None) -> tuple[np.ndarray,
         session.targets,
         settings=session.settings.pivot,
         embeddings=session.embeddings,
-        **session.shared_arguments,
+        **session.shared_arguments | {'runner': preview.of_pivots(session)},
     )
     return pivots.w, pivots.history
 
@@ -113,7 +113,7 @@ def tune(session: Session, pivots) -> tuple[Sequence, dict]:
         pivots,
         settings=run,
         on_finished=None if run.shared else on_finished,
-        **session.shared_arguments,
+        **session.shared_arguments | {'runner': preview.of_generator(session, pivots)},
     )
     if run.shared:
         return [tuned.weights] * n, tuned.history

@@ -11,7 +11,7 @@ from jaxinv import edits as edits_lib
 from jaxinv import rendering, report
 from jaxinv.experiments import artifacts, evaluate
 from jaxinv.experiments.session import Session
-from jaxinv.inversion import code_files
+from jaxinv.inversion import code_files, region_render
 from jaxinv.report import provenance
 from jaxinv.report import tables as tables_lib
 from jaxinv.weights.load import save_generator
@@ -89,10 +89,16 @@ def score_batch(
             name, w = session.targets.names[i], own[k : k + 1]
             found = evaluate.solve_edits(edits, images_of, w, spec, name, session.log)
             solutions.append(found)
-            yield images_of(*edits_lib.moved(w, [solution.edit for solution in found], spec))
+            solved = [solution.edit for solution in found]
+            images = images_of(*edits_lib.moved(w, solved, spec))
+            confined = functools.partial(
+                region_render.render_edit, generator, per_identity[i], w, solved
+            )
+            yield region_render.confine_edits(images, solved, name, session.log, confined)
 
     tuned, edited = evaluate.measure_stage_and_edits(targets, 'tuned', edits, columns())
     edited = evaluate.with_strengths(edited, solutions)
+    edited = evaluate.with_texts(session, edited, edits)
     if session.settings.tune.num_steps:
         stages.append(tuned)
     return evaluate.results_of(session, rows, targets, title(session.config), stages, edited)

@@ -11,7 +11,7 @@ from jaxinv import metrics, rendering, report
 from jaxinv.experiments import artifacts, evaluate
 from jaxinv.experiments.session import Session
 from jaxinv.faces import attributes
-from jaxinv.inversion import code_files, invertibility
+from jaxinv.inversion import code_files, invertibility, region_render
 from jaxinv.inversion.inputs import Examples
 from jaxinv.inversion.invert_sam import Inverted, search
 from jaxinv.inversion.sam_regions import Problem, valid_at
@@ -91,6 +91,7 @@ def score(
         for rows in evaluate.batches(range(len(names))):
             found = score_batch(session, rows, select(inverted, rows), edits, deltas[:, rows])
             found.edits = evaluate.with_strengths(found.edits, [solutions[i] for i in rows])
+            found.edits = evaluate.with_texts(session, found.edits, edits)
             measured.append(report.save_pictures(found, [folders[i] for i in rows]))
     traces = [
         report.Trace(stage, name, values)
@@ -155,6 +156,11 @@ def score_batch(session: Session, rows, inverted: Inverted, edits, deltas) -> re
         stages.append(evaluate.measure_stage(targets, 'PTI', tuned))
     columns = render_each(
         generator, inverted.weights, inverted.codes, inverted.masks, deltas, config.edit_mixing
+    )
+    names = [session.targets.names[i] for i in rows]
+    columns = (
+        region_render.confine_edits(column, edits, name, session.log)
+        for name, column in zip(names, columns, strict=True)
     )
     label = named(LABELS[config.method], spec)
     stage, edited = evaluate.measure_stage_and_edits(targets, label, edits, columns)

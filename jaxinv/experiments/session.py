@@ -11,16 +11,18 @@ from jaxinv import data, generators, latents, settings
 from jaxinv import edits as edits_lib
 from jaxinv.data import prefetch
 from jaxinv.errors import JaxinvError
-from jaxinv.faces import attributes
+from jaxinv.faces import measures
 from jaxinv.inversion import classes, encode
 from jaxinv.inversion.classes import Classes
 from jaxinv.io import sha256
 from jaxinv.optimize.runner import Runner
 from jaxinv.optimize.sharding import Sharding
 from jaxinv.optimize.sharding import make as make_sharding
+from jaxinv.prompts import sources as text_sources
 from jaxinv.runtime import distributed
 from jaxinv.runtime import workdir as workdirs
 from jaxinv.runtime.progress import Stopwatch
+from jaxinv.segmentation import regions
 from jaxinv.types import Generator, Weights
 from jaxinv.weights import load as weights_load
 from jaxinv.weights.addresses import is_address
@@ -159,7 +161,8 @@ def open_run(config, log=print):
     """
     settings.check(config)
     generator, weights, about = open_generator(config, log)
-    edits = edits_lib.with_steps(parse_edits(config.edits, generator, weights, log))
+    text = settings.of(config, settings.TextEdits)
+    edits = edits_lib.with_steps(parse_edits(config.edits, generator, weights, log, text))
     return (generator, weights, about), edits
 
 
@@ -186,8 +189,11 @@ def open_generator(config, log=print):
     return generator, weights, about
 
 
-def parse_edits(asked, generator, weights, log=print):
-    """The edits of config.edits that this generator can make, checked against its sizes."""
+def parse_edits(asked, generator, weights, log=print, text=None):
+    """The edits of config.edits that this generator can make, checked against its sizes.
+
+    text: settings.TextEdits; None = the defaults.
+    """
     spec = generator.spec
     if spec.domain != 'ffhq' and tuple(asked) == settings.EDITS:
         log(
@@ -197,9 +203,17 @@ def parse_edits(asked, generator, weights, log=print):
         return []
     known = classes.embeddings(generator, weights)
     space, mean = 'ffhq' if spec.domain == 'ffhq' else '', weights['buffers']['w_avg']
-    edits = edits_lib.parse(asked, space, known, mean, generator=generator, weights=weights)
-    # The measurements, by name: of no pictures.
-    measured = attributes.measure(np.zeros((0, 8, 8, 3), np.uint8))
+    edits = edits_lib.parse(
+        asked,
+        space,
+        known,
+        mean,
+        generator=generator,
+        weights=weights,
+        sources=text_sources.make(text or settings.TextEdits(), generator, weights, log),
+    )
     for edit in edits:
-        edits_lib.check(edit, spec, measured)
+        if edit.region:
+            regions.check(edit.region)
+        edits_lib.check(edit, spec, measures.ATTRIBUTES)
     return edits

@@ -68,17 +68,22 @@ def align(
     skip pixels of a sharper photograph and alias; here it warps to a larger size, at most MAX_WARP,
     and LANCZOS averages. Raises ValueError for sizes below 1 or landmarks outside the picture.
     """
+    return warp(image, quad(landmarks), size, supersample=supersample)
+
+
+def warp(image: PIL.Image.Image, corners, size: int, *, supersample: int = 4) -> PIL.Image.Image:
+    """The oriented square with these corners [4, 2], size x size pixels; see `align`."""
     if size < 1 or supersample < 1:
         raise ValueError(f'size {size} and supersample {supersample} must be at least 1.')
-    canvas, corners = prepare(image, landmarks, size)
-    warp = max(size, min(size * supersample, MAX_WARP))
+    canvas, corners = _prepare(image, np.asarray(corners, np.float64), size)
+    large = max(size, min(size * supersample, MAX_WARP))
     aligned = canvas.transform(
-        (warp, warp),
+        (large, large),
         PIL.Image.Transform.QUAD,
         (corners + 0.5).flatten().tolist(),
         PIL.Image.Resampling.BILINEAR,
     )
-    if warp > size:
+    if large > size:
         aligned = aligned.resize((size, size), PIL.Image.Resampling.LANCZOS)
     return aligned
 
@@ -88,9 +93,11 @@ def prepare(image: PIL.Image.Image, landmarks, size: int) -> tuple[PIL.Image.Ima
 
     Shrinks (the quad's side becomes 2 to 4 times `size`), crops, and pads by mirroring.
     """
-    image = image if image.mode == 'RGB' else image.convert('RGB')
-    corners = quad(landmarks)
+    return _prepare(image, quad(landmarks), size)
 
+
+def _prepare(image, corners, size):
+    image = image if image.mode == 'RGB' else image.convert('RGB')
     shrink = int(side(corners) / size * 0.5)
     if shrink > 1:
         reduced = [max(1, round(length / shrink)) for length in image.size]

@@ -43,6 +43,7 @@ _MIRRORED = np.array(  # for each landmark the one that is at its place in the m
     + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40, *range(54, 47, -1), *range(59, 54, -1)]
     + [*range(64, 59, -1), *range(67, 64, -1)]
 )
+_NEAR_PIXELS = 150  # width of the face in the copy in which `find_near` searches
 _FACE_PIXELS = 256  # width to which a face is resized before its landmarks are predicted
 
 
@@ -79,6 +80,24 @@ def find_faces(image: PIL.Image.Image, *, thorough: bool = False) -> list[Face]:
         if faces:
             return sorted(faces, key=lambda face: face.box[0] - face.box[2])
     return []
+
+
+def find_near(image: PIL.Image.Image, box) -> list[Face]:
+    """The faces around a box (left, top, right, bottom), where one was in the frame before.
+
+    Searched in three times the box's size, at one scale, so at a fraction of `find_faces`' time.
+    Landmarks are found at the picture's full size.
+    """
+    image = image if image.mode == 'RGB' else image.convert('RGB')
+    corners = np.asarray(box, np.float64).reshape(2, 2)
+    side = (corners[1] - corners[0]).max()
+    region, start = _crop(image, corners[0] - side, corners[1] + side)
+    found = []
+    for face in _detect_once(region, min(2.0, _NEAR_PIXELS / side), 0.0, 0):
+        own = np.reshape(face.box, (2, 2)) + start
+        points = landmarks_in_box(image, own)
+        found.append(Face((*own[0].tolist(), *own[1].tolist()), points, face.score))
+    return found
 
 
 def _search_scale(size: tuple[int, int], longest: int) -> float:
@@ -257,6 +276,11 @@ def embed(images_uint8) -> np.ndarray:
         if landmarks is not None:
             vector[:] = _embedding(image, landmarks)
     return vectors
+
+
+def identity(image: PIL.Image.Image, landmarks) -> np.ndarray:
+    """The identity embedding [128] of a face with these landmarks in a photograph."""
+    return _embedding(np.asarray(image if image.mode == 'RGB' else image.convert('RGB')), landmarks)
 
 
 def _embedding(image_uint8, landmarks) -> np.ndarray:

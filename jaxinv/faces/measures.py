@@ -6,7 +6,8 @@ An attribute has a measure that steers (directions are fitted to it) and one of 
 judges: another network, or another statistic of other regions (faces/regions.py).
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,14 +38,17 @@ ATTRIBUTES = {
     'gender': Attribute('gender/first', 'gender/second', 'log-odds', ('beard', *_HAIR)),
     'glasses': Attribute('glasses/dlib', 'glasses/mesh', 'strength'),
     'beard': Attribute('beard/mesh', 'beard/dlib', '%', ('gender',)),
-    'hair_length': Attribute('hair_length/dlib', 'hair_length/mesh', '%', ('gender', *_HAIR)),
+    'hair_length': Attribute('hair_length/deeplab', 'hair_length/mesh', '%', ('gender', *_HAIR)),
     'fringe': Attribute('fringe/mesh', 'fringe/dlib', '%', _HAIR),
-    'hair_colour': Attribute('hair_colour/mesh', 'hair_colour/dlib', 'L*', ('fringe',)),
+    'hair_colour': Attribute('hair_colour/mesh', 'hair_colour/deeplab', 'L*', ('fringe',)),
     'light': Attribute('light/mesh', 'light/dlib', 'stop'),
     'skin': Attribute('skin/mesh', 'skin/dlib', 'L*'),
     'face_width': Attribute('face_width/mesh', 'face_width/dlib', '%', ('pitch',)),
     'lips': Attribute('lips/mesh', 'lips/dlib', _OF_EYES, ('mouth_open', 'smile')),
 }  # fmt: skip
+
+
+FEW = ('age', 'smile', 'yaw')  # of attributes.measure
 
 
 def measure(images_uint8) -> dict[str, np.ndarray]:
@@ -67,7 +71,8 @@ def measure(images_uint8) -> dict[str, np.ndarray]:
         first = geometry.measure(dlib[i])
         first['smile'], first['yaw'] = attributes.smile(dlib[i]), attributes.yaw(dlib[i])
         first['glasses'] = controls.glasses(images[i], dlib[i])
-        put('dlib', i, {**first, **regions.by_dlib(images[i], dlib[i], masks[i], dense[i])})
+        put('dlib', i, {**first, **regions.by_dlib(images[i], dlib[i])})
+        put('deeplab', i, regions.by_mask(images[i], dlib[i], dense[i], masks[i]))
         put('mesh', i, {**geometry.measure(dense[i]), **regions.by_mesh(images[i], dense[i])})
     faces = [i for i, one in enumerate(found) if one is not None]
     put('first', faces, attributes.of_chips(images, dlib, faces))
@@ -94,3 +99,19 @@ def _expressions(scores):
         mean = np.clip(np.mean([scores[part] for part in parts], 0), 1e-3, 1 - 1e-3)
         results[name] = np.log(mean / (1 - mean))
     return results
+
+
+def steering(names: Iterable[str]) -> Callable[[Any], dict[str, np.ndarray]]:
+    """Measures attributes by what steers them: uint8 pictures [n, h, h, 3] -> {attribute: [n]}.
+
+    For strengths that are given as changes (jaxinv.edits.solve). age, smile and yaw need only their
+    own networks; with any other name all measures are made.
+    """
+    if set(names) <= set(FEW):
+        return attributes.measure
+
+    def measured(images_uint8):
+        values = measure(images_uint8)
+        return {name: values[own.steer] for name, own in ATTRIBUTES.items() if own.steer in values}
+
+    return measured

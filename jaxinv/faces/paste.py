@@ -107,10 +107,15 @@ def _mask(mask, crop):
         return soft
     if mask not in MASKS:
         raise JaxinvError(f"mask is {mask!r}; it can be 'face', 'crop' or an array.")
-    if mask == 'crop':
-        hard = np.ones([size, size], bool)
-    else:
-        hard = _face(landmarks_aligned(crop), size)
+    return soft_mask(mask, size, landmarks_aligned(crop) if mask == 'face' else None)
+
+
+def soft_mask(mask: str, size: int, landmarks=None) -> np.ndarray:
+    """float64 [size, size] from 0 to 1: the region 'face' or 'crop' of a crop, with a soft edge.
+
+    landmarks [68, 2] of the face, in the crop's pixels; None = the middle ellipse.
+    """
+    hard = np.ones([size, size], bool) if mask == 'crop' else _face(landmarks, size)
     # From the edge inwards, so that nothing outside the region changes.
     padded = np.pad(hard, 1)
     distance = scipy.ndimage.distance_transform_edt(padded)[1:-1, 1:-1] / (FEATHER * size)

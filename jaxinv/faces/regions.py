@@ -1,15 +1,14 @@
 """Measures of hair, beard, glasses, gaze and light from the pixels of regions of a face.
 
 No network of a package measures these, so the colours and edges of regions do, placed by landmarks:
-`by_mesh` by MediaPipe's 478, `by_dlib` by dlib's 68 and DeepLab's mask of the person. The two use
-different landmarks and different regions or statistics, so that one can steer an edit and the other
-judge it. They rank faces of one picture set; shadows and backgrounds are their errors.
+`by_mesh` by MediaPipe's 478, `by_dlib` by dlib's 68, `by_mask` by DeepLab's mask of the person. The
+sources differ in landmarks, regions or statistics, so that one can steer an edit and another judge
+it. They rank faces; shadows and backgrounds are their errors.
 
   light        log2 of the brightness of the face's right side over its left (in the picture)
   skin         brightness of the skin, 0 ... 100 (L*)
   hair_colour  brightness of the hair, 0 ... 100 (L*)
-  hair_length  % of the strips beside the jaw that is hair (mesh: as the hair's colour is; dlib: by
-               the person's mask)
+  hair_length  % of strips beside the cheeks that is hair (mesh: of the hair's colour; mask: person)
   fringe       % by which the forehead is unlike the cheeks (mesh: colour; dlib: edges)
   beard        % by which chin and upper lip are darker (mesh) or rougher (dlib) than the cheeks
   glasses      log of the strongest edges below the eyes and beside them (mesh)
@@ -101,15 +100,10 @@ def by_mesh(image_uint8, points) -> dict[str, float]:
     }
 
 
-def by_dlib(image_uint8, points, mask, oval) -> dict[str, float]:
-    """{'light', 'skin', 'hair_colour', 'hair_length', 'fringe', 'beard', 'gaze'}.
-
-    points: landmarks [68, 2]; mask: `person` of the picture; oval: landmarks [478, 3], with which
-    the hair of the person is told from the face.
-    """
+def by_dlib(image_uint8, points) -> dict[str, float]:
+    """{'light', 'skin', 'fringe', 'beard', 'gaze'} with landmarks [68, 2] of the picture."""
     points = np.asarray(points, np.float64)
     light = lightness(image_uint8)
-    size = light.shape[0]
     eyes = points[36:42].mean(0), points[42:48].mean(0)
     distance = np.hypot(*(eyes[1] - eyes[0]))
     centre = (eyes[0] + eyes[1]) / 2
@@ -117,38 +111,39 @@ def by_dlib(image_uint8, points, mask, oval) -> dict[str, float]:
     # Lower cheeks, between the corner of the mouth and the jaw.
     sides = [(points[4] + points[48]) / 2, (points[12] + points[54]) / 2]
     left, right = (_mean(light, one[None], 6) for one in sides)
-    nose = _mean(light, points[28:30], 4)
 
-    mask = np.asarray(PIL.Image.fromarray(mask).resize((size, size))) > 0.5
-    face = _inside(np.asarray(oval)[list(_OVAL), :2], light.shape)
-    brow = points[17:27, 1].min()
-    rows = np.arange(size)[:, None] < brow
-    hair = light[mask & ~face & rows]
-    strips = _beside(np.asarray(oval)[:, :2], light.shape)
-
-    edges = _edges(light)
+    edges, rough = _edges(light), _roughness(light)
+    cheeks = np.array([(points[31] + points[2]) / 2, (points[35] + points[14]) / 2])
     band = centre - down * 0.75 * distance
-    forehead = [
-        _mean(edges, band[None] + [s * distance, 0], 7) for s in (-0.5, -0.25, 0, 0.25, 0.5)
-    ]
-    rough = _roughness(light)
+    shifts = np.array([[s * distance, 0] for s in (-0.5, -0.25, 0, 0.25, 0.5)])
+    forehead = _mean(edges, band + shifts, 7) + 0.3
     chin, aside = (points[8] + points[57]) / 2, np.array([0.25 * distance, 0])
     lip = [(points[31] + points[49]) / 2, (points[35] + points[53]) / 2]
-    spots = [chin, chin - aside, chin + aside, *lip]
-    cheeks = [(points[31] + points[2]) / 2, (points[35] + points[14]) / 2]
-    texture, smooth = (
-        np.mean([_mean(rough, one[None], 7) for one in group]) for group in (spots, cheeks)
-    )
+    texture = _mean(rough, np.array([chin, chin - aside, chin + aside, *lip]), 7) + 0.1
     return {
         'light': float(np.log2((right + 5) / (left + 5))),
-        'skin': nose,
+        'skin': _mean(light, points[28:30], 4),
+        'fringe': float(100 * np.log(forehead / (_mean(edges, cheeks, 7) + 0.3))),
+        'beard': float(100 * np.log(texture / (_mean(rough, cheeks, 7) + 0.1))),
+        'gaze': _dark_of_eyes(light, points),
+    }
+
+
+def by_mask(image_uint8, points, dense, mask) -> dict[str, float]:
+    """{'hair_colour', 'hair_length'} from the person's mask (`person` of the picture).
+
+    points [68, 2] and dense [478, 3]: landmarks that tell the hair from the face.
+    """
+    light, dense = lightness(image_uint8), np.asarray(dense)[:, :2]
+    size = light.shape[0]
+    mask = np.asarray(PIL.Image.fromarray(mask).resize((size, size))) > 0.5
+    face = _inside(dense[list(_OVAL)], light.shape)
+    above = np.arange(size)[:, None] < np.asarray(points)[17:27, 1].min()  # the brows
+    hair = light[mask & ~face & above]
+    strips = _beside(dense, light.shape)
+    return {
         'hair_colour': float(np.median(hair)) if hair.size > 50 else np.nan,
         'hair_length': float(100 * mask[strips].mean()) if strips.any() else np.nan,
-        'fringe': float(
-            100 * np.log((np.mean(forehead) + 0.3) / (_mean(edges, np.array(cheeks), 7) + 0.3))
-        ),
-        'beard': float(100 * np.log((texture + 0.1) / (smooth + 0.1))),
-        'gaze': _dark_of_eyes(light, points),
     }
 
 

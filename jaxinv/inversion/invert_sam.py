@@ -17,7 +17,7 @@ import numpy as np
 from jaxinv import latents, settings
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import checks
-from jaxinv.inversion import encode, inputs, sam, sam_prior, sam_regions
+from jaxinv.inversion import encode, inputs, notebook, sam, sam_prior, sam_regions
 from jaxinv.inversion.project import project
 from jaxinv.inversion.sam_regions import Problem, Regions
 from jaxinv.inversion.tune import tune
@@ -41,6 +41,11 @@ class Inverted(NamedTuple):
     prior: sam_prior.Prior | None
     regions: Regions | None  # of the methods that choose a space for each region
     history: list  # [(stage, {metric: [steps, n]})]
+
+    def _repr_html_(self) -> str:
+        last = self.history[-1][1] if self.history else {}
+        call = 'jaxinv.show(targets, jaxinv.render(generator, inverted.weights, inverted))'
+        return notebook.table('Inverted', self.names, last, call)
 
 
 def check(run: InvertSam, spec: GeneratorSpec) -> None:

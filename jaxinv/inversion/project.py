@@ -17,7 +17,7 @@ import optax
 
 from jaxinv import latents, optimize
 from jaxinv.errors import JaxinvError
-from jaxinv.inversion import inputs, losses
+from jaxinv.inversion import inputs, losses, notebook
 from jaxinv.inversion.encode import start_codes
 from jaxinv.networks import lpips as lpips_lib
 from jaxinv.optimize import schedules
@@ -37,6 +37,11 @@ class Pivots(NamedTuple):
     names: tuple[str, ...]
     w: np.ndarray  # [n, 1 or num_ws, w_dim]
     history: dict[str, np.ndarray]  # {'loss': [steps, n], 'lpips_vgg': ..., 'noise_reg': ...}
+
+    def _repr_html_(self) -> str:
+        title = f'Pivots, {list(self.w.shape)}'
+        call = 'jaxinv.show(targets, jaxinv.render(generator, weights, pivots))'
+        return notebook.table(title, self.names, self.history, call)
 
 
 def project(

@@ -111,7 +111,11 @@ def make_tuner(
                 found = terms(params, args, one, step, key, any_due)
                 return jax.tree.map(lambda x: x[0], found)
 
-            metrics = jax.vmap(alone)(params, args['examples'], steps)
+            if len(steps) == 1:  # a batch of kernels is slower to compile, and libtpu may crash
+                first = jax.tree.map(lambda x: x[0], (params, args['examples'], steps))
+                metrics = jax.tree.map(lambda x: x[None], alone(*first))
+            else:
+                metrics = jax.vmap(alone)(params, args['examples'], steps)
             return metrics['loss'].sum(), metrics  # Adam is elementwise: identities stay apart
 
         update = optimize.gradient_update(objective, optimizer)

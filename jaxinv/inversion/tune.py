@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxinv import latents
 from jaxinv.errors import JaxinvError
-from jaxinv.inversion import inputs, pti
+from jaxinv.inversion import inputs, notebook, pti
 from jaxinv.inversion.project import Pivots
 from jaxinv.optimize.continuous_batching import Finished
 from jaxinv.optimize.runner import LoopTask, Runner
@@ -25,6 +25,10 @@ class Tuned(NamedTuple):
     # Of the one generator; with shared=False a list [n]. None if on_finished received them.
     weights: Any
     history: dict[str, np.ndarray]  # {'loss': [steps, n], 'l2': ..., 'lpips_alex': ..., ...}
+
+    def _repr_html_(self) -> str:
+        call = 'jaxinv.show(targets, jaxinv.render(generator, tuned.weights, pivots))'
+        return notebook.table('Tuned', (), self.history, call)
 
 
 def tune(

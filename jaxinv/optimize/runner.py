@@ -56,6 +56,8 @@ class Runner:
     # (stage, step, num_steps, {metric: [examples]}), after every chunk of steps; what it raises
     # ends the run.
     callback: Callable | None = None
+    # (rows of the examples, the loop's result so far), after every chunk; not of `slots`.
+    watch: Callable | None = None
     stopwatch: Stopwatch = dataclasses.field(default_factory=lambda: Stopwatch(None))
 
     def run(
@@ -140,6 +142,8 @@ class Runner:
                 saved.save(state, traces)
                 self.stopwatch.lap(label.partition('/')[0], start)
                 self._call_back(label, step, num_steps, {k: v[-1] for k, v in traces.items()})
+                if self.watch is not None:
+                    self.watch(rows, self._result(task, loop, state, len(names)))
                 distributed.raise_if_preempted()
 
             with distributed.defer_sigterm():
@@ -159,7 +163,10 @@ class Runner:
                 except loops.NotFinite as error:
                     error.examples = sorted({rows[i % len(rows)] for i in error.examples})
                     raise
-        return task.result(sharding.collect(loop, state.variables, len(names))), traces or {}
+        return self._result(task, loop, state, len(names)), traces or {}
+
+    def _result(self, task, loop, state, count):
+        return task.result(self.sharding.collect(loop, state.variables, count))
 
     def _run_slots(self, stage, task, writer, slots, on_finished):
         start, num_steps = time.perf_counter(), task.num_steps

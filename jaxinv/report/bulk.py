@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from jaxinv.data.thumbnails import data_uri
 from jaxinv.io import json_text, write_atomically
 from jaxinv.report import page
 from jaxinv.report.schema import mean
@@ -245,6 +246,6 @@ def _person(folder: pathlib.Path, record: Mapping[str, Any]) -> dict[str, Any]:
     pictures = []
     for picture in record.get('pictures', ()):
         with PIL.Image.open(folder / record['folder'] / picture['file']) as image:
-            data = page.data_uri(image, SIZE)
+            data = data_uri(image, SIZE)
         pictures.append({'label': picture['label'], 'image': data})
     return {'name': record['name'], 'folder': record['folder'], 'pictures': pictures}

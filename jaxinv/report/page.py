@@ -5,7 +5,7 @@ names, reasons and settings are escaped by the template.
 """
 
 import base64
-import io
+import hashlib
 import json
 import math
 import re
@@ -17,6 +17,8 @@ import markupsafe
 import numpy as np
 import PIL.Image
 
+from jaxinv.data.thumbnails import data_uri
+from jaxinv.io import json_text
 from jaxinv.report import charts
 from jaxinv.report.schema import EditResult, Panel, Run, attribute_changes, edit_label, mean
 from jaxinv.report.text import ATTRIBUTES, METRICS, duration, number
@@ -33,7 +35,32 @@ def render(run: Run) -> str:
 
 def fill(template: str, content: Mapping[str, Any]) -> str:
     """A page from a template of this package."""
-    environment = jinja2.Environment(
+    return _environment().get_template(template).render(**content)
+
+
+def interactive(template: str, script: str, data: Any, **content: Any) -> str:
+    """A page with a script of this package, the only one that its policy lets run.
+
+    data: JSON types, which the script finds in the element #data.
+    """
+    environment = _environment()
+    text, _, _ = environment.loader.get_source(environment, script)
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    # Within a script element '<' could end it.
+    encoded = json_text(data).decode().replace('<', '\\u003c')
+    return fill(
+        template,
+        content
+        | {
+            'script': markupsafe.Markup(text),
+            'script_hash': markupsafe.Markup(f"'sha256-{digest}'"),
+            'data': markupsafe.Markup(encoded),
+        },
+    )
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
         loader=jinja2.PackageLoader('jaxinv.report', 'templates'),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -41,7 +68,6 @@ def fill(template: str, content: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**content)
 
 
 def _printable(value: Any) -> Any:
@@ -62,6 +88,7 @@ def view(run: Run) -> dict[str, Any]:
         'people': [_person(run, i, encode) for i in range(len(run.names))],
         'table': _metric_table(run),
         'edit_table': _edit_table(run),
+        'edit_texts': [(edit_label(e), e.text or e.name) for e in run.edits if e.requested],
         'drift': _drift(run, encode),
         'tables': run.tables,
         'charts': _charts(run),
@@ -88,17 +115,6 @@ class _Encoder:
     def __call__(self, image_uint8: Any, size: int | None = None) -> str:
         image = PIL.Image.fromarray(np.ascontiguousarray(np.asarray(image_uint8)))
         return data_uri(image, min(size or self.size, self.size))
-
-
-def data_uri(image: PIL.Image.Image, size: int) -> str:
-    """The picture as JPEG, of at most `size` pixels a side."""
-    if max(image.size) > size:
-        scale = size / max(image.size)
-        shape = tuple(max(1, round(side * scale)) for side in image.size)
-        image = image.resize(shape, PIL.Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, 'JPEG', quality=88, optimize=True)
-    return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
 
 
 def _tiles(run: Run) -> list[dict[str, str]]:

@@ -37,8 +37,9 @@ class EditResult:
     id_distance: Any  # [n], to the target
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # as measured
     requested: bool = True  # False = only a step of a sequence; not in grid.png
-    # {direction: [n]}: strengths that were found for a change in a unit (yaw=10deg); NaN = none.
+    # {direction: [n]}: strengths that were found for a change in a unit (yaw=10deg); 0 = none.
     strengths: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    text: str = ''  # to reproduce it elsewhere, as JSON; '' = its name, a spelling
 
 
 @dataclasses.dataclass

@@ -12,6 +12,7 @@ budgets that differ from the defaults.
 
 from jaxinv.settings.declare import Key, Section, changed, keys, of, setting, subsection
 from jaxinv.settings.directions import FitDirections
+from jaxinv.settings.drag import Drag
 from jaxinv.settings.evaluation import Evaluate, EvaluateEdits, Measures, Statistics
 from jaxinv.settings.maps import InvertibilityData, TrainInvertibility
 from jaxinv.settings.methods import METHODS, RENAMED, check, record_of
@@ -40,14 +41,20 @@ from jaxinv.settings.tasks import (
     search_settings,
     title,
 )
+from jaxinv.settings.text_edits import (
+    MapperSamples,
+    TextDirections,
+    TextEdits,
+    TextSearch,
+    TrainMapper,
+)
 
 __all__ = [
-    'CHOOSING', 'EDITS', 'ENCODED', 'LABELS', 'METHODS', 'RENAMED', 'SINGLE', 'Data', 'Drift',
-    'Evaluate', 'EvaluateEdits', 'FitDirections',
-    'Inversion', 'Invert', 'InvertSam', 'Invertibility', 'InvertibilityData', 'Key', 'Locality',
-    'Measures', 'Prior', 'Projection', 'Saving', 'Search', 'Section', 'Segments', 'Statistics',
-    'Sweep', 'TrainInvertibility', 'Tuning', 'WITH_ENCODER', 'WStatistics', 'changed', 'check',
-    'keys', 'measuring_settings',
-    'named', 'of',
+    'CHOOSING', 'Data', 'Drag', 'Drift', 'EDITS', 'ENCODED', 'Evaluate', 'EvaluateEdits',
+    'FitDirections', 'Inversion', 'Invert', 'Invertibility', 'InvertibilityData', 'InvertSam',
+    'Key', 'LABELS', 'Locality', 'MapperSamples', 'Measures', 'METHODS', 'Prior', 'Projection',
+    'RENAMED', 'Saving', 'Search', 'Section', 'Segments', 'SINGLE', 'Statistics', 'Sweep',
+    'TextDirections', 'TextEdits', 'TextSearch', 'TrainInvertibility', 'TrainMapper', 'Tuning',
+    'WITH_ENCODER', 'WStatistics', 'changed', 'check', 'keys', 'measuring_settings', 'named', 'of',
     'prior_settings', 'record_of', 'search_settings', 'setting', 'subsection', 'title',
 ]  # fmt: skip

@@ -5,12 +5,6 @@ from typing import ClassVar
 
 from jaxinv.settings.declare import Section, setting, subsection
 
-ATTRIBUTES = (
-    'yaw', 'pitch', 'roll', 'smile', 'mouth_open', 'eyes_closed', 'eyes_wide', 'gaze', 'brows',
-    'age', 'gender', 'glasses', 'beard', 'hair_length', 'fringe', 'hair_colour', 'light', 'skin',
-    'face_width', 'lips',
-)  # fmt: skip
-
 KINDS = ('plain', 'likely', 'identity', 'identity_likely', 'mild')  # direction_regression.COSTS
 
 
@@ -90,7 +84,7 @@ class FitDirections(Section):
         512, 'Pixels of the pictures that are measured; None = the only one there is.', least=1
     )
     attributes: tuple = setting(
-        ATTRIBUTES, 'Of those that jaxinv/faces/measures.py lists, with what steers and judges.'
+        (), 'Of those that jaxinv/faces/measures.py lists, with what steers and judges; () = all.'
     )
     controls: tuple = setting((), 'Further attributes that are only held fixed; () = none.')
     keep: tuple = setting(

@@ -36,12 +36,23 @@ METHODS = {
     'train_encoder': Method(
         'jaxinv.settings.encoders.TrainEncoder', 'jaxinv.experiments.train_encoder'
     ),
+    'text_directions': Method(
+        'jaxinv.settings.text_edits.TextDirections', 'jaxinv.experiments.text_directions'
+    ),
+    'train_mapper': Method(
+        'jaxinv.settings.text_edits.TrainMapper', 'jaxinv.experiments.train_mapper'
+    ),
     'evaluate': Method(
         'jaxinv.settings.evaluation.Evaluate', 'jaxinv.experiments.comparison', True
     ),
     'evaluate_edits': Method(
         'jaxinv.settings.evaluation.EvaluateEdits', 'jaxinv.experiments.edit_comparison'
     ),
+    'preference': Method('jaxinv.settings.preference.Preference', 'jaxinv.experiments.preference'),
+    'preference_results': Method(
+        'jaxinv.settings.preference.PreferenceResults', 'jaxinv.experiments.preference_results'
+    ),
+    'invert_video': Method('jaxinv.settings.video.InvertVideo', 'jaxinv.experiments.video'),
 }
 
 # Keys by which a config was given before: the present key.
@@ -75,7 +86,8 @@ def record_of(config) -> dict[str, Any]:
         at_default = key.rule.later and own.get(key.name) == key.default
         if at_default or not key.rule.changes_result:
             own.pop(key.name, None)
-    return record
+    # A section of later settings alone was not in a record before them.
+    return {name: value for name, value in record.items() if value != {}}
 
 
 def _task_of(config) -> type[Section]:

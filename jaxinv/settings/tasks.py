@@ -16,6 +16,7 @@ from jaxinv.settings.sam import (
     Sweep,
     named,
 )
+from jaxinv.settings.text_edits import TextEdits
 
 EDITS = ('smile=1.2/-1.2', 'age=2/-2', 'yaw=2/-2', 'yaw=2,smile=1.2')
 
@@ -36,6 +37,12 @@ class Data(Section):
         'largest',
         "Of a photograph: 'largest', or 'all': every face is an identity.",
         choices=('largest', 'all'),
+    )
+    face_list: str = setting(
+        '',
+        "With faces='all': a JSON file {file name: [1, 3]} of the faces to take, counted from the "
+        "widest; '' = all.",
+        later=True,
     )
     aligned: bool = setting(
         False, 'True = the images are FFHQ crops already, and no face is detected.'
@@ -131,8 +138,9 @@ class Inversion(Section):
     )
     edits: tuple = setting(
         EDITS,
-        'NAME=STRENGTH, strengths separated by /, sequences by commas (docs/edits.md). The '
-        "default's directions are FFHQ's and left out for generators of anything else; () = none.",
+        'NAME=STRENGTH or NAME=10deg, strengths separated by /, sequences by commas; or FILE.json '
+        "of a saved one (docs/edits.md). The default's directions are FFHQ's and left out for "
+        'generators of anything else; () = none.',
     )
 
     paste: bool = setting(
@@ -143,12 +151,18 @@ class Inversion(Section):
     )
 
     data: Data = subsection(Data)
+    text: TextEdits = subsection(TextEdits)
     w_statistics: WStatistics = subsection(WStatistics)
     pivot: Projection = subsection(Projection)
     tune: Tuning = subsection(Tuning)
 
     def check(self) -> None:
         super().check()
+        if self.data.face_list and self.data.faces != 'all':
+            raise JaxinvError(
+                f'data.face_list is {self.data.face_list!r} and data.faces is '
+                f"{self.data.faces!r}; with a list, data.faces can be 'all'."
+            )
         if self.group and self.data.faces != 'largest':
             raise JaxinvError(
                 f'data.faces is {self.data.faces!r} and group is {self.group}; with groups, which '
@@ -161,6 +175,11 @@ class Invert(Inversion):
     """Pivotal tuning: --config=pti_single_id, pti_multi_id, pti_biggan."""
 
     task: str = setting('invert', 'Main path of this config; not to be changed.')
+    preview: bool = setting(
+        False,
+        'True = pictures of the first four identities in preview/, after every chunk of steps.',
+        changes_result=False,
+    )
     drift: Drift = subsection(Drift)
 
 

@@ -2,6 +2,7 @@
 
 https://HOST/PATH/FILE[#sha256=HASH]
 hf://OWNER/NAME/PATH/FILE[@REVISION][#sha256=HASH]     REVISION defaults to 'main'
+hf://OWNER/NAME[@REVISION]                             a run in a repository (weights/upload.py)
 """
 
 import re
@@ -14,6 +15,7 @@ _LOCAL = ('localhost', '127.0.0.1', '::1')
 _HUB = re.compile(
     r'hf://(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<early>[^/@]+))?/(?P<path>[^@]+)(?:@(?P<late>[^@]+))?'
 )
+_REPOSITORY = re.compile(r'hf://(?P<repo>[\w.-]+/[\w.-]+?)/?(?:@(?P<revision>[^@#]+))?')
 
 
 class DownloadError(JaxinvError):
@@ -31,6 +33,16 @@ class HubFile(NamedTuple):
         return f'hf://{self.repo}/{self.path}@{self.revision}'
 
 
+class Repository(NamedTuple):
+    """A model repository of the Hugging Face hub."""
+
+    repo: str  # OWNER/NAME
+    revision: str = 'main'
+
+    def __str__(self) -> str:
+        return f'hf://{self.repo}@{self.revision}'
+
+
 class Address(NamedTuple):
     location: str | HubFile  # a URL, or a file of the hub
     sha256: str | None  # required of the file, 64 lower-case digits; None = not checked
@@ -39,6 +51,22 @@ class Address(NamedTuple):
 def is_address(text) -> bool:
     """True for SCHEME://..., with any scheme."""
     return isinstance(text, str) and re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', text) is not None
+
+
+def is_repository(text) -> bool:
+    """True for the address of a whole repository."""
+    return isinstance(text, str) and _REPOSITORY.fullmatch(text) is not None
+
+
+def parse_repository(text: str) -> Repository:
+    """hf://OWNER/NAME or hf://OWNER/NAME@REVISION. Raises DownloadError for other texts."""
+    match = _REPOSITORY.fullmatch(text)
+    if not match or '..' in match['repo']:
+        raise DownloadError(
+            f'{text[:200]!r} is not a repository on the hub; write hf://OWNER/NAME or '
+            'hf://OWNER/NAME@REVISION.'
+        )
+    return Repository(match['repo'], match['revision'] or 'main')
 
 
 def parse(text: str) -> Address:

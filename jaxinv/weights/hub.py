@@ -5,14 +5,16 @@ HF_TOKEN for gated and private files, HF_HOME for the folder, HF_ENDPOINT for a 
 HF_HUB_OFFLINE=1 for the cache alone.
 """
 
+import fnmatch
 import pathlib
 import threading
+from collections.abc import Sequence
 
 import huggingface_hub
 from huggingface_hub import constants, errors
 
 from jaxinv.converters.file_view import MAX_BYTES
-from jaxinv.weights.addresses import DownloadError, HubFile
+from jaxinv.weights.addresses import DownloadError, HubFile, Repository
 
 
 def cached(file: HubFile) -> pathlib.Path | None:
@@ -57,7 +59,38 @@ def fetch(file: HubFile, max_bytes: int = MAX_BYTES) -> pathlib.Path:
     return pathlib.Path(path)
 
 
-def _sentence(file: HubFile, error: Exception) -> str:
+def fetch_folder(
+    source: Repository, patterns: Sequence[str], max_bytes: int = MAX_BYTES
+) -> pathlib.Path:
+    """Downloads the files of a repository that match a pattern, and returns their folder.
+
+    Other files are not fetched. Raises DownloadError, also if they have more than `max_bytes`.
+    """
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            api = huggingface_hub.HfApi()
+            info = api.model_info(source.repo, revision=source.revision, files_metadata=True)
+            files = info.siblings or []
+            wanted = [f for f in files if any(fnmatch.fnmatch(f.rfilename, p) for p in patterns)]
+            if not wanted:
+                raise DownloadError(
+                    f'{source} holds no run of jaxinv; name a file of it: hf://OWNER/NAME/FILE.'
+                )
+            size = sum(file.size or 0 for file in wanted)
+            if size > max_bytes:
+                raise DownloadError(f'{source} has {size} bytes; at most {max_bytes} are fetched.')
+        return pathlib.Path(
+            huggingface_hub.snapshot_download(
+                source.repo, revision=source.revision, allow_patterns=list(patterns)
+            )
+        )
+    except DownloadError:
+        raise
+    except Exception as error:  # the library's, its HTTP client's, and the operating system's
+        raise DownloadError(_sentence(source, error)) from error
+
+
+def _sentence(file: HubFile | Repository, error: Exception) -> str:
     match error:
         case errors.GatedRepoError():
             return (
@@ -73,7 +106,7 @@ def _sentence(file: HubFile, error: Exception) -> str:
             return f'{file.repo} on the hub has no revision {file.revision!r}; check its name.'
         case errors.LocalEntryNotFoundError():
             pass  # the hub did not answer; also an EntryNotFoundError
-        case errors.EntryNotFoundError():
+        case errors.EntryNotFoundError() if isinstance(file, HubFile):
             return f'{file.repo} on the hub has no file {file.path} at {file.revision!r}.'
         case errors.OfflineModeIsEnabled():
             return (

@@ -8,8 +8,8 @@ from jaxinv.converters import biggan, foreign_files
 from jaxinv.errors import JaxinvError
 from jaxinv.io import expanded, sha256
 from jaxinv.types import Generator, Weights
-from jaxinv.weights import deltas, download, import_checkpoint, store
-from jaxinv.weights.addresses import is_address
+from jaxinv.weights import deltas, download, hub, import_checkpoint, store, upload
+from jaxinv.weights.addresses import is_address, is_repository, parse_repository
 from jaxinv.weights.deltas import DELTA_FILE
 from jaxinv.weights.store import GENERATOR_FILE, ORBAX_FOLDER, SIDECAR
 from jaxinv.weights.well_known import WELL_KNOWN
@@ -50,9 +50,10 @@ def open_generator(
     """Opens a generator.
 
     source: a name in generators.GENERATORS or well_known.WELL_KNOWN; an address, https:// or hf://
-    (weights/addresses.py); a work folder; a folder or file written by jaxinv; a checkpoint of
-    another project (.pkl, .pt, .npz, .safetensors, or a folder of pytorch-pretrained-biggan, see
-    docs/checkpoints.md), which is converted once and kept in the cache folder.
+    (weights/addresses.py), also of a run that `push_to_hub` uploaded; a work folder; a folder or
+    file written by jaxinv; a checkpoint of another project (.pkl, .pt, .npz, .safetensors, or a
+    folder of pytorch-pretrained-biggan, see docs/checkpoints.md), which is converted once and kept
+    in the cache folder.
     resolution: pixels, where the generator offers several; None = its default or the saved one.
     which: of the generators in a checkpoint of another project: 'G_ema', the averaged one where
     there is a choice, 'G', the other, or a name in the file.
@@ -73,6 +74,10 @@ def _open(source, resolution, which, log, base, depth):
     """depth: number of deltas that lead to this source."""
     if source in generators.GENERATORS:
         return Opened(*load_named(source, resolution), {'kind': 'generator known by name'})
+    if is_repository(source):
+        folder = hub.fetch_folder(parse_repository(source), upload.RUN_FILES)
+        opened = _open(str(folder), resolution, which, log, base, depth)
+        return opened._replace(about=opened.about | {'address': source})
     if source in WELL_KNOWN or is_address(source):
         known = WELL_KNOWN.get(source)
         address = known.address if known else source
