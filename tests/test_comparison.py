@@ -1,7 +1,6 @@
 """--config=evaluate: methods by their spelling, tables, resumption, bad and missing pictures."""
 
 import csv
-import importlib
 import json
 import os
 import pathlib
@@ -422,6 +421,9 @@ def test_a_killed_comparison_of_inversions_ends_in_the_same_numbers(inputs, tmp_
 
 
 def test_configs_that_can_be_methods_are_those_of_inversions():
-    for name in method_runs.known_configs():
-        task = importlib.import_module(f'jaxinv.configs.{name}').get_config('').task
-        assert task in ('invert', 'invert_sam')
+    known = method_runs.known_configs()
+    assert {'pti_single_id', 'pti_multi_id', 'pti_biggan', 'sam', 'sam_biggan'} == set(known)
+    config = evaluate.get_config('test')
+    config.methods = 'train_encoder'
+    with pytest.raises(JaxinvError, match='no method train_encoder'):
+        method_runs.rows_of(config)
