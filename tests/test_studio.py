@@ -104,7 +104,7 @@ def test_the_page_has_its_headers_and_a_cookie_that_scripts_cannot_read(server):
     assert 'unsafe' not in policy and "frame-ancestors 'none'" in policy
     assert found.headers['x-content-type-options'] == 'nosniff'
     cookie = found.headers['set-cookie']
-    assert 'HttpOnly' in cookie and 'SameSite=Strict' in cookie
+    assert 'HttpOnly' in cookie and 'SameSite=Lax' in cookie
     assert not re.search(r'<script(?![^>]* src=)|\son\w+=|style=', found.text)
     assert not re.search(r'https?://', found.text), 'the page loads something from elsewhere'
 

@@ -221,7 +221,7 @@ async def search_state(studio: Studio, request: Request) -> Response:
 async def search_picture(studio: Studio, request: Request) -> Response:
     picture = _search(studio, request).picture
     if picture is None:
-        raise NotThere('There is no picture yet.')
+        return Response(status_code=204)
     return Response(saving.encode(picture, 'jpeg', 85), media_type='image/jpeg')
 
 
