@@ -1,7 +1,6 @@
 """--config=evaluate: methods by their spelling, tables, resumption, bad and missing pictures."""
 
 import csv
-import importlib
 import json
 import os
 import pathlib
@@ -18,10 +17,15 @@ import pytest
 from jaxinv import metrics, settings
 from jaxinv.configs import evaluate
 from jaxinv.errors import JaxinvError
-from jaxinv.experiments import comparison, comparison_measure, method_runs
+from jaxinv.experiments import (
+    comparison,
+    comparison_measure,
+    comparison_targets,
+    method_runs,
+)
 from jaxinv.metrics import identity
 from jaxinv.report import comparison as report
-from jaxinv.runtime import memory
+from jaxinv.runtime import manifest, memory
 from jaxinv.settings import evaluation, method_list
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -158,6 +162,16 @@ def run(config, path):
     lines = []
     comparison.run(config, path, log=lambda text, **_: lines.append(text))
     return lines
+
+
+@pytest.fixture(scope='module', autouse=True)
+def opened_once():
+    """The tiny generator, whose start takes most of the time of a run without inversions."""
+    original = comparison.open_generator
+    opened = original('tiny', 32)
+    comparison.open_generator = lambda *_, **__: opened
+    yield
+    comparison.open_generator = original
 
 
 @pytest.fixture(scope='module')
@@ -327,6 +341,39 @@ def test_peak_memory_of_a_block():
         assert after.found['host'] <= memory.peak_bytes()['host'] + 2**20
 
 
+def test_what_runs_of_every_kind_made(tmp_path):
+    """Bulk with a generator each or one for all, and a run with a manifest of generators."""
+    pictures = comparison_targets.Pictures(tmp_path, ['a', 'b'], [], ['1', '2'], [], [], 'none', 32)
+    line = {'file': 'f', 'sha256': 's'}
+    done = {'metrics': {'pivot': {}, 'tuned': {}}, 'folder': 'identities/a'}
+    done['pictures'] = [{'label': n, 'file': f'{n}.png'} for n in ('target', 'pivot', 'tuned')]
+    each = manifest.Manifest(tmp_path / 'each' / manifest.FILE)
+    seconds = {'project': 1.0, 'tune': 2.0, 'score': 9.0}
+    each.add(line | done | {'name': 'a', 'seconds': seconds})
+    each.add(line | {'name': 'b', 'skipped': 'not finite'})
+    found = method_runs.made_of(tmp_path / 'each', pictures)
+    file = tmp_path / 'each' / 'identities' / 'a' / 'tuned.png'
+    assert found == {'a': (file, '', 3.0), 'b': (None, 'not finite', None)}
+
+    shared = manifest.Manifest(tmp_path / 'shared' / manifest.FILE)
+    for name in ('a', 'b'):
+        shared.add(line | done | {'name': name, 'seconds': {'score': 9.0}})
+    text = json.dumps({'seconds': {'read': 5.0, 'project': 4.0, 'tune': 6.0, 'score': 18.0}})
+    (tmp_path / 'shared' / 'metrics.json').write_text(text)
+    found = method_runs.made_of(tmp_path / 'shared', pictures)
+    assert [made.seconds for made in found.values()] == [5.0, 5.0]
+
+    single = manifest.Manifest(tmp_path / 'single' / manifest.FILE)
+    single.add(line | {'name': 'a', 'folder': 'generators/a', 'steps': 4})
+    stages = {'pivot': {}, 'tuned': {}}
+    content = {'identities': {'a': stages}, 'seconds': {'load': 5, 'tune': 4.0}, 'drift': {'m': 1}}
+    (tmp_path / 'single' / 'metrics.json').write_text(json.dumps(content))
+    found = method_runs.made_of(tmp_path / 'single', pictures)
+    assert found['a'] == (tmp_path / 'single' / 'images' / 'a' / 'tuned.png', '', 4.0)
+    assert found['b'] == (None, 'the run has no such picture', None)
+    assert method_runs.drift_of(tmp_path / 'single') == {'m': 1}
+
+
 # --- Whole runs ---
 
 
@@ -374,6 +421,9 @@ def test_a_killed_comparison_of_inversions_ends_in_the_same_numbers(inputs, tmp_
 
 
 def test_configs_that_can_be_methods_are_those_of_inversions():
-    for name in method_runs.known_configs():
-        task = importlib.import_module(f'jaxinv.configs.{name}').get_config('').task
-        assert task in ('invert', 'invert_sam')
+    known = method_runs.known_configs()
+    assert {'pti_single_id', 'pti_multi_id', 'pti_biggan', 'sam', 'sam_biggan'} == set(known)
+    config = evaluate.get_config('test')
+    config.methods = 'train_encoder'
+    with pytest.raises(JaxinvError, match='no method train_encoder'):
+        method_runs.rows_of(config)

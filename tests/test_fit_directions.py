@@ -16,7 +16,12 @@ import pytest
 
 from jaxinv import edits
 from jaxinv.errors import JaxinvError
-from jaxinv.experiments import direction_regression, fit_directions, sampling
+from jaxinv.experiments import (
+    direction_regression,
+    direction_validation,
+    fit_directions,
+    sampling,
+)
 from jaxinv.faces import controls, measures
 from jaxinv.types import Generator, GeneratorSpec
 
@@ -357,7 +362,7 @@ def test_a_steady_change_and_a_noticeable_one_are_needed(config):
     }  # fmt: skip
 
     def reason(deviation, **changes):
-        return fit_directions.refusal(config, entry | changes, 'age', {'age': deviation})
+        return direction_validation.refusal(config, entry | changes, 'age', {'age': deviation})
 
     assert reason(3.0) == ''
     assert 'no steady change: -2, +2' in reason(3.0, strengths=[0.0, 1.0])

@@ -201,8 +201,19 @@ def tables(
         },
         pictures.skipped,
         pictures.sources,
+        groups=_groups(list(used), measurer),
         **provenance_of(config, opened, measurer.nets),
     )
+
+
+def _groups(names: Sequence[str], measurer: Measurer) -> dict[str, list[str]]:
+    """The columns, in tables that fit a page."""
+    groups = {'Pictures': [], 'Identity': [], report.COST: []}
+    for name in names:
+        faces = name.startswith('id_')
+        title = 'Pictures' if name in measurer.images else 'Identity' if faces else report.COST
+        groups[title].append(name)
+    return {title: own for title, own in groups.items() if own}
 
 
 def provenance_of(config, opened: Opened, nets: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,8 +25,7 @@ from jaxinv.io import json_text, read_json, sha256, write_atomically
 from jaxinv.metrics.identity import Judge
 from jaxinv.networks import efficientnet, inception
 from jaxinv.pixels import area_resize
-from jaxinv.runtime import distributed
-from jaxinv.runtime.progress import Progress
+from jaxinv.runtime.progress import Progress, silent
 
 FOLDER = 'measured'
 TARGETS = '.targets'  # folder of the targets' own features
@@ -54,8 +53,8 @@ def measure(
 ) -> dict[str, dict]:
     """{picture: the content of its JSON file}, in the order of the targets.
 
-    made: of every picture. A picture that is missing or cannot be read has no numbers but a reason,
-    which is logged as one line.
+    Process 0 alone calls it, so nothing here is a collective. made: of every picture. A picture
+    that is missing or cannot be read has no numbers but a reason, which is logged as one line.
     """
     pictures, size = measurer.pictures, min(rendering.BATCH, len(measurer.pictures))
     found, todo = {}, []
@@ -69,7 +68,6 @@ def measure(
             todo.append(rows)
     progress = Progress('measure', len(pictures), log)
     for count, rows in enumerate(todo, start=1):
-        distributed.raise_if_preempted()
         for record in _batch(measurer, method, rows, made, size):
             name = record['picture']
             if 'reason' in record:
@@ -217,11 +215,7 @@ def features(measurer: Measurer, kind: str, path: pathlib.Path, read, rows, dige
         return {'features': np.concatenate(found)}
 
     folder = path / 'features' / f'{kind}-{key}'
-    return sampling.in_chunks(len(rows), CHUNK, folder, compute, _silent)['features']
-
-
-def _silent(*_):
-    distributed.raise_if_preempted()
+    return sampling.in_chunks(len(rows), CHUNK, folder, compute, silent)['features']
 
 
 def pair_of_features(

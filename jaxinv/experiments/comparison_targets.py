@@ -18,7 +18,6 @@ import PIL.Image
 
 from jaxinv import data
 from jaxinv.data import crop, discover, images
-from jaxinv.runtime import distributed
 from jaxinv.runtime.manifest import Manifest
 
 LINES, FOLDER = 'targets.jsonl', 'targets'
@@ -66,7 +65,7 @@ class Pictures:
 def prepare(path: pathlib.Path, config, spec, log: Callable) -> Pictures:
     """Reads and aligns the photographs of config.data that targets.jsonl does not have yet.
 
-    One photograph is held at a time. Raises NoImages if none can be used.
+    One photograph is held at a time. Process 0 alone calls it. Raises NoImages if none can be used.
     """
     listing, request = data.find_for(config.data)
     options = data.align_options(config.data, spec, log)
@@ -77,7 +76,6 @@ def prepare(path: pathlib.Path, config, spec, log: Callable) -> Pictures:
     for count, (stem, file) in enumerate(listing.files, start=1):
         record = known.get(str(file))
         if record is None or record['sha256'] != _digest(file):
-            distributed.raise_if_preempted()
             own = [] if record is None else _names(record)
             taken = [name for name in taken if name not in own]
             record = _read(path, stem, file, options, taken)

@@ -128,9 +128,7 @@ def curves_of(records, plan: Plan) -> list[dict[str, Any]]:
             lost = {method: sum(count for *_, count in own) for method, own in points.items()}
             text = ', '.join(f'{method} {count}' for method, count in lost.items() if count)
             title = f'{PROTOCOLS[f"id_{judge}"].title} against measured {direction.name}'
-            note = (
-                f'In {attribute.unit}s by {attribute.judge}, which the direction was not fitted to.'
-            )
+            note = f'Unit: {attribute.unit}. Judge: {attribute.judge}, not what was fitted.'
             note += ' Means over the pictures at each strength.'
             note += f' Not measurable and left out: {text}.' if text else ''
             curves = {

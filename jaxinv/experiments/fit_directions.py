@@ -12,7 +12,7 @@ an interrupted run resumes after the last chunk and gives the same numbers.
 import json
 import pathlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,22 +21,14 @@ from jaxinv import edits, latents, settings
 from jaxinv.data import images
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import direction_regression, sampling
+from jaxinv.experiments import direction_validation as validation
+from jaxinv.experiments.direction_validation import Direction
 from jaxinv.experiments.sampling import Pipeline
 from jaxinv.faces import measures
 from jaxinv.io import atomic_path, write_atomically
 from jaxinv.report import grid
 from jaxinv.runtime import workdir
 from jaxinv.runtime.progress import Progress
-
-SIDE_EFFECT = 0.25  # standard deviations, for one of the attribute; smaller ones are not listed
-
-
-class Direction(NamedTuple):
-    name: str
-    target: str  # attribute
-    kind: str  # of direction_regression.COSTS
-    vector: np.ndarray  # [w_dim], length 1
-    strengths: np.ndarray  # lengths in W to measure
 
 
 def run(
@@ -76,14 +68,16 @@ def run(
         samples = {key: values[known] for key, values in samples.items()}
         deviations = {name: float(samples[name].std()) for name in table}
         judged = {name: measured[entry.judge][known] for name, entry in table.items()}
-        agreement = {name: _agreement(samples[name], judged[name]) for name in table}
+        agreement = {name: validation.agreement(samples[name], judged[name]) for name in table}
         judged = {name: float(np.nanstd(values)) for name, values in judged.items()}
 
         packaged = edits.shares_w(pipeline.generator, pipeline.weights)
         kept = set(config.keep) & set(edits.available()) if packaged else set()
         candidates, fit_record = fit(config, samples, deviations, table, kept)
         tried = sweep(config, pipeline, candidates, 'choose', path, log)
-        steered = {d.name: effect_of(d, tried, table, 'steer', pipeline) for d in candidates}
+        steered = {
+            d.name: validation.effect_of(d, tried, table, 'steer', pipeline) for d in candidates
+        }
         limit = pipeline.same_person[0]
         chosen, prices = choose(candidates, steered, deviations, limit, table)
         final = [rescale(d, config.validate.deviations, fit_record) for d in chosen]
@@ -91,8 +85,8 @@ def run(
 
         arrays, entries, left_out = {}, {}, {}
         for d in final:
-            entry = _entry(config, d, validated, table, judged, pipeline)
-            reason = refusal(config, entry, d.target, judged)
+            entry = validation.entry_of(config, d, validated, table, judged, pipeline)
+            reason = validation.refusal(config, entry, d.target, judged)
             (left_out if reason else entries)[d.name] = entry
             if reason:
                 entry['reason'] = reason
@@ -172,20 +166,6 @@ def sweep(config, pipeline: Pipeline, directions: list[Direction], stage: str, p
         edited = {name: values[:, own] for name, values in table.items()}
         results[d.name] = {'base': base, 'edited': edited, 'distance': distance[:, own]}
     return results
-
-
-def effect_of(d: Direction, results, table, role: str, pipeline: Pipeline):
-    """The Effect of a direction by the measures that steer, or that judge."""
-    found = results[d.name]
-    names = {name: getattr(entry, role) for name, entry in table.items()}
-    return direction_regression.effect(
-        d.strengths,
-        {name: found['base'][measure] for name, measure in names.items()},
-        {name: found['edited'][measure] for name, measure in names.items()},
-        found['distance'],
-        d.target,
-        pipeline.same_person[role == 'judge'],
-    )
 
 
 def sample_w(config, pipeline: Pipeline, stage: str, num: int) -> np.ndarray:
@@ -317,80 +297,6 @@ def show(config, pipeline: Pipeline, directions: list[Direction], path: pathlib.
         rows = [list(sampling.render(pipeline, np.float32(code + moves))) for code in w]
         sheet = grid.grid(rows, None, [f'{d.name} {s:+g}' for s in strengths], cell=256)
         images.save(path / f'{d.name}.png', sheet)
-
-
-def _entry(config, d: Direction, validated, table, deviations, pipeline) -> dict[str, Any]:
-    """What directions.json says of a direction; changes are the judge's, per length 1 in W."""
-    attribute = table[d.target]
-    judge = effect_of(d, validated, table, 'judge', pipeline)
-    steering = effect_of(d, validated, table, 'steer', pipeline)
-    distances = np.array([judge.identity_distance[f'{s:g}'] for s in d.strengths])
-    changes = _changes(d, validated, attribute.judge)
-    limit = config.validate.identity
-    low, high = direction_regression.reach(d.strengths, distances, changes, limit)
-    slope = judge.per_unit[d.target]
-    sides = {
-        name: value * deviations[d.target] / (deviations[name] * abs(slope))
-        for name, value in judge.per_unit.items()
-        if name != d.target and slope
-    }
-    return {
-        'kind': 'attribute',
-        'fit': d.kind,
-        'strengths': [float(f'{low:.2g}'), float(f'{high:.2g}')],
-        'unit': attribute.unit,
-        'judge_unit': attribute.judge_unit or attribute.unit,
-        'steered_by': attribute.steer,
-        'judge': attribute.judge,
-        **judge._asdict(),
-        'per_unit_steered': steering.per_unit[d.target],
-        'judged_change': {
-            f'{s:g}': float(change) for s, change in zip(d.strengths, changes, strict=True)
-        },
-        # In standard deviations, for one standard deviation of the attribute; the largest ones.
-        'side_effects': {
-            name: value
-            for name, value in sorted(sides.items(), key=lambda item: -abs(item[1]))
-            if abs(value) >= SIDE_EFFECT
-        },
-    }
-
-
-def _changes(d: Direction, results, measure: str) -> np.ndarray:
-    """Mean change [s] of a measure at each strength, over the faces that were measured."""
-    found = results[d.name]
-    return np.array(
-        [
-            np.nanmean(column) if np.isfinite(column).any() else np.nan
-            for column in (found['edited'][measure] - found['base'][measure][:, None]).T
-        ]
-    )
-
-
-def refusal(config, entry, target: str, deviations) -> str:
-    """Why the judge does not confirm a direction, by its entry; '' if it does."""
-    correlation = entry['correlation']
-    if not correlation >= config.validate.correlation:
-        return (
-            f'the judge {entry["judge"]} sees a correlation of {correlation:.2f} with the '
-            f'strength; at least {config.validate.correlation:g} is needed'
-        )
-    low, high = entry['strengths']
-    if not low < 0 < high:
-        shown = ', '.join(f'{c:+.3g}' for c in entry['judged_change'].values())
-        return f'the judge {entry["judge"]} sees no steady change: {shown} at rising strengths'
-    change = (high - low) * entry['per_unit'][target] / deviations[target]
-    if not change >= config.validate.effect:
-        return (
-            f'within the identity distance of {config.validate.identity:g} it changes the '
-            f'attribute by {change:.2f} standard deviations only'
-        )
-    return ''
-
-
-def _agreement(a, b) -> float:
-    known = np.isfinite(a) & np.isfinite(b)
-    return float(np.corrcoef(a[known], b[known])[0, 1]) if known.sum() > 2 else float('nan')
 
 
 def _write(path: pathlib.Path, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from jaxinv.text import printable
 
 FOLDER = 'methods'
 SHARED = ('seed', 'mesh', 'generator', 'generator_key', 'resolution', 'label', 'lpips')
+TASKS = ('invert', 'invert_sam')
 NOT_THE_METHOD = ('load', 'read', 'score', 'edit table')  # stages that are no part of its time
 
 
@@ -73,11 +74,13 @@ def rows_of(config, edits: Sequence[str] = ()) -> list[Row]:
     return rows
 
 
+@functools.cache
 def known_configs() -> list[str]:
-    """Names of the configs of inversions."""
+    """Names of the configs of inversions of photographs."""
     folder = pathlib.Path(importlib.import_module('jaxinv.configs').__path__[0])
     names = sorted(file.stem for file in folder.glob('*.py') if not file.stem.startswith('_'))
-    return [name for name in names if name.startswith(('pti', 'sam'))]
+    tasks = {n: importlib.import_module(f'jaxinv.configs.{n}').get_config('').task for n in names}
+    return [name for name, task in tasks.items() if task in TASKS]
 
 
 def _config_of(method: method_list.Method, config, edits):
@@ -181,13 +184,18 @@ def made_of(folder: pathlib.Path, pictures: Pictures) -> dict[str, Made]:
 
 def _of_bulk(folder: pathlib.Path) -> dict[str, Made]:
     found = {}
-    for name, record in manifest.Manifest(folder / manifest.FILE).records.items():
+    records = manifest.Manifest(folder / manifest.FILE).records
+    # Of one generator for all, times are those of the run.
+    whole = _own((read_json(folder / 'metrics.json') or {}).get('seconds', {}))
+    shared = None if whole is None else whole / max(len(records), 1)
+    for name, record in records.items():
         if 'skipped' in record:
             found[name] = Made(None, str(record['skipped']))
         elif record.get('metrics') and record.get('pictures'):
             stage = list(record['metrics'])[-1]
             (file,) = (p['file'] for p in record['pictures'] if p['label'] == stage)
             spent = _own(record.get('seconds', {}))
+            spent = shared if spent is None else spent
             found[name] = Made(folder / record['folder'] / file, '', spent)
     return found
 

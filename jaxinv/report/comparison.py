@@ -17,6 +17,7 @@ from jaxinv.report.schema import plain
 from jaxinv.report.text import Column, duration, number, protocol
 from jaxinv.text import printable
 
+COST = 'Sets and cost'  # the group with memory and drift
 SIZE = 256  # pixels of a picture on the page
 MINUS = '\N{MINUS SIGN}'
 
@@ -159,7 +160,7 @@ def _tabular(run: Comparison, names: Sequence[str]) -> list[str]:
                 continue
             value, low, high = entry['mean']
             text = f'{value:.{kind.digits}f}'
-            text = rf'\textbf{{{text}}}' if best[name] == method.name else text
+            text = rf'\textbf{{{text}}}' if method.name in best[name] else text
             if low is not None:
                 bounds = f'{low:.{kind.digits}f}, {high:.{kind.digits}f}'
                 text += rf' {{\scriptsize [{bounds}]}}'
@@ -184,14 +185,16 @@ def _percent(run: Comparison) -> str:
     return f'{100 * run.statistics["confidence"]:g} %'
 
 
-def _best(run: Comparison, name: str, better: int) -> str | None:
-    """The method with the best mean, if there are several."""
-    found = [
-        (better * entry['mean'][0], method.name)
+def _best(run: Comparison, name: str, better: int) -> set[str]:
+    """The methods with the best mean, if there are several."""
+    found = {
+        method.name: better * entry['mean'][0]
         for method in run.methods
         if (entry := method.summary.get(name)) and entry['mean'][0] is not None
-    ]
-    return max(found)[1] if better and len(found) > 1 else None
+    }
+    if not better or len(found) < 2:
+        return set()
+    return {method for method, value in found.items() if value == max(found.values())}
 
 
 # --- The page -------------------------------------------------------------------------------------
@@ -253,7 +256,7 @@ def _view(run: Comparison) -> dict[str, Any]:
 
 
 def _group(run: Comparison, title: str, names: Sequence[str]) -> dict[str, Any]:
-    """A table of the page; memory and drift stand in the first one."""
+    """A table of the page; memory and drift stand in the one of COST."""
     columns = {name: protocol(name) for name in names}
     best = {name: _best(run, name, kind.better) for name, kind in columns.items()}
     rows = []
@@ -262,7 +265,7 @@ def _group(run: Comparison, title: str, names: Sequence[str]) -> dict[str, Any]:
         for name, kind in columns.items():
             entry = method.summary.get(name)
             cell = {} if entry is None else _numbers(entry, kind)
-            cells.append(cell | {'best': best[name] == method.name})
+            cells.append(cell | {'best': method.name in best[name]})
         drift = method.drift.get('lpips_alex')
         rows.append(
             {
@@ -279,8 +282,8 @@ def _group(run: Comparison, title: str, names: Sequence[str]) -> dict[str, Any]:
         'title': title,
         'columns': list(columns.values()),
         'rows': rows,
-        'has_memory': not title and any(row['memory'] for row in rows),
-        'has_drift': not title and any(row['drift'] for row in rows),
+        'has_memory': title in ('', COST) and any(row['memory'] for row in rows),
+        'has_drift': title in ('', COST) and any(row['drift'] for row in rows),
     }
 
 
