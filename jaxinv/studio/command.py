@@ -122,7 +122,7 @@ def serve(arguments: argparse.Namespace) -> None:
 
 
 def prepare(arguments: argparse.Namespace):
-    """(Options, a bound socket). Raises JaxinvError."""
+    """(Options, a socket that listens). Raises JaxinvError."""
     from jaxinv import launch
     from jaxinv.studio import app, guard
 
@@ -171,7 +171,7 @@ def prepare(arguments: argparse.Namespace):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises JaxinvError."""
+    """A socket that listens. Raises JaxinvError."""
     if not 0 <= port < 2**16:
         raise JaxinvError(f'--port={port}; a port is 0 to 65535.')
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
@@ -180,6 +180,7 @@ def listen(host: str, port: int) -> socket.socket:
         if sys.platform != 'win32':
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
+        made.listen(128)  # a browser that is quicker than the server waits
     except OSError as error:
         made.close()
         reason = error.strerror or str(error)

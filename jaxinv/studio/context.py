@@ -49,8 +49,8 @@ class Studio:
         self.reader = Reader()
         self.inversions = Inversions(options.command)
         self.work = Work()
-        # Runs in memory, newest last, by session and folder; for the thread of `work` alone.
-        self.opened: dict[tuple[str, pathlib.Path], Opened] = {}
+        # Runs in memory, newest last, and what sessions made for them; for the thread of `work`.
+        self.opened: dict[pathlib.Path, Opened] = {}
         self.kept: dict[tuple[str, pathlib.Path], Kept] = {}
         self.searches: dict[str, tuple[str, Search]] = {}  # {id: (session, search)}
         self._clip = None

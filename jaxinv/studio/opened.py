@@ -5,6 +5,7 @@ redo and the comparison with the unedited picture cost none.
 """
 
 import collections
+import copy
 import pathlib
 from typing import Any, NamedTuple
 
@@ -55,7 +56,7 @@ class Kept(NamedTuple):
 class Opened:
     """A run's generator, codes and photographs. Used by one thread."""
 
-    def __init__(self, folder: pathlib.Path, directions: list[str], kept: 'Kept'):
+    def __init__(self, folder: pathlib.Path, directions: list[str]):
         """directions: the user's files, see controls.py. Raises JaxinvError."""
         saved = api.load(folder)
         if not isinstance(saved.codes, Pivots):
@@ -73,7 +74,13 @@ class Opened:
         self._pictures: collections.OrderedDict[Any, np.ndarray] = collections.OrderedDict()
         self._unedited: dict[int, regions.Unedited] = {}
         self._parts: dict[tuple[int, str], np.ndarray] = {}
-        self.masks, self.found = kept.masks, kept.found
+        self.masks, self.found = Kept({}, {})
+
+    def seen_by(self, kept: Kept) -> 'Opened':
+        """The same run with the masks and sliders of one session; pictures are shared."""
+        view = copy.copy(self)
+        view.masks, view.found = kept
+        return view
 
     def describe(self) -> dict[str, Any]:
         """What the page needs to show the run."""

@@ -58,21 +58,19 @@ def routes(route: Callable) -> list:
 def _with_run(studio: Studio, request: Request) -> Callable[[], Opened]:
     """A function for the thread that opens the run of an address, or finds it open."""
     folder = studio.run_folder(request)
-    # Masks and drags are kept with an opened run, so each session has its own.
-    key = request.scope['session'], folder
+    session = request.scope['session']
 
     def opened() -> Opened:
         runs = studio.opened
-        if key in runs:
-            runs[key] = runs.pop(key)
-            return runs[key]
-        if not (folder / 'metrics.json').is_file():
-            raise JaxinvError('This inversion is not finished.')
-        while len(runs) >= MAX_OPEN:
-            del runs[next(iter(runs))]
-        kept = studio.kept.setdefault(key, Kept({}, {}))
-        runs[key] = Opened(folder, list(studio.options.directions), kept)
-        return runs[key]
+        if folder in runs:
+            runs[folder] = runs.pop(folder)
+        else:
+            if not (folder / 'metrics.json').is_file():
+                raise JaxinvError('This inversion is not finished.')
+            while len(runs) >= MAX_OPEN:
+                del runs[next(iter(runs))]
+            runs[folder] = Opened(folder, list(studio.options.directions))
+        return runs[folder].seen_by(studio.kept.setdefault((session, folder), Kept({}, {})))
 
     return opened
 
