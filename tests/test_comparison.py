@@ -27,6 +27,7 @@ from jaxinv.metrics import identity
 from jaxinv.report import comparison as report
 from jaxinv.runtime import manifest, memory
 from jaxinv.settings import evaluation, method_list
+from jaxinv.weights import networks
 
 ROOT = pathlib.Path(__file__).parent.parent
 NAMES = ('ada', 'bob', 'cyd', 'dot')
@@ -347,6 +348,24 @@ def test_a_turned_and_scaled_face_comes_upright_into_the_template():
         rows, columns = np.mgrid[top : top + 11, left : left + 11]
         found = (window * columns).sum() / window.sum(), (window * rows).sum() / window.sum()
         np.testing.assert_allclose(found, (x, y), atol=0.15)
+
+
+def test_files_of_networks_are_named_when_they_are_missing_or_others(tmp_path):
+    other = tmp_path / 'other.pth'
+    np.save(tmp_path / 'other.npy', np.zeros(3))
+    other.write_bytes((tmp_path / 'other.npy').read_bytes())
+    for file, message in ((tmp_path / 'none.pth', 'there is no file'), (other, 'other.pth')):
+        with pytest.raises(JaxinvError, match=message):
+            identity.judges(('arcface',), str(file))
+        with pytest.raises(JaxinvError, match=message):
+            networks.load_inception(file)
+    with pytest.raises(JaxinvError, match="no identity network 'curricular'; there are dlib"):
+        identity.judges(('curricular',))
+
+
+def test_cosine_of_a_missing_face_is_missing():
+    a, b = np.array([[3.0, 4.0], [np.nan, np.nan]]), np.array([[4.0, 3.0], [1.0, 0.0]])
+    np.testing.assert_allclose(identity.cosine(a, b), [0.96, np.nan])
 
 
 def test_peak_memory_of_a_block():
