@@ -1,7 +1,7 @@
 r"""A latent mapper for one text (StyleCLIP, section 5).
 
     python -m jaxinv.launch --config=train_mapper --config.clip=CLIP --workdir=BEARD \
-        --config.prompt='a face with a beard' --config.identity=model_ir_se50.pth
+        --config.prompt='a face with a beard'
     python -m jaxinv.launch --config=pti_multi_id \
         --config.edits="('mapper:BEARD/mapper.safetensors=1',)"
 
@@ -24,5 +24,5 @@ def _official(config):
 def _quicktest(config):
     """A random CLIP, a random generator: to see that it runs."""
     config.generator, config.resolution, config.clip = 'tiny', 32, 'random'
-    config.num_steps, config.chunk_steps, config.shown = 4, 2, 1
+    config.num_steps, config.chunk_steps, config.shown, config.identity = 4, 2, 1, ''
     config.samples.num, config.samples.held_out = 8, 4

@@ -10,7 +10,7 @@ import pathlib
 
 import numpy as np
 
-from jaxinv.converters import file_view
+from jaxinv.converters import file_view, onnx_constants
 from jaxinv.converters.file_view import Refused
 from jaxinv.converters.graph_builder import (
     MAX_FILE,
@@ -26,8 +26,6 @@ _PLAIN = {
     'Sqrt': 'sqrt',
 }  # fmt: skip
 _ELEMENTWISE = {'Add': 'add', 'Sub': 'sub', 'Mul': 'mul', 'Div': 'div', 'PRelu': 'prelu'}
-_NUMPY = {'Add': np.add, 'Sub': np.subtract, 'Mul': np.multiply}
-_TYPES = {1: np.float32, 6: np.int32, 7: np.int64, 10: np.float16, 11: np.float64}  # of Cast
 _NHWC, _NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 _MAX_CONSTANTS = 2**26  # elements of all that are computed while reading
 
@@ -103,16 +101,16 @@ class _Reader:
 
     def _node(self, kind, inputs, options, outputs):
         if kind == 'Constant':
-            return _constant(options)
+            return onnx_constants.constant(options)
         if kind in ('Identity', 'Dropout'):
             return inputs[0]
         if kind == 'Shape':
             return np.array(_first(_shape(inputs[0])), np.int64)
         if all(isinstance(one, np.ndarray) or one is None for one in inputs):
-            self.left -= _folded_size(kind, inputs, options)
+            self.left -= onnx_constants.folded_size(kind, inputs, options)
             if self.left < 0:
                 raise Refused('has constants that are too large')
-            return np.asarray(_fold(kind, inputs, options))
+            return np.asarray(onnx_constants.fold(kind, inputs, options))
         if kind in _PLAIN:
             return self.builder.add(_PLAIN[kind], inputs[0])
         if kind in _ELEMENTWISE:
@@ -190,12 +188,12 @@ class _Reader:
 
     def _reshape(self, inputs, options, _):
         x = self._in_file_order(inputs[0])
-        shape = _resolved(inputs[1].tolist(), x.shape)
+        shape = onnx_constants.resolved(inputs[1].tolist(), x.shape)
         return self._in_own_order(self.builder.add('reshape', x, shape=shape))
 
     def _unsqueeze(self, inputs, options, _):
         x = self._in_file_order(inputs[0])
-        axes = _axes(inputs, options)
+        axes = onnx_constants.axes_of(inputs, options)
         shape, rank = list(x.shape), len(x.shape) + len(axes)
         for axis in sorted(axis % rank for axis in axes):
             shape.insert(axis, 1)
@@ -253,7 +251,9 @@ class _Reader:
 
     def _reducemean(self, inputs, options, _):
         x, rank = inputs[0], len(inputs[0].shape)
-        axes = tuple(_own_axis(axis, rank) for axis in _axes(inputs, options) or range(rank))
+        axes = tuple(
+            _own_axis(axis, rank) for axis in onnx_constants.axes_of(inputs, options) or range(rank)
+        )
         keep = bool(options.get('keepdims', 1))
         if rank == 4 and not keep and len(axes) == 1:
             raise Refused('has a mean over one axis of feature maps, which is not known here')
@@ -333,21 +333,6 @@ def _own_axis(axis: int, rank: int) -> int:
     return _NHWC.index(axis) if rank == 4 else axis
 
 
-def _axes(inputs, options):
-    return (
-        inputs[1].tolist() if len(inputs) > 1 and inputs[1] is not None else options.get('axes', [])
-    )
-
-
-def _resolved(wanted, shape):
-    """The shape that Reshape gives: 0 keeps a length, -1 is what remains."""
-    known = [shape[i] if n == 0 else int(n) for i, n in enumerate(wanted)]
-    if -1 in known:
-        rest = int(np.prod([n for n in known if n != -1]))
-        known[known.index(-1)] = int(np.prod(shape)) // max(rest, 1)
-    return check_shape(known)
-
-
 def _windows(options, x, window, default_dilation=1):
     """(strides, padding, dilation) of a convolution or pooling."""
     if len(x.shape) != 4 or len(window) != 2:
@@ -367,72 +352,3 @@ def _windows(options, x, window, default_dilation=1):
             left = (n + low + high - k) % s
             padding[i] = (low, high + (s - left if left else 0))
     return strides, tuple(padding), dilation
-
-
-# --- Constants ------------------------------------------------------------------------------------
-
-
-def _constant(options):
-    for name in ('value', 'value_float', 'value_int', 'value_floats', 'value_ints'):
-        if name in options:
-            return np.asarray(options[name])
-    raise Refused('has a constant of a type that is not known here')
-
-
-def _folded_size(kind, inputs, options) -> int:
-    """Elements that `_fold` makes, or more."""
-    sizes = [one.size for one in inputs if one is not None]
-    if kind in _NUMPY:
-        return int(np.prod(np.broadcast_shapes(*(one.shape for one in inputs)), dtype=float))
-    if kind == 'Gather':
-        return sizes[0] * sizes[1]
-    if kind == 'DequantizeLinear':
-        return sizes[0] + sizes[1] * max(int(options.get('block_size', 0)), 1)
-    return sum(sizes)
-
-
-def _fold(kind, inputs, options):
-    """A node of which every input is a constant."""
-    x = inputs[0]
-    if kind == 'DequantizeLinear':
-        return _dequantized(
-            *inputs, axis=options.get('axis', 1), block=options.get('block_size', 0)
-        )
-    if kind == 'Reshape':
-        return x.reshape(_resolved(inputs[1].tolist(), x.shape))
-    if kind == 'Gather':
-        return np.take(x, inputs[1], options.get('axis', 0))
-    if kind == 'Concat':
-        return np.concatenate(inputs, options['axis'])
-    if kind == 'Unsqueeze':
-        return np.expand_dims(x, tuple(_axes(inputs, options)))
-    if kind == 'Transpose':
-        return np.transpose(x, options.get('perm'))
-    if kind == 'Cast' and options['to'] in _TYPES:
-        return x.astype(_TYPES[options['to']])
-    if kind == 'Slice' and len(inputs) >= 3:
-        starts, ends, axes, steps = (
-            None if one is None else one.tolist() for one in (*inputs[1:], None, None)[:4]
-        )
-        cuts = [slice(None)] * x.ndim
-        for i, axis in enumerate(range(len(starts)) if axes is None else axes):
-            cuts[axis] = slice(starts[i], ends[i], steps[i] if steps else 1)
-        return x[tuple(cuts)]
-    if kind in _NUMPY:
-        return _NUMPY[kind](*inputs)
-    raise Refused(f'has the operation {kind[:40]} on constants, which is not known here')
-
-
-def _dequantized(x, scale, zero=None, *, axis, block):
-    """(x - zero) * scale in float32; both for all, for each index of an axis, or for each block."""
-    zero = np.zeros_like(scale) if zero is None else zero
-    parts = []
-    for part in (scale.astype(np.float32), zero.astype(np.float32)):
-        if block and part.ndim == x.ndim:
-            part = np.repeat(part, block, axis).take(range(x.shape[axis]), axis)
-        elif part.ndim == 1 and part.size > 1:
-            part = part.reshape([-1 if i == axis % x.ndim else 1 for i in range(x.ndim)])
-        else:
-            part = part.reshape(())
-        parts.append(part)
-    return (x.astype(np.float32) - parts[1]) * parts[0]

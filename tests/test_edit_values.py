@@ -249,6 +249,7 @@ def test_damaged_json_is_refused_in_one_sentence(tiny, sequence, tmp_path):
 # --- Morphs ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_morph_goes_from_one_tuned_generator_to_another(tiny, w):
     generator, weights = tiny
     rng = np.random.default_rng(5)

@@ -221,9 +221,25 @@ def test_packaged_directions_have_length_one_and_a_validated_entry_each():
     vectors = np.concatenate([edits.load_direction(name) for name in names])
     assert vectors.shape == (len(names), 512)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    for name in ('smile', 'age', 'yaw'):
-        # On fresh faces: strength goes with the attribute, and the attribute rises.
-        assert entries[name]['correlation'] > 0.8 and entries[name]['per_unit'][name] > 0
+    attributes = [name for name, entry in entries.items() if entry['kind'] == 'attribute']
+    assert {'smile', 'age', 'yaw'} < set(attributes) and len(attributes) >= 14
+    for name in attributes:
+        # On fresh faces: strength goes with the attribute as its judge sees it, and it rises.
+        assert entries[name]['correlation'] > 0.5 and entries[name]['per_unit'][name] > 0
+        assert entries[name]['judge'] != entries[name]['steered_by']
+
+
+def test_the_table_has_range_unit_and_judge_and_what_was_not_found():
+    lines = edits.table().splitlines()
+    first, *_ = (line for line in lines if line.startswith('yaw '))
+    assert 'degree' in first and 'yaw/head_pose' in first and ' to ' in first
+    not_found = edits.describe()['not_found']
+    for name, entry in not_found.items():
+        assert name not in edits.available()
+        assert any(line.startswith(name) and entry['reason'] in line for line in lines)
+    for entry in edits.catalogue():
+        assert entry.range[0] < 0 < entry.range[1]
+    assert edits.catalogue('another') == []
 
 
 def test_directions_with_one_name_are_edits_of_their_own(directions, tmp_path):

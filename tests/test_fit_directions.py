@@ -16,7 +16,12 @@ import pytest
 
 from jaxinv import edits
 from jaxinv.errors import JaxinvError
-from jaxinv.experiments import direction_regression, fit_directions, sampling
+from jaxinv.experiments import (
+    direction_regression,
+    direction_validation,
+    fit_directions,
+    sampling,
+)
 from jaxinv.faces import controls, measures
 from jaxinv.types import Generator, GeneratorSpec
 
@@ -307,13 +312,20 @@ def test_a_frame_across_the_nose_counts_as_glasses():
 def test_the_range_ends_where_the_identity_distance_reaches_the_limit():
     strengths = np.array([-2.0, -1.0, 1.0, 2.0])
     distances = 0.3 * np.abs(strengths) ** 0.5
-    low, high = direction_regression.reach(strengths, distances, 0.36)
+
+    def reach(limit, changes=strengths):
+        return direction_regression.reach(strengths, distances, np.array(changes), limit)
+
+    low, high = reach(0.36)
     assert -low == high == pytest.approx((0.36 / 0.3) ** 2)
-    assert direction_regression.reach(strengths, distances, 9.0) == (-2.0, 2.0)  # not beyond
-    low, high = direction_regression.reach(strengths, distances, 0.15)  # below the smallest tested
+    assert reach(9.0) == (-2.0, 2.0)  # not beyond
+    low, high = reach(0.15)  # below the smallest tested
     assert high == pytest.approx((0.15 / 0.3) ** (1 / direction_regression.DISTANCE_POWER))
-    one_side = direction_regression.reach(np.array([1.0]), np.array([0.1]), 0.4)
-    assert one_side == (0.0, 1.0)
+    assert reach(9.0, [-1.0, -1.1, 1.0, 0.9]) == (-1.0, 1.0)  # where the change stops rising
+    assert reach(9.0, [-2.0, -1.0, -0.1, 2.0]) == (-2.0, 0.0)
+    assert reach(0.36, [-2.0, -1.0, 1.0, 0.5])[1] == 1.0
+    one = direction_regression.reach(np.array([1.0]), np.array([0.1]), np.array([1.0]), 0.4)
+    assert one == (0.0, 1.0)
 
 
 def test_a_direction_that_the_judge_does_not_confirm_is_left_out(config, pipeline, tmp_path):
@@ -346,19 +358,16 @@ def test_a_direction_that_the_judge_does_not_confirm_is_left_out(config, pipelin
 def test_a_steady_change_and_a_noticeable_one_are_needed(config):
     entry = {
         'judge': 'j', 'correlation': 0.9, 'strengths': [-1.0, 1.0], 'per_unit': {'age': 2.0},
+        'judged_change': {'-1': -2.0, '1': 2.0},
     }  # fmt: skip
-    d = fit_directions.Direction('age', 'age', 'plain', np.ones(2), np.array([-1.0, 1.0, 2.0]))
-    table = {'age': measures.Attribute('age', 'age', 'year')}
 
-    def reason(edited, deviation):
-        found = {'age': {'base': {'age': np.zeros(2)}, 'edited': {'age': np.array([edited] * 2)}}}
-        return fit_directions.refusal(config, entry, d, found, table, {'age': deviation})
+    def reason(deviation, **changes):
+        return direction_validation.refusal(config, entry | changes, 'age', {'age': deviation})
 
-    assert reason([-2.0, 2.0, 4.0], 3.0) == ''
-    assert 'no steady change: -2, +0, +2, +1' in reason([-2.0, 2.0, 1.0], 3.0)
-    assert 'by 0.40 standard deviations only' in reason([-2.0, 2.0, 4.0], 10.0)
-    entry['correlation'] = float('nan')
-    assert 'correlation of nan' in reason([-2.0, 2.0, 4.0], 3.0)
+    assert reason(3.0) == ''
+    assert 'no steady change: -2, +2' in reason(3.0, strengths=[0.0, 1.0])
+    assert 'by 0.40 standard deviations only' in reason(10.0)
+    assert 'correlation of nan' in reason(3.0, correlation=float('nan'))
 
 
 def test_every_attribute_is_judged_by_another_source():

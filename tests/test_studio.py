@@ -1,6 +1,7 @@
 """The studio's server: who may ask, what is refused, and that pictures are what jaxinv makes."""
 
 import asyncio
+import dataclasses
 import io
 import json
 import pathlib
@@ -103,7 +104,7 @@ def test_the_page_has_its_headers_and_a_cookie_that_scripts_cannot_read(server):
     assert 'unsafe' not in policy and "frame-ancestors 'none'" in policy
     assert found.headers['x-content-type-options'] == 'nosniff'
     cookie = found.headers['set-cookie']
-    assert 'HttpOnly' in cookie and 'SameSite=Strict' in cookie
+    assert 'HttpOnly' in cookie and 'SameSite=Lax' in cookie
     assert not re.search(r'<script(?![^>]* src=)|\son\w+=|style=', found.text)
     assert not re.search(r'https?://', found.text), 'the page loads something from elsewhere'
 
@@ -547,7 +548,7 @@ def test_the_folder_is_zipped_without_links_and_checkpoints(client, run):
 
 def test_exports_are_those_of_jaxinv_convert(client, run, tmp_path):
     names = [own['name'] for own in client.post('/api/runs/given/open').json()['exports']]
-    assert names == ['safetensors']
+    assert names == ['safetensors', 'onnx', 'npy']
     found = client.get('/api/runs/given/export/safetensors?identity=0')
     assert found.status_code == 200
     (tmp_path / 'generator.safetensors').write_bytes(found.content)
@@ -559,6 +560,53 @@ def test_exports_are_those_of_jaxinv_convert(client, run, tmp_path):
     assert client.get('/api/runs/given/export/pickle').status_code == 400
 
 
+@pytest.mark.long
+def test_searches_by_points_and_text_become_sliders(client, server, monkeypatch):
+    options = dataclasses.replace(server.studio.options, clip='random')
+    monkeypatch.setattr(server.studio, 'options', options)
+    assert client.post('/api/runs/given/open').json()['text'] is True
+    asked = {'identity': 0, 'edit': {'steps': []}, 'steps': 3}
+    for more, steps in (
+        ({'kind': 'text', 'text': 'a face with a beard'}, 3),
+        ({'kind': 'drag', 'points': [[0.3, 0.5, 0.6, 0.5]]}, 3),
+    ):
+        found = client.post('/api/runs/given/search', json=asked | more).json()
+        while found['state'] in ('waiting', 'searching'):
+            time.sleep(0.1)
+            found = client.get(f'/api/runs/given/searches/{found["id"]}').json()
+        assert found['state'] == 'done', found['error']
+        assert found['step'] <= steps and found['control']['high'] == 1.5
+        name = found['control']['name']
+        got = [
+            picture(
+                client.post('/api/runs/given/picture', json=asked | {'edit': own, 'kind': 'png'})
+            )
+            for own in ({'steps': []}, {'steps': [[name, 1.0]]}, {'steps': [[name, 0.0]]})
+        ]
+        assert np.array_equal(got[0], got[2]) and not np.array_equal(got[0], got[1])
+        saved = client.post('/api/runs/given/edit', json=asked | {'edit': {'steps': [[name, 1]]}})
+        assert saved.json()['steps'][0]['name'] == found['title']
+    for wrong in (
+        {'kind': 'text', 'text': ' '},
+        {'kind': 'text', 'text': 'x' * 201},
+        {'kind': 'drag', 'points': []},
+        {'kind': 'drag', 'points': [[0, 0, 2, 2]]},
+        {'kind': 'drag', 'points': [[0, 0, 0.5]]},
+        {'kind': 'drag', 'points': [[0.1] * 4], 'mask': 'x'},
+        {'kind': 'drag', 'points': [[0.1] * 4], 'steps': 10**6},
+        {'kind': 'exec'},
+    ):
+        assert client.post('/api/runs/given/search', json=asked | wrong).status_code == 400, wrong
+
+
+@pytest.mark.long
+def test_codes_are_exported_as_a_folder(client, run):
+    found = client.get('/api/runs/given/export/npy')
+    assert found.status_code == 200, found.text
+    with zipfile.ZipFile(io.BytesIO(found.content)) as archive:
+        assert sum(name.endswith('.npy') for name in archive.namelist()) >= 2
+
+
 def test_the_report_gets_an_origin_of_its_own(client):
     found = client.get('/api/runs/given/report')
     assert found.headers['content-security-policy'].startswith('sandbox allow-scripts;')
@@ -566,8 +614,6 @@ def test_the_report_gets_an_origin_of_its_own(client):
 
 
 def test_packaged_directions_have_their_ranges_and_units():
-    import dataclasses
-
     from jaxinv import generators
     from jaxinv.studio import controls
 
@@ -579,4 +625,7 @@ def test_packaged_directions_have_their_ranges_and_units():
     yaw = found['yaw']
     assert [yaw.low, yaw.high] == known['yaw']['strengths'] and yaw.unit == '°'
     assert yaw.effect == known['yaw']['per_unit']['yaw']
+    attributes = [own for own in found.values() if own.group == 'attribute']
+    assert len(attributes) >= 14 and all(own.low < 0 < own.high for own in attributes)
+    assert len({own.title for own in found.values()}) == len(found)
     assert controls.controls_of(dataclasses.replace(spec, domain=''), []) == {}

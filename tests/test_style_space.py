@@ -79,6 +79,7 @@ def test_styles_are_what_the_layers_get(small, images_of):
     np.testing.assert_allclose(found[0], images_of(weights, w)[0], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_offsets_of_each_image_and_of_all_and_none(tiny):
     generator, weights = tiny
     w = np.random.default_rng(1).normal(size=(2, 1, generator.spec.w_dim)).astype('f4')

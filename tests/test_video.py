@@ -315,6 +315,8 @@ def test_strengths_at_times(tmp_path):
         ('smile=0@2s,1@1s', 'later than the one before'),
         ('smile=0@0s,1/2@2s', 'is not a strength at a time'),
         ('smlie=0@0s,1@2s', "no direction 'smlie'. Did you mean 'smile'"),
+        ('yaw=10deg', 'of a video give the strength itself'),
+        ('smile=1@mouth', 'is not a strength at a time'),
     ):
         with pytest.raises(edits.EditError, match=message):
             edits.parse_timed([wrong])
@@ -355,7 +357,9 @@ def config_of(source, tmp_path, **changes):
     config = load_config('pti_video')
     np.save(tmp_path / 'd.npy', np.ones(16, np.float32))
     config.temporal.anchor_every = 1  # one program to compile less
-    config.data.video, config.edits = str(source), (f'{tmp_path / "d.npy"}=0@0s,2@0.2s',)
+    # Of w and of styles.
+    edit = f'{tmp_path / "d.npy"}=0@0s,2@0.2s,style:b16_conv2/3=0@0s,4@0.2s'
+    config.data.video, config.edits = str(source), (edit,)
     config.update_from_flattened_dict(changes)
     return config
 
@@ -381,7 +385,8 @@ def test_a_run_writes_videos_numbers_and_a_page(finished):
     result = json.loads((work / 'metrics.json').read_text())
     assert result['track']['frames'] == 6 and result['track']['interpolated'] == 1
     assert result['videos'] == {name: f'videos/{name}.mp4' for name in result['edits']}
-    assert list(result['edits'].values()) == ['tuned', 'd=0@0s,2@0.2s'] and result['pairs'] == 5
+    name = 'd=0@0s,2@0.2s,style:b16_conv2/3=0@0s,4@0.2s'
+    assert list(result['edits'].values()) == ['tuned', name] and result['pairs'] == 5
     for name in ('source', *result['edits']):
         assert all(value > 0 for value in result['flicker'][name].values())
     rows = [json.loads(line) for line in (work / 'frames.jsonl').read_text().splitlines()]

@@ -121,7 +121,7 @@ def align_options(settings, spec: GeneratorSpec, log=print) -> AlignOptions:
         settings.aligned,
         settings.align,
         settings.fit,
-        _chosen(settings.get('face_list', '')),
+        _chosen(getattr(settings, 'face_list', '')),
     )
     return _resolve(options, spec.domain, spec.name, log)
 

@@ -11,8 +11,10 @@ from jaxinv.edits.directions import describe
 class Entry(NamedTuple):
     name: str
     range: tuple[float, float]  # strengths, lengths in W
-    unit: str  # of the attribute; '' for components
-    per_strength: float  # change in units for a strength of 1, as the judge saw it
+    unit: str  # of the measure that steered; '' for components
+    per_strength: float  # change in this unit for a strength of 1
+    judge_unit: str  # of the judge
+    judged_per_strength: float  # the same change as the judge saw it
     judge: str  # measure of jaxinv/faces/measures.py that confirmed it; '' if there was none
     steered_by: str  # measure to which the direction was fitted
 
@@ -27,27 +29,31 @@ def catalogue(space: str = 'ffhq') -> list[Entry]:
 def _entry(name: str, entry: dict[str, Any]) -> Entry:
     low, high = entry['strengths']
     if entry['kind'] != 'attribute':
-        return Entry(name, (low, high), '', float('nan'), '', '')
+        return Entry(name, (low, high), '', float('nan'), '', float('nan'), '', '')
     return Entry(
         name,
         (low, high),
-        entry.get('unit', ''),
+        entry['unit'],
+        entry['per_unit_steered'],
+        entry['judge_unit'],
         entry['per_unit'][name],
-        entry.get('judge', ''),
-        entry.get('steered_by', ''),
+        entry['judge'],
+        entry['steered_by'],
     )
 
 
 def table(space: str = 'ffhq') -> str:
     """The catalogue as text, and what was looked for in W and not found."""
-    lines = [f'{"name":<13}{"strengths":<16}{"strength 1 changes":<34}{"judge":<26}steered by']
+    rows = [('name', 'strengths', 'strength 1 changes', 'steered by', 'as judged', 'judge')]
     for entry in catalogue(space):
         low, high = entry.range
-        change = f'{entry.per_strength:+.3g} {entry.unit}' if entry.unit else 'a component of W'
-        lines.append(
-            f'{entry.name:<13}{f"{low:+.2g} to {high:+.2g}":<16}{change:<34}{entry.judge:<26}'
-            f'{entry.steered_by}'.rstrip()
-        )
+        row = [entry.name, f'{low:+.2g} to {high:+.2g}', 'a component of W', '', '', '']
+        if entry.unit:
+            row[2:4] = f'{entry.per_strength:+.2g} {entry.unit}', entry.steered_by
+            row[4:] = f'{entry.judged_per_strength:+.2g} {entry.judge_unit}', entry.judge
+        rows.append(tuple(row))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ['  '.join(map(str.ljust, row, widths)).rstrip() for row in rows]
     for name, entry in sorted(describe(space).get('not_found', {}).items()):
-        lines.append(f'{name:<13}not found: {entry["reason"]}')
+        lines.append(f'{name:<{widths[0]}}  not found: {entry["reason"]}')
     return '\n'.join(lines)

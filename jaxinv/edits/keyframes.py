@@ -8,8 +8,10 @@ Times are seconds from the first frame. Without times the spelling is that of ot
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -54,23 +56,44 @@ class TimedEdit:
         return Edit(self.name, tuple((d, curve.at(seconds)) for d, curve in self.steps))
 
 
-def parse_timed(specs: Iterable[str], space: str = 'ffhq', mean=None) -> list[TimedEdit]:
-    """Edits from their spelling; space and mean as in `parse`. Raises EditError."""
+def parse_timed(
+    specs: Iterable[str], space: str = 'ffhq', mean=None, **options: Any
+) -> list[TimedEdit]:
+    """Edits from their spelling; space, mean and options as in `parse`.
+
+    Raises EditError, also for strengths in units and regions, which belong to one picture.
+    """
     found: dict[str, TimedEdit] = {}
+    parse_one = functools.partial(_parse_still, space=space, mean=mean, **options)
     for spec in map(str, specs):
         if _KEYED.search(spec):
-            edits = [_parse_keyed(spec, space, mean)]
+            edits = [_parse_keyed(spec, parse_one)]
         else:
             edits = [
                 TimedEdit(edit.name, tuple((d, Curve((0.0,), (s,))) for d, s in edit.steps))
-                for edit in parse([spec], space, mean=mean)
+                for edit in parse_one(spec)
             ]
         for edit in edits:
             found.setdefault(edit.name, edit)
     return list(found.values())
 
 
-def _parse_keyed(spec: str, space: str, mean) -> TimedEdit:
+def _parse_still(spec: str, space: str, mean, **options: Any) -> list[Edit]:
+    edits = parse([spec], space, mean=mean, **options)
+    for edit in edits:
+        if not edit.is_solved:
+            raise EditError(
+                f'{edit.name}: the strength of a change is found for one picture; of a video give '
+                'the strength itself'
+            )
+        if edit.region:
+            raise EditError(
+                f'{edit.name}: regions are for pictures; edits of videos act everywhere'
+            )
+    return edits
+
+
+def _parse_keyed(spec: str, parse_one: Callable[[str], list[Edit]]) -> TimedEdit:
     tracks: list[tuple[str, list[tuple[float | None, float]]]] = []
     for piece in spec.split(','):
         match = _PIECE.fullmatch(piece)
@@ -85,7 +108,7 @@ def _parse_keyed(spec: str, space: str, mean) -> TimedEdit:
         tracks[-1][1].append((time, float(match['value'])))
     steps = []
     for head, keys in tracks:
-        ((direction, _),) = parse([f'{head}1'], space, mean=mean)[0].steps
+        ((direction, _),) = parse_one(f'{head}1')[0].steps
         times = [time for time, _ in keys]
         if len(keys) == 1:
             times = [times[0] or 0.0]

@@ -205,30 +205,32 @@ def price(
     return float(identity + sum(others) / gain)
 
 
-def reach(strengths: np.ndarray, distances: np.ndarray, limit: float) -> tuple[float, float]:
-    """(least, largest) strength whose mean identity distance is at most `limit`.
+def reach(
+    strengths: np.ndarray, distances: np.ndarray, changes: np.ndarray, limit: float
+) -> tuple[float, float]:
+    """(least, largest) strength of the calibrated range.
 
-    strengths [s], both signs; distances [s]. Between tested strengths the distance is a power of
-    the strength, with DISTANCE_POWER below the smallest; never beyond the largest tested one. 0 on
-    a side that was not tested.
+    A side ends where the mean identity distance reaches `limit`, or at the last tested strength up
+    to which the mean change rises. strengths [s], both signs; distances and changes [s]. Between
+    tested strengths the distance is a power of the strength, with DISTANCE_POWER below the
+    smallest; never beyond the largest tested one. 0 on a side that was not tested, or where the
+    change does not rise.
     """
     ends = []
     for sign in (-1, 1):
-        side = sorted(
-            (abs(s), d) for s, d in zip(strengths, distances, strict=True) if s * sign > 0
+        own = sorted(
+            (abs(s), d, sign * c)
+            for s, d, c in zip(strengths, distances, changes, strict=True)
+            if s * sign > 0 and np.isfinite(d)
         )
-        side = [(s, d) for s, d in side if np.isfinite(d)]
-        end = 0.0
-        for i, (s, d) in enumerate(side):
-            if d <= limit:
-                end = s
-                continue
-            if i == 0:
-                end = s * (limit / d) ** (1 / DISTANCE_POWER)
-            else:
-                before, low = side[i - 1]
-                power = np.log(d / low) / np.log(s / before)
-                end = before * (limit / low) ** (1 / max(power, 1e-3))
-            break
+        end, last, low, reached = 0.0, 0.0, 0.0, False
+        for s, d, change in own:
+            if not reached and change > last and d > limit:
+                power = np.log(d / low) / np.log(s / end) if end else DISTANCE_POWER
+                start, base = (end, low) if end else (s, d)
+                end, reached = start * (limit / base) ** (1 / max(power, 1e-3)), True
+            if reached or not change > last:
+                break
+            end, low, last = s, d, change
         ends.append(sign * float(end))
     return ends[0], ends[1]

@@ -12,7 +12,7 @@ an interrupted run resumes after the last chunk and gives the same numbers.
 import json
 import pathlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,22 +21,14 @@ from jaxinv import edits, latents, settings
 from jaxinv.data import images
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import direction_regression, sampling
+from jaxinv.experiments import direction_validation as validation
+from jaxinv.experiments.direction_validation import Direction
 from jaxinv.experiments.sampling import Pipeline
 from jaxinv.faces import measures
 from jaxinv.io import atomic_path, write_atomically
 from jaxinv.report import grid
 from jaxinv.runtime import workdir
 from jaxinv.runtime.progress import Progress
-
-SIDE_EFFECT = 0.25  # standard deviations, for one of the attribute; smaller ones are not listed
-
-
-class Direction(NamedTuple):
-    name: str
-    target: str  # attribute
-    kind: str  # of direction_regression.COSTS
-    vector: np.ndarray  # [w_dim], length 1
-    strengths: np.ndarray  # lengths in W to measure
 
 
 def run(
@@ -76,12 +68,16 @@ def run(
         samples = {key: values[known] for key, values in samples.items()}
         deviations = {name: float(samples[name].std()) for name in table}
         judged = {name: measured[entry.judge][known] for name, entry in table.items()}
-        agreement = {name: _agreement(samples[name], judged[name]) for name in table}
+        agreement = {name: validation.agreement(samples[name], judged[name]) for name in table}
         judged = {name: float(np.nanstd(values)) for name, values in judged.items()}
 
-        candidates, fit_record = fit(config, samples, deviations, table)
+        packaged = edits.shares_w(pipeline.generator, pipeline.weights)
+        kept = set(config.keep) & set(edits.available()) if packaged else set()
+        candidates, fit_record = fit(config, samples, deviations, table, kept)
         tried = sweep(config, pipeline, candidates, 'choose', path, log)
-        steered = {d.name: effect_of(d, tried, table, 'steer', pipeline) for d in candidates}
+        steered = {
+            d.name: validation.effect_of(d, tried, table, 'steer', pipeline) for d in candidates
+        }
         limit = pipeline.same_person[0]
         chosen, prices = choose(candidates, steered, deviations, limit, table)
         final = [rescale(d, config.validate.deviations, fit_record) for d in chosen]
@@ -89,14 +85,14 @@ def run(
 
         arrays, entries, left_out = {}, {}, {}
         for d in final:
-            entry = _entry(config, d, validated, table, judged, pipeline)
-            reason = refusal(config, entry, d, validated, table, judged)
+            entry = validation.entry_of(config, d, validated, table, judged, pipeline)
+            reason = validation.refusal(config, entry, d.target, judged)
             (left_out if reason else entries)[d.name] = entry
             if reason:
                 entry['reason'] = reason
             else:
                 arrays[d.name] = d.vector
-        for name, vector, std in ganspace(config, pipeline):
+        for name, vector, std in ganspace(config, pipeline, packaged):
             arrays[name] = vector
             entries[name] = {'kind': 'ganspace', 'std': std, 'strengths': [-2 * std, 2 * std]}
         fingerprint = latents.mapping_fingerprint(pipeline.generator, pipeline.weights)
@@ -172,20 +168,6 @@ def sweep(config, pipeline: Pipeline, directions: list[Direction], stage: str, p
     return results
 
 
-def effect_of(d: Direction, results, table, role: str, pipeline: Pipeline):
-    """The Effect of a direction by the measures that steer, or that judge."""
-    found = results[d.name]
-    names = {name: getattr(entry, role) for name, entry in table.items()}
-    return direction_regression.effect(
-        d.strengths,
-        {name: found['base'][measure] for name, measure in names.items()},
-        {name: found['edited'][measure] for name, measure in names.items()},
-        found['distance'],
-        d.target,
-        pipeline.same_person[role == 'judge'],
-    )
-
-
 def sample_w(config, pipeline: Pipeline, stage: str, num: int) -> np.ndarray:
     """Truncated latents [num, w_dim] of the stage's own random stream.
 
@@ -205,8 +187,13 @@ def _map_samples(config, pipeline: Pipeline, stage: str, num: int) -> np.ndarray
 # --- Fitting and choosing -------------------------------------------------------------------------
 
 
-def fit(config, samples, deviations, table) -> tuple[list[Direction], dict[str, Any]]:
-    """Candidates of each kind for each attribute, and {'coefficients' [d, m], 'r2', ...}."""
+def fit(
+    config, samples, deviations, table, kept=frozenset()
+) -> tuple[list[Direction], dict[str, Any]]:
+    """Candidates of each kind for each attribute, and {'coefficients' [d, m], 'r2', ...}.
+
+    kept: attributes whose packaged direction is the only candidate.
+    """
     names = tuple(table)
     w = samples['w'].astype(np.float64)
     standardised = np.stack([samples[n] / deviations[n] for n in names], axis=1)
@@ -219,9 +206,8 @@ def fit(config, samples, deviations, table) -> tuple[list[Direction], dict[str, 
         'r2_identity': float(embedding.r2.mean()),
     }
     candidates = []
-    packaged = edits.available()
     for target in config.attributes or measures.ATTRIBUTES:
-        if target in config.keep and target in packaged:
+        if target in kept:
             vector = np.float64(edits.load_direction(target)[0])
             candidates.append(Direction(f'{target}/kept', target, 'kept', vector, np.zeros(0)))
             continue
@@ -281,9 +267,17 @@ def choose(candidates, tried, deviations, same_person, table):
     return [c._replace(name=c.target) for _, c in best.values()], prices
 
 
-def ganspace(config, pipeline: Pipeline) -> Iterator[tuple[str, np.ndarray, float]]:
+def ganspace(
+    config, pipeline: Pipeline, packaged: bool = False
+) -> Iterator[tuple[str, np.ndarray, float]]:
     """(name, component, standard deviation) of the principal components of W, untruncated."""
     if not config.ganspace.components:
+        return
+    known = edits.describe()['directions'] if packaged and config.ganspace.keep else {}
+    names = [f'pc{i}' for i in range(config.ganspace.components)]
+    if known.keys() >= set(names):
+        for name in names:
+            yield name, edits.load_direction(name)[0], known[name]['std']
         return
     w = _map_samples(config, pipeline, 'ganspace', config.ganspace.num)
     components, std = direction_regression.principal_components(w, config.ganspace.components)
@@ -303,83 +297,6 @@ def show(config, pipeline: Pipeline, directions: list[Direction], path: pathlib.
         rows = [list(sampling.render(pipeline, np.float32(code + moves))) for code in w]
         sheet = grid.grid(rows, None, [f'{d.name} {s:+g}' for s in strengths], cell=256)
         images.save(path / f'{d.name}.png', sheet)
-
-
-def _entry(config, d: Direction, validated, table, deviations, pipeline) -> dict[str, Any]:
-    """What directions.json says of a direction; changes are the judge's, per length 1 in W."""
-    attribute = table[d.target]
-    judge = effect_of(d, validated, table, 'judge', pipeline)
-    steering = effect_of(d, validated, table, 'steer', pipeline)
-    distances = np.array([judge.identity_distance[f'{s:g}'] for s in d.strengths])
-    low, high = direction_regression.reach(d.strengths, distances, config.validate.identity)
-    slope = judge.per_unit[d.target]
-    sides = {
-        name: value * deviations[d.target] / (deviations[name] * abs(slope))
-        for name, value in judge.per_unit.items()
-        if name != d.target and slope
-    }
-    return {
-        'kind': 'attribute',
-        'fit': d.kind,
-        'strengths': [float(f'{low:.2g}'), float(f'{high:.2g}')],
-        'unit': attribute.unit,
-        'steered_by': attribute.steer,
-        'judge': attribute.judge,
-        **judge._asdict(),
-        'per_unit_steered': steering.per_unit[d.target],
-        'judged_change': {
-            f'{s:g}': float(change)
-            for s, change in zip(d.strengths, _changes(d, validated, attribute.judge), strict=True)
-        },
-        # In standard deviations, for one standard deviation of the attribute; the largest ones.
-        'side_effects': {
-            name: value
-            for name, value in sorted(sides.items(), key=lambda item: -abs(item[1]))
-            if abs(value) >= SIDE_EFFECT
-        },
-    }
-
-
-def _changes(d: Direction, results, measure: str) -> np.ndarray:
-    """Mean change [s] of a measure at each strength, over the faces that were measured."""
-    found = results[d.name]
-    return np.array(
-        [
-            np.nanmean(column) if np.isfinite(column).any() else np.nan
-            for column in (found['edited'][measure] - found['base'][measure][:, None]).T
-        ]
-    )
-
-
-def refusal(config, entry, d: Direction, validated, table, deviations) -> str:
-    """Why the judge does not confirm a direction; '' if it does."""
-    order = np.argsort(d.strengths)
-    changes = _changes(d, validated, table[d.target].judge)[order]
-    zero = int((d.strengths < 0).sum())
-    changes = np.insert(changes, zero, 0.0)
-    correlation = entry['correlation']
-    if not correlation >= config.validate.correlation:
-        return (
-            f'the judge {entry["judge"]} sees a correlation of {correlation:.2f} with the '
-            'strength; '
-            f'at least {config.validate.correlation:g} is needed'
-        )
-    if not (np.diff(changes) > 0).all():
-        shown = ', '.join(f'{c:+.3g}' for c in changes)
-        return f'the judge {entry["judge"]} sees no steady change: {shown} at rising strengths'
-    low, high = entry['strengths']
-    change = (high - low) * entry['per_unit'][d.target] / deviations[d.target]
-    if not change >= config.validate.effect:
-        return (
-            f'within the identity distance of {config.validate.identity:g} it changes the '
-            f'attribute by {change:.2f} standard deviations only'
-        )
-    return ''
-
-
-def _agreement(a, b) -> float:
-    known = np.isfinite(a) & np.isfinite(b)
-    return float(np.corrcoef(a[known], b[known])[0, 1]) if known.sum() > 2 else float('nan')
 
 
 def _write(path: pathlib.Path, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> None:
@@ -408,7 +325,7 @@ def _summary(record: dict[str, Any], path: pathlib.Path) -> str:
             low, high = entry['strengths']
             lines.append(
                 f'{name:<12} {low:+.2g} to {high:+.2g}  correlation {entry["correlation"]:.2f}  '
-                f'per length 1 {entry["per_unit"][name]:+.3g} {entry["unit"]} by {entry["judge"]}'
+                f'1: {entry["per_unit"][name]:+.3g} {entry["judge_unit"]} by {entry["judge"]}'
             )
     lines += [f'{name:<12} left out: {e["reason"]}.' for name, e in record['not_found'].items()]
     return '\n'.join([*lines, f'Open {path}; use as {path / "directions.npz"}:NAME=STRENGTH'])

@@ -22,12 +22,12 @@ from jaxinv.io import expanded, write_atomically
 from jaxinv.networks import clip as clip_network
 from jaxinv.networks import text_mapper
 from jaxinv.optimize.runner import LoopTask, Runner
-from jaxinv.prompts import features, mapper
+from jaxinv.prompts import features, identity, mapper
 from jaxinv.report import grid
 from jaxinv.runtime import workdir
 from jaxinv.weights.clip import load_clip
 from jaxinv.weights.load import open_generator
-from jaxinv.weights.text_edits import load_identity, save_mapper
+from jaxinv.weights.text_edits import save_mapper
 
 FILE = 'mapper.safetensors'
 
@@ -43,7 +43,7 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
     features.check_latent(generator.spec)
     network = load_clip(s.clip, s.activation or None, log=log)
     text = features.text_features(network, [s.prompt])[0]
-    arcface = load_identity(s.identity) if s.identity else None
+    faces = identity.load(s.identity if s.identity_weight else '', generator.spec)
     record = {
         'config': settings.record_of(config),
         'text_probe': [round(float(x), 5) for x in text[:8]],
@@ -57,17 +57,19 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
             log('clip is random: this mapper means nothing, and is marked so.', flush=True)
         train_on, held_out = codes_of(generator, weights, s)
         args = {'weights': weights, 'clip': network.weights, 'text': jnp.asarray(text)}
-        if arcface is not None:
-            args['arcface'] = arcface
-        spec, trained = train(generator, network.spec, s, args, train_on, path, log)
+        kind = faces.kind if faces else None
+        if faces:
+            args['faces'] = faces.weights
+        spec, trained = train(generator, network.spec, s, kind, args, train_on, path, log)
         recorded = {
             'prompt': s.prompt,
             'generator': generator.spec.name,
             'clip': network.origin,
             'random_clip': network.is_random,
+            'identity_network': kind,
         }
         save_mapper(path / FILE, text_mapper.Mapper(spec, trained, recorded))
-        result = recorded | judge(generator, network.spec, s, spec, trained, args, held_out)
+        result = recorded | judge(generator, network.spec, s, kind, spec, trained, args, held_out)
         show(generator, weights, spec, trained, held_out[: s.shown], recorded, path)
         write_atomically(path / 'metrics.json', (json.dumps(result, indent=1) + '\n').encode())
     random = f' ({clip_network.RANDOM})' if network.is_random else ''
@@ -107,9 +109,9 @@ def codes_of(generator, weights, s: settings.TrainMapper) -> tuple[np.ndarray, n
     return w[: len(w) - held], w[len(w) - held :]
 
 
-def train(generator, clip_spec, s, args, codes, path, log):
+def train(generator, clip_spec, s, kind, args, codes, path, log):
     """(Spec, weights on the host) of the trained mapper; resumes from the last checkpoint."""
-    loop, start, spec = mapper.make_training(generator, clip_spec, s, 'arcface' in args)
+    loop, start, spec = mapper.make_training(generator, clip_spec, s, kind)
     own = args | {'codes': jnp.asarray(codes)}
 
     def prepare(which, shard):
@@ -122,14 +124,14 @@ def train(generator, clip_spec, s, args, codes, path, log):
     return spec, jax.tree.map(np.asarray, variables['mapper'])
 
 
-def judge(generator, clip_spec, s, spec, trained, args, codes) -> dict[str, float]:
+def judge(generator, clip_spec, s, kind, spec, trained, args, codes) -> dict[str, float]:
     """Means over held-out codes: CLIP's distance before and after, and the size of the move."""
 
     @jax.jit
     def measured(trained, args, w):
         before = generator.synthesize(args['weights'], w)[0]
         seen = features.image_features(clip_spec, args['clip'], before, s.preparation)
-        found = mapper.losses(generator, clip_spec, spec, s, trained, args, w)
+        found = mapper.losses(generator, clip_spec, spec, s, kind, trained, args, w)
         return found | {'before': 1 - seen @ args['text']}
 
     rows = []

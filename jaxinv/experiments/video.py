@@ -91,9 +91,10 @@ def parse_edits(asked, generator, weights, log) -> list[edits_lib.TimedEdit]:
         log(f'No edits: smile is a direction of FFHQ, which {spec.name} is not known to share.')
         return []
     space = 'ffhq' if spec.domain == 'ffhq' else ''
-    edits = edits_lib.parse_timed(asked, space, weights['buffers']['w_avg'])
+    own = {'generator': generator, 'weights': weights}
+    edits = edits_lib.parse_timed(asked, space, weights['buffers']['w_avg'], **own)
     for edit in edits:
-        edits_lib.apply(np.zeros([1, 1, spec.w_dim], np.float32), edit.at(0.0), spec.num_ws)
+        edits_lib.check(edit.at(0.0), spec)
     return edits
 
 

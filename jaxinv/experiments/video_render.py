@@ -144,15 +144,22 @@ def _render_batch(job: Job, batch, last, write, rows) -> dict[str, np.ndarray]:
     used = [frame for frame in batch if frame.index in row_of]
     mine = [row_of[frame.index] for frame in used]
     codes = {name: [] for name in job.names}
+    offsets = {name: [] for name in job.names}  # of styles, for each frame
     for frame, row in zip(used, mine, strict=True):
         own = job.pivots[row][None]
         seconds = job.clip.seconds(frame.pts - int(job.frames.pts[0]))
-        moved = [own, *(edits_lib.apply(own, edit.at(seconds), spec.num_ws) for edit in job.edits)]
-        for name, code in zip(job.names, moved, strict=True):
+        edits = [edits_lib.Edit('', ()), *(edit.at(seconds) for edit in job.edits)]
+        for name, edit in zip(job.names, edits, strict=True):
+            code = edits_lib.apply(own, edit, spec.num_ws)
             codes[name].append(np.broadcast_to(code, (1, spec.num_ws, spec.w_dim))[0])
+            offsets[name].append(edits_lib.style_offsets(edit, spec))
     crops = {}
     for name, own in codes.items():
-        rendered = rendering.render(session.generator, job.weights, np.array(own)) if own else []
+        rendered = []
+        if own:
+            layers = offsets[name][0]  # those of an edit are the same at all times
+            styles = {k: np.concatenate([each[k] for each in offsets[name]]) for k in layers}
+            rendered = rendering.render(session.generator, job.weights, np.array(own), styles)
         crops[name] = pixels.to_uint8(rendered) if own else []
         if name == TUNED and own:
             targets = session.targets.images_uint8[mine]

@@ -17,29 +17,31 @@ from jaxinv.faces import attributes, controls, detect, geometry, judges, mesh, r
 class Attribute(NamedTuple):
     steer: str  # measures, as `measure` names them
     judge: str
-    unit: str  # one unit of both
+    unit: str  # of the first
     free: tuple[str, ...] = ()  # attributes that a direction of this one may change
+    judge_unit: str = ''  # of the second; '' = the same
 
 
+_MOUTH = ('mouth_open', 'lips')
 _EYES = ('eyes_closed', 'eyes_wide')
-_OF_EYES = '% of the eye distance'
+_OF_EYES, _OF_AN_EYE = '% of the eye distance', "% of an eye's width"
 _HAIR = ('hair_length', 'fringe')
 ATTRIBUTES = {
     'yaw': Attribute('yaw/dlib', 'yaw/head_pose', 'degree'),
     'pitch': Attribute('pitch/mesh', 'pitch/head_pose', 'degree', ('face_width',)),
     'roll': Attribute('roll/mesh', 'roll/head_pose', 'degree'),
-    'smile': Attribute('smile/dlib', 'smile/blendshapes', 'smile', ('mouth_open', 'lips')),
+    'smile': Attribute('smile/dlib', 'smile/blendshapes', 'smile', _MOUTH, 'log-odds'),
     'mouth_open': Attribute('mouth_open/mesh', 'mouth_open/dlib', _OF_EYES, ('smile',)),
-    'eyes_closed': Attribute('blink/blendshapes', 'eye_closed/dlib', 'log-odds', _EYES),
-    'eyes_wide': Attribute('eye_open/mesh', 'eye_open/dlib', '% of the width of an eye', _EYES),
-    'gaze': Attribute('gaze/mesh', 'gaze/dlib', '% of the width of an eye'),
+    'eyes_closed': Attribute('blink/blendshapes', 'eye_closed/dlib', 'log-odds', _EYES, _OF_AN_EYE),
+    'eyes_wide': Attribute('eye_open/mesh', 'eye_open/dlib', _OF_AN_EYE, _EYES),
+    'gaze': Attribute('gaze/mesh', 'gaze/dlib', _OF_AN_EYE),
     'brows': Attribute('brows/mesh', 'brows/dlib', _OF_EYES, _EYES),
     'age': Attribute('age/first', 'age/second', 'year'),
-    'gender': Attribute('gender/first', 'gender/second', 'log-odds', ('beard', *_HAIR)),
-    'glasses': Attribute('glasses/dlib', 'glasses/mesh', 'strength'),
-    'beard': Attribute('beard/mesh', 'beard/dlib', '%', ('gender',)),
+    'gender': Attribute('gender/first', 'gender/second', 'log-odds', ('beard', *_HAIR), 'of 1'),
+    'glasses': Attribute('glasses/dlib', 'glasses/mesh', 'of 1', (), 'log of edges'),
+    'beard': Attribute('beard/mesh', 'beard/dlib', '%', ('gender',), '% (log)'),
     'hair_length': Attribute('hair_length/deeplab', 'hair_length/mesh', '%', ('gender', *_HAIR)),
-    'fringe': Attribute('fringe/mesh', 'fringe/dlib', '%', _HAIR),
+    'fringe': Attribute('fringe/mesh', 'fringe/dlib', '%', _HAIR, '% (log)'),
     'hair_colour': Attribute('hair_colour/mesh', 'hair_colour/deeplab', 'L*', ('fringe',)),
     'light': Attribute('light/mesh', 'light/dlib', 'stop'),
     'skin': Attribute('skin/mesh', 'skin/dlib', 'L*'),

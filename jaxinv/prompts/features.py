@@ -9,8 +9,7 @@ import numpy as np
 
 from jaxinv import rendering
 from jaxinv.errors import JaxinvError
-from jaxinv.networks import clip, ir_se50
-from jaxinv.pixels import area_resize
+from jaxinv.networks import clip
 from jaxinv.types import GeneratorSpec
 
 BATCH = 64  # texts of a forward pass
@@ -98,15 +97,6 @@ def _areas(images, size: int):
     matrix = jnp.asarray(np.clip(overlap, 0, None) * size / height, images.dtype)
     x = jnp.einsum('sh,bhwc->bswc', matrix, images)
     return jnp.einsum('tw,bswc->bstc', matrix, x)
-
-
-def identity_features(weights, images):
-    """Unit features [b, 512] by ArcFace's IR-SE50 of FFHQ-aligned faces [b, h, h, 3].
-
-    The middle of the face as in the official codes: pixels 35 to 223 and 32 to 220 of 256.
-    """
-    faces = area_resize(images, 256)[:, 35:223, 32:220]
-    return ir_se50.identity(weights, area_resize(faces, ir_se50.IDENTITY_SIZE))
 
 
 def check_clip(network, spec: GeneratorSpec) -> None:

@@ -19,6 +19,7 @@ from jaxinv.networks import clip as clip_network
 from jaxinv.networks import text_mapper
 from jaxinv.optimize import LoopState
 from jaxinv.prompts import features
+from jaxinv.prompts import identity as identities
 from jaxinv.settings import TrainMapper
 from jaxinv.types import Generator
 
@@ -31,8 +32,8 @@ def edited(spec: text_mapper.Spec, weights, w):
     return w + text_mapper.STEP * text_mapper.apply(spec, weights, w)
 
 
-def losses(generator, clip_spec, mapper_spec, s: TrainMapper, mapper_weights, args, w):
-    """{'loss', 'clip', 'l2', 'identity' if args has arcface: [b]} of codes w [b, num_ws, w_dim]."""
+def losses(generator, clip_spec, mapper_spec, s: TrainMapper, kind, mapper_weights, args, w):
+    """{'loss', 'clip', 'l2', and of a kind 'identity': [b]} of codes w [b, num_ws, w_dim]."""
     moved = edited(mapper_spec, mapper_weights, w)
     images = generator.synthesize(args['weights'], moved)[0]
     seen = features.image_features(clip_spec, args['clip'], images, s.preparation)
@@ -40,12 +41,10 @@ def losses(generator, clip_spec, mapper_spec, s: TrainMapper, mapper_weights, ar
     l2 = jnp.mean((moved - w) ** 2, (1, 2))
     found = {'clip': distance, 'l2': l2}
     loss = s.clip_weight * distance + s.l2_weight * l2
-    if 'arcface' in args:
-        before = features.identity_features(
-            args['arcface'], generator.synthesize(args['weights'], w)[0]
-        )
-        after = features.identity_features(args['arcface'], images)
-        found['identity'] = 1 - jnp.sum(after * jax.lax.stop_gradient(before), -1)
+    if kind:
+        start = generator.synthesize(args['weights'], w)[0]
+        start = identities.before(kind, args['faces'], start)
+        found['identity'] = identities.distance(kind, args['faces'], images, start)
         loss = loss + s.identity_weight * found['identity']
     return {'loss': loss} | found
 
@@ -58,14 +57,15 @@ def _centred(gradient, _):
 
 @functools.lru_cache(maxsize=4)
 def make_training(
-    generator: Generator, clip_spec: clip_network.Spec, s: TrainMapper, with_identity: bool
+    generator: Generator, clip_spec: clip_network.Spec, s: TrainMapper, kind: str | None
 ):
     """(Loop, initial state of a mapper's weights, its Spec) for the runner, with one example.
 
-    The loop's args: weights, clip, text [features], codes [n, num_ws, w_dim], and arcface.
+    The loop's args: weights, clip, text [features], codes [n, num_ws, w_dim], and of a
+    kind (of identity.KINDS) faces.
     """
     spec = text_mapper.Spec(tuple(s.groups), s.norm)
-    names = (*METRICS, 'identity') if with_identity else METRICS
+    names = (*METRICS, 'identity') if kind else METRICS
     optimizer = optax.adam(s.learning_rate)
     if s.optimizer == 'ranger':
         optimizer = optax.chain(
@@ -80,7 +80,7 @@ def make_training(
 
         def objective(mapper):
             w = args['codes'][chosen]
-            found = losses(generator, clip_spec, spec, s, mapper, args, w)
+            found = losses(generator, clip_spec, spec, s, kind, mapper, args, w)
             return found['loss'].mean(), {k: v.mean(keepdims=True) for k, v in found.items()}
 
         gradients, found = jax.grad(objective, has_aux=True)(variables['mapper'])

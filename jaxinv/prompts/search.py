@@ -2,9 +2,9 @@
 
     w = argmin D(G(w), t) + lambda_L2 |w - w_s|^2 + lambda_ID (1 - <R(G(w)), R(G(w_s))>)   (eq. 1)
 
-D is 1 minus the cosine of CLIP's features, R is ArcFace. The paper writes |w - w_s|, whose gradient
-at the start w = w_s is not defined; the weights it gives are those of the square, which the
-official code takes.
+D is 1 minus the cosine of CLIP's features, R a face network (identity.py). The paper writes
+|w - w_s|, whose gradient at the start w = w_s is not defined; the weights it gives are those of the
+square, which the official code takes.
 """
 
 import functools
@@ -24,12 +24,13 @@ from jaxinv.networks import clip as clip_network
 from jaxinv.optimize import schedules
 from jaxinv.optimize.runner import LoopTask, Runner
 from jaxinv.prompts import features
+from jaxinv.prompts import identity as identities
 from jaxinv.settings import TextSearch, changed
 from jaxinv.text import printable
 from jaxinv.types import Generator, Weights
 
 METRICS = ('loss', 'clip', 'l2')
-AXES = optimize.BatchAxes(variables=True, args={'text': 0, 'pivots': 0, 'identity': 0})
+AXES = optimize.BatchAxes(variables=True, args={'text': 0, 'pivots': 0, 'before': 0})
 
 
 class TextEdited(NamedTuple):
@@ -50,7 +51,7 @@ def edit_by_text(
     prompts: str | Sequence[str],
     clip: clip_network.Clip,
     *,
-    identity: Any = None,
+    identity: Any = 'auto',
     settings: TextSearch | None = None,
     mesh: str = '',
     verbose: bool = True,
@@ -63,8 +64,8 @@ def edit_by_text(
     weights: of the generator, or a list [n], one for each code (`tune` with shared=False).
     codes: w [n, 1 or num_ws, w_dim], or what `project` returned; the search is in W+.
     prompts: a text or several; each is searched for each code, all in one program.
-    clip: what `load_clip` returned. identity: ArcFace's weights (weights.text_edits.load_identity);
-      None = without the loss of identity.
+    clip: what `load_clip` returned. identity: the face network of the loss of identity: 'auto' =
+      SFace for generators of faces, 'sface', the path of ArcFace's file, or None = without it.
     settings: settings.TextSearch; **changes: fields of it, as num_steps=100.
     mesh, verbose, callback, runner: as in `project`.
 
@@ -81,7 +82,9 @@ def edit_by_text(
         raise JaxinvError(f'there are {len(weights)} generators and {len(w)} codes; give one each.')
     if several and runner is not None and runner.folder is not None:
         raise JaxinvError('a runner with a folder is for one generator; give its weights alone.')
-    search = make_search(generator, clip.spec, s, identity is not None)
+    found_identity = identities.load(identity, spec) if s.identity_weight else None
+    kind = found_identity.kind if found_identity else None
+    search = make_search(generator, clip.spec, s, kind)
     groups = [[i] for i in range(len(w))] if several else [list(range(len(w)))]
     found, histories = [], []
     for group in groups:
@@ -95,7 +98,11 @@ def edit_by_text(
             def prepare(which, shard):
                 chosen = rows[which]
                 return search.prepare(
-                    own_weights, clip.weights, identity, text[texts[chosen]], w[codes[chosen]]
+                    own_weights,
+                    clip.weights,
+                    found_identity.weights if found_identity else None,
+                    text[texts[chosen]],
+                    w[codes[chosen]],
                 )
 
             return LoopTask(
@@ -119,15 +126,15 @@ def edit_by_text(
 class Search(NamedTuple):
     loop: optimize.Loop
     metrics: tuple[str, ...]
-    prepare: Callable  # (weights, clip, identity, text [b, e], pivots [b, num_ws, w_dim])
+    prepare: Callable  # (weights, clip, faces, text [b, e], pivots [b, num_ws, w_dim])
 
 
 @functools.lru_cache(maxsize=8)
 def make_search(
-    generator: Generator, clip_spec: clip_network.Spec, s: TextSearch, with_identity: bool
+    generator: Generator, clip_spec: clip_network.Spec, s: TextSearch, kind: str | None
 ) -> Search:
-    """The compiled search, shared by all codes, texts and weights."""
-    metric_names = (*METRICS, 'identity') if with_identity else METRICS
+    """The compiled search, shared by all codes, texts and weights. kind: of identity.KINDS."""
+    metric_names = (*METRICS, 'identity') if kind else METRICS
 
     def objective(variables, args, step, key):
         del step, key
@@ -138,9 +145,8 @@ def make_search(
         l2 = jnp.sum((w - args['pivots']) ** 2, (1, 2))
         loss = distance + s.l2_weight * l2
         metrics = {'clip': distance, 'l2': l2}
-        if with_identity:
-            own = features.identity_features(args['arcface'], images)
-            metrics['identity'] = 1 - jnp.sum(own * args['identity'], -1)
+        if kind:
+            metrics['identity'] = identities.distance(kind, args['faces'], images, args['before'])
             loss = loss + s.identity_weight * metrics['identity']
         return loss.sum(), {'loss': loss} | metrics  # a sum: the examples share nothing
 
@@ -153,10 +159,10 @@ def make_search(
     loop = optimize.make_loop(update, optimizer, metric_names, axes=AXES, chunk_steps=s.chunk_steps)
 
     @jax.jit
-    def identities(weights, arcface, w):
-        return features.identity_features(arcface, generator.synthesize(weights, w)[0])
+    def before(weights, faces, w):
+        return identities.before(kind, faces, generator.synthesize(weights, w)[0])
 
-    def prepare(weights, clip_weights, arcface, text, pivots):
+    def prepare(weights, clip_weights, faces, text, pivots):
         pivots = jnp.asarray(pivots)
         args = {
             'weights': weights,
@@ -164,8 +170,8 @@ def make_search(
             'text': jnp.asarray(text),
             'pivots': pivots,
         }
-        if with_identity:
-            args |= {'arcface': arcface, 'identity': identities(weights, arcface, pivots)}
+        if kind:
+            args |= {'faces': faces, 'before': before(weights, faces, pivots)}
         return loop.init({'w': pivots}, len(pivots)), args
 
     return Search(loop, metric_names, prepare)

@@ -48,7 +48,7 @@ def make(
             )
         directions = load_directions(settings.directions)
         global_directions.check_generator(directions, generator, weights)
-        network = load_clip(settings.clip, settings.activation or None, log=log)
+        network = _clip(settings.clip, settings.activation or None, _changed(settings.clip), log)
         if network.is_random:
             log('text.clip is random: its edits mean nothing, and are named so.', flush=True)
         return directions, network
@@ -101,6 +101,18 @@ def mapper_direction(found: text_mapper.Mapper, source: str, generator: Generato
         return text_mapper.STEP * _program(found.spec)(found.weights, w)
 
     return Direction(name, np.zeros((1, 0), np.float32), change=change)
+
+
+@functools.lru_cache(maxsize=1)  # a notebook renders many edits with one CLIP
+def _clip(source: str, activation: str | None, changed: float, log: Callable):
+    del changed
+    return load_clip(source, activation, log=log)
+
+
+def _changed(source: str) -> float:
+    """When a file or folder was changed; 0 for others."""
+    path = expanded(source)
+    return path.stat().st_mtime if path.exists() else 0.0
 
 
 @functools.cache

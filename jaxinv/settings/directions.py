@@ -65,6 +65,7 @@ class Ganspace(Section):
 
     num: int = setting(100_000, 'Samples of w; none is rendered.', least=2)
     components: int = setting(10, 'Components; 0 = none.', least=0)
+    keep: bool = setting(True, 'Takes the packaged components of the same W as they are.')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ class FitDirections(Section):
     controls: tuple = setting((), 'Further attributes that are only held fixed; () = none.')
     keep: tuple = setting(
         ('smile', 'age', 'yaw'),
-        'Attributes whose packaged direction is validated as it is, not fitted again.',
+        'Attributes whose packaged direction, of the same W, is validated as it is.',
     )
     truncation_psi: float = setting(0.9, 'Of all samples; 1 = off.')
 

@@ -19,8 +19,8 @@ PREPARATION = (
 )
 PREPARATIONS = ('clip', 'official')
 IDENTITY = (
-    "Weights of ArcFace's IR-SE50 (model_ir_se50.pth), for the loss of identity; '' = without "
-    'this loss.'
+    "Face network of the loss of identity: 'auto' = SFace for generators of faces, 'sface', the "
+    "path of ArcFace's IR-SE50 (model_ir_se50.pth), or '' = without this loss."
 )
 
 
@@ -59,9 +59,7 @@ class TextSearch(Section):
     num_steps: int = setting(300, 'Steps; the paper takes 200 to 300.', least=1)
     learning_rate: float = setting(0.1, "Adam's, with the ramps of StyleGAN2's projector.", least=0)
     l2_weight: float = setting(0.008, 'lambda_L2, of |w - pivot|^2 over all rows.', least=0)
-    identity_weight: float = setting(
-        0.005, "lambda_ID; the official code's default is 0. Without a network 0.", least=0
-    )
+    identity_weight: float = setting(0.005, "lambda_ID; the official code's default is 0.", least=0)
     lr_rampdown: float = setting(
         0.25, 'Last part of the steps, in which the rate falls.', above=0, most=1
     )
@@ -137,7 +135,7 @@ class TrainMapper(Section):
     resolution: int | None = setting(None, 'Pixels; None = as the generator has it.', least=1)
     clip: str = setting('', CLIP + '.')
     activation: str = setting('', ACTIVATION, choices=ACTIVATIONS)
-    identity: str = setting('', IDENTITY)
+    identity: str = setting('auto', IDENTITY)
     prompt: str = setting('a face with a beard', 'The text.')
 
     num_steps: int = setting(50_000, 'Steps.', least=1)
@@ -151,7 +149,7 @@ class TrainMapper(Section):
     learning_rate: float = setting(0.5, 'Constant; the layers multiply it by 0.01.', least=0)
     clip_weight: float = setting(1.0, "Weight of CLIP's distance.", least=0)
     l2_weight: float = setting(0.8, 'lambda_L2, of the mean square of the move.', least=0)
-    identity_weight: float = setting(0.1, 'lambda_ID; without a network 0.', least=0)
+    identity_weight: float = setting(0.1, 'lambda_ID.', least=0)
     groups: tuple = setting(
         ('coarse', 'medium', 'fine'),
         "Rows that move: 0 to 3, 4 to 7, the others; or ('all',) with one network for all.",

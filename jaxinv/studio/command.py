@@ -101,8 +101,9 @@ def serve(arguments: argparse.Namespace) -> None:
     address = f'http://{shown}:{port}/'
     if options.token is not None:
         address += f'?token={options.token}'
+    made = app.make_app(options)
     config = uvicorn.Config(
-        app.make_app(options),
+        made,
         log_level='warning',
         access_log=False,  # the first address holds the token
         server_header=False,
@@ -114,7 +115,10 @@ def serve(arguments: argparse.Namespace) -> None:
     console.say('Stop it with Ctrl-C; a running inversion saves its state first.', flush=True)
     if arguments.open:
         threading.Timer(1.0, webbrowser.open, [address]).start()
-    uvicorn.Server(config).run(sockets=[listening])
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:  # also after a second Ctrl-C
+        made.studio.inversions.close(10)
 
 
 def prepare(arguments: argparse.Namespace):

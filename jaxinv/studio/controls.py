@@ -19,7 +19,7 @@ OWN_RANGE = 3.0  # strengths of a direction without a measured range
 MAX_FOUND = 1.5  # strength of what a search found
 MAX_OWN = 200  # directions of a file
 # What one unit of an effect is called on the page: by the unit of its entry, or by its name.
-SHOWN = {'degree': '°', 'year': ' years', 'stop': ' stops', 'smile': '', 'strength': ''}
+SHOWN = {'degree': '°', 'year': ' years', 'stop': ' stops', 'smile': '', 'log-odds': ''}
 UNITS = {'yaw': '°', 'pitch': '°', 'roll': '°', 'age': ' years'}
 STEPS = 100  # of a slider
 
@@ -103,14 +103,18 @@ def _title(name: str) -> str:
 
 def _unit(name: str, facts) -> str:
     unit = facts.get('unit')
-    return UNITS.get(name, '') if unit is None else SHOWN.get(unit, f' {unit}')
+    if unit is None:
+        return UNITS.get(name, '')
+    return ' %' if unit.startswith('%') else SHOWN.get(unit, f' {unit}')
 
 
 def _note(name: str, facts, effects: dict[str, float], strength: float) -> str:
     """'At its right end also age +1.2 years.', of side effects that can be seen."""
     if 'side_effects' in facts:  # the largest first
+        unit = facts.get('unit', '')
+        note = f'In {unit}. ' if unit == 'log-odds' or len(unit) > 2 and unit[0] == '%' else ''
         names = [_title(key).lower() for key in list(facts['side_effects'])[:3]]
-        return f'Also moves {", ".join(names)}.' if names else ''
+        return note + (f'Also moves {", ".join(names)}.' if names else '')
     parts = [
         f'{key} {value * strength:+.1f}{UNITS.get(key, "")}'.replace('-', '\N{MINUS SIGN}')
         for key, value in effects.items()

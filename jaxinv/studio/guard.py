@@ -135,8 +135,9 @@ class Guard:
                 for name, value in HEADERS.items():
                     if name not in out:
                         out[name] = value
+                # Lax: a link to the page keeps the session; requests of other pages have none.
                 for name, value in cookies:
-                    out.append('set-cookie', f'{name}={value}; Path=/; HttpOnly; SameSite=Strict')
+                    out.append('set-cookie', f'{name}={value}; Path=/; HttpOnly; SameSite=Lax')
             await send(message)
 
         await answer(scope, receive, send_with_headers)

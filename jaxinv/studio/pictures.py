@@ -221,7 +221,7 @@ async def search_state(studio: Studio, request: Request) -> Response:
 async def search_picture(studio: Studio, request: Request) -> Response:
     picture = _search(studio, request).picture
     if picture is None:
-        raise NotThere('There is no picture yet.')
+        return Response(status_code=204)
     return Response(saving.encode(picture, 'jpeg', 85), media_type='image/jpeg')
 
 
@@ -325,7 +325,7 @@ async def save_folder(studio: Studio, request: Request) -> Response:
 
 
 async def export(studio: Studio, request: Request) -> Response:
-    """The generator as jaxinv-convert writes it; /export/FORMAT?identity=0."""
+    """What jaxinv-convert writes, a folder as ZIP; /export/FORMAT?identity=0."""
     opened, name = _with_run(studio, request), request.path_params['format']
     index = request.query_params.get('identity', '0')
     scratch = tempfile.TemporaryDirectory(prefix='jaxinv_export_')
@@ -340,6 +340,14 @@ async def export(studio: Studio, request: Request) -> Response:
     except BaseException:
         scratch.cleanup()
         raise
+    if file.is_dir():
+        headers = {'content-disposition': saving.disposition(f'{file.name}.zip')}
+        return Stream(
+            saving.zipped(saving.files_of(file), file.name),
+            media_type='application/zip',
+            headers=headers,
+            background=BackgroundTask(scratch.cleanup),
+        )
     headers = {'content-disposition': saving.disposition(file.name)}
     return FileResponse(
         file,

@@ -44,8 +44,10 @@ export async function picture(address, content) {
   return URL.createObjectURL(await answer.blob());
 }
 
+// null where there is no picture yet
 export async function getPicture(address) {
-  return URL.createObjectURL(await (await ask('GET', address)).blob());
+  const answer = await ask('GET', address);
+  return answer.status === 204 ? null : URL.createObjectURL(await answer.blob());
 }
 
 // Saves the answer under the name that its header has.

@@ -298,8 +298,7 @@ async function follow(mine, id, line) {
     if (state.state === 'done') break;
     if (state.kind === 'drag' && state.step >= shown + 5) {
       shown = state.step;
-      // Between two pictures there may be none.
-      const made = await getPicture(`${place}/picture`).catch(() => null);
+      const made = await getPicture(`${place}/picture`);
       if (made) show(byId('after'), made);
     }
     await new Promise((resolve) => { setTimeout(resolve, 300); });

@@ -53,5 +53,5 @@ export function links(address, exports) {
   byId('links').replaceChildren(
     el('li', {}, el('a', { href: `${address}/report`, target: '_blank', rel: 'noopener' }, 'Report of the run')),
     link(`${address}/folder.zip`, 'Folder of the run (ZIP)'),
-    ...exports.map((own) => link(`${address}/export/${own.name}?identity=${current().identity}`, `Generator: ${own.title}`)));
+    ...exports.map((own) => link(`${address}/export/${own.name}?identity=${current().identity}`, own.title)));
 }

@@ -55,6 +55,8 @@ async function run() {
       if (made && now.of === address) {
         show(byId('after'), made);
         await byId('after').decode().catch(() => {});
+        byId('after').dataset.region = now.edit.part || now.edit.mask;
+        byId('after').dataset.draft = String(Boolean(now.draft));
         byId('after').dataset.shown = JSON.stringify(now.edit.steps);
       }
     }
