@@ -315,6 +315,17 @@ def test_a_changed_photograph_is_measured_again(inputs, finished, tmp_path):
     assert (worst['label'], worst['picture']) == ('worst', 'ada')
 
 
+def test_the_best_mean_is_of_methods_with_the_fewest_missing():
+    def method(name, value, missing):
+        entry = {'count': 4 - missing, 'missing': missing, 'mean': [value, None, None]}
+        return report.Method(name, name, {'mse_signed': entry})
+
+    methods = [method('a', 3.0, 0), method('b', 1.0, 2), method('c', 2.0, 0), method('d', 2.0, 0)]
+    run = report.Comparison('T', methods, ['mse_signed'], 'a', 'mse_signed', [], {})
+    assert report._best(run, 'mse_signed', -1) == {'c', 'd'}
+    assert report._best(run, 'mse_signed', 1) == {'a'} and not report._best(run, 'mse_signed', 0)
+
+
 def test_text_from_outside_is_harmless_in_every_table():
     entry = {'count': 1, 'missing': 0, 'mean': [1.0, None, None], 'median': [1.0, None, None]}
     name = '=1+<script>&_$\x1b'
