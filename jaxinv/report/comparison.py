@@ -186,15 +186,17 @@ def _percent(run: Comparison) -> str:
 
 
 def _best(run: Comparison, name: str, better: int) -> set[str]:
-    """The methods with the best mean, if there are several."""
-    found = {
-        method.name: better * entry['mean'][0]
-        for method in run.methods
-        if (entry := method.summary.get(name)) and entry['mean'][0] is not None
-    }
-    if not better or len(found) < 2:
+    """The methods with the best mean, if there are several.
+
+    Of those with the fewest missing pictures: means over fewer, perhaps easier ones do not compete.
+    """
+    entries = {method.name: method.summary.get(name) for method in run.methods}
+    known = {method: e for method, e in entries.items() if e and e['mean'][0] is not None}
+    if not better or len(known) < 2:
         return set()
-    return {method for method, value in found.items() if value == max(found.values())}
+    fewest = min(entry['missing'] for entry in known.values())
+    values = {m: better * e['mean'][0] for m, e in known.items() if e['missing'] == fewest}
+    return {method for method, value in values.items() if value == max(values.values())}
 
 
 # --- The page -------------------------------------------------------------------------------------
