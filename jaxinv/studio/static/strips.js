@@ -16,9 +16,12 @@ export function close() {
 }
 
 export function strengths(address, identity, edit, control, choose) {
+  // 0 is in the middle, or at the start of a range without negative strengths.
+  const { low, high } = control;
+  const half = (COUNT - 1) / 2;
   const values = Array.from({ length: COUNT }, (_, i) => {
-    const value = control.low + ((control.high - control.low) * i) / (COUNT - 1);
-    return Math.abs(value) < control.step / 2 ? 0 : value;
+    if (low >= 0) return (high * i) / (COUNT - 1);
+    return i < half ? (low * (half - i)) / half : (high * (i - half)) / half;
   });
   const others = edit.steps.filter(([name]) => name !== control.name);
   const cells = values.map((value) => ({
