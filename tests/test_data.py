@@ -5,6 +5,7 @@ import os
 import pathlib
 
 import matplotlib
+import ml_collections
 import numpy as np
 import PIL.Image
 import pytest
@@ -259,3 +260,33 @@ def test_no_usable_picture_without_faces_is_one_sentence(tmp_path):
     PIL.Image.new('RGB', (100, 20)).save(tmp_path / 'strip.png')
     with pytest.raises(data.NoImages, match='No usable picture.*strip.png is too small'):
         data.load_images(tmp_path, resolution=64, align='none')
+
+
+def test_a_face_list_takes_the_faces_that_it_names(tmp_path):
+    hopper = images.read(f'{matplotlib.get_data_path()}/sample_data/grace_hopper.jpg')
+    both = PIL.Image.new('RGB', (2 * 240, 284))
+    for i in range(2):  # the second one is smaller, and so the second of the list
+        both.paste(hopper.resize((240 - 36 * i, 284 - 43 * i)), (240 * i, 0))
+    (tmp_path / 'photos').mkdir()
+    both.save(tmp_path / 'photos' / 'two.png')
+    list_file = tmp_path / 'faces.json'
+    config = ml_collections.ConfigDict(
+        {
+            'images': str(tmp_path / 'photos'),
+            'tfds': '',
+            'faces': 'all',
+            'aligned': False,
+            'align': 'face',
+            'fit': 'auto',
+            'face_list': str(list_file),
+        }
+    )
+    spec = GeneratorSpec('any', 64, 8, 8, 2, domain='ffhq')
+    list_file.write_text('{"two.png": [2]}')
+    targets = data.load_for(config, spec)
+    assert targets.names == ['two_2'] and targets.sources[0]['face']['index'] == 2
+    assert targets.sources[0]['face']['box'][0] > 240
+    for wrong in ('', '[]', '{}', '{"two.png": 1}', '{"two.png": [0]}', '{"two.png": ["1"]}'):
+        list_file.write_text(wrong)
+        with pytest.raises(data.DataError, match='data.face_list'):
+            data.load_for(config, spec)

@@ -205,7 +205,9 @@ def test_a_photograph_goes_all_the_way(address, session, tmp_path):
         page.get_by_role('link', name='Folder of the run').click()
     with zipfile.ZipFile(download.value.path()) as archive:
         assert archive.testzip() is None
-        assert any(name.endswith('generator.safetensors') for name in archive.namelist())
+        names = archive.namelist()
+        assert any(name.endswith('generator.safetensors') for name in names)
+        assert any('/preview/' in name for name in names)  # the pictures on the way
 
 
 @pytest.fixture(scope='module')
