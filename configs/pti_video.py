@@ -28,4 +28,4 @@ def _paper(config):
 
 def _test(config):
     _tiny.generator(config)
-    config.temporal.anchor_every, config.temporal.refine_steps = 4, 2
+    config.temporal.refine_steps = 2

@@ -146,6 +146,7 @@ ALLOWED = {
     'jaxinv/weights/https.py: open',  # a partial download, resumed later
     'jaxinv/optimize/checkpoints.py: replace',  # renames a damaged checkpoint
     'jaxinv/optimize/state_files.py: replace',
+    'jaxinv/studio/app.py: replace',  # of an upload that is written piece by piece
 }
 
 

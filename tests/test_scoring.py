@@ -195,13 +195,13 @@ def test_full_precision_reaches_every_product_of_a_program(tiny):
 
 def test_metrics_are_computed_at_full_precision(monkeypatch):
     seen, size = [], 24
-    normal = metrics.mse
+    normal = metrics.images.mse
 
     def mse(x, y):
         seen.append(jax.config.jax_default_matmul_precision)
         return normal(x, y)
 
-    monkeypatch.setattr(metrics, 'mse', mse)
+    monkeypatch.setattr(metrics.images, 'mse', mse)
     metrics.evaluate(*np.zeros((2, 3, size, size + 1, 3), np.float32), {}, names=('mse',))
     assert seen == ['highest']
 

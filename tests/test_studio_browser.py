@@ -163,9 +163,10 @@ def test_a_photograph_goes_all_the_way(address, session, tmp_path):
     page.locator('#brush-size').fill('32')
     page.locator('#overlay').scroll_into_view_if_needed()
     box = page.locator('#overlay').bounding_box()
-    page.mouse.move(box['x'], box['y'])
+    side = box['width']
+    page.mouse.move(box['x'] + 0.05 * side, box['y'] + 0.05 * side)
     page.mouse.down()
-    page.mouse.move(box['x'] + box['width'], box['y'], steps=12)
+    page.mouse.move(box['x'] + 0.95 * side, box['y'] + 0.05 * side, steps=12)
     page.mouse.up()
     page.locator('input[value="mask"]:checked').wait_for()
     page.locator('#after:not([data-region=""])').wait_for()
@@ -192,12 +193,15 @@ def test_a_photograph_goes_all_the_way(address, session, tmp_path):
     picture = PIL.Image.open(download.value.path())
     assert picture.size == PIL.Image.open(studio_run.HOPPER).size
     assert re.fullmatch(r'[\w.-]+_edited\.png', download.value.suggested_filename)
-    with page.expect_download() as download:
+    with (
+        page.expect_download(lambda own: own.suggested_filename.endswith('.json')) as download,
+        page.expect_download(lambda own: own.suggested_filename.endswith('_region.png')),
+    ):
         page.get_by_role('button', name='Save the edit').click()
     saved = json.loads(pathlib.Path(download.value.path()).read_text())
     assert [step['name'] for step in saved['steps']] == ['warm', 'Drag 1']
     assert saved['region'].endswith('_region.png')
-    with page.expect_download() as download:
+    with page.expect_download(lambda own: own.suggested_filename.endswith('.zip')) as download:
         page.get_by_role('link', name='Folder of the run').click()
     with zipfile.ZipFile(download.value.path()) as archive:
         assert archive.testzip() is None

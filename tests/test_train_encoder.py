@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -48,6 +49,7 @@ def weights_of(w_dim):
 # --- Samples and their changes --------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_samples_are_the_generators_images_and_missing_files_are_made_again(tiny, tmp_path):
     generator, weights = tiny
     s = Samples(num=70, held_out=2, least_psi=0.5, perturbation=0.0)
@@ -114,8 +116,9 @@ def test_the_loss_on_w_is_its_definition():
         'visible_weight': jnp.float32(0.5),
     }
     batch = {'images': images, 'w': jnp.asarray(w, jnp.float32)}
-    found = train_encoder.on_w(weights, args, batch)
-    codes = np.asarray(compact_encoder.differences(weights, images), np.float64) + mean
+    found = jax.jit(train_encoder.on_w)(weights, args, batch)
+    codes = jax.jit(compact_encoder.differences)(weights, images)
+    codes = np.asarray(codes, np.float64) + mean
     for i in range(2):
         wrong = codes[i] - w[i]
         own = sum(x**2 for x in wrong) / 4

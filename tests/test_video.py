@@ -254,6 +254,10 @@ def test_anchors_interpolation_and_order():
     codes = rows[:, None, None] * np.ones([1, 2, 3], np.float32)
     found = video_frames.between(rows, codes, shot)
     np.testing.assert_allclose(found[:, 0, 0], np.arange(9))
+    one = video_frames.anchors(shot, 0)
+    assert one.tolist() == [3, 7]
+    found = video_frames.between(one, codes[1:3], shot)
+    assert found[:, 0, 0].tolist() == [4.0] * 6 + [5.0] * 3
     assert sorted(video_frames.spread(10, 4)) == list(range(10))
     assert video_frames.spread(8, 4).tolist() == [0, 2, 4, 6, 1, 3, 5, 7]
     assert video_frames.spread(5, 0).tolist() == list(range(5))

@@ -112,8 +112,9 @@ def describe(facts: dict, clip: video.Clip) -> str:
 def find_pivots(session: Session, frames: video_frames.Frames) -> np.ndarray:
     """Pivots [m, 1 or num_ws, w_dim] of the used frames, smooth in time; pivots.npz.
 
-    Anchors are searched from the mean of W; the others start between their anchors, so that
-    neighbours do not end in different minima; a Gaussian in time takes what is left of the noise.
+    Two searches from the mean of W end in different minima, even for frames that hardly differ. So
+    one frame of each shot is searched, the others start there, and what is left of the noise is
+    smoothed.
     """
     file, targets = session.path / code_files.PIVOTS, session.targets
     if file.is_file():  # written when they were found
@@ -127,7 +128,7 @@ def find_pivots(session: Session, frames: video_frames.Frames) -> np.ndarray:
         rows = video_frames.anchors(shot, options.anchor_every)
         session.log(f'{len(rows)} of {len(targets)} frames are anchors.', flush=True)
         pivots = _project(session, rows, run.pivot, 'anchors')
-        if options.anchor_every > 1:
+        if options.anchor_every != 1:
             pivots = video_frames.between(rows, pivots, shot)
             if options.refine_steps:
                 changes = {

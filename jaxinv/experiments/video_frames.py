@@ -195,12 +195,12 @@ def _opened(file, shape) -> np.ndarray | None:
 def anchors(shot, every: int) -> np.ndarray:
     """Rows [m] whose pivots are searched: of each shot the first, every so many, and the last.
 
-    shot [m]: of the used frames.
+    shot [m]: of the used frames. every: 0 = the middle one of each shot.
     """
     chosen = []
     for number in np.unique(shot):
         rows = np.flatnonzero(shot == number)
-        chosen += [*rows[::every], rows[-1]]
+        chosen += [*rows[::every], rows[-1]] if every else [rows[len(rows) // 2]]
     return np.unique(chosen)
 
 

@@ -46,13 +46,13 @@ class Temporal(Section):
     section: ClassVar[str] = 'temporal'
 
     anchor_every: int = setting(
-        8,
-        'Every so many frames a pivot is searched from the mean of W (config.pivot); the others '
-        'start between the two next to them. 1 = every frame by itself.',
-        least=1,
+        0,
+        'Frames whose pivot is searched from the mean of W (config.pivot): 0 = the middle one of '
+        'each shot, k = every k-th, between which the others start. 1 = every frame by itself.',
+        least=0,
     )
     refine_steps: int = setting(
-        20, 'Steps of every frame from there; 0 = interpolated codes are the pivots.', least=0
+        20, 'Steps of every frame from there; 0 = where they start are the pivots.', least=0
     )
     refine_rate: float = setting(0.02, 'Peak of the learning rate of these steps.', least=0)
     pivot_sigma: float = setting(
