@@ -443,6 +443,8 @@ def test_a_killed_comparison_of_inversions_ends_in_the_same_numbers(inputs, tmp_
     config.data.images, config.data.align = str(inputs / 'photos'), 'none'
     config.data.fit = 'crop'
     config.measure.images = ('lpips_alex_256', 'lpips_vgg_full', 'ms_ssim_full')
+    config.measure.identity = ()
+    flags += ['--config.measure.identity=()']
     run(config, tmp_path / 'whole')
     work = tmp_path / 'killed'
     process = subprocess.Popen(command_of(work, *flags), cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -460,10 +462,12 @@ def test_a_killed_comparison_of_inversions_ends_in_the_same_numbers(inputs, tmp_
         json.loads((p / 'metrics.json').read_text())['methods'] for p in (tmp_path / 'whole', work)
     )
     for name in ('w', 'pti'):
-        for found in (first, second):
-            found[name]['metrics'].pop('seconds', None)
-        assert first[name]['metrics'] == second[name]['metrics'], name
-        assert first[name]['missing'] == second[name]['missing']
+        assert first[name]['missing'] == second[name]['missing'] == {}
+        for metric in {*first[name]['metrics']} - {'seconds'}:
+            one, other = (found[name]['metrics'][metric] for found in (first, second))
+            assert (one['count'], one['missing']) == (other['count'], other['missing']) == (4, 0)
+            # An identity that is tuned again after a kill has other neighbours: rounding.
+            np.testing.assert_allclose(one['mean'], other['mean'], rtol=1e-3, atol=2e-5)
     assert first['pti']['metrics']['frechet_efficientnet_lite0']['count'] == 4
     assert first['pti']['drift']['lpips_alex'] > 0
 
