@@ -361,6 +361,7 @@ def config_of(source, tmp_path, **changes):
     config = load_config('pti_video')
     np.save(tmp_path / 'd.npy', np.ones(16, np.float32))
     config.temporal.anchor_every = 1  # one program to compile less
+    config.encode.crf = 0  # lossless
     # Of w and of styles.
     edit = f'{tmp_path / "d.npy"}=0@0s,2@0.2s,style:b16_conv2/3=0@0s,4@0.2s'
     config.data.video, config.edits = str(source), (edit,)
@@ -378,7 +379,10 @@ def finished(clip, tmp_path_factory):
             images.save(folder / f'{frame.index}.png', picture)
     work, lines = tmp_path_factory.mktemp('run') / 'work', []
     config = config_of(folder, work.parent)
-    main.run(config, work, log=lambda text, **_: lines.append(text))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(video_frames, 'CHUNK', 4)
+        patch.setattr(main.video_render, 'CHUNK', 4)
+        main.run(config, work, log=lambda text, **_: lines.append(text))
     return config, work, lines
 
 
@@ -404,7 +408,7 @@ def test_a_run_writes_videos_numbers_and_a_page(finished):
         assert len(pictures[name]) == 6
     tuned, edited = pictures.values()
     changes = [np.abs(a - b).mean() for a, b in zip(tuned, edited, strict=True)]
-    assert changes[0] < 0.2 < changes[5] and changes[5] > 2 * changes[1]
+    assert changes[0] == 0 < changes[1] < changes[5] and changes[5] > 2 * changes[1]
     corner = np.s_[:40, :40]  # far from the face: the frame itself
     source = np.asarray(images.read(f'{config.data.video}/5.png'), int)
     assert np.abs(edited[5][corner] - source[corner]).mean() < 2
@@ -420,29 +424,22 @@ def test_an_interrupted_run_goes_on_to_the_same_videos(finished, tmp_path, monke
     again, calls = tmp_path / 'again', []
     monkeypatch.setattr(video_frames, 'CHUNK', 4)
     monkeypatch.setattr(main.video_render, 'CHUNK', 4)
-    straight, seen = tmp_path / 'straight', []
-    monkeypatch.setattr(distributed, 'raise_if_preempted', lambda: seen.append(1))
-    main.run(config, straight, log=lambda *_, **__: None)
 
     def stop():
         calls.append(1)
-        if len(calls) in (1, len(seen) - 2, len(seen) + 1):
+        if len(calls) in (3, 5):  # after half of the tuning, and after half of the rendering
             raise distributed.Preempted
 
     monkeypatch.setattr(distributed, 'raise_if_preempted', stop)
-    for _ in range(3):
+    for _ in range(2):
         with pytest.raises(distributed.Preempted):
             main.run(config, again, log=lambda *_, **__: None)
     main.run(config, again, log=lambda *_, **__: None)
-    for name in json.loads((straight / 'metrics.json').read_text())['videos'].values():
-        assert (straight / name).read_bytes() == (again / name).read_bytes()
-    a, b = (json.loads((path / 'metrics.json').read_text()) for path in (straight, again))
+    assert len(calls) == 6
+    for name in json.loads((work / 'metrics.json').read_text())['videos'].values():
+        assert (work / name).read_bytes() == (again / name).read_bytes()
+    a, b = (json.loads((path / 'metrics.json').read_text()) for path in (work, again))
     assert a['flicker'] == b['flicker'] and a['mean'] == b['mean']
-    # Other chunks change where videos are cut into parts, not what is measured.
-    whole = json.loads((work / 'metrics.json').read_text())
-    assert whole['flicker']['tuned']['warp_rmse'] == pytest.approx(
-        a['flicker']['tuned']['warp_rmse']
-    )
 
 
 @pytest.mark.long
@@ -458,7 +455,9 @@ def test_aligned_faces_alone_from_given_pivots(finished, tmp_path):
     images_of = jaxinv.render(generator, weights, np.load(pivots)['w'])
     expected = np.clip((images_of + 1) * 127.5, 0, 255)
     shown = np.stack([np.asarray(frame.picture, float) for frame in video.frames(found)])
-    assert np.abs(shown.mean(-1) - expected.mean(-1)).mean() < 6  # half the colour resolution
+    luma = [x @ [0.299, 0.587, 0.114] for x in (shown, expected)]  # colours have half the size
+    assert np.corrcoef(luma[0].ravel(), luma[1].ravel())[0, 1] > 0.98
+    assert np.abs(luma[0] - luma[1]).mean() < 4
 
 
 def test_runs_that_are_impossible_raise_a_sentence(clip, tmp_path):
