@@ -185,6 +185,7 @@ def test_default_edits_are_left_out_where_nobody_knows_their_directions(wide, tm
         ({'edit_mixing': 'none'}, "'with_offsets' or 'official'"),
         ({'start': '/nowhere'}, 'there is no /nowhere'),
         ({'segments.how': '/nowhere'}, 'neither one of auto, face, slic, torchvision'),
+        ({'segments.how': 'regions:face,hiar'}, "no region 'hiar'. Did you mean 'hair'"),
         ({'invertibility.network': '/nowhere'}, 'is not a file'),
         ({'invertibility.resample': 'cubic'}, "'bilinear' or 'lanczos'"),
         ({'invertibility.spaces': ('W+', 'F7')}, 'F7'),

@@ -5,9 +5,10 @@ import PIL.Image
 import pytest
 import skimage.data
 
-from jaxinv import data
+from jaxinv import data, settings
 from jaxinv.errors import JaxinvError
-from jaxinv.segmentation import label_maps, segment, superpixels
+from jaxinv.segmentation import label_maps, regions, segment, superpixels
+from jaxinv.settings import declare
 
 
 def assert_numbered(segments, shape):
@@ -179,3 +180,76 @@ def test_resized_segments_are_renumbered():
     assert_numbered(segments, (10, 10))
     assert segments.names == ('a', 'c')
     assert segment.overlay(np.zeros((10, 10, 3), np.uint8), segments).shape == (10, 10, 3)
+
+
+# --- Named regions ---
+
+
+@pytest.fixture
+def cat_and_person(monkeypatch):
+    """A picture of 64 pixels whose classes are given: a person on the left, a cat on the right."""
+    classes = np.zeros((64, 64), int)
+    classes[8:, :32] = regions.OBJECTS.index('person') + 1
+    classes[40:, 32:] = regions.OBJECTS.index('cat') + 1
+    classes[:2, :64] = regions.OBJECTS.index('dog') + 1  # 3 %
+    calls = []
+    monkeypatch.setattr(regions, '_objects', lambda image: (calls.append(1), classes)[1])
+    return np.zeros((64, 64, 3), np.uint8), classes, calls
+
+
+def test_regions_are_segments_of_which_earlier_ones_cover_later_ones(cat_and_person, tmp_path):
+    image, classes, calls = cat_and_person
+    mask = np.zeros((32, 32), np.uint8)
+    mask[16:, 8:24] = 255
+    PIL.Image.fromarray(mask).save(tmp_path / 'mine.png')
+    lines = []
+    how = f'regions:{tmp_path}/mine.png, person,dog,cat'
+    segment.check(how)
+    segments = segment.segment(image, how, name='ann', log=lines.append)
+    assert_numbered(segments, (64, 64))
+    assert segments.names == ('mine.png', 'person', 'cat', 'rest') and len(calls) == 1
+    mine = np.kron(mask > 0, np.ones((2, 2), bool))
+    np.testing.assert_array_equal(segments.labels == 0, mine)
+    np.testing.assert_array_equal(segments.labels == 1, (classes == 15) & ~mine)
+    np.testing.assert_array_equal(segments.labels == 2, (classes == 8) & ~mine)
+    (line,) = lines
+    assert line.startswith("ann: no segment 'dog': 'dog' covers 3.1 % of ann, less than 5 %")
+
+
+def test_a_region_that_is_not_there_or_covered_is_left_out(cat_and_person, monkeypatch):
+    image, classes, _ = cat_and_person
+    everything = np.full(classes.shape, regions.OBJECTS.index('person') + 1)
+    monkeypatch.setattr(regions.faces, 'landmarks_aligned', lambda image: None)
+    monkeypatch.setattr(regions, '_salient', lambda image: classes == 15)
+    lines = []
+    how = 'regions:mouth,person,foreground,cat'
+    segments = segment.segment(image, how, name='ann', log=lines.append)
+    assert segments.names == ('person', 'cat', 'rest') and len(lines) == 2
+    assert 'no FFHQ-aligned face in ann' in lines[0]
+    assert lines[1].startswith("ann: no segment 'foreground': less than 0.1 %")
+    assert segment.segment(image, 'regions:mouth', log=lines.append).names == ('rest',)
+    monkeypatch.setattr(regions, '_objects', lambda image: everything)
+    assert segment.segment(image, 'regions:person').names == ('person',)  # nothing is left
+
+
+def test_regions_that_cannot_be_used_are_named(cat_and_person, tmp_path):
+    grey = tmp_path / 'grey.png'
+    PIL.Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(grey)
+    for how, words in {
+        'regions:mouht': "no region 'mouht'. Did you mean 'mouth'",
+        'regions:cat,none.png': 'there is no file none.png',
+        'regions:cat,cat': "has 'cat' twice",
+        'regions:': 'Regions: background, clothes',
+        'region:cat': "Did you mean 'regions'",
+        'face,hair': "Did you mean 'regions:face,hair'",
+    }.items():
+        with pytest.raises(JaxinvError, match=words):
+            segment.check(how)
+    with pytest.raises(JaxinvError, match='64 different values'):  # an error, not left out
+        segment.segment(cat_and_person[0], f'regions:cat,{grey}')
+
+
+def test_the_help_of_segments_lists_the_regions():
+    (rule,) = [k.rule for k in declare.keys(settings.Segments) if k.name == 'how']
+    words = rule.sentence.replace(',', ' ').split()
+    assert all(name in words for name in regions.NAMES if name not in regions.OBJECTS)

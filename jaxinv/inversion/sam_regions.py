@@ -69,7 +69,7 @@ def segment_images(
     """The segments of all images, at their full size."""
     with runner.stopwatch.stage('segments'):
         return [
-            segment.segment(image, options.how, name=name, parts=options.parts)
+            segment.segment(image, options.how, name=name, parts=options.parts, log=runner.log)
             for name, image in zip(examples.names, examples.images_uint8, strict=True)
         ]
 

@@ -12,6 +12,7 @@ What is not there, or too small to be trusted, is an error, never an empty mask.
 """
 
 import difflib
+import functools
 import os
 import pathlib
 
@@ -26,7 +27,7 @@ from jaxinv.errors import JaxinvError
 from jaxinv.faces import mesh
 from jaxinv.io import expanded
 from jaxinv.segmentation import face
-from jaxinv.segmentation.label_maps import read_map
+from jaxinv.segmentation.label_maps import Segments, read_map
 from jaxinv.text import printable
 from jaxinv.weights import graphs
 
@@ -82,6 +83,10 @@ def check(region: str | os.PathLike) -> None:
         )
 
 
+class NotThere(JaxinvError):
+    """A region is not in a picture, or covers too little of it."""
+
+
 def mask_of(region: str | os.PathLike, image_uint8, name: str = 'the picture') -> np.ndarray:
     """bool [h, w]: the pixels of a region of a uint8 picture [h, w, 3].
 
@@ -89,43 +94,68 @@ def mask_of(region: str | os.PathLike, image_uint8, name: str = 'the picture') -
     of two values, of which the larger one is inside; it is resized by nearest neighbours. name: of
     the picture, for messages.
 
-    Raises JaxinvError for another region, without a face, and for a class that covers less than
-    LEAST of the picture.
+    Raises JaxinvError for another region, and NotThere without a face and for a class that covers
+    less than LEAST of the picture.
     """
-    check(region)
-    image_uint8 = np.asarray(image_uint8)
-    shape = image_uint8.shape[:2]
-    if is_file(region):
-        return _read(expanded(region), shape)
-    if region in OBJECTS:
-        return _enough(_objects(image_uint8) == OBJECTS.index(region) + 1, region, name)
-    if region == SALIENT:
-        return _enough(_salient(image_uint8), region, name)
-    missing = JaxinvError(f'there is no FFHQ-aligned face in {name}, so no region {region!r}.')
-    if region in MESH:
-        points = mesh.landmarks478(image_uint8[None])[0, :, :2]
-        if np.isnan(points).any():
-            raise missing
-        outlines, margin = MESH[region]
-        inside = np.any([face.mask(points[list(own)], shape) for own in outlines], axis=0)
-        return scipy.ndimage.distance_transform_edt(~inside) <= margin * len(inside)
-    landmarks = faces.landmarks_aligned(image_uint8)
-    if landmarks is None:
-        raise missing
-    if region in PARTS:
-        return face.features(landmarks, shape)[region]
-    segments = face.segment(image_uint8, landmarks)
-    chosen = [i for i, n in enumerate(segments.names) if n.startswith(CLASSES[region])]
-    return _enough(np.isin(segments.labels, chosen), region, name)
+    return Finder(image_uint8, name).mask_of(region)
 
 
-def _enough(mask, region: str, name: str) -> np.ndarray:
-    if mask.mean() < LEAST:
-        raise JaxinvError(
-            f'{region!r} covers {100 * mask.mean():.1f} % of {name}, less than {100 * LEAST:g} %, '
-            'too little to be told from errors; give a mask of your own.'
+class Finder:
+    """mask_of for several regions of one picture: what they share is computed once."""
+
+    def __init__(self, image_uint8, name: str = 'the picture'):
+        self._image, self._name = np.asarray(image_uint8), name
+
+    def mask_of(self, region: str | os.PathLike) -> np.ndarray:
+        check(region)
+        shape = self._image.shape[:2]
+        if is_file(region):
+            return _read(expanded(region), shape)
+        if region in OBJECTS:
+            return self._enough(self._objects == OBJECTS.index(region) + 1, region)
+        if region == SALIENT:
+            return self._enough(_salient(self._image), region)
+        missing = NotThere(
+            f'there is no FFHQ-aligned face in {self._name}, so no region {region!r}.'
         )
-    return mask
+        if region in MESH:
+            points = self._points
+            if np.isnan(points).any():
+                raise missing
+            outlines, margin = MESH[region]
+            inside = np.any([face.mask(points[list(own)], shape) for own in outlines], axis=0)
+            return scipy.ndimage.distance_transform_edt(~inside) <= margin * len(inside)
+        if self._landmarks is None:
+            raise missing
+        if region in PARTS:
+            return face.features(self._landmarks, shape)[region]
+        segments = self._segments
+        chosen = [i for i, n in enumerate(segments.names) if n.startswith(CLASSES[region])]
+        return self._enough(np.isin(segments.labels, chosen), region)
+
+    @functools.cached_property
+    def _landmarks(self) -> np.ndarray | None:
+        return faces.landmarks_aligned(self._image)
+
+    @functools.cached_property
+    def _points(self) -> np.ndarray:
+        return mesh.landmarks478(self._image[None])[0, :, :2]
+
+    @functools.cached_property
+    def _segments(self) -> Segments:
+        return face.segment(self._image, self._landmarks)
+
+    @functools.cached_property
+    def _objects(self) -> np.ndarray:
+        return _objects(self._image)
+
+    def _enough(self, mask, region: str) -> np.ndarray:
+        if mask.mean() < LEAST:
+            raise NotThere(
+                f'{region!r} covers {100 * mask.mean():.1f} % of {self._name}, less than '
+                f'{100 * LEAST:g} %, too little to be told from errors; give a mask of your own.'
+            )
+        return mask
 
 
 def _objects(image_uint8) -> np.ndarray:

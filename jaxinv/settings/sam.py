@@ -133,8 +133,10 @@ class Segments(Section):
 
     how: str = setting(
         'auto',
-        "'auto', 'face', 'slic', a label map, a folder of them, or a network: 'torchvision' or "
-        "'transformers' (extras, see docs/sam.md).",
+        "'auto', 'face', 'slic', a label map, a folder of them, a network: 'torchvision' or "
+        "'transformers' (extras, see docs/sam.md), or 'regions:NAME,...': face, hair, clothes, "
+        'background, brows, eyes, mouth, nose, irises, lips, foreground, a class of PASCAL VOC as '
+        'person or cat, or a mask.png; earlier ones cover later ones.',
     )
     parts: int = setting(12, "Regions of 'slic', and of what a network leaves unnamed.", least=1)
 
