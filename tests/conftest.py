@@ -1,6 +1,7 @@
 """Tests run on the CPU, and keep compiled programs between runs."""
 
 import os
+import pathlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
@@ -15,6 +16,8 @@ from jaxinv.io import cache_dir  # noqa: E402
 from jaxinv.networks import encoders  # noqa: E402
 from jaxinv.weights.zoo import load_named  # noqa: E402
 
+MAPPINGS = 20_000
+
 jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'programs'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 # A missing axis is an error: broadcasts are written out.
@@ -25,6 +28,18 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 def pytest_collection_modifyitems(items):
     """Files marked `first` start first, so that both processes end at about the same time."""
     items.sort(key=lambda item: item.get_closest_marker('first') is None)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def few_mappings():
+    """Compiled programs are dropped before they reach Linux's limit of mappings for a process.
+
+    Each takes some of 65530; at the limit XLA's compiler crashes.
+    """
+    yield
+    maps = pathlib.Path('/proc/self/maps')
+    if maps.exists() and maps.read_bytes().count(b'\n') > MAPPINGS:
+        jax.clear_caches()
 
 
 @pytest.fixture
