@@ -192,7 +192,7 @@ def test_main_job_with_the_real_generator(tmp_path):
     config.pivot.num_steps, config.tune.num_steps = 6, 3
     config.pivot.chunk_steps = config.tune.chunk_steps = 3
     config.w_statistics.num_samples = 1000
-    config.edits = ('smile=2',)
+    config.edits = ('smile=1.5',)
     config.drift.num_samples = 2
     pti.run(config, tmp_path / 'work', log=lambda *_, **__: None)
     result = json.loads((tmp_path / 'work' / 'metrics.json').read_text())
@@ -201,4 +201,4 @@ def test_main_job_with_the_real_generator(tmp_path):
     assert mean['tuned']['mse'] < mean['pivot']['mse']
     assert 0 < mean['tuned']['id_distance'] < 1.2
     for edits in result['edits'].values():
-        assert edits['smile=2']['change']['smile'] is not None
+        assert edits['smile=1.5']['change']['smile'] is not None
