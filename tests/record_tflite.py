@@ -8,9 +8,7 @@ Kept: the outputs for one seeded input of each network, of large ones 2000 value
 import pathlib
 import zipfile
 
-import ai_edge_litert
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
 from jaxinv.weights import assets, graphs
 
@@ -31,6 +29,9 @@ def kept(array):
 
 
 def main():
+    import ai_edge_litert  # here, because test_graph_files.py imports this file without it
+    from ai_edge_litert.interpreter import Interpreter
+
     arrays = {}
     for name in NAMES:
         source = graphs.GRAPHS[name]

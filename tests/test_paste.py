@@ -91,6 +91,17 @@ def test_the_seam_has_the_photographs_colours():
     assert np.abs(plain - [100, 120, 140]).max() == 30
 
 
+def test_what_is_another_thing_at_the_seam_does_not_tint_the_face():
+    """A turned head: at one side of the seam the crop has a face where background was."""
+    photograph = np.full((200, 200, 3), (100, 120, 140), np.uint8)
+    photograph[:, :45] = (20, 40, 160)
+    crop = np.full((120, 120, 3), (90, 110, 130), np.uint8)  # 10 levels darker than the photograph
+    quad = [[40, 40], [40, 160], [160, 160], [160, 40]]
+    found = np.asarray(paste(PIL.Image.fromarray(photograph), crop, quad, mask='crop'), int)
+    face = found[60:140, 60:150]
+    assert np.abs(face - [100, 120, 140]).max() <= 3
+
+
 def test_squares_beyond_the_photograph(portrait):
     photograph, quad, targets = portrait
     crop = targets.images_uint8[0]

@@ -19,6 +19,7 @@ FEATHER = 0.06  # width of the soft edge, in sides of the square
 FOREHEAD = 0.75  # height of the forehead above the brows, in distances from brows to chin
 SEAM = 0.1  # spread of the colour correction, in sides of the square
 SMOOTH = 8  # pixels
+LIKE = 24  # levels of 255: parts of the seam that differ by more than others count less
 FAR = 1e-3  # weight of the seam's mean, relative to the largest weight of the seam's parts
 
 
@@ -144,7 +145,8 @@ def _face(landmarks, size):
 def _seam_shift(difference, weight, spread):
     """The photograph's colours minus the crop's along the seam, spread smoothly; [h, w, 3].
 
-    Far from the seam it is the mean over the seam. Computed at the size at which the spread is
+    Where a turned head leaves face on one side and background on the other, the colours need not
+    match: the weight of a pixel of the seam falls with its distance from the median. Far from the seam it is the mean over the seam. Computed at the size at which the spread is
     SMOOTH pixels: the result has no finer detail.
     """
     height, width = weight.shape
@@ -156,6 +158,9 @@ def _seam_shift(difference, weight, spread):
         return scipy.ndimage.gaussian_filter(np.asarray(reduced), spread / factor, mode='constant')
 
     seam = weight * (1 - weight)
+    if (seam > 0.1).any():
+        apart = difference - np.median(difference[seam > 0.1], axis=0)
+        seam = seam * np.exp(-(apart**2).sum(-1) / (2 * LIKE**2))
     total = smooth(seam)
     least = FAR * max(total.max(), 1e-9)
     shift = []
