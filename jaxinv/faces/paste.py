@@ -146,8 +146,9 @@ def _seam_shift(difference, weight, spread):
     """The photograph's colours minus the crop's along the seam, spread smoothly; [h, w, 3].
 
     Where a turned head leaves face on one side and background on the other, the colours need not
-    match: the weight of a pixel of the seam falls with its distance from the median. Far from the seam it is the mean over the seam. Computed at the size at which the spread is
-    SMOOTH pixels: the result has no finer detail.
+    match: the weight of a pixel of the seam falls with its distance from the median. Far from the
+    seam it is the mean over the seam. Computed at the size at which the spread is SMOOTH pixels:
+    the result has no finer detail.
     """
     height, width = weight.shape
     factor = max(spread / SMOOTH, 1.0)
