@@ -163,6 +163,7 @@ def test_other_pictures_are_another_run(finished, inputs, tmp_path):
         (inputs / 'zoe.png').unlink()
 
 
+@pytest.mark.exhaustive
 def test_a_projection_that_is_not_finite_costs_a_line(inputs, tmp_path, monkeypatch):
     target = data.load_images(inputs / 'dot.png', resolution=32, align='none')
     bad, normal = latents.identity_ids(target.images_uint8)[0], pixels.to_float

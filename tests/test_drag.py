@@ -228,7 +228,9 @@ def test_a_mask_holds_the_rest(tiny, codes):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('family', ['stylegan2', 'biggan'])
+@pytest.mark.parametrize(
+    'family', ['stylegan2', pytest.param('biggan', marks=pytest.mark.exhaustive)]
+)
 def test_other_generators_are_dragged_by_the_rows_of_their_first_layers(family):
     if family == 'biggan':
         generator, weights = load_named('tiny_biggan')

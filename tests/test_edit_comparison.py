@@ -202,7 +202,7 @@ def test_a_run_renders_what_the_methods_made_and_resumes(tmp_path, monkeypatch):
     generator, _ = load_named('tiny')
     np.save(tmp_path / 'yaw.npy', np.ones(generator.spec.w_dim, np.float32) / 8)
     config = evaluate_edits.get_config('test')
-    config.methods = 'w=w:test,f6=f6:test,pti=pti:test,grouped=pti:test?group=2'
+    config.methods = 'f6=f6:test,pti=pti:test,grouped=pti:test?group=2'
     config.edits = (f'{tmp_path}/yaw.npy=2/-2',)
     config.measure.equal = (f'{tmp_path}/yaw.npy=1',)
     config.measure.curves = (f'{tmp_path}/yaw.npy',)
@@ -216,7 +216,7 @@ def test_a_run_renders_what_the_methods_made_and_resumes(tmp_path, monkeypatch):
 
     edit_comparison.run(config, path, log=log)
     found = json.loads((path / 'metrics.json').read_text())
-    assert list(found['methods']) == ['w', 'f6', 'pti', 'grouped']
+    assert list(found['methods']) == ['f6', 'pti', 'grouped']
     rows = edit_comparison.method_runs.rows_of(config)
     config_of_targets = edit_comparison.comparison.open_comparison(config, log)
     pictures = edit_comparison.comparison_targets.prepare(path, config, config_of_targets.spec, log)

@@ -31,7 +31,7 @@ def pair(name, dtype=np.float32):
     return [image[None].astype(dtype) for image in images]
 
 
-@pytest.mark.parametrize('net', ['alex', pytest.param('vgg', marks=pytest.mark.long)])
+@pytest.mark.parametrize('net', ['alex', pytest.param('vgg', marks=pytest.mark.exhaustive)])
 def test_bfloat16_maps_give_float32_distances_and_gradients(net, weights):
     images, targets = pair(PAIRS[0])
 

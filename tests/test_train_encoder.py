@@ -225,7 +225,7 @@ def test_a_generator_with_classes_is_refused(tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_a_run_that_was_killed_in_both_stages_goes_on_on_two_devices(finished, tmp_path):
     class Killed(Exception):
         pass
