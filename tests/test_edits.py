@@ -1,5 +1,6 @@
 """Edits: spelling, sources, and that a move in W is a move in W and no more."""
 
+import dataclasses
 import pickle
 import sys
 import zipfile
@@ -215,7 +216,7 @@ def test_rows_that_do_not_exist_are_refused(directions, w):
 
 
 def test_packaged_directions_have_length_one_and_a_validated_entry_each():
-    names = edits.available()
+    names = edits.packaged()
     entries = edits.describe()['directions']
     assert {'smile', 'age', 'yaw', 'pc0'} <= set(names) == set(entries)
     vectors = np.concatenate([edits.load_direction(name) for name in names])
@@ -229,17 +230,20 @@ def test_packaged_directions_have_length_one_and_a_validated_entry_each():
         assert entries[name]['judge'] != entries[name]['steered_by']
 
 
-def test_the_table_has_range_unit_and_judge_and_what_was_not_found():
-    lines = edits.table().splitlines()
+def test_what_is_available_is_printed_with_range_unit_and_judge_and_what_was_not_found(tiny):
+    found = edits.available()
+    lines = str(found).splitlines()
     first, *_ = (line for line in lines if line.startswith('yaw '))
     assert 'degree' in first and 'yaw/head_pose' in first and ' to ' in first
     not_found = edits.describe()['not_found']
     for name, entry in not_found.items():
-        assert name not in edits.available()
+        assert name not in [entry.name for entry in found]
         assert any(line.startswith(name) and entry['reason'] in line for line in lines)
-    for entry in edits.catalogue():
-        assert entry.range[0] < 0 < entry.range[1]
-    assert edits.catalogue('another') == []
+    assert sorted(entry.name for entry in found) == edits.packaged()
+    assert all(entry.range[0] < 0 < entry.range[1] for entry in found)
+    faces = tiny[0]._replace(spec=dataclasses.replace(tiny[0].spec, domain='ffhq'))
+    assert str(edits.available(faces)) == str(found)
+    assert len(edits.available(tiny[0])) == 0 and 'no packaged' in str(edits.available(tiny[0]))
 
 
 def test_directions_with_one_name_are_edits_of_their_own(directions, tmp_path):

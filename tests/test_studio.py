@@ -630,7 +630,7 @@ def test_packaged_directions_have_their_ranges_and_units():
     spec = generators.make('mobile_stylegan_ffhq').spec
     spec = dataclasses.replace(spec, domain='ffhq')
     found = controls.controls_of(spec, [])
-    assert set(found) == set(edits.available('ffhq'))
+    assert set(found) == set(edits.packaged('ffhq'))
     known = edits.describe('ffhq')['directions']
     yaw = found['yaw']
     assert [yaw.low, yaw.high] == known['yaw']['strengths'] and yaw.unit == '°'

@@ -34,13 +34,13 @@ the mean of W, so strength 0 is the mean. With d = component * deviation, a coor
 standard deviations, as in PTI's code.
 """
 
-from jaxinv.edits.catalogue import catalogue, table
+from jaxinv.edits.catalogue import available
 from jaxinv.edits.directions import (
     EditError,
     EditWarning,
-    available,
     describe,
     load_direction,
+    packaged,
     save_direction,
     shares_w,
 )
@@ -67,8 +67,8 @@ from jaxinv.edits.spelling import parse, with_steps
 
 __all__ = [
     'Curve', 'Direction', 'Edit', 'EditError', 'EditWarning', 'Solution', 'TimedEdit', 'Wanted',
-    'apply', 'available', 'catalogue', 'check', 'describe', 'difference', 'factorise', 'from_json',
-    'held_fixed', 'interpolate_weights', 'join', 'load', 'load_direction', 'mix', 'morph', 'moved',
-    'of_arrays', 'parse', 'parse_timed', 'save', 'save_direction', 'shares_w', 'solve',
-    'style_offsets', 'styles_direction', 'table', 'to_json', 'with_steps',
+    'apply', 'available', 'check', 'describe', 'difference', 'factorise', 'from_json', 'held_fixed',
+    'interpolate_weights', 'join', 'load', 'load_direction', 'mix', 'morph', 'moved', 'of_arrays',
+    'packaged', 'parse', 'parse_timed', 'save', 'save_direction', 'shares_w', 'solve',
+    'style_offsets', 'styles_direction', 'to_json', 'with_steps',
 ]  # fmt: skip

@@ -1,11 +1,13 @@
-"""What comes with jaxinv for a latent space: each direction with its range, unit and judge.
+"""What comes with jaxinv for a generator: each direction with its range, unit and judge.
 
-print(edits.table())
+print(jaxinv.edits.available(generator))
 """
 
 from typing import Any, NamedTuple
 
 from jaxinv.edits.directions import describe
+
+SPACE = 'ffhq'  # the only latent space with packaged directions
 
 
 class Entry(NamedTuple):
@@ -19,11 +21,25 @@ class Entry(NamedTuple):
     steered_by: str  # measure to which the direction was fitted
 
 
-def catalogue(space: str = 'ffhq') -> list[Entry]:
-    """The packaged directions of a latent space, attributes first."""
-    directions = describe(space).get('directions', {})
+class Available(tuple):
+    """Entries, attributes first; as text a table, with what was looked for in W and not found."""
+
+    def __str__(self) -> str:
+        return _table(self)
+
+    __repr__ = __str__
+
+
+def available(generator: Any = None) -> Available:
+    """The packaged directions for a generator, or where it is None those of FFHQ's W.
+
+    Empty for generators of anything else. [entry.name for entry in available()] are the names.
+    """
+    directions = {}
+    if generator is None or generator.spec.domain == SPACE:
+        directions = describe(SPACE).get('directions', {})
     ordered = sorted(directions.items(), key=lambda item: (item[1]['kind'] != 'attribute', item[0]))
-    return [_entry(name, entry) for name, entry in ordered]
+    return Available(_entry(name, entry) for name, entry in ordered)
 
 
 def _entry(name: str, entry: dict[str, Any]) -> Entry:
@@ -42,10 +58,11 @@ def _entry(name: str, entry: dict[str, Any]) -> Entry:
     )
 
 
-def table(space: str = 'ffhq') -> str:
-    """The catalogue as text, and what was looked for in W and not found."""
+def _table(entries: Available) -> str:
+    if not entries:
+        return 'no packaged directions for this generator; give your own files (docs/edits.md)'
     rows = [('name', 'strengths', 'strength 1 changes', 'steered by', 'as judged', 'judge')]
-    for entry in catalogue(space):
+    for entry in entries:
         low, high = entry.range
         row = [entry.name, f'{low:+.2g} to {high:+.2g}', 'a component of W', '', '', '']
         if entry.unit:
@@ -54,6 +71,6 @@ def table(space: str = 'ffhq') -> str:
         rows.append(tuple(row))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ['  '.join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    for name, entry in sorted(describe(space).get('not_found', {}).items()):
+    for name, entry in sorted(describe(SPACE).get('not_found', {}).items()):
         lines.append(f'{name:<{widths[0]}}  not found: {entry["reason"]}')
     return '\n'.join(lines)

@@ -37,7 +37,7 @@ class EditWarning(UserWarning):
     """Something that an edit leaves out, or goes beyond."""
 
 
-def available(space: str = 'ffhq') -> list[str]:
+def packaged(space: str = 'ffhq') -> list[str]:
     """Names of the directions that come with jaxinv for a latent space."""
     path = DIRECTIONS / f'{space}.npz'
     if not path.is_file():
@@ -144,7 +144,7 @@ def split_key(source: str) -> tuple[pathlib.Path, str | None]:
 
 
 def _packaged(name: str, space: str) -> np.ndarray:
-    names = available(space)
+    names = packaged(space)
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f' Did you mean {close[0]!r}?' if close else ''

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxinv.edits import record
-from jaxinv.edits.directions import EditError, EditWarning, available
+from jaxinv.edits.directions import EditError, EditWarning, packaged
 from jaxinv.edits.edit import Direction, Edit, Wanted, name_of
 from jaxinv.edits.sources import Source, Sources
 from jaxinv.text import printable, shortest
@@ -101,7 +101,7 @@ def _parse_one(spec: str, sources: Sources, mean) -> list[Edit]:
         end = match.end()
         steps.append(match)
     if not steps or end != len(spec):
-        known = ', '.join(available(sources.space)) or 'none'
+        known = ', '.join(packaged(sources.space)) or 'none'
         raise EditError(
             f'{spec!r} is not an edit; write NAME=STRENGTH, for example smile=2, age=-4/4, '
             f'yaw=10deg or yaw=3,smile=-2 (a sequence). Directions: {known}.'

@@ -72,7 +72,7 @@ def run(
         judged = {name: float(np.nanstd(values)) for name, values in judged.items()}
 
         packaged = edits.shares_w(pipeline.generator, pipeline.weights)
-        kept = set(config.keep) & set(edits.available()) if packaged else set()
+        kept = set(config.keep) & set(edits.packaged()) if packaged else set()
         candidates, fit_record = fit(config, samples, deviations, table, kept)
         tried = sweep(config, pipeline, candidates, 'choose', path, log)
         steered = {

@@ -67,7 +67,7 @@ def of_search(name: str, direction: edits_lib.Direction) -> Control:
 def _packaged() -> list[Control]:
     known = edits_lib.describe('ffhq').get('directions', {})
     found = []
-    for name in edits_lib.available('ffhq'):
+    for name in edits_lib.packaged('ffhq'):
         facts = known.get(name, {})
         low, high = _range(facts)
         effects = {key: float(value) for key, value in facts.get('per_unit', {}).items()}
