@@ -193,16 +193,8 @@ def tables(
         list(used),
         reference,
         rank,
-        pictures.names,
-        {
-            'resamples': wanted.statistics.resamples,
-            'confidence': wanted.statistics.confidence,
-            'seed': wanted.statistics.seed,
-        },
-        pictures.skipped,
-        pictures.sources,
         groups=_groups(list(used), measurer),
-        **provenance_of(config, opened, measurer.nets),
+        **provenance_of(config, opened, pictures, measurer.nets),
     )
 
 
@@ -216,15 +208,24 @@ def _groups(names: Sequence[str], measurer: Measurer) -> dict[str, list[str]]:
     return {title: own for title, own in groups.items() if own}
 
 
-def provenance_of(config, opened: Opened, nets: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a Comparison that say how it was made."""
-    return provenance.of_run(
+def provenance_of(
+    config, opened: Opened, pictures: Pictures, nets: Mapping[str, Any] | Sequence[str]
+) -> dict[str, Any]:
+    """The fields of a Comparison that say of what and how it was made. nets: names of LPIPS."""
+    statistics = config.statistics
+    made = provenance.of_run(
         config=config.to_dict(),
         spec=opened.spec,
         about=opened.about,
         lpips={net: networks.lpips_origin(net, config.lpips) for net in nets},
-        seeds={'seed': config.seed, 'statistics': config.statistics.seed},
+        seeds={'seed': config.seed, 'statistics': statistics.seed},
     )
+    return made | {
+        'pictures': pictures.names,
+        'statistics': {name: statistics[name] for name in ('resamples', 'confidence', 'seed')},
+        'skipped': pictures.skipped,
+        'sources': pictures.sources,
+    }
 
 
 def columns(records: Mapping[str, dict], names: Sequence[str]) -> dict[str, np.ndarray]:

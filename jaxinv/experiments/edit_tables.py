@@ -83,17 +83,9 @@ def tables(
         list(names),
         reference,
         rank,
-        pictures.names,
-        {
-            'resamples': wanted.statistics.resamples,
-            'confidence': wanted.statistics.confidence,
-            'seed': wanted.statistics.seed,
-        },
-        pictures.skipped,
-        pictures.sources,
         groups=groups,
         charts=curves_of(records, plan),
-        **comparison.provenance_of(config, opened, ('alex',)),
+        **comparison.provenance_of(config, opened, pictures, ('alex',)),
     )
 
 

@@ -25,8 +25,7 @@ MAX_BYTES = 2**31 - 2**20  # of a file, a limit of protocol buffers
 def write(path: pathlib.Path, generator: Generator, weights: Weights, about=None) -> None:
     """Writes the .onnx file. about: the generator's origin, in JSON's types, for its metadata.
 
-    Raises ExportError for an operation that is not translated, or a graph
-    of 2 GB.
+    Raises ExportError for an operation that is not translated, or a graph of 2 GB.
     """
     model = model_of(generator, weights)
     record = generators.record(generator.spec)
