@@ -408,11 +408,11 @@ def test_light_follows_its_formula(face):
     rng = np.random.default_rng(3)
     changed, _, _ = out_of_domain.light(face, rng, 0)
     again = np.random.default_rng(3)
-    angle, strength = again.uniform(0, 2 * np.pi), again.uniform(2, 2.8)
-    tint = 1 + 0.35 * again.uniform(-1, 1, 3)
-    for row, column in ((0, 0), (95, 95), (30, 60), (80, 10)):
+    angle, strength = again.uniform(0, 2 * np.pi), again.uniform(2.2, 2.8)
+    tint = 1 + 0.8 * again.uniform(-1, 1, 3)
+    for row, column in ((0, 0), (95, 95), (30, 60), (47, 50), (55, 40)):
         x, y = (column + 0.5) / 96 - 0.5, (row + 0.5) / 96 - 0.5
-        along = min(max(2 * (x * np.cos(angle) + y * np.sin(angle)), -1), 1)
+        along = min(max(6 * (x * np.cos(angle) + y * np.sin(angle)), -1), 1)
         for channel in range(3):
             linear = (face[row, column, channel] / 255) ** 2.2 * np.exp(strength * along)
             linear *= tint[channel] ** max(along, 0)

@@ -197,11 +197,12 @@ def make_up(image, rng, turn):
 
 def light(image, rng, turn):
     """Strong coloured light from one side, and darkness on the other."""
-    angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(2, 2.8)
+    angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(2.2, 2.8)
     x, y = (axis - 0.5 for axis in drawing.grid(len(image)))
-    along = 2 * (x * np.cos(angle) + y * np.sin(angle))
-    tint = 1 + 0.35 * rng.uniform(-1, 1, 3)
-    gain = np.exp(strength * np.clip(along, -1, 1))[..., None]
+    # From -1 to 1 over a third of the side, across the face.
+    along = np.clip(6 * (x * np.cos(angle) + y * np.sin(angle)), -1, 1)
+    tint = 1 + 0.8 * rng.uniform(-1, 1, 3)
+    gain = np.exp(strength * along)[..., None]
     tints = tint ** np.clip(along, 0, 1)[..., None]
     linear = (np.asarray(image) / 255.0) ** 2.2 * gain * tints
     changed = 255 * np.clip(linear, 0, 1) ** (1 / 2.2)
