@@ -53,6 +53,11 @@ def occlude(image, rng: np.random.Generator) -> np.ndarray:
 
     Its place, size and shape are random; its border is blurred.
     """
+    return cover(image, rng)[0]
+
+
+def cover(image, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(the picture of `occlude`, the opacity [h, w] in [0, 1] of the piece)."""
     height, width = image.shape[:2]
     mask = PIL.Image.new('L', (width, height))
     centre, radius = rng.uniform(0.05, 0.95, 2), rng.uniform(0.07, 0.25)
@@ -64,10 +69,11 @@ def occlude(image, rng: np.random.Generator) -> np.ndarray:
     mask = mask.filter(PIL.ImageFilter.GaussianBlur(width / 200))
     opacity = np.asarray(mask, np.float32)[..., None] / 255
     if rng.random() < 0.25:
-        cover = np.broadcast_to(rng.integers(0, 256, 3), image.shape)
+        piece = np.broadcast_to(rng.integers(0, 256, 3), image.shape)
     else:
-        cover = _random_crop(textures()[rng.integers(len(TEXTURES))], (height, width), rng)
-    return np.rint(image * (1 - opacity) + cover * opacity).astype(np.uint8)
+        piece = _random_crop(textures()[rng.integers(len(TEXTURES))], (height, width), rng)
+    covered = np.rint(image * (1 - opacity) + piece * opacity).astype(np.uint8)
+    return covered, opacity[..., 0]
 
 
 def _random_crop(texture, size, rng):
