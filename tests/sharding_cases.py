@@ -93,7 +93,7 @@ def tuning(placement, dtype, count=N, **settings):
 
     def prepare(which, shard):
         own = targets[which], pivots[which], ids[which]
-        return tuner.prepare(weights, nets['alex'], *own, statistics.mean, shard)
+        return tuner.prepare(weights, nets['alex'], *own, statistics.mean, shard, pivots)
 
     host_batches = None
     if tuner.examples is not None:
@@ -130,14 +130,22 @@ METHODS = {
     ),
     'minibatches': functools.partial(tuning, batch_size=2),
     'each': functools.partial(tuning, shared=False, stop_lpips=0.0021),
+    'moving': functools.partial(tuning, microbatch=1, batch_size=2, pivot_learning_rate=0.02),
+    'moving_fed': functools.partial(
+        tuning, microbatch=1, batch_size=2, pivot_learning_rate=0.02, resident=1
+    ),
+    'moving_each': functools.partial(tuning, shared=False, pivot_learning_rate=0.02),
     'sam': search,
 }
 
 
-def run_in_slots(mesh, dtype, folder) -> dict:
+SLOTS = {'slots': {'stop_lpips': 0.0021}, 'moving_slots': {'pivot_learning_rate': 0.02}}
+
+
+def run_in_slots(method, mesh, dtype, folder) -> dict:
     """'each' with room for two at a time; 'A>B' is interrupted on mesh A and goes on on B."""
     weights, nets, targets, pivots, ids, statistics = problem(toy.GENERATOR, dtype)
-    settings = TUNING.replace(shared=False, stop_lpips=0.0021)
+    settings = TUNING.replace(shared=False, **SLOTS[method])
     results, first = {}, mesh.partition('>')[0]
     for part in mesh.split('>'):
         placement = sharding.make(part)
@@ -164,7 +172,7 @@ def run_in_slots(mesh, dtype, folder) -> dict:
                 settings.metrics,
                 count=N,
                 slots=2,
-                saved=checkpoints.LoopCheckpoints(folder / f'slots_{mesh}', STEPS),
+                saved=checkpoints.LoopCheckpoints(folder / f'{method}_{mesh}', STEPS),
                 finish=finish,
                 on_chunk=on_chunk,
             )
@@ -175,7 +183,7 @@ def run_in_slots(mesh, dtype, folder) -> dict:
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(results[i] for i in range(N)))
     for name, leaf in flatten_dict(stacked, sep='/').items():
         found[f'result/{name}'] = leaf
-    return {f'slots:{mesh}/{name}': value for name, value in found.items()}
+    return {f'{method}:{mesh}/{name}': value for name, value in found.items()}
 
 
 def compiled(mesh, dtype) -> dict:
@@ -189,8 +197,8 @@ def compiled(mesh, dtype) -> dict:
 def run(method, mesh, dtype, folder) -> dict:
     """mesh: '4', '2,2', ...; 'A>B' saves half-way on mesh A and goes on on B, 'A>' only saves in
     the folder, and '>B' only goes on."""
-    if method == 'slots':
-        return run_in_slots(mesh, dtype, folder)
+    if method in SLOTS:
+        return run_in_slots(method, mesh, dtype, folder)
     if method == 'weak':
         return compiled(mesh, dtype)
     first, arrow, second = mesh.partition('>')

@@ -14,7 +14,7 @@ from test_distributed import launched, said
 from test_experiment import load_config
 
 import jaxinv
-from jaxinv import data, latents, pixels, settings
+from jaxinv import data, latents, pixels
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import pti, pti_score
 from jaxinv.inversion.project import project
@@ -184,13 +184,6 @@ def test_nothing_usable_is_a_sentence(tmp_path):
     (tmp_path / 'bad.png').write_text('not a picture')
     with pytest.raises(data.NoImages, match='No usable picture'):
         run(config_of(tmp_path / 'bad.png'), tmp_path / 'work')
-
-
-def test_sam_baselines_with_a_shared_generator_have_no_bulk_mode(inputs):
-    config = load_config('sam', 'pti,test')
-    config.data.images, config.group = str(inputs), 2
-    with pytest.raises(JaxinvError, match='config=pti_multi_id'):
-        settings.check(config)
 
 
 @pytest.mark.exhaustive

@@ -99,7 +99,7 @@ def test_settings_reach_the_methods():
     first, second, third = (row.config for row in method_runs.rows_of(config))
     assert (first.tune.stop_lpips, first.tune.lpips_net) == (None, 'vgg')
     assert (first.pivot.space, first.group, first.seed, first.generator) == ('w_plus', 4, 7, 'tiny')
-    assert (second.method, second.group) == ('pti_sam', 0)  # one generator for all: no groups
+    assert (second.method, second.group) == ('pti_sam', 4)
     assert (third.invertibility.spaces, third.seed) == (('W+', 'F6'), 3)
     assert third.sam.learning_rate == 1.0 and third.edits == ()
 
@@ -403,7 +403,7 @@ def test_what_runs_of_every_kind_made(tmp_path):
     each.add(line | {'name': 'b', 'skipped': 'not finite'})
     found = method_runs.made_of(tmp_path / 'each', pictures)
     file = tmp_path / 'each' / 'identities' / 'a' / 'tuned.png'
-    assert found == {'a': (file, '', 3.0), 'b': (None, 'not finite', None)}
+    assert found == {'a': (file, '', 3.0, {}), 'b': (None, 'not finite', None, {})}
 
     shared = manifest.Manifest(tmp_path / 'shared' / manifest.FILE)
     for name in ('a', 'b'):
@@ -419,8 +419,8 @@ def test_what_runs_of_every_kind_made(tmp_path):
     content = {'identities': {'a': stages}, 'seconds': {'load': 5, 'tune': 4.0}, 'drift': {'m': 1}}
     (tmp_path / 'single' / 'metrics.json').write_text(json.dumps(content))
     found = method_runs.made_of(tmp_path / 'single', pictures)
-    assert found['a'] == (tmp_path / 'single' / 'images' / 'a' / 'tuned.png', '', 4.0)
-    assert found['b'] == (None, 'the run has no such picture', None)
+    assert found['a'] == (tmp_path / 'single' / 'images' / 'a' / 'tuned.png', '', 4.0, {})
+    assert found['b'] == (None, 'the run has no such picture', None, {})
     assert method_runs.drift_of(tmp_path / 'single') == {'m': 1}
 
 

@@ -220,8 +220,8 @@ def test_a_run_renders_what_the_methods_made_and_resumes(tmp_path, monkeypatch):
     rows = edit_comparison.method_runs.rows_of(config)
     config_of_targets = edit_comparison.comparison.open_comparison(config, log)
     pictures = edit_comparison.comparison_targets.prepare(path, config, config_of_targets.spec, log)
-    for row in rows:
-        folder = edit_comparison.method_runs.folder_of(row, path, pictures)
+    for row in edit_comparison.method_runs.placed(rows, path, pictures):
+        folder = row.folder
         made = edit_comparison.method_runs.made_of(folder, pictures)
         read = edited.opener(row, folder, edit_comparison.generator_of(row, log))
         for name in pictures:

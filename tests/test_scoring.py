@@ -83,7 +83,7 @@ def session_of(generator, folder, n):
 def score_pti(session):
     n = len(session.targets)
     pivots = np.zeros((n, 1, session.generator.spec.w_dim), np.float32)
-    return pti_score.score(session, pivots, [None] * n, EDITS)
+    return pti_score.score(session, pti_score.Tuned(pivots, [None] * n), EDITS)
 
 
 def score_sam(session):
@@ -134,7 +134,8 @@ def test_edits_of_styles_and_in_units_of_each_target(fake, tiny, tmp_path, monke
     style = edits.of_arrays('s', styles={'b8_conv1': np.ones((1, 8))})
     session = session_of(tiny[0], tmp_path, 2)
     pivots = np.zeros((2, 1, 16), np.float32)
-    run = pti_score.score_batch(session, np.arange(2), pivots, [None] * 2, [grey, style])
+    tuned = pti_score.Tuned(pivots, [None] * 2)
+    run = pti_score.score_batch(session, np.arange(2), tuned, [grey, style])
     assert [edit.name for edit in run.edits] == ['grey', 's']
     np.testing.assert_allclose(run.edits[0].strengths['d'], 1.5, atol=0.08)
     found = [(w, offsets) for w, offsets in calls if offsets]

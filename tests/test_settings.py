@@ -192,7 +192,6 @@ def test_settings_that_go_together_pass():
 @pytest.mark.parametrize(
     ('changes', 'words'),
     [
-        ({'group': 4, 'method': 'pti'}, 'group is 4 and method is .*pti_multi_id'),
         ({'method': 'f5'}, "method is 'f5'; it can be 'w', 'w_plus'"),
         ({'method': 'pti', 'tune': {'shared': False}}, 'tune.shared is False.*one by one'),
         ({'group': 2, 'sweep': {'num_steps': 5}}, 'sweep.num_steps is 5.*group=0'),

@@ -105,6 +105,12 @@ def find(source) -> discover.Listing:
 
 def find_for(settings) -> tuple[discover.Listing, str]:
     """The pictures of config.data, not yet opened, and the request in words. Raises DataError."""
+    listing, request = _find_for(settings)
+    limit = getattr(settings, 'limit', 0) or len(listing.files)
+    return listing._replace(files=listing.files[:limit]), request
+
+
+def _find_for(settings) -> tuple[discover.Listing, str]:
     if not settings.tfds:
         return find(settings.images), discover.describe(settings.images)
     if settings.images != 'demo':

@@ -1,6 +1,7 @@
 """Generators and priors of a run on disk.
 
-generators/NAME/   of each identity: generator.safetensors and orbax/, or a delta
+generators/NAME/   of each identity: generator.safetensors and orbax/, or a delta;
+                   pivots.npz if the tuning moved its pivot
 manifest.jsonl     a line for each of them
 regions.npz        SAM's labels, maps and chosen spaces
 prior.npz          SAM's statistics of W, with what they were computed from
@@ -19,7 +20,7 @@ from jaxinv.converters import array_files
 from jaxinv.converters.file_view import UnreadableFile
 from jaxinv.experiments.session import Session
 from jaxinv.generators import OPTIONS
-from jaxinv.inversion import sam_prior
+from jaxinv.inversion import code_files, sam_prior
 from jaxinv.inversion.sam_regions import Regions
 from jaxinv.io import atomic_path
 from jaxinv.report import schema
@@ -39,9 +40,8 @@ REGIONS, PRIOR = 'regions.npz', 'prior.npz'
 class GeneratorWriter:
     """Writes the generator of an identity: whole, or as its difference from config.generator."""
 
-    def __init__(self, session: Session, pivots):
-        """pivots [n, k, w_dim] of the session's targets, at which a delta's loss is measured."""
-        self._session, self._pivots = session, pivots
+    def __init__(self, session: Session):
+        self._session = session
         self._base = None  # of deltas
         if session.settings.tune.save != 'full':
             run, arguments = session.settings, dict(session.generator.spec.arguments)
@@ -49,8 +49,8 @@ class GeneratorWriter:
             weights = session.weights
             self._base = deltas.Base.of(run.generator, run.resolution, weights, options)
 
-    def write(self, folder: pathlib.Path, i: int, weights, orbax: bool = True) -> dict:
-        """Writes the weights of identity i into a folder.
+    def write(self, folder: pathlib.Path, i: int, weights, pivot, orbax: bool = True) -> dict:
+        """Writes the weights of identity i, whose pivot is [k, w_dim], into a folder.
 
         Returns {} for a whole one, or {'delta': {'bytes', ..., 'psnr' and 'lpips_alex' of the
         restored generator's image of the pivot against the full one's, 'to_target'}}. orbax: whole
@@ -65,8 +65,7 @@ class GeneratorWriter:
             return {}
         found, restored = deltas.write(folder, self._base, weights, session.settings.tune)
         full, again = (
-            rendering.render(session.generator, own, self._pivots[i : i + 1])
-            for own in (weights, restored)
+            rendering.render(session.generator, own, pivot[None]) for own in (weights, restored)
         )
         target = session.targets.images_uint8[i : i + 1]
         compared = metrics.evaluate(full, again, session.nets, names=('psnr', 'lpips_alex'))
@@ -82,21 +81,25 @@ class GeneratorWriter:
 class EachGenerator:
     """Writes each identity's generator to generators/NAME/, and its line in the manifest."""
 
-    def __init__(self, session: Session, pivots):
-        self._session, self._writer = session, GeneratorWriter(session, pivots)
+    def __init__(self, session: Session):
+        self._session, self._writer = session, GeneratorWriter(session)
         self._manifest = Manifest(session.path / FILE, session.log)
         if self._manifest.damaged:  # its checkpoints would skip identities that have no line now
             if distributed.is_primary():
                 shutil.rmtree(session.path / 'state' / 'tune', ignore_errors=True)
             distributed.wait_for_all('state')
 
-    def __call__(self, i: int, weights, facts: dict) -> None:
-        """facts: more for the line of identity i, of JSON's types."""
+    def __call__(self, i: int, weights, pivot, facts: dict) -> None:
+        """pivot [k, w_dim]; facts: more for the line of identity i, of JSON's types."""
         session, source = self._session, self._session.targets.sources[i]
         name = session.targets.names[i]
         record = {'name': name, 'file': source['file'], 'sha256': source['sha256']}
         record |= {'folder': f'{GENERATORS}/{name}'} | facts
-        self._manifest.add(record | self._writer.write(session.path / record['folder'], i, weights))
+        folder = session.path / record['folder']
+        record |= self._writer.write(folder, i, weights, pivot)
+        if session.settings.tune.pivot_learning_rate:
+            code_files.save_pivots(folder, [name], pivot[None])
+        self._manifest.add(record)
 
 
 def delta_tables(session: Session) -> list[schema.Table]:
@@ -127,6 +130,13 @@ class SavedGenerators(Sequence):
     def __getitem__(self, i: int) -> Weights:
         folder = self._session.path / GENERATORS / self._session.targets.names[i]
         return load_tuned(folder, self._session.weights)
+
+    def pivots(self) -> np.ndarray:
+        """The pivots [n, k, w_dim] that the tuning moved."""
+        names = self._session.targets.names
+        folders = [self._session.path / GENERATORS / name for name in names]
+        pairs = zip(folders, names, strict=True)
+        return np.concatenate([code_files.pivots_for(folder, [name]) for folder, name in pairs])
 
 
 # --- SAM ------------------------------------------------------------------------------------------

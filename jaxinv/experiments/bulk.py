@@ -42,13 +42,24 @@ STOP = '.stop'  # a file: a process received SIGTERM
 
 
 def run(
-    config, path, opened, invert: Callable, usage: Callable, title: str, overwrite, start, log
+    config,
+    path,
+    opened,
+    invert: Callable,
+    usage: Callable,
+    title: str,
+    overwrite,
+    start,
+    log,
+    before: Callable | None = None,
 ) -> None:
     """Inverts the pictures of config.data, config.group at a time.
 
     opened: (generator, weights, the generator's origin). invert(group): inverts a bulk_group.Group
     and finishes each of its identities. usage(folder): Python lines that render an identity's
-    results. title: of the report. start: when loading began, in perf_counter's seconds.
+    results. title: of the report. start: when loading began, in perf_counter's seconds. before():
+    is called before the groups, for what depends on all pictures, by all processes together; then
+    no pictures can be added.
     """
     generator, weights, about = opened
     mesh = sharding.make(config.mesh, jax.local_devices())
@@ -61,11 +72,14 @@ def run(
     record = {'config': settings.record_of(config)}
     record |= sessions.files_of(config, about)
     distributed.check_same(record)
-    groups = _claim_groups(path, record, overwrite, listing, request, config.group, log)
+    of_all = before is not None
+    groups = _claim_groups(path, record, overwrite, listing, request, config.group, of_all, log)
     with distributed.entered_by_primary(groups) as numbers:
         if numbers is None:
             log(f'Finished already: {path / "report.html"} (--overwrite runs it again).')
             return
+        if before is not None:
+            before()
         index, count = jax.process_index(), jax.process_count()
         divided = f', divided among {count} processes' if count > 1 else ''
         log(f'{len(numbers)} groups of {config.group} to do{divided}, each on {mesh}.', flush=True)
@@ -123,6 +137,11 @@ def digest(file) -> str:
         return type(error).__name__
 
 
+def sources_of(listing: discover.Listing) -> dict[str, str]:
+    """{file: SHA-256}, for the record of a run whose result depends on the set of pictures."""
+    return {str(file): digest(file) for _, file in listing.files}
+
+
 @contextlib.contextmanager
 def _claim_groups(
     path: pathlib.Path,
@@ -131,13 +150,16 @@ def _claim_groups(
     listing: discover.Listing,
     request: str,
     size: int,
+    of_all: bool,
     log: Callable,
 ) -> Iterator[list[int] | None]:
     """Owns the work folder and yields the numbers of its unfinished groups.
 
     Pictures in no group form new groups, unless the manifest has a line with their hash. Yields
-    None if the run is finished and there are none.
+    None if the run is finished and there are none. of_all: the set of pictures is part of the run.
     """
+    if of_all:
+        record = record | {'sources': sources_of(listing)}
     with workdirs.claim(path, record, overwrite) as finished:
         (path / STOP).unlink(missing_ok=True)
         manifest = _merge_manifests(path, listing, log)

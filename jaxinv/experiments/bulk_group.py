@@ -3,7 +3,7 @@
 import pathlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -86,7 +86,7 @@ class Group:
                 invert(self)
                 break
             except optimize.NotFinite as error:
-                self._drop(error)
+                self.drop(dict.fromkeys(error.examples, str(error)))
         shutil.rmtree(self._folder / 'state', ignore_errors=True)
         (self._folder / READ).unlink(missing_ok=True)
         (self._folder / MEMBERS).unlink()  # last: without it the group is finished
@@ -140,10 +140,11 @@ class Group:
         shutil.rmtree(self._base.path / IDENTITIES / record['name'], ignore_errors=True)
         self._manifest.add(record)
 
-    def _drop(self, error: optimize.NotFinite) -> None:
-        bad = {min(example, self.count - 1) for example in error.examples}
-        for i in bad:
-            self.fail(i, str(error))
+    def drop(self, reasons: Mapping[int, str]) -> None:
+        """Skips the identities {i: reason}; session and count are then those of the others."""
+        bad = {min(i, self.count - 1): reason for i, reason in reasons.items()}
+        for i, reason in bad.items():
+            self.fail(i, reason)
         self._targets = [target for i, target in enumerate(self._targets) if i not in bad]
         members = [[target.stem, target.source['file']] for target in self._targets]
         write_members(self._base.path, self.number, members)

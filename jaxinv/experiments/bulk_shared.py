@@ -29,6 +29,7 @@ from jaxinv import data, optimize, report, settings
 from jaxinv.data import discover, images, prefetch
 from jaxinv.experiments import bulk, bulk_group, evaluate, pti_score
 from jaxinv.experiments import session as sessions
+from jaxinv.experiments.pti_score import Tuned
 from jaxinv.experiments.session import Session
 from jaxinv.inversion import classes, code_files
 from jaxinv.io import atomic_path
@@ -51,14 +52,11 @@ def run(
 ) -> None:
     """Tunes one generator for the pictures of config.data and reports on each of them.
 
-    opened: (generator, weights, the generator's origin). invert(session): (pivots [n, k, w_dim],
-    weights) of all targets. start: when loading began, in perf_counter's seconds.
+    opened: (generator, weights, the generator's origin). invert(session): pti_score.Tuned of all
+    targets. start: when loading began, in perf_counter's seconds.
     """
-    generator, weights, about = opened
-    mesh = sharding.make(config.mesh)
-    listing, request = data.find_for(config.data)
-    options = data.align_options(config.data, generator.spec, log)
-    nets = sessions.load_nets(config)
+    about = opened[2]
+    listing, _ = data.find_for(config.data)
     record = {'config': settings.record_of(config)}
     record |= sessions.files_of(config, about)
     distributed.check_same([record, [str(file) for _, file in listing.files]])
@@ -66,43 +64,18 @@ def run(
         if finished:
             log(f'Finished already: {path / "report.html"} (--overwrite runs it again).')
             return
-        primary = distributed.is_primary()
-        stopwatch = Stopwatch(path / 'state' / 'seconds.json' if primary else None)
-        with stopwatch.stage('read'):
-            read_pictures(path, listing, options, config.group, log)
-        if mesh.num_shards > 1:
-            log(f'On {mesh}.')
-        while True:
-            manifest = Manifest(path / FILE, log)
-            bulk.check_any_finished(list(manifest.records.values()), listing, request)
-            targets = load_targets(path, manifest, listing, options.resolution)
-            generator, chosen = classes.choose(opened[0], weights, targets, config.label, log)
-            session = sessions.make(
-                config,
-                path,
-                (generator, weights, about),
-                targets,
-                nets,
-                mesh,
-                stopwatch,
-                log,
-                chosen,
-            )
-            try:
-                pivots, tuned = _inverted(session, invert)
-                break
-            except optimize.NotFinite as error:
-                _drop(session, manifest, error)
-        if not primary:
+        session, tuned = invert_all(config, path, opened, invert, log)
+        if not distributed.is_primary():
             return
-        score(session, manifest, pivots, tuned, edits)
+        manifest, stopwatch = Manifest(path / FILE, log), session.stopwatch
+        score(session, manifest, tuned, edits)
         manifest.rewrite(bulk.in_order(manifest, listing))
         result = bulk_report.BulkRun(
             pti_score.title(config),
             list(manifest.records.values()),
             time.perf_counter() - start,
             shared_seconds=stopwatch.seconds,
-            drift=evaluate.measure_drift(session, [tuned]).metrics,
+            drift=evaluate.measure_drift(session, tuned.per_identity[:1]).metrics,
             usage=provenance.usage_of_pivots(path, path),
             **evaluate.provenance_of(session),
         )
@@ -112,10 +85,39 @@ def run(
         log(bulk_report.summary(path, result))
 
 
+def invert_all(config, path: pathlib.Path, opened, invert: Callable, log) -> tuple[Session, Tuned]:
+    """Reads the pictures of config.data in a work folder and inverts them together. Collective.
+
+    opened, invert: as in `run`. Resumes. Returns the Session of the pictures that could be
+    inverted; the others are skipped in the manifest.
+    """
+    generator, weights, about = opened
+    mesh, nets = sharding.make(config.mesh), sessions.load_nets(config)
+    listing, request = data.find_for(config.data)
+    options = data.align_options(config.data, generator.spec, log)
+    file = path / 'state' / 'seconds.json' if distributed.is_primary() else None
+    stopwatch = Stopwatch(file)
+    with stopwatch.stage('read'):
+        read_pictures(path, listing, options, config.group, log)
+    if mesh.num_shards > 1:
+        log(f'On {mesh}.')
+    while True:
+        manifest = Manifest(path / FILE, log)
+        bulk.check_any_finished(list(manifest.records.values()), listing, request)
+        targets = load_targets(path, manifest, listing, options.resolution)
+        own, chosen = classes.choose(generator, weights, targets, config.label, log)
+        opened = own, weights, about
+        session = sessions.make(config, path, opened, targets, nets, mesh, stopwatch, log, chosen)
+        try:
+            return session, _inverted(session, invert)
+        except optimize.NotFinite as error:
+            _drop(session, manifest, error)
+
+
 @contextlib.contextmanager
 def _claim(path: pathlib.Path, record: dict, overwrite: bool, listing: discover.Listing):
     """Owns the work folder of the run of these pictures; yields whether it is finished."""
-    sources = {str(file): bulk.digest(file) for _, file in listing.files}
+    sources = bulk.sources_of(listing)
     with workdirs.claim(path, record | {'sources': sources}, overwrite) as finished:
         yield finished
 
@@ -214,18 +216,20 @@ def _opened(file, count: int, resolution: int) -> np.ndarray | None:
 # --- Inverting ------------------------------------------------------------------------------------
 
 
-def _inverted(session: Session, invert: Callable):
-    """(pivots, weights), from the work folder if they were written there."""
+def _inverted(session: Session, invert: Callable) -> Tuned:
+    """What `invert` found, from the work folder if it was written there."""
     path, names = session.path, session.targets.names
     file = path / code_files.PIVOTS  # written last
     if distributed.broadcast_str(str(file.is_file())) == 'True':
         weights = store.read(path / 'generator' / store.GENERATOR_FILE)[1]
-        return code_files.pivots_for(file, names), weights
-    pivots, weights = invert(session)
+        moved = session.settings.tune.pivot_learning_rate > 0
+        start = code_files.pivots_for(file, names, 'start') if moved else None
+        return Tuned(code_files.pivots_for(file, names), [weights] * len(names), start)
+    tuned = invert(session)
     if distributed.is_primary():
-        save_generator(path / 'generator', session.generator, weights)
-        code_files.save_pivots(path, names, pivots)
-    return pivots, weights
+        save_generator(path / 'generator', session.generator, tuned.per_identity[0])
+        code_files.save_pivots(path, names, tuned.pivots, tuned.start)
+    return tuned
 
 
 def _drop(session: Session, manifest: Manifest, error: optimize.NotFinite) -> None:
@@ -252,7 +256,7 @@ def _drop(session: Session, manifest: Manifest, error: optimize.NotFinite) -> No
 # --- Scoring --------------------------------------------------------------------------------------
 
 
-def score(session: Session, manifest: Manifest, pivots, weights, edits: Sequence) -> None:
+def score(session: Session, manifest: Manifest, tuned: Tuned, edits: Sequence) -> None:
     """Renders, measures and writes the targets whose line in the manifest has no metrics.
 
     A few at a time (evaluate.batches); the host holds float32 images of those alone.
@@ -260,10 +264,10 @@ def score(session: Session, manifest: Manifest, pivots, weights, edits: Sequence
     names, path = session.targets.names, session.path
     session.log('Rendering edits and measuring ...', flush=True)
     todo = [i for i, name in enumerate(names) if 'metrics' not in manifest.records[name]]
-    per_identity, done = [weights] * len(names), 0
+    done = 0
     for rows in evaluate.batches(todo):
         clock = time.perf_counter()
-        measured = pti_score.score_batch(session, rows, pivots, per_identity, edits)
+        measured = pti_score.score_batch(session, rows, tuned, edits)
         numbers = schema.metrics(measured)['identities']
         spent = {'score': round((time.perf_counter() - clock) / len(rows), 3)}
         for k, i in enumerate(rows):

@@ -36,6 +36,7 @@ from jaxinv.text import printable
 from jaxinv.weights import networks
 from jaxinv.weights.load import open_generator
 
+OF_RUNS = (*method_runs.MOVED, 'seconds')  # numbers of a picture that its method's run measured
 OWN = ('methods', 'measure', 'statistics', 'edits')  # of the config, that a run may change
 
 
@@ -61,7 +62,9 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     judges = identity.judges(wanted.measure.identity, wanted.measure.arcface)
     sets = _set_networks(wanted.measure)
     with entered(opened, config, path, overwrite, log) as pictures:
-        outcomes, failures = run_methods(opened.rows, path, pictures, log)
+        rows = method_runs.placed(opened.rows, path, pictures)
+        outcomes, failures = run_methods(rows, pictures, log)
+        opened = opened._replace(rows=rows)
         if distributed.is_primary():
             wants_lpips = any(name.startswith('lpips') for name in wanted.measure.image_metrics)
             nets = sessions.load_nets(config) if wants_lpips else {}
@@ -118,14 +121,25 @@ def entered(opened: Opened, config, path: pathlib.Path, overwrite: bool, log: Ca
 
 
 def run_methods(
-    rows: Sequence[Row], path: pathlib.Path, pictures: Pictures, log: Callable
+    rows: Sequence[Row], pictures: Pictures, log: Callable
 ) -> tuple[dict[str, Outcome], dict[str, str]]:
-    """({method: Outcome}, {method: why it failed}), one method after the other. Collective."""
+    """({method: Outcome}, {method: why it failed}), one method after the other. Collective.
+
+    rows: of method_runs.placed; those that share a folder run once.
+    """
     outcomes, failures = {}, {}
+    first: dict[pathlib.Path, str] = {}  # {folder: the row that ran there}
     for count, row in enumerate(rows, start=1):
         log(f'{row.name} ({count} of {len(rows)})', flush=True)
+        same = None if row.folder is None else first.setdefault(row.folder, row.name)
+        if same not in (None, row.name):
+            log(f'{row.name} has the settings of {same}, whose run it is.', flush=True)
+            for found in (outcomes, failures):
+                if same in found:
+                    found[row.name] = found[same]
+            continue
         try:
-            outcomes[row.name] = method_runs.run(row, path, pictures, log)
+            outcomes[row.name] = method_runs.run(row, pictures, log)
         except JaxinvError as error:
             failures[row.name] = str(error)
             log(f'{row.name} failed: {error}', flush=True)
@@ -133,11 +147,9 @@ def run_methods(
     return outcomes, failures
 
 
-def place_of(row: Row, path: pathlib.Path, pictures: Pictures) -> str:
+def place_of(row: Row) -> str:
     """Name of the folder of a row's numbers."""
-    if row.config is None:
-        return f'{slugs([row.name])[0]}-external'
-    return method_runs.folder_of(row, path, pictures).name
+    return f'{slugs([row.name])[0]}-external' if row.folder is None else row.folder.name
 
 
 def tables(
@@ -147,8 +159,13 @@ def tables(
     pictures, rank = measurer.pictures, wanted.measure.rank_by
     records, features = {}, {}
     rows = {row.name: row for row in opened.rows if row.name in outcomes}
+    firsts: dict[pathlib.Path, str] = {}  # {folder of a run: the first of its rows}
     for name, row in rows.items():
-        folder = path / comparison_measure.FOLDER / place_of(row, path, pictures)
+        first = name if row.folder is None else firsts.setdefault(row.folder, name)
+        if first != name:
+            records[name], features[name] = records[first], features[first]
+            continue
+        folder = path / comparison_measure.FOLDER / place_of(row)
         made = outcomes[name].made
         log(f'Measuring {name} ...', flush=True)
         records[name] = comparison_measure.measure(measurer, name, folder, made, log)
@@ -160,7 +177,7 @@ def tables(
             )
             for kind in measurer.sets
         }
-    names = [*measurer.names, 'seconds']
+    names = [*measurer.names, *OF_RUNS]
     values = {name: columns(own, names) for name, own in records.items()}
     reference = wanted.statistics.reference or next(row.name for row in opened.rows)
     if reference not in values and values:
@@ -173,8 +190,9 @@ def tables(
         own = report.Method(row.name, row.method.spelling, failure=failures.get(row.name, ''))
         if row.name in values:
             summary = found[row.name] | sets[row.name]
-            seconds = summary.pop('seconds')  # last, and not where no picture has a time
-            own.summary = summary | ({'seconds': seconds} if seconds['count'] else {})
+            # Last, and not where no picture has one.
+            last = {metric: summary.pop(metric) for metric in OF_RUNS}
+            own.summary = summary | {k: entry for k, entry in last.items() if entry['count']}
             chosen = comparison_table.best_median_worst(values[row.name][rank], better)
             own.examples = [
                 _example(measurer, outcomes[row.name], label, i, values[row.name][rank][i])
@@ -232,7 +250,7 @@ def columns(records: Mapping[str, dict], names: Sequence[str]) -> dict[str, np.n
     """{metric: float64 [n]} of the records of n pictures, NaN where there is no number."""
 
     def value(record: dict, name: str) -> float:
-        found = record.get('seconds') if name == 'seconds' else record['metrics'].get(name)
+        found = record.get(name) if name in OF_RUNS else record['metrics'].get(name)
         return np.nan if found is None else float(found)
 
     return {name: np.array([value(r, name) for r in records.values()]) for name in names}

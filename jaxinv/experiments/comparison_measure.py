@@ -87,7 +87,7 @@ def _known(measurer: Measurer, folder: pathlib.Path, i: int, made) -> dict | Non
     known, digest = read_json(folder / f'{name}.json'), _digest(made[name].file)
     if digest is None or not _fits(known, measurer, measurer.pictures.digests[i], digest):
         return None
-    return known | {'seconds': made[name].seconds}
+    return known | made[name].numbers
 
 
 def _fits(known: Any, measurer: Measurer, target: str, image: str) -> bool:
@@ -104,7 +104,7 @@ def _batch(measurer: Measurer, method: str, rows: Sequence[int], made, size: int
         name = pictures.names[i]
         own = made[name]
         record = {'picture': name, 'method': method, 'target_sha256': pictures.digests[i]}
-        record |= {'image_sha256': _digest(own.file), 'seconds': own.seconds}
+        record |= {'image_sha256': _digest(own.file)} | own.numbers
         target, valid = pictures.read(i)
         image, resized, reason = read_made(own, pictures.resolution)
         if resized:

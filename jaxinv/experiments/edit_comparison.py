@@ -58,12 +58,15 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         )
     plan = edit_plan.plan_of(wanted, *generator_of(opened.rows[0], log), config.lpips, log)
     with comparison.entered(opened, config, path, overwrite, log) as pictures:
-        outcomes, failures = comparison.run_methods(opened.rows, path, pictures, log)
+        opened = opened._replace(rows=method_runs.placed(opened.rows, path, pictures))
+        outcomes, failures = comparison.run_methods(opened.rows, pictures, log)
         rows = [row for row in opened.rows if row.name in outcomes]
-        records = {row.name: measure(row, path, pictures, plan, log) for row in rows}
+        firsts = list({row.folder: row for row in reversed(rows)}.values())[::-1]
+        of_runs = {row.folder: measure(row, path, pictures, plan, log) for row in firsts}
         for edit in plan.consistency:
-            for row in rows:
-                consistency(row, path, pictures, plan, edit, records[row.name], log)
+            for row in firsts:
+                consistency(row, path, pictures, plan, edit, of_runs[row.folder], log)
+        records = {row.name: of_runs[row.folder] for row in rows}
         result = edit_tables.tables(config, wanted, opened, pictures, plan, failures, records, path)
         report.write(path, result, finished=not failures)
         log(report.summary(result, path, time.perf_counter() - start))
@@ -86,7 +89,7 @@ def measure(
     row: Row, path: pathlib.Path, pictures: Pictures, plan: Plan, log: Callable
 ) -> dict[str, dict]:
     """{picture: {'edits', 'equal', 'curves'}}, each from its file or measured."""
-    folder = method_runs.folder_of(row, path, pictures)
+    folder = row.folder
     own = path / edit_tables.FOLDER / folder.name
     read = edited_pictures.opener(row, folder, generator_of(row, log))
     made = method_runs.made_of(folder, pictures)
@@ -146,16 +149,15 @@ def consistency(
     again by the same method and edited back. lec_w is the Euclidean distance in W+ of that code and
     the first one, lec_lpips_alex_256 that of their pictures.
     """
-    folder = method_runs.folder_of(row, path, pictures)
-    place = path / AGAIN / folder.name / edited_pictures.file_name(edit)
+    place = path / AGAIN / row.folder.name / edited_pictures.file_name(edit)
     base = generator_of(row, log)
-    read = edited_pictures.opener(row, folder, base)
+    read = edited_pictures.opener(row, row.folder, base)
     names = [name for name in pictures if 'reason' not in records[name]]
     second = _edited_targets(place, names, pictures, read, edit)
     log(f'{row.name}: inverting the pictures of {edit.name} again ...', flush=True)
-    own = row.config.copy_and_resolve_references()
-    outcome = method_runs.run(row._replace(config=own), place, second, log)
-    again = edited_pictures.opener(row, method_runs.folder_of(row, place, second), base)
+    (second_row,) = method_runs.placed([row], place, second)
+    outcome = method_runs.run(second_row, second, log)
+    again = edited_pictures.opener(row, second_row.folder, base)
     back = edited_pictures.negated(edit)
     for name in names:
         found: dict[str, float | None] = {'lec_w': None, 'lec_lpips_alex_256': None}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxinv.data import images as image_files
-from jaxinv.experiments import comparison, comparison_table, edited_pictures, method_runs
+from jaxinv.experiments import comparison, comparison_table, edited_pictures
 from jaxinv.experiments.comparison_targets import Pictures
 from jaxinv.experiments.edit_plan import Plan
 from jaxinv.experiments.method_runs import Row
@@ -94,7 +94,7 @@ def _strips(row: Row, path, pictures: Pictures, plan: Plan, records) -> list[dic
     strips = []
     for i, name in enumerate(pictures):
         if name in records and 'reason' not in records[name] and len(strips) < SHOWN:
-            folder = path / FOLDER / method_runs.folder_of(row, path, pictures).name / name
+            folder = path / FOLDER / row.folder.name / name
             files = {'reconstruction': 'reconstruction'}
             files |= {edit.name: edited_pictures.file_name(edit) for edit in plan.edits}
             cells = [{'label': 'target', 'image': pictures.read(i)[0]}]

@@ -1,6 +1,8 @@
 """Methods of a comparison: their configs, their runs, and the pictures that they made.
 
 methods/NAME-HASH/     the work folder of one method, as the launcher would make it
+
+HASH is of the settings and pictures; rows with the same ones share the folder of the first row.
 """
 
 import ast
@@ -15,8 +17,9 @@ from typing import Any, NamedTuple
 from jaxinv import data, report, settings
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments.comparison_targets import Pictures
+from jaxinv.experiments.pti_score import MOVED
 from jaxinv.io import read_json
-from jaxinv.runtime import manifest, memory
+from jaxinv.runtime import distributed, manifest, memory
 from jaxinv.settings import method_list
 from jaxinv.settings.declare import KINDS, unknown
 from jaxinv.text import printable
@@ -24,6 +27,9 @@ from jaxinv.text import printable
 FOLDER = 'methods'
 SHARED = ('seed', 'mesh', 'generator', 'generator_key', 'resolution', 'label', 'lpips')
 TASKS = ('invert', 'invert_sam')
+GENERATOR = 'generator'  # in a work folder, the one for all pictures
+OF_ROW = 'row:'  # generator=row:NAME
+DIGITS = 8  # of a hash
 NOT_THE_METHOD = ('load', 'read', 'score', 'edit table')  # stages that are no part of its time
 
 
@@ -32,6 +38,7 @@ class Row(NamedTuple):
 
     method: method_list.Method
     config: Any  # ConfigDict; None = external
+    folder: pathlib.Path | None = None  # of its run, from `placed`; None = external, or not yet
 
     @property
     def name(self) -> str:
@@ -44,6 +51,12 @@ class Made(NamedTuple):
     file: pathlib.Path | None  # the reconstruction; None = there is none
     reason: str = ''  # why there is none
     seconds: float | None = None  # of the method alone
+    moved: Mapping[str, float | None] = {}  # of MOVED, where the pivot was optimised along
+
+    @property
+    def numbers(self) -> dict[str, float | None]:
+        """What the run measured of the picture, for its record."""
+        return {'seconds': self.seconds, **self.moved}
 
 
 class Outcome(NamedTuple):
@@ -71,7 +84,40 @@ def rows_of(config, edits: Sequence[str] = ()) -> list[Row]:
             rows.append(Row(method, _config_of(method, config, edits)))
         except JaxinvError as error:
             raise JaxinvError(f'method {method.name!r}: {error}') from None
+        _check_source(rows)
     return rows
+
+
+def _check_source(rows: Sequence[Row]) -> None:
+    """Raises JaxinvError if the last row asks for the generator of a row that has not one."""
+    row = rows[-1]
+    source = _source(row.config)
+    if source is None:
+        return
+    earlier = {other.name: other for other in rows[:-1]}
+    if source not in earlier:
+        raise JaxinvError(
+            f'method {row.name!r}: generator is {row.config.generator!r}; it can name a row before '
+            f'this one, of which there are {", ".join(earlier) or "none"}.'
+        )
+    if earlier[source].config is None or not _tunes_one(earlier[source].config):
+        raise JaxinvError(
+            f'method {row.name!r}: generator is {row.config.generator!r}, and {source} does not '
+            'tune one generator for all pictures; name a row that does, e.g. pti_multi_id.'
+        )
+
+
+def _source(config) -> str | None:
+    """NAME of a config's generator row:NAME."""
+    start, _, name = config.generator.partition(OF_ROW)
+    return name if not start and name else None
+
+
+def _tunes_one(config) -> bool:
+    """Whether a run tunes one generator for all of its pictures."""
+    if config.task == 'invert_sam' and not config.method.startswith('pti'):
+        return False
+    return bool(config.tune.shared and config.tune.num_steps)
 
 
 @functools.cache
@@ -96,8 +142,7 @@ def _config_of(method: method_list.Method, config, edits):
         for name in SHARED:
             own[name] = config[name]
         own.edits = tuple(edits)
-        tunes_all = own.task == 'invert_sam' and own.method.startswith('pti')
-        own.group = 0 if tunes_all else config.group
+        own.group = config.group
         if 'edit_table' in own:
             own.edit_table = False
     for path, value in method.overrides:
@@ -136,28 +181,67 @@ def set_by_text(config, path: str, text: str) -> None:
 # --- Runs -----------------------------------------------------------------------------------------
 
 
-def folder_of(row: Row, path: pathlib.Path, pictures: Pictures) -> pathlib.Path:
-    """The work folder of a method: other settings have another one, and so have other pictures.
+def placed(rows: Sequence[Row], path: pathlib.Path, pictures: Pictures) -> list[Row]:
+    """The rows with the work folders of their runs, and generators row:NAME as folders. Collective.
 
-    In bulk mode with a generator each, pictures can be added to a run.
+    Other settings have another folder, and so have other pictures; in bulk mode with a generator
+    each, pictures can be added to a run. Rows with the same settings and pictures share a folder,
+    also one of another name that was made before.
     """
+    rows = [row._replace(config=_limited(row.config, len(pictures))) for row in rows]
+    digests = {row.name: _digest(row, rows, pictures) for row in rows if row.config is not None}
+    # One process looks, since another may already make folders.
+    known = sorted((path / FOLDER).glob('*-*')) if distributed.is_primary() else []
+    known = {folder.name[-DIGITS:]: folder.name for folder in known}
+    known = json.loads(distributed.broadcast_str(json.dumps(known)))
+    found: list[Row] = []
+    for row in rows:
+        if row.config is not None:
+            digest = digests[row.name]
+            name = known.setdefault(digest, f'{report.slugs([row.name])[0]}-{digest}')
+            row = row._replace(folder=path / FOLDER / name)
+            source = _source(row.config)
+            if source is not None:
+                (place,) = (other.folder for other in found if other.name == source)
+                own = row.config.copy_and_resolve_references()
+                own.generator = str(place / GENERATOR)
+                row = row._replace(config=own)
+        found.append(row)
+    return found
+
+
+def _limited(config, count: int):
+    """A config whose data.limit is below the number of pictures, or 0."""
+    if config is None or config.data.limit < count:
+        return config
+    config = config.copy_and_resolve_references()
+    config.data.limit = 0
+    return config
+
+
+def _digest(row: Row, rows: Sequence[Row], pictures: Pictures) -> str:
     record = settings.record_of(row.config)
-    record.pop('data', None)
+    limit = record.pop('data', {}).get('limit')
+    if limit:
+        record['limit'] = limit
     tune = record.get('tune', {})
     if not row.config.group or (tune.get('shared') and tune.get('num_steps')):
         record['pictures'] = pictures.digests
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:8]
-    return path / FOLDER / f'{report.slugs([row.name])[0]}-{digest}'
+    source = _source(row.config)
+    if source is not None:
+        (other,) = (other for other in rows if other.name == source)
+        record['generator'] = f'{OF_ROW}{_digest(other, rows, pictures)}'
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
-def run(row: Row, path: pathlib.Path, pictures: Pictures, log: Callable) -> Outcome:
-    """Runs a method on the pictures, or resumes or reads it. Collective.
+def run(row: Row, pictures: Pictures, log: Callable) -> Outcome:
+    """Runs a method of `placed` on the pictures, or resumes or reads it. Collective.
 
     Raises JaxinvError as the method's own run does.
     """
     if row.config is None:
         return Outcome(_external(row.method.folder, pictures, log), {}, {})
-    folder = folder_of(row, path, pictures)
+    folder = row.folder
     config = row.config.copy_and_resolve_references()
     with config.unlocked():
         for name, value in pictures.data_settings.items():
@@ -196,7 +280,8 @@ def _of_bulk(folder: pathlib.Path) -> dict[str, Made]:
             (file,) = (p['file'] for p in record['pictures'] if p['label'] == stage)
             spent = _own(record.get('seconds', {}))
             spent = shared if spent is None else spent
-            found[name] = Made(folder / record['folder'] / file, '', spent)
+            moved = _moved(record['metrics'])
+            found[name] = Made(folder / record['folder'] / file, '', spent, moved)
     return found
 
 
@@ -207,9 +292,13 @@ def _of_run(folder: pathlib.Path) -> dict[str, Made]:
     spent = _own(result.get('seconds', {}))
     spent = None if spent is None else spent / max(len(identities), 1)
     return {
-        name: Made(place / f'{list(stages)[-1]}.png', '', spent)
+        name: Made(place / f'{list(stages)[-1]}.png', '', spent, _moved(stages))
         for (name, stages), place in zip(identities.items(), places, strict=True)
     }
+
+
+def _moved(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    return {k: v for found in stages.values() for k, v in found.items() if k in MOVED}
 
 
 def _own(seconds: Mapping[str, float]) -> float | None:

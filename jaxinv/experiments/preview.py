@@ -55,10 +55,11 @@ def of_pivots(session) -> Runner:
     return watched(session, render)
 
 
-def of_generator(session, pivots) -> Runner:
-    """Of the tuning of one generator: its result is the weights."""
+def of_generator(session) -> Runner:
+    """Of the tuning of one generator: its result is (weights, pivots)."""
 
-    def render(rows, weights):
+    def render(rows, tuned):
+        weights, pivots = tuned
         return rendering.render(session.generator, weights, pivots[rows])
 
     return watched(session, render)

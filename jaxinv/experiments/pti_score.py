@@ -3,18 +3,30 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxinv import edits as edits_lib
-from jaxinv import rendering, report
+from jaxinv import metrics, rendering, report
 from jaxinv.experiments import artifacts, evaluate
 from jaxinv.experiments.session import Session
 from jaxinv.inversion import code_files, region_render
 from jaxinv.report import provenance
 from jaxinv.report import tables as tables_lib
 from jaxinv.weights.load import save_generator
+
+MOVED = {'moved_lpips_alex': 'lpips_alex', 'moved_mse': 'mse'}  # of pivots that were moved
+
+
+class Tuned(NamedTuple):
+    """Pivots and generators after the tuning."""
+
+    pivots: np.ndarray  # [n, 1 or num_ws, w_dim]
+    per_identity: Sequence  # weights for each target, read one at a time
+    start: np.ndarray | None = None  # pivots before a tuning that moved them; None = the same
+    history: Mapping[str, np.ndarray] = {}  # {metric: [steps, n]}
 
 
 def title(config) -> str:
@@ -23,29 +35,28 @@ def title(config) -> str:
     return 'Pivotal tuning, one generator per identity'
 
 
-def save(session: Session, pivots, per_identity: Sequence) -> list[report.Table]:
+def save(session: Session, tuned: Tuned) -> list[report.Table]:
     """Writes pivots.npz, and generator/ if there is one for all. Returns tables for the report.
 
     Generators of each identity are written as they are finished (artifacts.EachGenerator).
     """
-    code_files.save_pivots(session.path, session.targets.names, pivots)
+    code_files.save_pivots(session.path, session.targets.names, tuned.pivots, tuned.start)
     if session.settings.tune.shared or session.settings.tune.num_steps == 0:
-        save_generator(session.path / 'generator', session.generator, per_identity[0])
+        save_generator(session.path / 'generator', session.generator, tuned.per_identity[0])
         return []
     return artifacts.delta_tables(session)
 
 
 def score(
     session: Session,
-    pivots,
-    per_identity: Sequence,
+    tuned: Tuned,
     edits,
     folders: Sequence[pathlib.Path] | None = None,
 ) -> report.Run:
     """Everything the report shows but curves: stages, edits and drift, measured, with provenance.
 
-    per_identity: weights for each target, read one at a time. folders: for the pictures of each
-    target, which are written as they are made; None = images/NAME/ of the work folder.
+    folders: for the pictures of each target, which are written as they are made; None =
+    images/NAME/ of the work folder.
     """
     session.log('Rendering edits and measuring ...', flush=True)
     names, drift = session.targets.names, None
@@ -53,10 +64,11 @@ def score(
     measured = []
     with session.stopwatch.stage('score'):
         for rows in evaluate.batches(range(len(names))):
-            found = score_batch(session, rows, pivots, per_identity, edits)
+            found = score_batch(session, rows, tuned, edits)
             measured.append(report.save_pictures(found, [folders[i] for i in rows]))
         if session.settings.tune.num_steps:
-            distinct = per_identity[:1] if session.settings.tune.shared else per_identity
+            distinct = tuned.per_identity
+            distinct = distinct[:1] if session.settings.tune.shared else distinct
             drift = evaluate.measure_drift(session, distinct)
     return dataclasses.replace(
         report.join(measured),
@@ -69,18 +81,19 @@ def score(
     )
 
 
-def score_batch(
-    session: Session, rows: np.ndarray, pivots, per_identity: Sequence, edits
-) -> report.Run:
+def score_batch(session: Session, rows: np.ndarray, tuned: Tuned, edits) -> report.Run:
     """Stages and edits of the targets `rows`, rendered and measured.
 
-    Holds float32 images of 2 * len(rows) pivots and of one target's edits.
+    Holds float32 images of at most 3 * len(rows) pivots and of one target's edits.
     """
-    generator, spec, own = session.generator, session.generator.spec, pivots[rows]
-    targets = evaluate.reference(session, rows)
-    stages = [
-        evaluate.measure_stage(targets, 'pivot', rendering.render(generator, session.weights, own))
-    ]
+    generator, spec, own = session.generator, session.generator.spec, tuned.pivots[rows]
+    per_identity, targets = tuned.per_identity, evaluate.reference(session, rows)
+    first = own if tuned.start is None else tuned.start[rows]
+    before = rendering.render(generator, session.weights, first)
+    stages = [evaluate.measure_stage(targets, 'pivot', before)]
+    if tuned.start is not None:
+        stages.append(_moved(session, targets, before, own))
+    del before
     solutions: list = []
 
     def columns():
@@ -96,12 +109,25 @@ def score_batch(
             )
             yield region_render.confine_edits(images, solved, name, session.log, confined)
 
-    tuned, edited = evaluate.measure_stage_and_edits(targets, 'tuned', edits, columns())
+    last, edited = evaluate.measure_stage_and_edits(targets, 'tuned', edits, columns())
     edited = evaluate.with_strengths(edited, solutions)
     edited = evaluate.with_texts(session, edited, edits)
     if session.settings.tune.num_steps:
-        stages.append(tuned)
+        stages.append(last)
     return evaluate.results_of(session, rows, targets, title(session.config), stages, edited)
+
+
+def _moved(session: Session, targets: evaluate.Reference, before, pivots) -> report.Stage:
+    """The stage of pivots [b, k, w_dim] that the tuning moved, by the generator before it.
+
+    Besides the distances to the target, moved_lpips_alex and moved_mse (pixels in [-1, 1]) are
+    those to `before`, the images of the pivots where they started (PTI, section 4.4).
+    """
+    after = rendering.render(session.generator, session.weights, pivots)
+    stage = evaluate.measure_stage(targets, 'moved', after)
+    found = metrics.evaluate(before, after, session.nets, names=tuple(MOVED.values()))
+    own = {name: found[metric] for name, metric in MOVED.items()}
+    return dataclasses.replace(stage, metrics={**stage.metrics, **own})
 
 
 def usage(session: Session) -> str:

@@ -8,7 +8,7 @@ import pathlib
 import time
 
 from jaxinv import report, settings
-from jaxinv.experiments import artifacts, bulk, bulk_group, sam_score
+from jaxinv.experiments import artifacts, bulk, bulk_group, sam_score, sam_shared
 from jaxinv.experiments import session as sessions
 from jaxinv.experiments.pti import given_pivots
 from jaxinv.experiments.session import Session
@@ -33,9 +33,11 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         encode.check_fits(invert_sam.encoder_of(wanted, None), spec)
     title, nouns = settings.title(config, spec), ('picture', 'pictures')
     if config.group:
-        invert_own = functools.partial(invert_group, edits=edits)
-        usage = functools.partial(provenance.usage_of_codes, config.generator)
-        bulk.run(config, path, opened, invert_own, usage, title, overwrite, start, log)
+        shared = sam_shared.Shared(config, path, opened, log) if wanted.tunes else None
+        invert_own = functools.partial(invert_group, edits=edits, shared=shared)
+        usage = functools.partial(provenance.usage_of_codes, path if shared else config.generator)
+        before = shared and shared.make
+        bulk.run(config, path, opened, invert_own, usage, title, overwrite, start, log, before)
         return
     with sessions.begin(config, path, opened, overwrite, start, log, nouns) as session:
         if session is None:
@@ -51,10 +53,11 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     log(report.summary(result, path))
 
 
-def invert(session: Session, count: int | None = None) -> Inverted:
+def invert(session: Session, count: int | None = None, start=None, tuned=None) -> Inverted:
     """The inversion of all targets, with the prior that was saved with the generator if it fits.
 
-    count: targets without the padding of a group; None = all.
+    count: targets without the padding of a group; None = all. start, tuned: pivots [n, k, w_dim]
+    and weights that were tuned at them before; None = the method's own.
     """
     run = session.settings
     prior = artifacts.prior_of(
@@ -65,21 +68,32 @@ def invert(session: Session, count: int | None = None) -> Inverted:
         session.weights,
         session.targets,
         settings=run,
-        start=given_pivots(session, count),
+        start=given_pivots(session, count) if start is None else start,
+        tuned=tuned,
         embeddings=session.embeddings,
         prior_statistics=prior,
         **session.shared_arguments,
     )
 
 
-def invert_group(group: bulk_group.Group, edits) -> None:
-    """Inverts a group of bulk mode; each picture is measured and written by itself."""
+def invert_group(group: bulk_group.Group, edits, shared: sam_shared.Shared | None = None) -> None:
+    """Inverts a group of bulk mode; each picture is measured and written by itself.
+
+    shared: the generator that was tuned for all groups; None = the session's.
+    """
+    facts: dict = {}
+    if shared is None:
+        inverted = invert(group.session, group.count)
+    else:
+        start, tuned = shared.pivots_of(group), shared.weights
+        if not group.count:
+            return
+        inverted, facts = invert(group.session, None, start, tuned), shared.facts
     session = group.session
-    inverted = invert(session, group.count)
     stages = tuple(session.stopwatch.seconds)
     for i in range(group.count):
         one = group.one(i)
         if one is not None:
             own = sam_score.select(inverted, slice(i, i + 1))
-            sam_score.save(one, own, with_prior=False)
-            group.finish(i, sam_score.score(one, own, edits, [one.path]), {}, stages)
+            sam_score.save(one, own, of_all=False)
+            group.finish(i, sam_score.score(one, own, edits, [one.path]), facts, stages)

@@ -25,18 +25,21 @@ from jaxinv.settings import ENCODED, LABELS, named, title
 from jaxinv.weights.load import save_generator
 
 
-def save(session: Session, inverted: Inverted, with_prior: bool = True) -> None:
-    """Writes codes.npz, pivots.npz, prior.npz, regions.npz, and generator/ if it was tuned."""
+def save(session: Session, inverted: Inverted, of_all: bool = True) -> None:
+    """Writes codes.npz, pivots.npz, prior.npz, regions.npz, and generator/ if it was tuned.
+
+    of_all: also prior and generator, which all pictures have in common.
+    """
     path, names = session.path, list(session.targets.names)
     code_files.save_pivots(path, names, inverted.pivots)
     code_files.save_codes(path, names, inverted.codes, inverted.masks)
-    if with_prior and inverted.prior is not None:
+    if of_all and inverted.prior is not None:
         artifacts.save_prior(
             path, inverted.prior, session.generator, session.weights, session.settings.prior
         )
     if inverted.regions is not None:
         artifacts.save_regions(path, inverted.regions)
-    if inverted.weights is not session.weights:
+    if of_all and inverted.weights is not session.weights:
         save_generator(path / 'generator', session.generator, inverted.weights)
 
 

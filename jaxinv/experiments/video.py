@@ -11,9 +11,9 @@ from jaxinv.data import align_options, video, video_writer
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import evaluate, video_frames, video_render
 from jaxinv.experiments import session as sessions
+from jaxinv.experiments.pti import given_pivots
 from jaxinv.experiments.session import Session
 from jaxinv.faces import track
-from jaxinv.generators import checks
 from jaxinv.inversion import code_files
 from jaxinv.inversion import tune as inversion_tune
 from jaxinv.inversion.project import project
@@ -121,10 +121,8 @@ def find_pivots(session: Session, frames: video_frames.Frames) -> np.ndarray:
         return code_files.pivots_for(file, targets.names)
     options, run = session.settings.temporal, session.settings
     shot = frames.track.shot[frames.track.used]
-    if run.start:
-        pivots = code_files.pivots_for(run.start, targets.names)
-        checks.check_w(pivots, session.generator.spec)
-    else:
+    pivots = given_pivots(session)
+    if pivots is None:
         rows = video_frames.anchors(shot, options.anchor_every)
         session.log(f'{len(rows)} of {len(targets)} frames are anchors.', flush=True)
         pivots = _project(session, rows, run.pivot, 'anchors')

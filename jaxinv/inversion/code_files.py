@@ -1,6 +1,6 @@
 """Codes on disk: pivots.npz and codes.npz. Plain arrays with names, no pickles.
 
-pivots.npz   names [n], w [n, 1 or num_ws, w_dim]
+pivots.npz   names [n], w [n, 1 or num_ws, w_dim]; start, the same before a tuning that moved them
 codes.npz    names [n], w_plus [n, num_ws, w_dim], offsets/F4 [n, h, w, c], masks/F4
              [n, h, w, 1], ...
 """
@@ -18,16 +18,23 @@ from jaxinv.io import atomic_path, expanded
 PIVOTS, CODES = 'pivots.npz', 'codes.npz'
 
 
-def save_pivots(folder: pathlib.Path, names: Sequence[str], w) -> None:
-    """Writes codes w [n, 1 or num_ws, w_dim] with the names of their images."""
+def save_pivots(folder: pathlib.Path, names: Sequence[str], w, start=None) -> None:
+    """Writes codes w [n, 1 or num_ws, w_dim] with the names of their images.
+
+    start: the codes before the tuning of the generator, where it moved them; None = the same.
+    """
+    arrays = {'names': np.array(list(names), str), 'w': np.asarray(w)}
+    if start is not None:
+        arrays['start'] = np.asarray(start)
     with atomic_path(folder / PIVOTS) as path, open(path, 'wb') as file:
-        np.savez(file, names=np.array(list(names), str), w=np.asarray(w))
+        np.savez(file, **arrays)
 
 
-def load_pivots(source) -> tuple[list[str], np.ndarray]:
+def load_pivots(source, key: str = 'w') -> tuple[list[str], np.ndarray]:
     """(names, w [n, 1 or num_ws, w_dim]) of a work folder or an .npz file with these arrays.
 
-    Raises JaxinvError if there is no such file, or it holds something else.
+    key: 'w', or 'start' (`save_pivots`). Raises JaxinvError if there is no such file, or it holds
+    something else.
     """
     path = expanded(source)
     path = path / PIVOTS if path.is_dir() else path
@@ -39,18 +46,18 @@ def load_pivots(source) -> tuple[list[str], np.ndarray]:
         raise JaxinvError(f'there is no {path}; give {what}.')
     with file_view.reading(path, what):
         arrays, _ = array_files.read(path)
-        names, w = arrays['names'], np.asarray(arrays['w'], np.float32)
+        names, w = arrays['names'], np.asarray(arrays[key], np.float32)
         if names.ndim != 1 or names.dtype.kind != 'U' or w.ndim != 3 or len(names) != len(w):
             raise ValueError(f'names {list(names.shape)} and w {list(w.shape)}')
     return names.tolist(), w
 
 
-def pivots_for(source, names: Sequence[str]) -> np.ndarray:
+def pivots_for(source, names: Sequence[str], key: str = 'w') -> np.ndarray:
     """The codes [n, 1 or num_ws, w_dim] of `names` in a file of `load_pivots`, in their order.
 
     Raises JaxinvError that lists the names without a code.
     """
-    found, w = load_pivots(source)
+    found, w = load_pivots(source, key)
     rows = {name: i for i, name in enumerate(found)}
     missing = [name for name in names if name not in rows]
     if missing:

@@ -69,6 +69,7 @@ def invert_sam(
     statistics: latents.WStatistics | None = None,
     embeddings=None,
     prior_statistics: sam_prior.Prior | None = None,
+    tuned=None,
     lpips: Any = 'auto',
     mesh: str = '',
     verbose: bool = True,
@@ -85,6 +86,8 @@ def invert_sam(
     start: codes [n, 1 or num_ws, w_dim] where w_plus starts, or an Encoder that makes them; None =
       by projection into W.
     statistics, prior_statistics: of the generator, if computed already.
+    tuned: weights that were tuned at `start` already, of these and other targets, for the methods
+      'pti' and 'pti_sam'; None = they tune them.
     embeddings [n, e]: of each image's class, for BigGAN-deep (`classes.choose`).
     seed, lpips, mesh, verbose, callback, runner: as in `project`.
 
@@ -121,10 +124,12 @@ def invert_sam(
     else:
         pivots = np.asarray(start)
         checks.check_w(pivots, spec)
-    if run.method in ('pti', 'pti_sam'):
-        tuned = tune(generator, weights, examples, pivots, settings=run.tune, **shared)
-        weights = tuned.weights
-        history.append(('tune', tuned.history))
+    if tuned is not None:
+        weights = tuned
+    elif run.method in ('pti', 'pti_sam'):
+        found = tune(generator, weights, examples, pivots, settings=run.tune, **shared)
+        weights, pivots = found.weights, found.pivots
+        history.append(('tune', found.history))
     n, prior = len(examples.names), prior_statistics
     w_plus = np.broadcast_to(pivots, (n, spec.num_ws, spec.w_dim))
     problem = Problem(generator, weights, examples, nets, runner, seed)

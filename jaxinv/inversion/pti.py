@@ -11,7 +11,8 @@ with x_r = G(w_r; theta of the original) and x_r* = G(w_r; theta) at codes w_r a
 
 With one each, every identity counts its own steps from args['examples']['start_step'], and so does
 its optimiser: its numbers do not depend on when, or with which others, it is tuned
-(optimize/continuous_batching.py).
+(optimize/continuous_batching.py). With settings.pivot_learning_rate the variables are not the
+params alone (moving_pivots.py).
 """
 
 import functools
@@ -24,7 +25,7 @@ import numpy as np
 import optax
 
 from jaxinv import latents, optimize
-from jaxinv.inversion import losses
+from jaxinv.inversion import losses, moving_pivots
 from jaxinv.networks import lpips
 from jaxinv.optimize.sharding import shard_indices
 from jaxinv.pixels import to_float
@@ -39,7 +40,8 @@ class Tuner(NamedTuple):
     loop: optimize.Loop
     prepare: Callable  # (weights, lpips_weights, targets, pivots, ids, w_avg) -> (state, args)
     members: list  # [num_shards] of the identities that each shard holds
-    weights: Callable  # (weights before, params) -> weights after
+    weights: Callable  # (weights before, variables) -> weights after
+    pivots: Callable  # (pivots before, variables) -> pivots after
     # (targets, pivots, ids, shard, microbatch) -> {'examples': ...}, for Sharding.host_batches;
     # None = all examples are among the args. Targets: anything that is indexed by row numbers.
     examples: Callable | None
@@ -64,7 +66,8 @@ def make_tuner(
     s = settings
     s.check()
     terms = functools.partial(_terms, generator, s, draw)
-    optimizer = optax.adam(s.learning_rate)
+    moving = s.pivot_learning_rate > 0
+    optimizer = moving_pivots.make_optimizer(s) if moving else optax.adam(s.learning_rate)
     if not s.shared:
         optimizer = optimize.vmap_optimizer(optimizer)
     stopping = None
@@ -78,7 +81,7 @@ def make_tuner(
     if s.shared:
         axes = optimize.BatchAxes(variables=False, args={'examples': 0 if fed else 1})
 
-        def gradient(params, args, step, microbatch, key):
+        def gradient(variables, args, step, microbatch, key):
             """Of one microbatch."""
             if fed:
                 dtype = generator.spec.compute_dtype
@@ -86,36 +89,44 @@ def make_tuner(
             else:
                 examples = jax.tree.map(lambda x: x[microbatch], args['examples'])
 
-            def objective(params):
-                metrics = terms(params, args, examples, step, key, _is_due(s.locality, step))
+            def objective(variables):
+                params, own = variables, examples
+                if moving:
+                    params, own = moving_pivots.split(variables, examples, generator.spec)
+                metrics = terms(params, args, own, step, key, _is_due(s.locality, step))
                 return jnp.sum(examples['weight'] * metrics['loss']), metrics
 
-            return *jax.grad(objective, has_aux=True)(params), examples['example_index']
+            return *jax.grad(objective, has_aux=True)(variables), examples['example_index']
 
-        def apply(gradients, params, opt_state, args, step):
-            del args, step
-            changes, opt_state = optimizer.update(gradients, opt_state, params)
-            return optax.apply_updates(params, changes), opt_state
+        def apply(gradients, variables, opt_state, args, step):
+            del args
+            if moving:
+                changes, opt_state = moving_pivots.update(s, gradients, opt_state, step)
+            else:
+                changes, opt_state = optimizer.update(gradients, opt_state, variables)
+            return optax.apply_updates(variables, changes), opt_state
 
         update = optimize.Update(gradient, apply)
     else:
         axes = optimize.BatchAxes(variables=True, args={'examples': 0})
 
-        def objective(params, args, step, key):
+        def objective(variables, args, step, key):
             steps = step - args['examples']['start_step']
             # Under vmap a condition per identity would compute both of its branches.
             any_due = jnp.any(_is_due(s.locality, steps))
 
             def alone(params, example, step):
                 one = jax.tree.map(lambda x: x[None], example)
+                if moving:
+                    params, one = moving_pivots.split(params, one, generator.spec)
                 found = terms(params, args, one, step, key, any_due)
                 return jax.tree.map(lambda x: x[0], found)
 
             if len(steps) == 1:  # a batch of kernels is slower to compile, and libtpu may crash
-                first = jax.tree.map(lambda x: x[0], (params, args['examples'], steps))
+                first = jax.tree.map(lambda x: x[0], (variables, args['examples'], steps))
                 metrics = jax.tree.map(lambda x: x[None], alone(*first))
             else:
-                metrics = jax.vmap(alone)(params, args['examples'], steps)
+                metrics = jax.vmap(alone)(variables, args['examples'], steps)
             return metrics['loss'].sum(), metrics  # Adam is elementwise: identities stay apart
 
         update = optimize.gradient_update(objective, optimizer)
@@ -135,9 +146,18 @@ def make_tuner(
         [own.members for own in each] if s.shared else shard_indices(num_identities, num_shards)
     )
 
-    def prepare(weights, lpips_weights, targets, pivots, ids, w_avg, shard=0):
-        """Start state and arguments for targets [b, h, w, 3] and pivots [b, k, w_dim]."""
-        params = weights['params']
+    def prepare(weights, lpips_weights, targets, pivots, ids, w_avg, shard=0, every_pivot=None):
+        """Start state and arguments for targets [b, h, w, 3] and pivots [b, k, w_dim].
+
+        every_pivot [num_identities, k, w_dim]: with one generator for all and several shards, the
+        pivots of all; None = `pivots`.
+        """
+        params = variables = weights['params']
+        if moving and s.shared:
+            variables = {
+                'params': params,
+                'pivots': jnp.asarray(pivots if every_pivot is None else every_pivot),
+            }
         args = {
             'frozen': params,
             'buffers': weights['buffers'],
@@ -145,20 +165,26 @@ def make_tuner(
             'w_avg': w_avg,
         }
         if fed:
-            return loop.init(params, num_identities), args
+            return loop.init(variables, num_identities), args
         examples = {'pivots': pivots, 'targets': _float(targets), 'ids': ids}
         examples = with_features(lpips_weights, jax.tree.map(jnp.asarray, examples))  # once
         if s.shared:
             own = each[shard]
             args['examples'] = jax.tree.map(lambda x: x[own.index], examples)
             args['examples'] |= {'weight': own.weight, 'example_index': own.example_index}
-            return loop.init(params, num_identities), args
+            return loop.init(variables, num_identities), args
         args['examples'] = examples | {'start_step': jnp.zeros(len(targets), jnp.int32)}
-        params = jax.tree.map(lambda x: jnp.tile(x, (len(targets),) + (1,) * x.ndim), params)
-        return loop.init(params, len(targets)), args
+        variables = jax.tree.map(lambda x: jnp.tile(x, (len(targets),) + (1,) * x.ndim), params)
+        if moving:
+            variables = {'params': variables, 'pivots': examples['pivots']}
+        return loop.init(variables, len(targets)), args
 
-    def tuned(weights, params):
+    def tuned(weights, variables):
+        params = variables['params'] if moving else variables
         return {'params': params, 'buffers': weights['buffers']}
+
+    def moved(pivots, variables):
+        return variables['pivots'] if moving else pivots
 
     def examples(targets, pivots, ids, shard, microbatch):
         own = each[shard]
@@ -169,7 +195,7 @@ def make_tuner(
             | {'weight': own.weight[microbatch], 'example_index': own.example_index[microbatch]}
         }
 
-    return Tuner(s, loop, prepare, members, tuned, examples if fed else None)
+    return Tuner(s, loop, prepare, members, tuned, moved, examples if fed else None)
 
 
 def _float(targets):
@@ -196,7 +222,10 @@ def _terms(
     """
     weights = {'params': params, 'buffers': args['buffers']}
     pivots, b = examples['pivots'], len(examples['pivots'])
-    codes = functools.partial(codes_around, generator, s.locality, draw, weights, args, examples)
+    fixed = examples  # what the regulariser takes as constants, with the pivots
+    if s.pivot_learning_rate:
+        fixed = examples | {'pivots': jax.lax.stop_gradient(pivots)}
+    codes = functools.partial(codes_around, generator, s.locality, draw, weights, args, fixed)
     drift = functools.partial(_drift, generator, s.locality, weights, args, b)
     every_step = s.locality.weight and s.locality.interval == 1
     if every_step and s.locality.noise == 'const':

@@ -25,9 +25,12 @@ class Tuned(NamedTuple):
     # Of the one generator; with shared=False a list [n]. None if on_finished received them.
     weights: Any
     history: dict[str, np.ndarray]  # {'loss': [steps, n], 'l2': ..., 'lpips_alex': ..., ...}
+    # [n, 1 or num_ws, w_dim], which the weights render: those given, or with pivot_learning_rate
+    # where they have moved. None if on_finished received them.
+    pivots: np.ndarray | None = None
 
     def _repr_html_(self) -> str:
-        call = 'jaxinv.show(targets, jaxinv.render(generator, tuned.weights, pivots))'
+        call = 'jaxinv.show(targets, jaxinv.render(generator, tuned.weights, tuned.pivots))'
         return notebook.table('Tuned', (), self.history, call)
 
 
@@ -59,7 +62,8 @@ def tune(
       shared=False, locality={'weight': 0}.
     on_finished(i, weights, finished), with shared=False: receives each generator when it is
       finished, so that memory holds `slots` of them; weights is None if its numbers became
-      infinite (finished.error). None = they are returned, and such an error is raised.
+      infinite (finished.error). `pivot_of` has its pivot. None = they are returned, and such an
+      error is raised.
     min_slots: rows of the program at least, `slots` at most, so that calls with fewer targets do
       not compile anew; 0 = as many as there are targets.
     targets, statistics, lpips, mesh, verbose, callback, runner: as in `project`.
@@ -78,7 +82,7 @@ def tune(
             f'{spec.num_ws}, {spec.w_dim}].'
         )
     if s.num_steps == 0:
-        return Tuned(weights if s.shared else [weights] * n, {})
+        return Tuned(weights if s.shared else [weights] * n, {}, w)
     runner = runner or inputs.make_runner(examples.names, mesh, verbose, callback)
     if runner.folder is not None and not s.shared and on_finished is None:
         raise JaxinvError(
@@ -98,7 +102,10 @@ def tune(
 
     def prepare(which, shard):
         own = images if from_host else images[which]
-        return tuner.prepare(weights, net, own, w[which], ids[which], statistics.mean, shard)
+        return tuner.prepare(weights, net, own, w[which], ids[which], statistics.mean, shard, w)
+
+    def result(variables):
+        return tuner.weights(weights, variables), np.asarray(tuner.pivots(w, variables))
 
     task = LoopTask(
         tuner.loop,
@@ -106,13 +113,14 @@ def tune(
         latents.stream(seed, 'tune'),
         s.num_steps,
         s.metrics,
-        functools.partial(tuner.weights, weights),
+        result,
         members=tuner.members if s.shared else None,
         host_batches=functools.partial(tuner.examples, images, w, ids) if from_host else None,
     )
     if s.shared:
-        return Tuned(*runner.run('tune', lambda rows: task))
-    kept: list = [None] * n
+        (tuned, moved), history = runner.run('tune', lambda rows: task)
+        return Tuned(tuned, history, moved)
+    kept, moved = [None] * n, np.array(w)
 
     def finish(example: Finished) -> None:
         own = None if example.error else tuner.weights(weights, example.variables)
@@ -122,9 +130,19 @@ def tune(
             raise example.error
         else:
             kept[example.identity] = jax.tree.map(np.asarray, own)
+            moved[example.identity] = pivot_of(s, example, w[example.identity])
 
     _, history = runner.run('tune', lambda rows: task, slots=slots, on_finished=finish)
-    return Tuned(None if on_finished else kept, history)
+    return Tuned(None, history) if on_finished else Tuned(kept, history, moved)
+
+
+def pivot_of(settings: Tuning, finished: Finished, before) -> np.ndarray:
+    """The pivot [k, w_dim] that the weights of a finished identity render.
+
+    before: the one given to `tune`, which it still is without pivot_learning_rate.
+    """
+    moved = settings.pivot_learning_rate > 0
+    return np.asarray(finished.variables['pivots'] if moved else before)
 
 
 def _recommend_slots(count: int, params, log) -> None:

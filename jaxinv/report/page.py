@@ -256,8 +256,11 @@ def _metric_table(run: Run) -> dict[str, Any]:
                     {
                         'stage': stage.name,
                         'cells': [
-                            {'text': number(row[c], column), 'best': best[c] == r}
-                            for c, column in enumerate(columns)
+                            {
+                                'text': number(row[c], column) if name in stage.metrics else '',
+                                'best': best[c] == r,
+                            }
+                            for c, (name, column) in enumerate(zip(names, columns, strict=True))
                         ],
                     }
                     for r, (stage, row) in enumerate(zip(run.stages, rows, strict=True))

@@ -32,6 +32,14 @@ METRICS = {
         -1,
         help='Euclidean, of face embeddings; its authors call below 0.6 the same person',
     ),
+    'moved_lpips_alex': Column(
+        'Pivot moved, LPIPS alex',
+        4,
+        0,
+        help='between the images of the pivot before and after the tuning, by the generator before '
+        'it, full resolution',
+    ),
+    'moved_mse': Column('Pivot moved, MSE', 5, 0, help='the same, pixels in [-1, 1]'),
 }
 PROTOCOLS = {  # of the evaluation's tables: net or range, and resolution, in the title
     'lpips_alex_256': Column('LPIPS alex 256', 3, -1, help='AlexNet, at 256 px by area averaging'),
@@ -67,6 +75,8 @@ PROTOCOLS = {  # of the evaluation's tables: net or range, and resolution, in th
     'lec_lpips_alex_256': Column(
         'LEC LPIPS alex 256', 3, -1, help='of the pictures of these codes'
     ),
+    'moved_lpips_alex': METRICS['moved_lpips_alex'],
+    'moved_mse': METRICS['moved_mse'],
     'seconds': Column('Seconds a picture', 1, -1, ' s', 'of the method, with compilation'),
 }
 ATTRIBUTES = {

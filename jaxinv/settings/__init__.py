@@ -38,6 +38,7 @@ from jaxinv.settings.tasks import (
     InvertSam,
     measuring_settings,
     prior_settings,
+    random_seed,
     search_settings,
     title,
 )
@@ -56,5 +57,6 @@ __all__ = [
     'RENAMED', 'Saving', 'Search', 'Section', 'Segments', 'SINGLE', 'Statistics', 'Sweep',
     'TextDirections', 'TextEdits', 'TextSearch', 'TrainInvertibility', 'TrainMapper', 'Tuning',
     'WITH_ENCODER', 'WStatistics', 'changed', 'check', 'keys', 'measuring_settings', 'named', 'of',
-    'prior_settings', 'record_of', 'search_settings', 'setting', 'subsection', 'title',
+    'prior_settings', 'random_seed', 'record_of', 'search_settings', 'setting', 'subsection',
+    'title',
 ]  # fmt: skip

@@ -4,6 +4,7 @@
     pti:official, sam:f6+paper                        variants of a config, joined by +
     pti?tune.num_steps=20&pivot.space=w_plus          settings of a config, joined by &
     short=pti?tune.num_steps=20                       a name for the row
+    w?generator=row:pti_multi_id                      the generator that an earlier row tuned
     e4e:FILE, restyle:FILE, encoder:FILE, hybrid:FILE     codes of an encoder (docs/encoders.md)
     external:FOLDER                                   pictures that another project made
 
@@ -27,7 +28,8 @@ HELP = (
     "f8, f10, sam, pti_sam), 'pti' (= pti_single_id), or any config of an inversion; with "
     'variants, CONFIG:VARIANT+VARIANT; with settings, CONFIG?KEY=VALUE&KEY=VALUE; with a name of '
     "its own, NAME=CONFIG...; 'e4e:FILE', 'restyle:FILE', 'encoder:FILE' or 'hybrid:FILE'; and "
-    "'external:FOLDER' of pictures named as the photographs (docs/evaluate.md)."
+    "'external:FOLDER' of pictures named as the photographs (docs/evaluate.md). The setting "
+    'generator=row:NAME takes the generator that an earlier row tuned for all pictures.'
 )
 _NAME = re.compile(r'\s*([^=?:/\\]{1,80}?)\s*=\s*(?=\S)')
 

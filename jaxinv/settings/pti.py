@@ -131,6 +131,13 @@ class Tuning(Saving):
 
     num_steps: int = setting(350, 'Passes over all identities; 0 = keep the generator.', least=0)
     learning_rate: float = setting(3e-4, "Adam's, constant.", least=0)
+    pivot_learning_rate: float = setting(
+        0.0,
+        "Adam's, constant, of the pivots, which then move along with the generator (an ablation, "
+        'docs/pti.md); 0 = they stay, as in the paper.',
+        least=0,
+        later=True,
+    )
     shared: bool = setting(True, 'One generator for all; False = one for each identity.')
     l2_weight: float = setting(1.0, 'lambda_L2.', least=0)
     lpips_weight: float = setting(1.0, 'Weight of LPIPS.', least=0)

@@ -61,6 +61,12 @@ class Data(Section):
         "Without alignment: 'crop', 'pad', 'stretch', a shape such as '4:3', or 'auto' "
         '(jaxinv/data/crop.py).',
     )
+    limit: int = setting(
+        0,
+        'So many files from the start, in their natural order; 0 = all.',
+        least=0,
+        later=True,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,7 +92,8 @@ class Inversion(Section):
     start: str = setting(
         '',
         "Given pivots instead of a projection: a run's folder, or an .npz file with arrays names "
-        "[n] and w [n, 1 or num_ws, w_dim] such as its pivots.npz; '' = project.",
+        "[n] and w [n, 1 or num_ws, w_dim] such as its pivots.npz; 'mean' = the mean of W, "
+        "'random:SEED' = a random code for each picture; '' = project.",
     )
 
     generator: str = setting(
@@ -158,10 +165,11 @@ class Inversion(Section):
     text: TextEdits = subsection(TextEdits)
     w_statistics: WStatistics = subsection(WStatistics)
     pivot: Projection = subsection(Projection)
-    tune: Tuning = subsection(Tuning)
+    tune: Tuning = subsection(Tuning, without=('pivot_learning_rate',))
 
     def check(self) -> None:
         super().check()
+        random_seed(self.start)
         if self.data.face_list and self.data.faces != 'all':
             raise JaxinvError(
                 f'data.face_list is {self.data.face_list!r} and data.faces is '
@@ -174,6 +182,18 @@ class Inversion(Section):
             )
 
 
+def random_seed(start: str) -> int | None:
+    """SEED of the start 'random:SEED'; None for another start. Raises JaxinvError."""
+    kind, colon, seed = start.partition(':')
+    if kind != 'random' or not colon:
+        return None
+    if not (seed.isascii() and seed.isdigit()):
+        raise JaxinvError(
+            f'start is {start!r}; write random:SEED with a whole number, as random:0.'
+        )
+    return int(seed)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Invert(Inversion):
     """Pivotal tuning: --config=pti_single_id, pti_multi_id, pti_biggan."""
@@ -184,6 +204,7 @@ class Invert(Inversion):
         'True = pictures of the first four identities in preview/, after every chunk of steps.',
         changes_result=False,
     )
+    tune: Tuning = subsection(Tuning)
     drift: Drift = subsection(Drift)
 
 
@@ -217,12 +238,6 @@ class InvertSam(Inversion):
                 f'start is {self.start!r} and method is {self.method!r}, whose codes are those of '
                 'pivot.start=encoder:PATH; leave start out.'
             )
-        if self.group and tunes:
-            raise JaxinvError(
-                f'group is {self.group} and method is {self.method!r}, which tunes one generator '
-                'for all pictures; use --config=pti_multi_id, whose bulk mode does that, or '
-                'group=0.'
-            )
         if self.group and self.sweep.num_steps:
             raise JaxinvError(
                 f'group is {self.group} and sweep.num_steps is {self.sweep.num_steps}; sweep a few '
@@ -233,6 +248,11 @@ class InvertSam(Inversion):
                 f'method is {self.method!r} and tune.shared is False; SAM tunes one generator for '
                 'all pictures (tune.shared=True), so run pictures one by one for a generator each.'
             )
+
+    @property
+    def tunes(self) -> bool:
+        """Whether the method tunes one generator for all pictures."""
+        return self.method in ('pti', 'pti_sam') and self.tune.num_steps > 0
 
     @property
     def searching(self) -> Search:

@@ -7,6 +7,8 @@ from jaxinv.errors import JaxinvError
 from jaxinv.settings.declare import Section, setting, subsection
 from jaxinv.settings.tasks import Data, Inversion
 
+NOT_OF_VIDEOS = ('images', 'tfds', 'faces', 'aligned', 'fit', 'limit')
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VideoData(Data):
@@ -92,7 +94,7 @@ class InvertVideo(Inversion):
         True, 'Back into the frames, at full size; False = the aligned faces are the video.'
     )
 
-    data: VideoData = subsection(VideoData, without=('images', 'tfds', 'faces', 'aligned', 'fit'))
+    data: VideoData = subsection(VideoData, without=NOT_OF_VIDEOS)
     track: Track = subsection(Track)
     temporal: Temporal = subsection(Temporal)
     encode: Encoding = subsection(Encoding)
