@@ -101,5 +101,5 @@ class Judge:
             after = rendering.render(self._generator, weights, self._random)
             own = metrics.evaluate(self._before, after, self._nets, names=DRIFT)
             for name, values in own.items():
-                found[name].append(float(values.mean()))
+                found[name].append(round(float(values.mean()), 6))
         return found

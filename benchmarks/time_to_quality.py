@@ -29,7 +29,7 @@ import state_quality
 import timed_runs
 
 import jaxinv
-from jaxinv import defaults, latents, settings
+from jaxinv import defaults, generators, latents, settings
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import method_runs, session
 from jaxinv.inversion import classes, encode, sam_prior
@@ -43,11 +43,11 @@ from jaxinv.runtime import malloc
 from jaxinv.types import Generator
 from jaxinv.weights.networks import lpips_origin
 
-# The default of pti_multi_id until jaxinv 0.1, whatever the config says now.
+# The budget that pti_multi_id had by default first: every key that a later one sets.
 OLD = (
-    'pti_multi_id?pivot.num_steps=100&pivot.learning_rate=0.1&pivot.start=&pivot.space=w'
-    '&pivot.loss_size=256&tune.num_steps=80&tune.learning_rate=3e-4&tune.lpips_net=alex'
-    '&locality.weight=0.1&locality.interval=1'
+    'pti_multi_id?pivot.num_steps=100&pivot.learning_rate=0.1&pivot.alex_fraction=0&pivot.start='
+    '&pivot.loss_size=256&tune.num_steps=80&tune.learning_rate=3e-4&locality.weight=0.1'
+    '&locality.interval=1'
 )
 METHODS = f'old default={OLD},default=pti_multi_id,W+=w_plus,SAM=sam,PTI official=pti:official'
 
@@ -57,7 +57,6 @@ class Opened(NamedTuple):
 
     generator: Generator
     weights: Any
-    about: dict  # the generator's origin
     run: settings.Inversion
     nets: dict  # LPIPS weights
     statistics: latents.WStatistics
@@ -95,7 +94,10 @@ def measure(options, file: pathlib.Path) -> None:
     for row in rows:
         check(row)
     nets = session.load_nets(config)
-    generator, _, about = session.open_generator(rows[0].config)
+    opened = {computing(row): None for row in rows}
+    for row in rows:  # equal generators share their compiled programs
+        opened[computing(row)] = opened[computing(row)] or session.open_generator(row.config)
+    generator, _, about = opened[computing(rows[0])]
     targets = jaxinv.load_images(options.images, generator)
     common = {
         'pictures': list(targets.names),
@@ -121,11 +123,11 @@ def measure(options, file: pathlib.Path) -> None:
         if len(own['runs']) >= options.seeds:
             print(f'{row.name}: finished before.', flush=True)
             continue
-        opened = open_method(row, nets)
-        rehearse(opened, targets)
+        method = open_method(row, opened[computing(row)], nets)
+        rehearse(method, targets)
         for seed in range(len(own['runs']), options.seeds):
             print(f'{row.name}, seed {seed}', flush=True)
-            own['runs'].append(run(opened, targets, seed, options.checkpoints))
+            own['runs'].append(run(method, targets, seed, options.checkpoints))
             finished = {name: one for name, one in results['methods'].items() if one}
             write_atomically(file, json_text(results | {'methods': finished}, indent=1) + b'\n')
 
@@ -144,7 +146,7 @@ def check(row: method_runs.Row) -> None:
 def facts_of(row: method_runs.Row, checkpoints: int) -> dict:
     """What a finished run is recognised by: its settings, and the digests of their files."""
     record = settings.record_of(row.config)
-    for name in ('data', 'generator', 'mesh', 'edits', 'text'):  # in `common`, or not used here
+    for name in ('data', 'drift', 'edits', 'generator', 'mesh', 'text'):  # in `common`, or unused
         record.pop(name, None)
     files = session.files_of(row.config, {})
     found = {'settings': _by_name(record), 'files': files, 'checkpoints': checkpoints}
@@ -162,8 +164,15 @@ def _by_name(value):
     return f'{prefix}{path.name}' if path.exists() else value
 
 
-def open_method(row: method_runs.Row, nets) -> Opened:
-    generator, weights, about = session.open_generator(row.config)
+def computing(row: method_runs.Row) -> tuple:
+    """Settings of the generator that a method may change."""
+    names = ('compute_dtype', 'remat', *generators.OPTIONS)
+    return tuple(row.config.get(name) for name in names)
+
+
+def open_method(row: method_runs.Row, opened: tuple, nets) -> Opened:
+    """opened: what session.open_generator returned for the method's config."""
+    generator, weights, _ = opened
     if classes.in_w(generator.spec):
         raise JaxinvError(f'{generator.spec.name} has classes in w; use a generator without.')
     run = settings.of(row.config, settings.METHODS[row.config.task].settings)
@@ -173,7 +182,7 @@ def open_method(row: method_runs.Row, nets) -> Opened:
     if isinstance(run, settings.InvertSam):
         prior = sam_prior.statistics(generator, weights, run.prior)
     encoder = encode.opened(run.pivot.start or None)
-    return Opened(generator, weights, about, run, nets, statistics, prior, encoder)
+    return Opened(generator, weights, run, nets, statistics, prior, encoder)
 
 
 def invert(opened: Opened, targets, runner, seed: int):
@@ -262,7 +271,7 @@ def _lines(file: str) -> list[str]:
 
 
 def _numbers(values) -> list[float | None]:
-    return [float(x) if np.isfinite(x) else None for x in values]
+    return [round(float(x), 6) if np.isfinite(x) else None for x in values]
 
 
 if __name__ == '__main__':
