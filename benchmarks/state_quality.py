@@ -36,7 +36,7 @@ def of_loop(
     if stage == 'project':
         return State(rendering.render(generator, args['weights'], variables['w']), None)
     if stage == 'tune':
-        made, pivots = task.result(variables), _pivots(args['examples'], count)
+        made, pivots = task.result(variables)
         if not task.loop.axes.variables:
             return State(rendering.render(generator, made, pivots), [made])
         each = [
@@ -53,16 +53,6 @@ def of_loop(
                 images.append(np.asarray(_synthesize(generator)(args['weights'], *own)))
         return State(np.concatenate(images), None)
     return None
-
-
-def _pivots(examples, count: int) -> np.ndarray:
-    """Pivots [count, k, w_dim] of the arguments of a tuning, with one generator or one each."""
-    pivots = np.asarray(examples['pivots'])
-    if 'example_index' not in examples:
-        return pivots
-    # Microbatches [m, b, k, w_dim] hold each picture once; padding has indices past the last.
-    order = np.argsort(np.ravel(examples['example_index']), kind='stable')[:count]
-    return pivots.reshape(-1, *pivots.shape[2:])[order]
 
 
 @functools.cache

@@ -75,7 +75,9 @@ def stamps(work):
 
 def plan(work, folder, size=2):
     found = discover.find(folder)
-    claimed = bulk._claim_groups(work, {'config': {}}, False, found, str(folder), size, print)
+    claimed = bulk._claim_groups(
+        work, {'config': {}}, False, found, str(folder), size, False, print
+    )
     with claimed as numbers:
         return {
             number: [name for name, _ in bulk_group.read_members(work, number)]

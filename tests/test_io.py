@@ -142,7 +142,7 @@ WRITING = {
 ALLOWED = {
     'jaxinv/io.py',
     'jaxinv/data/prefetch.py: savez',  # to memory
-    'jaxinv/weights/assets.py: write_text',  # in a temporary folder
+    'jaxinv/weights/registries.py: write_text',  # in a temporary folder
     'jaxinv/weights/https.py: open',  # a partial download, resumed later
     'jaxinv/optimize/checkpoints.py: replace',  # renames a damaged checkpoint
     'jaxinv/optimize/state_files.py: replace',

@@ -218,10 +218,3 @@ def test_groups_leave_the_codes_and_numbers_of_each_picture(wide, tmp_path):
         np.testing.assert_allclose(np.clip((images[0] + 1) * 127.5, 0, 255), saved, atol=1)
         assert (own / 'chosen_spaces_chosen.png').is_file()
     assert (work / 'report.html').is_file()
-
-
-def test_groups_take_no_tuning_together(wide, tmp_path):
-    config = config_of(wide, 'pti')
-    config.group = 2
-    with pytest.raises(JaxinvError, match='method is .pti., which tunes one generator'):
-        sam_experiment.run(config, tmp_path / 'work', log=lambda *_, **__: None)

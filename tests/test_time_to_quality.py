@@ -84,7 +84,8 @@ def test_marks_end_at_the_last_step(modules, num_steps, count):
     assert marks[-1:] == [num_steps] * bool(num_steps) and all(mark > 0 for mark in marks)
 
 
-@pytest.mark.parametrize('shared', [True, pytest.param(False, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize('shared', [True, False])
 def test_a_timed_run_has_the_numbers_of_the_plain_functions(modules, tiny, targets, nets, shared):
     generator, weights = tiny
     options = dict(lpips=nets, verbose=False)
@@ -144,20 +145,6 @@ def test_a_timed_run_has_the_numbers_of_the_plain_functions(modules, tiny, targe
         assert 0 < stage['step_seconds'] <= stage['end'] - stage['begin']
 
 
-def test_pivots_of_microbatches_are_in_the_order_of_the_pictures(modules, tiny, targets, nets):
-    """Five pictures in microbatches of two: the last one is filled up."""
-    from jaxinv.inversion import pti
-
-    generator, weights = tiny
-    w = np.random.RandomState(0).standard_normal((5, 1, generator.spec.w_dim)).astype(np.float32)
-    images = np.repeat(targets.images[:1], 5, axis=0)
-    tuner = pti.make_tuner(generator, settings.Tuning(microbatch=2, num_steps=1), 5)
-    ids = np.arange(5, dtype=np.uint32)
-    _, args = tuner.prepare(weights, nets['alex'], images, w, ids, np.zeros(w.shape[2]))
-    assert np.shape(args['examples']['pivots'])[:2] == (3, 2)
-    np.testing.assert_array_equal(modules.state_quality._pivots(args['examples'], 5), w)
-
-
 @pytest.fixture(scope='module')
 def written(modules, tmp_path_factory):
     """(OUT, content of the JSON) of a run of two methods."""
@@ -168,6 +155,7 @@ def written(modules, tmp_path_factory):
     return out, json.loads(out.with_name('out.json').read_text())
 
 
+@pytest.mark.long
 def test_the_file_has_every_stage_picture_and_checkpoint(written):
     out, content = written
     assert content['pictures'] == ['grace_hopper', 'eileen_collins']
@@ -190,6 +178,7 @@ def test_the_file_has_every_stage_picture_and_checkpoint(written):
         assert picture.convert('RGB').getpixel((2, 2)) == (255, 255, 255)
 
 
+@pytest.mark.long
 def test_a_rerun_computes_only_what_is_missing(modules, written, monkeypatch, capsys):
     out, before = written
     file = out.with_name('out.json')

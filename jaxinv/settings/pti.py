@@ -48,8 +48,7 @@ class Projection(Section):
     loss_size: int = setting(256, 'Pixels at which LPIPS compares.', least=1)
     alex_fraction: float = setting(
         0.0,
-        'Fraction of the run, at its start, that compares by LPIPS-alex, which costs less than '
-        'LPIPS-vgg.',
+        'Fraction of the run, at its start, that compares by AlexNet, which costs less than VGG.',
         least=0,
         most=1,
         later=True,
