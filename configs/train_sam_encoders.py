@@ -28,6 +28,6 @@ def _quicktest(config):
     config.generator, config.resolution = 'tiny', 32
     config.samples.num, config.samples.held_out = 60, 4
     config.num_steps, config.chunk_steps, config.batch_size = 4, 2, 2
-    config.fit_pictures = 8
+    config.fit_pictures = 40
     config.prior.num_samples = 200
     config.images = ''

@@ -6,6 +6,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import recipe
 import safetensors.numpy
@@ -16,6 +17,7 @@ from jaxinv.data import occluders
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import sam_encoder_start, train_sam_encoders
 from jaxinv.experiments.encoder_samples import Dataset, Place, place_of
+from jaxinv.experiments.encoder_training import relative_adam
 from jaxinv.experiments.sam_encoder_batches import RegionBatches, example, num_regions
 from jaxinv.inversion import invertibility, sam, sam_encode, sam_prior
 from jaxinv.inversion.masks import soft_masks
@@ -134,6 +136,12 @@ def test_the_networks_are_their_definitions(own, given, parts_of):
     read, seen, summary, w_plus = map(np.asarray, parts_of(given[0], mask))
     assert read.shape == (2, 16, 16, 192) and seen.shape == (2, 16, 16, 32)
     kernel, bias = (np.asarray(own.weights[f'F4/offset/{k}']) for k in ('kernel', 'bias'))
+    maps = jax.jit(functools.partial(efficientnet.trunk, depth=11))(
+        sam_encoders.part(own.weights, 'F4'), sam_encoders.joined(given[0], mask)
+    )
+    stages = np.concatenate([maps[8], maps[11]], -1)
+    centre, scale = (np.asarray(own.weights[f'F4/maps/{k}']) for k in ('centre', 'scale'))
+    np.testing.assert_allclose(read, (stages - centre) * scale, rtol=1e-3, atol=1e-3)
     for y, x in ((0, 5), (7, 15), (9, 3)):
         total = bias.astype(np.float64)
         for i in range(3):
@@ -425,6 +433,29 @@ def test_the_loss_is_its_definition(tiny, own, given):
             2 * l2 + 0.5 * distance + 1e-3 * gaussian + 0.1 * spread + 0.3 * offsets + 0.7 * wrong
         )
         np.testing.assert_allclose(found['loss'][i], expected, rtol=2e-2)
+
+
+def test_steps_are_in_units_of_each_arrays_rms():
+    rng = np.random.default_rng(0)
+    values = {'a': rng.standard_normal((4, 5)), 'b': 100 * rng.standard_normal(7)}
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), values)
+    optimizer = relative_adam(lambda step: 0.01 * (step + 1))
+    state = optimizer.init(params)
+    means, squares = ({k: np.zeros_like(x) for k, x in values.items()} for _ in range(2))
+    for step in range(1, 4):
+        gradients = {k: rng.standard_normal(x.shape) for k, x in values.items()}
+        changes, state = optimizer.update(
+            jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), gradients), state, params
+        )
+        params = optax.apply_updates(params, changes)
+        for name, g in gradients.items():
+            means[name] = 0.9 * means[name] + 0.1 * g
+            squares[name] = 0.999 * squares[name] + 0.001 * g**2
+            adam = means[name] / (1 - 0.9**step)
+            adam /= np.sqrt(squares[name] / (1 - 0.999**step)) + 1e-8
+            rms = np.sqrt(np.mean(values[name] ** 2))
+            values[name] = values[name] - 0.01 * step * rms * adam
+            np.testing.assert_allclose(params[name], values[name], rtol=1e-4, atol=1e-4)
 
 
 def test_sums_fit_as_least_squares_do():

@@ -31,6 +31,16 @@ class Stage(NamedTuple):
     metrics: tuple[str, ...]
     loss: Callable  # (params, args, batch) -> {metric: [b]}, of which 'loss' is minimised
     rate_of: Callable[[str], float] = lambda name: 1.0  # of a weight, in units of learning_rate
+    optimizer: Callable = optax.adam  # (schedule of the learning rate) -> GradientTransformation
+
+
+def relative_adam(schedule) -> optax.GradientTransformation:
+    """Adam whose rate is in units of the RMS of each array of weights."""
+    return optax.chain(
+        optax.scale_by_adam(),
+        optax.scale_by_param_block_rms(),
+        optax.scale_by_learning_rate(schedule),
+    )
 
 
 def train_stage(
@@ -52,7 +62,7 @@ def train_stage(
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, stage.learning_rate, min(WARMUP, stage.num_steps // 4), stage.num_steps
     )
-    optimizer = optax.adam(schedule)
+    optimizer = stage.optimizer(schedule)
     devices = sharding.make(config.mesh)
 
     def initial(found):

@@ -23,7 +23,8 @@ from jaxinv.weights.networks import load_efficientnet
 
 BATCH = 4  # pictures of a forward pass
 PLACES = 64  # of a picture's feature, for the fits
-SUMMARIES = 64  # pictures whose summaries are scaled to unit variance
+SUMMARIES = 64  # pictures whose summaries and maps are scaled to unit variance
+FLOOR = 0.1  # added to the deviation of a channel, in units of their median
 
 
 def check(config, spec: Spec) -> None:
@@ -46,8 +47,14 @@ def start(config, spec: Spec, generator, weights, dataset, statistics, log) -> d
     for space, _, channels in spec.features:
         names = sam_encoders.part(shapes, space)
         found |= {f'{space}/{k}': x for k, x in imagenet.items() if k in names}
+        inputs = names['maps/centre']
+        found |= {
+            f'{space}/maps/centre': jnp.zeros(inputs),
+            f'{space}/maps/scale': jnp.ones(inputs),
+        }
         if spec.sees_feature:
             found[f'{space}/replaced'] = jnp.ones(channels)
+    found |= scales(spec, found, dataset)
     for space, (kernel, bias, explained) in fits(
         config, spec, generator, weights, found, dataset, statistics
     ).items():
@@ -90,6 +97,28 @@ def _rows(own: dict, spec: Spec, dataset, seed: int) -> dict:
     kernel = kernel / np.sqrt(x.shape[1]) / (x.std(0) + 1e-3)[:, None]
     up = np.zeros((sam_encoders.RANK, (spec.num_ws - 1) * spec.w_dim))
     return dict(zip(sam_encoders.ROWS, (kernel, -x.mean(0) @ kernel, up), strict=True))
+
+
+def scales(spec: Spec, own: dict, dataset) -> dict:
+    """The weights SPACE/maps/centre and scale: each channel with mean 0 and deviation 1.
+
+    own: weights in which these are 0 and 1. Channels that hardly vary stay small.
+    """
+
+    @jax.jit
+    def moments(own, pictures):
+        mask = jnp.ones((*pictures.shape[:3], 1))
+        maps = [sam_encoders.read_maps(spec, own, s, pictures, mask) for s in spec.spaces[1:]]
+        return [(x.mean((0, 1, 2)), (x**2).mean((0, 1, 2))) for x in maps]
+
+    pictures, found = dataset.images_uint8[:SUMMARIES], {}
+    parts = [moments(own, pixels.to_float(pictures[rows])) for rows in _batches(len(pictures))]
+    for i, space in enumerate(spec.spaces[1:]):
+        mean, square = (np.mean([part[i][j] for part in parts], 0, np.float64) for j in range(2))
+        deviation = np.sqrt(np.maximum(square - mean**2, 0))
+        floor = FLOOR * np.median(deviation) + 1e-6
+        found |= {f'{space}/maps/centre': mean, f'{space}/maps/scale': 1 / (deviation + floor)}
+    return found
 
 
 def fits(config, spec: Spec, generator, weights, own: dict, dataset, statistics) -> dict:

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxinv import data, latents, settings
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import encoder_samples, sam_encoder_start, session
-from jaxinv.experiments.encoder_training import Stage, train_stage
+from jaxinv.experiments.encoder_training import Stage, relative_adam, train_stage
 from jaxinv.experiments.sam_encoder_batches import RegionBatches, num_regions
 from jaxinv.experiments.sam_encoder_judge import describe, judge
 from jaxinv.inversion import invertibility, sam, sam_encode, sam_prior
@@ -115,7 +115,8 @@ def train(
         config.learning_rate,
         names,
         loss,
-        lambda name: config.w_rate if name.startswith(f'{sam_encoders.W_PLUS}/') else 1.0,
+        functools.partial(rate_of, config.w_rate),
+        relative_adam,  # kernels of linear fits are a thousand times smaller than others
     )
 
     def batches(step):
@@ -134,6 +135,13 @@ def train(
         sam_encoder_start.start, config, spec, generator, weights, dataset, statistics, log
     )
     return train_stage(config, stage, sam_encoders.shapes(spec), start, args, batches, path, log)
+
+
+def rate_of(w_rate: float, name: str) -> float:
+    """Of a weight, in units of the learning rate. The scales of what is read stay."""
+    if name.startswith(f'{sam_encoders.W_PLUS}/'):
+        return w_rate
+    return 0.0 if '/maps/' in name else 1.0
 
 
 def objective(spec, generator, s: Search, choose, params, args, batch) -> dict[str, jax.Array]:

@@ -5,8 +5,8 @@ the picture, and the mask of the regions that are inverted in its space.
 
   w_plus     the compact encoder (compact_encoder.py), with a difference from the first row for each
              other row, of rank RANK
-  F4, F6 ... EfficientNet-Lite0 up to the maps of the feature's size, and a convolution to its
-             channels
+  F4, F6 ... EfficientNet-Lite0 up to the maps of the feature's size, and a convolution from these
+             to its channels
 
 The paper takes e4e, and ResNet-18 cut off in the same way. There an offset depends on the picture
 and the mask alone; here, with Spec.sees_feature, also on the feature f that w_plus gives:
@@ -121,6 +121,8 @@ def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
         own |= {
             'offset/kernel': (WINDOW, WINDOW, inputs, channels),
             'offset/bias': (channels,),
+            'maps/centre': (inputs,),
+            'maps/scale': (inputs,),
         }
         if spec.sees_feature:
             own['replaced'] = (channels,)
@@ -146,11 +148,18 @@ def w_plus(spec: Spec, weights: dict, average, images, mask) -> jax.Array:
 
 
 def read_maps(spec: Spec, weights: dict, space: str, images, mask) -> jax.Array:
-    """What the convolution to the channels of a feature reads, [b, h, w, c]; as `content`."""
+    """What the convolution to a feature's channels reads, [b, h, w, c]; arguments as of `content`.
+
+    Channels of the trunk, centred and scaled to like size: a step of the training moves all weights
+    of the convolution by as much.
+    """
     (size,) = (size for name, size, _ in spec.features if name == space)
     read = levels_of(space, size)
-    maps = efficientnet.trunk(part(weights, space), joined(images, mask), depth=read[-1].index)
-    return jnp.concatenate([maps[level.index] for level in read], -1)
+    own = part(weights, space)
+    maps = efficientnet.trunk(own, joined(images, mask), depth=read[-1].index)
+    x = jnp.concatenate([maps[level.index] for level in read], -1)
+    centre, scale = (own[f'maps/{k}'].astype(x.dtype) for k in ('centre', 'scale'))
+    return (x - centre[None, None, None]) * scale[None, None, None]
 
 
 def content(spec: Spec, weights: dict, space: str, images, mask) -> jax.Array:

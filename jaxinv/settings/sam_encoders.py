@@ -65,17 +65,20 @@ class TrainSamEncoders(Section):
         'Encoder to W, of --config=train_encoder, that the encoder to W+ starts from, in the place '
         "of e4e in the paper; '' = ImageNet's features and a linear fit.",
     )
-    num_steps: int = setting(800, 'Steps.', least=1)
+    num_steps: int = setting(400, 'Steps.', least=1)
     chunk_steps: int = setting(25, CHUNK, least=1, changes_result=False)
     batch_size: int = setting(4, 'Pictures in a step.', least=1)
     learning_rate: float = setting(
-        3e-4, 'Highest; rises for 100 steps and falls to 0 by a cosine.', least=0
+        3e-4,
+        "Highest, in units of the RMS of each array of weights, which Adam's steps are scaled by; "
+        'rises for 100 steps and falls to 0 by a cosine.',
+        least=0,
     )
     w_rate: float = setting(
-        0.3, 'Rate of the encoder to W+, in units of learning_rate; 0 = it stays.', least=0
+        1.0, 'Rate of the encoder to W+, in units of learning_rate; 0 = it stays.', least=0
     )
     fit_pictures: int = setting(
-        256, "Pictures whose features the offsets' last layer is fitted to at the start.", least=1
+        400, "Pictures whose features the offsets' last layer is fitted to at the start.", least=1
     )
     ridge: float = setting(
         1e-3, 'Of the linear fits at the start, in units of the variance.', above=0
@@ -90,7 +93,7 @@ class TrainSamEncoders(Section):
         0.999, 'Of the running mean of the weights, which is what is kept.', least=0, below=1
     )
 
-    samples: Samples = subsection(Samples, num=1500, held_out=64)
+    samples: Samples = subsection(Samples, num=1200, held_out=64)
     augment: Augmentation = subsection(
         Augmentation, crop=0.5, colour=0.5, grey=0.05, blur=0.2, noise=0.1, jpeg=0.2, occluders=0.7
     )
