@@ -21,7 +21,9 @@ setuptools.setup(
         'jaxinv.converters',
     ],
     package_dir={'jaxinv.configs': 'configs', 'jaxinv.converters': 'converters'},
-    package_data={'jaxinv': ['directions/*', 'report/templates/*', 'studio/static/*']},
+    package_data={
+        'jaxinv': ['data/*.json', 'directions/*', 'report/templates/*', 'studio/static/*']
+    },
     entry_points={
         'console_scripts': [
             'jaxinv = jaxinv.launch:run',

@@ -122,7 +122,7 @@ def step_of(method: str, generator, mesh: Mesh, identities: int, microbatch: int
     if method == 'projection':
         made = project.make_projector(generator, Projection(num_steps=10))
         statistics = latents.WStatistics(_shape((spec.w_dim,)), _shape(()))
-        given = weights, net, picture, ids, statistics, key
+        given = weights, {'vgg': net}, picture, ids, statistics, key
     else:
         made = sam.make_inverter(generator, Search(num_steps=10))
         known = sam.spaces(spec)

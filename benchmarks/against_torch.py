@@ -105,7 +105,7 @@ def jax_side(task, resolution, batch):
             for name, maps in weights['buffers']['noise'].items()
         }
         state, args = method.prepare(
-            weights, find_lpips('vgg'), targets, ids, statistics, key, noise=noise
+            weights, {'vgg': find_lpips('vgg')}, targets, ids, statistics, key, noise=noise
         )
         name = 'lpips_vgg'
     else:

@@ -62,7 +62,7 @@ def main():
     start = statistics._replace(mean=latents.with_class(statistics.mean, embeddings))
     settings = settings_lib.of(config, Projection).replace(num_steps=options.project)
     projector = project.make_projector(generator, settings)
-    state, args = projector.prepare(weights, nets['vgg'], targets, ids, start, key)
+    state, args = projector.prepare(weights, {'vgg': nets['vgg']}, targets, ids, start, key)
     state, _ = optimize.run(projector.loop, state, args, key, options.project)
     pivots = state.variables['w']
     prior = sam_prior.statistics(generator, weights, Prior(epsilon=0.0))

@@ -155,8 +155,8 @@ def times(run, rounds=5):
     projector = project.make_projector(generator, Projection(num_steps=100))
     statistics = latents.w_statistics(generator, weights, 600)
     ids, key = np.arange(b, dtype=np.uint32), jax.random.key(0)
-    vgg = load_lpips('vgg')
-    state, args = projector.prepare(weights, vgg, jnp.asarray(targets), ids, statistics, key)
+    nets = {'vgg': load_lpips('vgg')}
+    state, args = projector.prepare(weights, nets, jnp.asarray(targets), ids, statistics, key)
     settings = Drag(feature=_FEATURE.value[0] if _FEATURE.value else '')
     pairs = [((100 * i + 90, 200), (100 * i + 90, 260)) for i in range(4)]
     mask = np.zeros((spec.resolution,) * 2, np.float32)

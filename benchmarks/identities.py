@@ -81,7 +81,7 @@ def rate():
         ids = np.arange(n, dtype=np.uint32)
         settings = Projection(num_steps=100, learning_rate=0.1, chunk_steps=1)
         projector = project.make_projector(generator, settings)
-        prepared = projector.prepare(weights, nets['vgg'], targets, ids, statistics, key)
+        prepared = projector.prepare(weights, {'vgg': nets['vgg']}, targets, ids, statistics, key)
         seconds = {'projection': step_time(projector.loop, *prepared, key)}
         del prepared
         settings = Tuning(num_steps=80, shared=False, chunk_steps=1)

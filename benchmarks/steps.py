@@ -74,7 +74,8 @@ def main(argv):
     def projection():
         settings = Projection(num_steps=100, learning_rate=0.1, chunk_steps=1)
         projector = project.make_projector(generator, settings)
-        state, args = projector.prepare(weights, nets['vgg'], targets, ids, statistics, key)
+        own = {'vgg': nets['vgg']}
+        state, args = projector.prepare(weights, own, targets, ids, statistics, key)
         return projector.loop, state, args
 
     def tuning(**kwargs):

@@ -222,7 +222,7 @@ def projection(model, given, statistics, initial_noise_factor):
         projector = project.make_projector(generator, settings)
         state, args = projector.prepare(
             model.weights,
-            model.lpips['vgg'],
+            {'vgg': model.lpips['vgg']},
             targets(model, given, 1),
             np.zeros(1, np.uint32),
             statistics,

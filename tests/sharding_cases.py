@@ -79,7 +79,7 @@ def projection(placement, dtype):
 
     def prepare(which, shard):
         return method.prepare(
-            weights, nets['vgg'], targets[which], ids[which], statistics, key_of_run()
+            weights, {'vgg': nets['vgg']}, targets[which], ids[which], statistics, key_of_run()
         )
 
     return *placement.start(method.loop, N, prepare), None

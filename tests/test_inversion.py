@@ -59,22 +59,27 @@ def run_projection(settings, select=slice(None)):
     weights, targets, _, ids, statistics = problem()
     projector = project.make_projector(GENERATOR, settings)
     state, args = projector.prepare(
-        weights, nets()['vgg'], targets[select], ids[select], statistics, KEY
+        weights,
+        {net: nets()[net] for net in settings.nets},
+        targets[select],
+        ids[select],
+        statistics,
+        KEY,
     )
     return optimize.run(projector.loop, state, args, KEY, settings.num_steps)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnums=3)
 @functools.partial(jax.value_and_grad, has_aux=True)
-def slow_projection_gradient(variables, shift, target):
+def slow_projection_gradient(variables, shift, target, net='vgg'):
     """Equation 1 for one identity."""
     w, noise = variables['w'] + shift, variables['noise']
     image, _ = GENERATOR.synthesize(problem()[0], w, noise)
-    distance = lpips.distance(lpips.features(nets()['vgg'], image), target)[0]
+    distance = lpips.distance(lpips.features(nets()[net], image), target)[0]
     return distance + 1e5 * losses.noise_regularization(noise)[0], distance
 
 
-def slow_projection(i, num_steps):
+def slow_projection(i, num_steps, alex_steps=0):
     """One identity at a time, Adam by hand, equation by equation."""
     weights, targets, _, ids, statistics = problem()
     one = ids[i : i + 1]
@@ -85,14 +90,14 @@ def slow_projection(i, num_steps):
     variables = {'w': statistics.mean[None, None], 'noise': noise}
     first = jax.tree.map(jnp.zeros_like, variables)
     second = jax.tree.map(jnp.zeros_like, variables)
-    target = lpips.features(nets()['vgg'], targets[i : i + 1])
     rows = []
     for step in range(num_steps):
-        t = step / num_steps
+        t, net = step / num_steps, 'alex' if step < alex_steps else 'vgg'
+        target = lpips.features(nets()[net], targets[i : i + 1])
         sigma = statistics.std * 0.05 * max(0, 1 - t / 0.75) ** 2
         shift = sigma * latents.identity_normals(KEY, one, step, (1, 6))
 
-        (loss, distance), g = slow_projection_gradient(variables, shift, target)
+        (loss, distance), g = slow_projection_gradient(variables, shift, target, net)
         rows.append([loss, distance])
         lr = 0.1 * float(schedules.learning_rate_ramp(t))
         first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, g)
@@ -117,6 +122,14 @@ def test_projection_matches_slow_version_and_treats_identities_apart():
         np.testing.assert_allclose(traces['loss'][:, i], rows[:, 0], rtol=2e-3)
         np.testing.assert_allclose(traces['lpips_vgg'][:, i], rows[:, 1], rtol=2e-3)
         np.testing.assert_allclose(state.variables['w'][i], variables['w'][0], atol=2e-3)
+
+
+@pytest.mark.long
+def test_the_first_steps_of_a_projection_compare_by_alexnet():
+    state, traces = run_projection(PROJECTION.replace(alex_fraction=0.6))
+    variables, rows = slow_projection(1, 5, alex_steps=3)
+    np.testing.assert_allclose(traces['lpips'][:, 1], rows[:, 1], rtol=2e-3)
+    np.testing.assert_allclose(state.variables['w'][1], variables['w'][0], atol=2e-3)
 
 
 @pytest.mark.exhaustive

@@ -13,7 +13,6 @@ import safetensors.numpy
 
 import jaxinv
 from jaxinv import settings
-from jaxinv.data import occluders
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import sam_encoder_start, train_sam_encoders
 from jaxinv.experiments.encoder_samples import Dataset, Place, place_of
@@ -314,13 +313,6 @@ def test_whole_pictures_are_in_every_space_and_cells_are_of_the_nearest_point():
         for x in range(0, 64, 7):
             distances = [(y + 0.5 - a) ** 2 + (x + 0.5 - b) ** 2 for a, b in points]
             assert labels[y, x] == int(np.argmin(distances))
-
-
-def test_an_occluder_is_what_occlude_puts_over_a_picture():
-    opacity, cover = occluders.occluder((64, 64), np.random.default_rng(5))
-    assert opacity.shape == (64, 64, 1) and 0 <= opacity.min() < opacity.max() <= 1
-    both = occluders.occlude(PICTURE, np.random.default_rng(5))
-    np.testing.assert_array_equal(both, np.rint(PICTURE * (1 - opacity) + cover * opacity))
 
 
 def test_batches_depend_on_seed_and_step_only():

@@ -24,6 +24,10 @@ _OTHER_NAMES = frozenset(
 _OTHER_FOLDERS = frozenset(('__macosx', '__pycache__', 'node_modules'))
 
 
+class AlignedFile(type(pathlib.Path())):
+    """The path of a picture that is an aligned square crop already, as FFHQ's."""
+
+
 class Listing(NamedTuple):
     """Picture files that were found, not yet opened."""
 

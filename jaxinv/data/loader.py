@@ -9,7 +9,7 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 
-from jaxinv.data import discover, tfds
+from jaxinv.data import benchmark, discover, tfds
 from jaxinv.data.reader import read_all
 from jaxinv.data.targets import AlignOptions, DataError, NoImages, Targets, check, collect
 from jaxinv.io import expanded, read_json
@@ -36,9 +36,9 @@ def load_images(
 ) -> Targets:
     """Reads pictures, aligns them as a generator expects, and names them.
 
-    source: 'demo' (two portraits that are installed with matplotlib and scikit-image), a file, a
-      folder (searched with its subfolders), a pattern such as 'photos/*.jpg', or several of these
-      in a list or separated by commas.
+    source: 'demo' (two portraits that are installed with matplotlib and scikit-image), 'benchmark'
+      (docs/benchmark_set.md), a file, a folder (searched with its subfolders), a pattern such as
+      'photos/*.jpg', or several of these in a list or separated by commas.
     generator: the targets get its resolution and the alignment of its domain.
     resolution: pixels a side; needed without a generator, and must not differ from its own.
     faces: 'largest', or 'all' for every face of every picture, named NAME_1, NAME_2, ...
@@ -94,7 +94,12 @@ def load(
 
 
 def find(source) -> discover.Listing:
-    """The pictures of load_images' `source`, not yet opened."""
+    """The pictures of load_images' `source`, not yet opened. Raises DataError.
+
+    Those of 'benchmark' are fetched or made if they are missing.
+    """
+    if benchmark.is_request(source):
+        return benchmark.find(source)
     return _demo() if isinstance(source, str) and source == 'demo' else discover.find(source)
 
 

@@ -49,17 +49,16 @@ def misalign(image, rng: np.random.Generator) -> np.ndarray:
 
 
 def occlude(image, rng: np.random.Generator) -> np.ndarray:
-    """uint8 [h, w, 3] with an octagonal piece of another photograph, or of one colour, over it."""
-    opacity, cover = occluder(image.shape[:2], rng)
-    return np.rint(image * (1 - opacity) + cover * opacity).astype(np.uint8)
-
-
-def occluder(size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(opacity [h, w, 1] in [0, 1], what is seen there [h, w, 3] in 0 ... 255).
+    """uint8 [h, w, 3] with an octagonal piece of another photograph, or of one colour, over it.
 
     Its place, size and shape are random; its border is blurred.
     """
-    height, width = size
+    return cover(image, rng)[0]
+
+
+def cover(image, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(the picture of `occlude`, the opacity [h, w] in [0, 1] of the piece)."""
+    height, width = image.shape[:2]
     mask = PIL.Image.new('L', (width, height))
     centre, radius = rng.uniform(0.05, 0.95, 2), rng.uniform(0.07, 0.25)
     angles = np.sort(rng.uniform(0, 2 * np.pi, 8))
@@ -70,10 +69,11 @@ def occluder(size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarra
     mask = mask.filter(PIL.ImageFilter.GaussianBlur(width / 200))
     opacity = np.asarray(mask, np.float32)[..., None] / 255
     if rng.random() < 0.25:
-        cover = np.broadcast_to(rng.integers(0, 256, 3), (height, width, 3))
+        piece = np.broadcast_to(rng.integers(0, 256, 3), image.shape)
     else:
-        cover = _random_crop(textures()[rng.integers(len(TEXTURES))], (height, width), rng)
-    return opacity, cover
+        piece = _random_crop(textures()[rng.integers(len(TEXTURES))], (height, width), rng)
+    covered = np.rint(image * (1 - opacity) + piece * opacity).astype(np.uint8)
+    return covered, opacity[..., 0]
 
 
 def _random_crop(texture, size, rng):

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 
 from jaxinv import faces
-from jaxinv.data import crop, images, tfds
+from jaxinv.data import crop, discover, images, tfds
 from jaxinv.data.targets import AlignOptions, Target
 from jaxinv.errors import JaxinvError
 from jaxinv.faces import align
@@ -35,12 +35,13 @@ def read_all(files, options: AlignOptions, log=None) -> tuple[list[Target], list
 def read(stem: str, file, options: AlignOptions, skipped: list[dict]) -> list[Target]:
     """The targets in one picture: one, or several with options.faces='all'.
 
-    file: a pathlib.Path or a tfds.Record. A picture without targets gives [] and an entry of
-    `skipped`, {'file', 'reason'}; with 'all', so does each face that is too small.
+    file: a pathlib.Path or a tfds.Record; in a discover.AlignedFile no face is sought. A picture
+    without targets gives [] and an entry of `skipped`, {'file', 'reason'}; with 'all', so does each
+    face that is too small.
     """
     try:
         picture = file.open() if isinstance(file, tfds.Record) else images.read(file)
-        if options.aligned:
+        if options.aligned or (options.align == 'face' and isinstance(file, discover.AlignedFile)):
             results = [_take_aligned(picture, file, options.resolution)]
         elif options.align == 'none':
             results = [_take_cropped(picture, file, options.resolution, options.fit)]

@@ -42,9 +42,8 @@ def example(
     )
     if rng.random() < changes.occluders:
         for _ in range(rng.integers(1, occluders.MAX_OCCLUDERS + 1)):
-            opacity, cover = occluders.occluder(size, rng)
-            image = np.rint(image * (1 - opacity) + cover * opacity).astype(np.uint8)
-            labels = np.where(opacity[..., 0] > 0.5, len(spaces), labels).astype(np.int32)
+            image, opacity = occluders.cover(image, rng)
+            labels = np.where(opacity > 0.5, len(spaces), labels).astype(np.int32)
             spaces = np.append(spaces, _features(rng, 1, num_spaces))
     whole = rng.random() < s.whole
     if whole:

@@ -66,7 +66,7 @@ def lpips_weights(lpips: Any, nets: Sequence[str]) -> dict[str, Any]:
     missing = [net for net in nets if net not in lpips]
     if missing:
         raise JaxinvError(f'lpips has weights of {sorted(lpips)}; {", ".join(missing)} is missing.')
-    return lpips
+    return {net: lpips[net] for net in nets}
 
 
 def make_runner(

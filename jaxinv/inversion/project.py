@@ -2,8 +2,9 @@
 
     w_p, n = argmin LPIPS(x, G(w, n; theta)) + lambda_n L_n(n)               (equation 1)
 
-The generator is frozen. LPIPS is the VGG one at 256 pixels, Adam moves w [b, k, w_dim] and the
-noise maps together, with the schedules of StyleGAN2's projector (StyleGAN2, appendix D).
+The generator is frozen. LPIPS at 256 pixels is that of VGG, or of AlexNet in a first part of the
+steps (alex_fraction). Adam moves w [b, k, w_dim] and the noise maps together, with the schedules of
+StyleGAN2's projector (StyleGAN2, appendix D).
 """
 
 import functools
@@ -27,7 +28,6 @@ from jaxinv.settings import Projection, changed
 from jaxinv.types import Generator, Weights
 
 START = 2**32 - 1  # the step whose random numbers are the first noise maps; never reached
-METRICS = ('loss', 'lpips_vgg', 'noise_reg')
 AXES = optimize.BatchAxes(variables=True, args={'target_features': 0, 'ids': 0})
 
 
@@ -36,7 +36,7 @@ class Pivots(NamedTuple):
 
     names: tuple[str, ...]
     w: np.ndarray  # [n, 1 or num_ws, w_dim]
-    history: dict[str, np.ndarray]  # {'loss': [steps, n], 'lpips_vgg': ..., 'noise_reg': ...}
+    history: dict[str, np.ndarray]  # {'loss': [steps, n], ...}: the settings' metrics
 
     def _repr_html_(self) -> str:
         title = f'Pivots, {list(self.w.shape)}'
@@ -71,7 +71,7 @@ def project(
       of W. With num_steps=0 the codes are the pivots.
     statistics: of W, where the search starts; None = of 10 000 samples.
     embeddings [n, e]: of each target's class, for BigGAN-deep (`classes.choose`).
-    lpips: 'auto', a path of weights, or {'vgg': weights}.
+    lpips: 'auto', a path of weights, or {'vgg': weights, 'alex': weights}.
     mesh: devices, as --config.mesh; '' = all. Results are the same on any number.
     verbose: prints a status line after every chunk of steps.
     callback: (stage, step, num_steps, {metric: [n]}), after every chunk; an exception in it ends
@@ -83,7 +83,7 @@ def project(
     s = changed(settings or Projection(), **changes)
     examples = inputs.examples_of(targets, generator.spec)
     runner = runner or inputs.make_runner(examples.names, mesh, verbose, callback)
-    vgg = inputs.lpips_weights(lpips, ('vgg',))['vgg']
+    nets = inputs.lpips_weights(lpips, s.nets)
     if statistics is None:
         statistics = latents.w_statistics(generator, weights)
     start = s.start or None if start is None else start
@@ -113,11 +113,11 @@ def project(
             own_statistics = statistics._replace(mean=mean)
             codes = None if start is None else start[own]
             return projector.prepare(
-                weights, vgg, images, ids[own], own_statistics, key, start=codes
+                weights, nets, images, ids[own], own_statistics, key, start=codes
             )
 
         return LoopTask(
-            projector.loop, prepare, key, s.num_steps, METRICS, lambda variables: variables['w']
+            projector.loop, prepare, key, s.num_steps, s.metrics, lambda variables: variables['w']
         )
 
     w, history = runner.run('project', make_task, batch_per_device=s.batch_per_device)
@@ -127,7 +127,7 @@ def project(
 class Projector(NamedTuple):
     settings: Projection
     loop: optimize.Loop
-    prepare: Any  # (weights, lpips_weights, targets, ids, statistics, key) -> (state, args)
+    prepare: Any  # (weights, nets, targets, ids, statistics, key) -> (state, args)
 
 
 @functools.lru_cache(maxsize=8)
@@ -136,6 +136,7 @@ def make_projector(generator: Generator, settings: Projection) -> Projector:
     spec, s = generator.spec, settings
     s.check()
     rows = 1 if s.space == 'w' else spec.num_ws
+    size = min(s.loss_size, spec.resolution)
     noise_shapes = dict(spec.noise_shapes)
 
     def objective(variables, args, step, key):
@@ -148,13 +149,23 @@ def make_projector(generator: Generator, settings: Projection) -> Projector:
             normals = latents.identity_normals(key, args['ids'], step, shape)
             w = w + scale * jnp.pad(normals, ((0, 0), (0, 0), (0, spec.w_dim - shape[1])))
         images, _ = generator.synthesize(args['weights'], w, noise=noise or 'none')
-        size = min(s.loss_size, spec.resolution)
-        features = lpips_lib.features(args['lpips'], area_resize(images, size), spec.compute_dtype)
-        distance = lpips_lib.distance(features, args['target_features'])
+        distance = distances(args, area_resize(images, size), step)
         regularization = losses.noise_regularization(noise) if noise else jnp.zeros_like(distance)
         loss = distance + s.noise_weight * regularization
-        metrics = {'loss': loss, 'lpips_vgg': distance, 'noise_reg': regularization}
+        metrics = dict(zip(s.metrics, (loss, distance, regularization), strict=True))
         return loss.sum(), metrics  # a sum: the identities share nothing
+
+    def distances(args, images, step):
+        """LPIPS of images [b, size, size, 3], [b], by the net of this step."""
+
+        def by(net):
+            features = lpips_lib.features(args['lpips'][net], images, spec.compute_dtype)
+            return lpips_lib.distance(features, args['target_features'][net])
+
+        if len(s.nets) == 1:
+            return by(s.nets[0])
+        early = schedules.fraction(step, s.num_steps) < s.alex_fraction
+        return jax.lax.cond(early, lambda: by('alex'), lambda: by('vgg'))
 
     def learning_rate(count):
         t = schedules.fraction(count, s.num_steps)
@@ -165,16 +176,17 @@ def make_projector(generator: Generator, settings: Projection) -> Projector:
 
     optimizer = optax.adam(learning_rate, eps_root=0.0)
     update = optimize.gradient_update(objective, optimizer, project)
-    loop = optimize.make_loop(update, optimizer, METRICS, axes=AXES, chunk_steps=s.chunk_steps)
+    loop = optimize.make_loop(update, optimizer, s.metrics, axes=AXES, chunk_steps=s.chunk_steps)
 
     @jax.jit
-    def target_features(lpips_weights, targets):
-        size = min(s.loss_size, spec.resolution)
-        return lpips_lib.features(lpips_weights, area_resize(targets, size), spec.compute_dtype)
+    def target_features(nets, targets):
+        small = area_resize(targets, size)
+        return {n: lpips_lib.features(x, small, spec.compute_dtype) for n, x in nets.items()}
 
-    def prepare(weights, lpips_weights, targets, ids, statistics, key, *, noise=None, start=None):
+    def prepare(weights, nets, targets, ids, statistics, key, *, noise=None, start=None):
         """Start state and arguments for targets [b, h, w, 3]; noise overrides the random start.
 
+        nets: {net: LPIPS weights} of the settings' nets.
         start: codes [b, 1 or rows, w_dim] where w starts; None = the mean of the statistics,
         [w_dim] or [b, w_dim].
         """
@@ -187,8 +199,8 @@ def make_projector(generator: Generator, settings: Projection) -> Projector:
             }
         args = {
             'weights': weights,
-            'lpips': lpips_weights,
-            'target_features': target_features(lpips_weights, targets),
+            'lpips': nets,
+            'target_features': target_features(nets, targets),
             'ids': jnp.asarray(ids),
             'w_std': statistics.std,
         }

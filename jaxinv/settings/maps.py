@@ -34,7 +34,7 @@ class InvertibilityData(Section):
     resolution: int | None = setting(512, 'Pixels; None = the only one there is.', least=1)
     lpips: str = setting('auto', "LPIPS weights: 'auto' or a path.")
     spaces: tuple = setting((), 'Latent spaces; () = all that the generator has.')
-    images: str = setting('', "A folder of real pictures, 'demo', or '' = none.")
+    images: str = setting('', "A folder of real pictures, 'demo', 'benchmark', or '' = none.")
     aligned: bool = setting(False, 'True = the real pictures are FFHQ crops already.')
     share: int = setting(0, 'Of the pictures, the share that this run measures: 0, 1, ...', least=0)
     shares: int = setting(1, 'Runs that the pictures are divided among.', least=1)

@@ -45,7 +45,15 @@ class Projection(Section):
         5e-3, "Peak of the ramp. PTI's code has 0.01 in effect, StyleGAN2's projector 0.1.", least=0
     )
     space: str = setting('w', "'w', or 'w_plus': a code for each layer.", choices=('w', 'w_plus'))
-    loss_size: int = setting(256, 'Pixels at which LPIPS-vgg compares.', least=1)
+    loss_size: int = setting(256, 'Pixels at which LPIPS compares.', least=1)
+    alex_fraction: float = setting(
+        0.0,
+        'Fraction of the run, at its start, that compares by LPIPS-alex, which costs less than '
+        'LPIPS-vgg.',
+        least=0,
+        most=1,
+        later=True,
+    )
     noise_weight: float = setting(1e5, 'lambda_n of the noise regulariser; 0 = off.', least=0)
     initial_noise_factor: float = setting(
         0.05, 'Noise on w at the start, in units of its spread; 0 = off.', least=0
@@ -62,6 +70,18 @@ class Projection(Section):
         changes_result=False,
     )
     chunk_steps: int = setting(10, CHUNK, least=1, changes_result=False)
+
+    @property
+    def nets(self) -> tuple[str, ...]:
+        """The networks of LPIPS, in the order of the steps that use them."""
+        used = {'alex': self.alex_fraction > 0, 'vgg': self.alex_fraction < 1}
+        return tuple(net for net, is_used in used.items() if is_used)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of loss, LPIPS and noise regulariser."""
+        name = f'lpips_{self.nets[0]}' if len(self.nets) == 1 else 'lpips'
+        return ('loss', name, 'noise_reg')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

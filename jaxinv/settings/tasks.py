@@ -27,7 +27,11 @@ class Data(Section):
 
     section: ClassVar[str] = 'data'
 
-    images: str = setting('demo', "A folder, or files separated by commas; 'demo' = two portraits.")
+    images: str = setting(
+        'demo',
+        "A folder, or files separated by commas; 'demo' = two portraits; 'benchmark' = the set of "
+        "docs/benchmark_set.md, or a part of it: 'benchmark:portraits', ':animals', ':generated'.",
+    )
     tfds: str = setting(
         '',
         'Instead of images: NAME:SPLIT or FOLDER:SPLIT of a prepared TensorFlow Datasets set '

