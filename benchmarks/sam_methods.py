@@ -19,6 +19,8 @@ import PIL.Image
 
 from jaxinv.settings import WITH_ENCODER
 
+ENCODED = (*WITH_ENCODER, 'sam_encoder')  # methods that start from no given pivots
+
 METHODS = 'sam,w,w_plus,gaussian_prior,f4,f6,f8,f10,pti,pti_sam'
 COLUMNS = {'psnr': '.2f', 'psnr_256': '.2f', 'lpips_vgg': '.3f', 'lpips_vgg_full': '.3f'}
 
@@ -36,7 +38,7 @@ def main():
         path = options.folder / method
         command = [sys.executable, '-m', 'jaxinv.launch', f'--config=sam:{method}']
         command += [f'--workdir={path}', *rest]
-        if first is not None and method not in WITH_ENCODER:
+        if first is not None and method not in ENCODED:
             command.append(f'--config.start={first}')
         first = first or path
         if not (path / 'metrics.json').exists():

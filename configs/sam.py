@@ -11,8 +11,9 @@ r"""SAM: each region in the most editable latent space that can reproduce it, wi
 Variants are joined by commas, as in sam:f6,paper. Baselines: w, w_plus, gaussian_prior, f4, f6, f8,
 f10 (one space for all of a picture), pti, pti_sam (SAM with the tuned generator); with
 --config.pivot.start=encoder:FILE also e4e, restyle, encoder (of any kind) and hybrid (a search in
-W+ from its codes). Ablations: no_offset_penalty, no_refinement, class_map, lpips_alex; sweep
-inverts at every threshold.
+W+ from its codes). With --config.sam_encoders=FILE, of --config=train_sam_encoders, encoder is SAM
+by its own encoders: regions and offsets without a search. Ablations: no_offset_penalty,
+no_refinement, class_map, lpips_alex; sweep inverts at every threshold.
 
 The default budget is for two CPU cores. It differs from `:paper` in the steps of every stage, the
 pivot's learning rate of 0.1 and the threshold of 0.26. The paper gives no budget; `:paper` has the
@@ -25,7 +26,7 @@ from jaxinv.configs import _sam, _tiny
 
 METHODS = (
     'w', 'w_plus', 'gaussian_prior', 'f4', 'f6', 'f8', 'f10', 'sam', 'pti', 'pti_sam',
-    'encoder', 'e4e', 'restyle', 'hybrid',
+    'encoder', 'e4e', 'restyle', 'hybrid', 'sam_encoder',
 )  # fmt: skip
 FACE = ('face', 'eyes', 'brows', 'nose', 'mouth')
 

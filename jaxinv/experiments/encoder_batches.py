@@ -17,6 +17,8 @@ from jaxinv.optimize.sharded_step import AXES
 from jaxinv.optimize.sharding import Sharding
 from jaxinv.settings.encoders import Augmentation
 
+as_float = functools.partial(pixels.to_float, numpy=np)
+
 
 class Batches:
     """Batches {'images', 'w'} and, if asked for, 'clean', each made while the step before runs.
@@ -55,20 +57,21 @@ class Batches:
         return made
 
     def _make(self, step):
+        chosen, rng = self._chosen(step), np.random.default_rng([*self._seed, 2, step])
+        clean = self._dataset.images_uint8[chosen]
+        changed = np.stack([augment.augment(x, rng, self._changes) for x in clean])
+        batch = {'images': as_float(changed), 'w': self._dataset.w[chosen].astype(np.float32)}
+        return batch | {'clean': as_float(clean)} if self._clean else batch
+
+    def _chosen(self, step) -> list[int]:
+        """Samples of a step: every one once in an epoch."""
         count = len(self._dataset.w)
-        # Every picture once in an epoch.
         epochs, places = np.divmod(np.arange(step * self._size, (step + 1) * self._size), count)
         order = {
             int(e): np.random.default_rng([*self._seed, 1, int(e)]).permutation(count)
             for e in np.unique(epochs)
         }
-        chosen = [order[int(e)][p] for e, p in zip(epochs, places, strict=True)]
-        rng = np.random.default_rng([*self._seed, 2, step])
-        clean = self._dataset.images_uint8[chosen]
-        changed = np.stack([augment.augment(x, rng, self._changes) for x in clean])
-        as_float = functools.partial(pixels.to_float, numpy=np)
-        batch = {'images': as_float(changed), 'w': self._dataset.w[chosen].astype(np.float32)}
-        return batch | {'clean': as_float(clean)} if self._clean else batch
+        return [order[int(e)][p] for e, p in zip(epochs, places, strict=True)]
 
 
 def placing(sharding: Sharding, batch_size: int, log):

@@ -4,7 +4,8 @@
                       resolution if that is less
 
 Each sample has numbers of its own: its z by its index, its truncation, and for one group of
-pictures in four a generator with noise on its weights.
+pictures in four a generator with noise on its weights. A training may use the files of another one,
+which were made in the same way.
 """
 
 import pathlib
@@ -16,8 +17,10 @@ import numpy as np
 
 from jaxinv import latents, pixels, rendering
 from jaxinv.converters import array_files, file_view
-from jaxinv.io import atomic_path
+from jaxinv.errors import JaxinvError
+from jaxinv.io import atomic_path, expanded, read_json
 from jaxinv.networks.encoders import SIZE
+from jaxinv.runtime import workdir
 from jaxinv.runtime.progress import Progress
 from jaxinv.settings.encoders import Samples
 
@@ -32,16 +35,55 @@ class Dataset(NamedTuple):
     w: np.ndarray  # [n, w_dim]
 
 
-def make(generator, weights, s: Samples, seed: int, folder: pathlib.Path, log) -> Dataset:
-    """Renders the samples that are missing in the folder, and reads all: s.num, then s.held_out.
+class Place(NamedTuple):
+    """Where a training's samples are."""
+
+    folder: pathlib.Path  # the work folder
+    held_out: int  # index of the first held-out sample
+
+
+def place_of(config, path: pathlib.Path) -> Place:
+    """The place of a training's samples: its own work folder, or config.samples.folder.
+
+    Of another training's samples, none that it was trained on is held out here. Raises JaxinvError
+    if they were made in another way.
+    """
+    own = config.samples
+    if not own.folder:
+        return Place(path, own.num)
+    folder = expanded(own.folder)
+    record = read_json(folder / workdir.RECORD)
+    try:
+        theirs = record['config']
+        made = {k: theirs[k] for k in ('seed', 'generator', 'generator_key', 'resolution')}
+        made |= {f'samples.{k}': theirs['samples'][k] for k in ('least_psi', 'perturbation')}
+        num = int(theirs['samples']['num'])
+    except (TypeError, KeyError, ValueError):
+        raise JaxinvError(
+            f'samples.folder is {own.folder!r}, which is not the work folder of a training of '
+            'encoders; leave it out to make samples.'
+        ) from None
+    for name, value in made.items():
+        section, _, key = name.rpartition('.')
+        wanted = (config[section] if section else config)[key]
+        if value != wanted:
+            raise JaxinvError(
+                f'samples.folder is {own.folder!r}, whose samples were made with {name}={value!r}; '
+                f'this training has {wanted!r}.'
+            )
+    return Place(folder, max(own.num, num))
+
+
+def make(generator, weights, s: Samples, seed: int, place: Place, log) -> Dataset:
+    """Renders the samples that are missing in the folder, and reads s.num, then s.held_out.
 
     Raises JaxinvError naming a file of samples that is damaged.
     """
-    total = s.num + s.held_out
-    folder = folder / FOLDER
+    indices = np.concatenate([np.arange(s.num), place.held_out + np.arange(s.held_out)])
+    folder = place.folder / FOLDER
     folder.mkdir(exist_ok=True)
-    spec, files = generator.spec, -(-total // FILE)
-    z = latents.sample_z(seed, files * FILE, spec.z_dim, spec.z_truncation)
+    spec, files = generator.spec, sorted({int(i) for i in indices // FILE})
+    z = latents.sample_z(seed, (files[-1] + 1) * FILE, spec.z_dim, spec.z_truncation)
     size = min(SIZE, spec.resolution)
 
     @jax.jit
@@ -60,8 +102,8 @@ def make(generator, weights, s: Samples, seed: int, folder: pathlib.Path, log) -
         weights = weights | {'params': structure.unflatten(leaves)}
         return pixels.area_resize(generator.synthesize(weights, w[:, None])[0], size)
 
-    progress = Progress('samples', files * FILE, log)
-    for i in range(files):
+    progress = Progress('samples', len(files) * FILE, log)
+    for done, i in enumerate(files):
         path = folder / f'{i:05}.npz'
         if path.exists():
             continue
@@ -78,14 +120,17 @@ def make(generator, weights, s: Samples, seed: int, folder: pathlib.Path, log) -
             images.append(np.asarray(made))
         with atomic_path(path) as scratch:
             np.savez(scratch, images_uint8=pixels.to_uint8(np.concatenate(images)), w=w)
-        progress((i + 1) * FILE, {})
-    parts = [_read(folder / f'{i:05}.npz', size, spec.w_dim) for i in range(files)]
-    images, w = (np.concatenate(x)[:total] for x in zip(*parts, strict=True))
-    return Dataset(images, w)
+        progress((done + 1) * FILE, {})
+    parts = []
+    for i in files:
+        images, w = _read(folder / f'{i:05}.npz', size, spec.w_dim)
+        own = indices[indices // FILE == i] % FILE
+        parts.append((images[own], w[own]))
+    return Dataset(*(np.concatenate(x) for x in zip(*parts, strict=True)))
 
 
 def _read(path, size, w_dim):
-    with file_view.reading(path, 'samples of --config=train_encoder'):
+    with file_view.reading(path, 'samples of a training of encoders'):
         arrays, _ = array_files.read(path)
         images, w = arrays['images_uint8'], arrays['w']
         if images.shape != (FILE, size, size, 3) or images.dtype != np.uint8:

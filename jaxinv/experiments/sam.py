@@ -24,6 +24,7 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     Raises JaxinvError for settings, files or pictures that cannot be used.
     """
     start = time.perf_counter()
+    config = resolved(config)
     opened, edits = sessions.open_run(config, log)
     sam_render.check_edits(edits)
     spec = opened[0].spec
@@ -51,6 +52,14 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         result.seconds = session.stopwatch.seconds
         report.write(path, result)
     log(report.summary(result, path))
+
+
+def resolved(config):
+    """The config with the method by one name (InvertSam.resolved)."""
+    settings.check(config)
+    config = config.copy_and_resolve_references()
+    config.method = settings.of(config, settings.InvertSam).resolved.method
+    return config
 
 
 def invert(session: Session, count: int | None = None, start=None, tuned=None) -> Inverted:

@@ -13,7 +13,7 @@ from jaxinv.experiments.session import Session
 from jaxinv.faces import attributes
 from jaxinv.inversion import code_files, invertibility, region_render
 from jaxinv.inversion.inputs import Examples
-from jaxinv.inversion.invert_sam import Inverted, search
+from jaxinv.inversion.invert_sam import Inverted, encode_regions, sam_encoders_of, search
 from jaxinv.inversion.sam_regions import Problem, valid_at
 from jaxinv.inversion.sam_render import edit_deltas, render_each
 from jaxinv.pixels import to_uint8
@@ -152,7 +152,8 @@ def score_batch(session: Session, rows, inverted: Inverted, edits, deltas) -> re
     stages = []
     if config.method not in ('w', *ENCODED):
         pivots = rendering.render(generator, session.weights, inverted.pivots)
-        name = LABELS['encoder'] if config.method == 'hybrid' else spec.latent
+        encoded = config.method in ('hybrid', 'sam_encoder')
+        name = LABELS['encoder'] if encoded else spec.latent
         stages.append(evaluate.measure_stage(targets, name, pivots))
     if config.method == 'pti_sam':
         tuned = rendering.render(generator, inverted.weights, inverted.pivots)
@@ -241,8 +242,13 @@ def sweep(session: Session, inverted: Inverted) -> list[report.Trace]:
     masks = invertibility.rows_of(found.masks)
     w_plus = np.broadcast_to(inverted.pivots, (n, *inverted.codes.w_plus.shape[1:]))
     w_plus = np.tile(w_plus, (count, 1, 1))
-    options = session.settings.searching.replace(num_steps=config.sweep.num_steps)
-    codes, _ = search(problem, 'sweep', masks, w_plus, inverted.prior, options)
+    if config.method == 'sam_encoder':
+        encoders = sam_encoders_of(session.settings, session.generator.spec)
+        chosen = found.chosen.reshape(-1, *found.chosen.shape[2:])
+        codes = encode_regions(problem, encoders, tuple(regions.maps), chosen, masks)
+    else:
+        options = session.settings.searching.replace(num_steps=config.sweep.num_steps)
+        codes, _ = search(problem, 'sweep', masks, w_plus, inverted.prior, options)
     if not distributed.is_primary():
         return []
     names, values = ('psnr', 'lpips_vgg'), []

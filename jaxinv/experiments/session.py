@@ -25,6 +25,7 @@ from jaxinv.runtime.progress import Stopwatch
 from jaxinv.segmentation import regions
 from jaxinv.types import Generator, Weights
 from jaxinv.weights import load as weights_load
+from jaxinv.weights import sam_encoders
 from jaxinv.weights.addresses import is_address
 from jaxinv.weights.encoders import local_file
 from jaxinv.weights.networks import load_lpips
@@ -114,8 +115,10 @@ def begin(config, path, opened, overwrite, start, log, nouns=('identity', 'ident
 
 
 def files_of(config, about) -> dict[str, str]:
-    """{'generator', 'encoder': SHA-256} of the files that a run reads, for its record."""
+    """{'generator', 'encoder', ...: SHA-256} of the files that a run reads, for its record."""
     found = {'generator': about['sha256']} if 'sha256' in about else {}
+    if (own := config.get('sam_encoders', '')) and not is_address(own):
+        found['sam_encoders'] = sha256(sam_encoders.local_file(own))
     start = config.get('pivot', {}).get('start', '')
     if start.startswith(encode.START):
         path = start.removeprefix(encode.START)

@@ -14,37 +14,28 @@ changes in the picture, without a pass of the generator.
   metrics.json          written last: the run is finished
 """
 
-import contextlib
 import functools
 import json
 import pathlib
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
 from jaxinv import data, latents, pixels, settings
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import encoder_samples, session
-from jaxinv.experiments.encoder_batches import Batches, placing
+from jaxinv.experiments.encoder_batches import Batches
 from jaxinv.experiments.encoder_judge import describe, judge
 from jaxinv.experiments.encoder_start import start, visible_map
+from jaxinv.experiments.encoder_training import Stage, train_stage
 from jaxinv.inversion import losses
 from jaxinv.io import write_atomically
 from jaxinv.networks import compact_encoder, encoders, lpips
-from jaxinv.optimize import LoopState, checkpoints, sharding
-from jaxinv.optimize.loop import append_traces
-from jaxinv.optimize.sharded_step import fetch
-from jaxinv.runtime import distributed, workdir
-from jaxinv.runtime.progress import Progress
+from jaxinv.runtime import workdir
 from jaxinv.settings.encoders import Augmentation, ImageLoss, Samples
 from jaxinv.weights.encoders import load_encoder, save_encoder
 from jaxinv.weights.load import open_generator
 from jaxinv.weights.networks import load_lpips
-
-WARMUP = 100  # steps in which the learning rate rises
 
 
 def run(config, path, *, overwrite: bool = False, log=print) -> None:
@@ -66,13 +57,14 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
     sources = [s['sha256'] for s in real.sources] if real else []
     record = {'config': settings.record_of(config), 'sources': sources}
     record |= session.files_of(config, about)
+    place = encoder_samples.place_of(config, path)
     with workdir.claim(path, record, overwrite) as finished:
         if finished:
             log(f'Finished already: {path / "encoder.safetensors"} (--overwrite runs it again).')
             return
         own = settings.of(config, Samples)
         nets = {net: load_lpips(net, config.lpips) for net in ('alex', 'vgg')}
-        dataset = encoder_samples.make(generator, weights, own, config.seed, path, log)
+        dataset = encoder_samples.make(generator, weights, own, config.seed, place, log)
         train_on = encoder_samples.Dataset(*(x[: own.num] for x in dataset))
         statistics = latents.w_statistics(generator, weights)
         trained = train(config, generator, weights, train_on, statistics, nets, path, log)
@@ -88,17 +80,6 @@ def as_encoder(spec, params, statistics) -> encoders.Encoder:
     average = jnp.broadcast_to(statistics.mean, (spec.num_ws, spec.w_dim))
     made = encoders.Spec(encoders.COMPACT, spec.num_ws, True, spec.w_dim)
     return encoders.Encoder(made, params, average)
-
-
-class Stage(NamedTuple):
-    """Steps with one loss."""
-
-    name: str
-    num_steps: int
-    batch_size: int
-    learning_rate: float
-    metrics: tuple[str, ...]
-    loss: Any  # (params, args, batch) -> {metric: [b]}, of which 'loss' is minimised
 
 
 def train(config, generator, weights, dataset, statistics, nets, path, log) -> dict[str, jax.Array]:
@@ -118,9 +99,24 @@ def train(config, generator, weights, dataset, statistics, nets, path, log) -> d
         names = ('loss', 'w', 'l2', 'lpips_alex')
         stages.append(Stage('image', s.num_steps, s.batch_size, s.learning_rate, names, loss))
         args |= {'generator': weights, 'lpips': nets['alex']}
-    params = None
+    shapes = compact_encoder.shapes(dataset.w.shape[1])
+    changes = settings.of(config, Augmentation)
+    begin = functools.partial(start, config, dataset, statistics)
     for stage in stages:
-        params = train_stage(config, stage, params, args, dataset, statistics, path, log)
+
+        def batches(step, stage=stage):
+            return Batches(
+                dataset,
+                changes,
+                stage.batch_size,
+                seed=config.seed,
+                name=stage.name,
+                step=step,
+                clean=stage.name == 'image',
+            )
+
+        params = train_stage(config, stage, shapes, begin, args, batches, path, log)
+        begin = functools.partial(dict, params)
     return params
 
 
@@ -144,72 +140,3 @@ def on_image(generator, s: ImageLoss, params, args, batch) -> dict[str, jax.Arra
     distance, l2 = lpips.distance(*features), losses.l2(made, clean)
     loss = s.w_weight * own['loss'] + s.l2_weight * l2 + s.lpips_weight * distance
     return {'loss': loss, 'w': own['w'], 'l2': l2, 'lpips_alex': distance}
-
-
-def train_stage(config, stage, params, args, dataset, statistics, path, log):
-    """The running mean of the weights after a stage. params: before it; None = the linear start."""
-    # Adam's first steps move every weight by the full rate, whatever the gradient.
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, stage.learning_rate, min(WARMUP, stage.num_steps // 4), stage.num_steps
-    )
-    optimizer = optax.adam(schedule)
-    devices = sharding.make(config.mesh)
-
-    def initial(found):
-        variables = {'params': found, 'average': jax.tree.map(jnp.copy, found)}
-        done = jnp.zeros(stage.batch_size, bool)
-        return LoopState(jnp.int32(0), done, variables, optimizer.init(found))
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(state, args, batch):
-        def objective(params):
-            found = stage.loss(params, args, batch)
-            return found['loss'].mean(), found
-
-        now = state.variables['params']
-        gradients, found = jax.grad(objective, has_aux=True)(now)
-        changes, opt_state = optimizer.update(gradients, state.opt_state, now)
-        now = optax.apply_updates(now, changes)
-        # A short run's mean would still hold its start.
-        decay = jnp.minimum(config.average, (1 + state.step) / (10 + state.step))
-        average = jax.tree.map(
-            lambda a, x: decay * a + (1 - decay) * x, state.variables['average'], now
-        )
-        variables = {'params': now, 'average': average}
-        return LoopState(state.step + 1, state.done, variables, opt_state), found
-
-    progress, traces = Progress(stage.name, stage.num_steps, log), {}
-    shapes = compact_encoder.shapes(dataset.w.shape[1])
-    like = initial({name: jnp.zeros(shape) for name, shape in shapes.items()})
-    saved = checkpoints.LoopCheckpoints(path / 'state' / stage.name, stage.num_steps)
-    with contextlib.closing(saved), distributed.defer_sigterm():
-        restored = saved.restore(like, stage.metrics, log)
-        if restored is None:
-            state = initial(start(config, dataset, statistics) if params is None else params)
-        else:
-            state, traces = restored.state, restored.traces
-            log(f'{stage.name}: going on after step {int(state.step)}.')
-        state, args = jax.tree.map(devices.replicate, (state, args))
-        place = placing(devices, stage.batch_size, log)
-        changes = settings.of(config, Augmentation)
-        with Batches(
-            dataset,
-            changes,
-            stage.batch_size,
-            seed=config.seed,
-            name=stage.name,
-            step=int(state.step),
-            clean=stage.name == 'image',
-        ) as batches:
-            while (begin := int(state.step)) < stage.num_steps:
-                rows = []
-                for _ in range(min(config.chunk_steps, stage.num_steps - begin)):
-                    state, found = step(state, args, place(next(batches)))
-                    rows.append(found)
-                rows = {name: np.stack([fetch(r[name]) for r in rows]) for name in stage.metrics}
-                active = np.ones((len(rows['loss']), stage.batch_size), bool)
-                traces = append_traces(traces, rows, active, begin, int(state.step))
-                saved.save(state, traces)
-                progress(int(state.step), traces)
-                distributed.raise_if_preempted()
-    return jax.tree.map(fetch, state.variables['average'])

@@ -6,6 +6,7 @@
 Parmar et al. 2022 (arXiv:2206.08357), section 3. `method` chooses SAM or a baseline of its table 1:
 'w', 'w_plus', 'gaussian_prior', 'f4' ... 'f10' (one space for all of an image), 'pti', 'pti_sam';
 'encoder', 'e4e' and 'restyle' (an encoder's codes), 'hybrid' (a search in W+ that starts there).
+'sam_encoder' is SAM without a search: codes by its own encoders (appendix 6.2).
 """
 
 import dataclasses
@@ -17,15 +18,17 @@ import numpy as np
 from jaxinv import latents, settings
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import checks
-from jaxinv.inversion import encode, inputs, notebook, sam, sam_prior, sam_regions
+from jaxinv.inversion import encode, inputs, notebook, sam, sam_encode, sam_prior, sam_regions
 from jaxinv.inversion.project import project
 from jaxinv.inversion.sam_regions import Problem, Regions
 from jaxinv.inversion.tune import tune
 from jaxinv.networks.encoders import Encoder
+from jaxinv.networks.sam_encoders import Encoders
 from jaxinv.optimize.runner import LoopTask, Runner
 from jaxinv.pixels import to_float
 from jaxinv.settings import CHOOSING, ENCODED, SINGLE, WITH_ENCODER, InvertSam, Search, named
 from jaxinv.types import Generator, GeneratorSpec
+from jaxinv.weights.sam_encoders import load_sam_encoders
 
 SEARCH_FIELDS = tuple(field.name for field in dataclasses.fields(Search))
 
@@ -51,6 +54,9 @@ class Inverted(NamedTuple):
 def check(run: InvertSam, spec: GeneratorSpec) -> None:
     """Raises JaxinvError for settings that cannot be used with a generator of this spec."""
     run.check()
+    run = run.resolved
+    if run.method == 'sam_encoder':
+        sam_encoders_of(run, spec)
     if run.method in CHOOSING:
         sam_regions.check(run.segments, run.invertibility, spec)
     spaces = sam.spaces(spec)
@@ -93,7 +99,7 @@ def invert_sam(
 
     Raises JaxinvError for settings or shapes that do not fit, NotFinite.
     """
-    run = changed(InvertSam() if settings is None else settings, **changes)
+    run = changed(InvertSam() if settings is None else settings, **changes).resolved
     spec = generator.spec
     check(run, spec)
     examples = inputs.examples_of(targets, spec)
@@ -107,7 +113,10 @@ def invert_sam(
     segments = sam_regions.segment_images(examples, runner, run.segments) if choosing else []
     shared = {'seed': seed, 'statistics': statistics, 'lpips': nets, 'runner': runner}
     history = []
-    if run.method in WITH_ENCODER:
+    if run.method == 'sam_encoder':
+        own_encoders = sam_encoders_of(run, spec)
+        pivots = sam_encode.start(own_encoders, examples, spec)
+    elif run.method in WITH_ENCODER:
         encoder, passes = encoder_of(run, start), run.pivot.refinements
         if run.method == 'hybrid':
             if statistics is None:
@@ -136,20 +145,24 @@ def invert_sam(
     if run.method in ('w', 'pti', *ENCODED):
         codes = sam.Codes(w_plus, {})
         return Inverted(examples.names, pivots, weights, codes, {}, prior, None, history)
-    if prior is None:
+    measured = not run.invertibility.network
+    if prior is None and (measured or run.method != 'sam_encoder'):
         prior = sam_prior.statistics(generator, weights, run.prior)
-    regions = None
+    regions, choice = None, run.invertibility
+    if run.method == 'sam_encoder':
+        choice = choice.replace(spaces=choice.spaces or own_encoders.spec.spaces)
     if choosing:
-        regions = sam_regions.find_regions(
-            problem, segments, w_plus, prior, run.measuring, run.invertibility
-        )
+        regions = sam_regions.find_regions(problem, segments, w_plus, prior, run.measuring, choice)
         masks = regions.masks
         history += regions.history
     else:
         masks = sam.full_masks(spec, [named(SINGLE[run.method], spec)] * n)
         masks = jax.device_get(masks)
-    codes, traces = search(problem, 'invert', masks, w_plus, prior, run.searching)
-    history.append(('invert', traces))
+    if run.method == 'sam_encoder':
+        codes = encode_regions(problem, own_encoders, tuple(regions.maps), regions.chosen, masks)
+    else:
+        codes, traces = search(problem, 'invert', masks, w_plus, prior, run.searching)
+        history.append(('invert', traces))
     # Unused spaces were kept in the program so that it does not recompile.
     used = [space for space, mask in masks.items() if np.any(mask)]
     masks = {space: masks[space] for space in used}
@@ -157,12 +170,45 @@ def invert_sam(
     return Inverted(examples.names, pivots, weights, codes, masks, prior, regions, history)
 
 
+def encode_regions(problem: Problem, encoders: Encoders, spaces, chosen, masks) -> sam.Codes:
+    """Codes of all images by SAM's encoders.
+
+    chosen int [n, h, w]: index into `spaces`, of the maps; masks {feature: [n, h, w, 1]}.
+    """
+    places = np.array([encoders.spec.spaces.index(space) for space in spaces], np.int32)
+    with problem.runner.stopwatch.stage('encode'):
+        return sam_encode.encode(
+            encoders, problem.generator, problem.weights, problem.examples, places[chosen], masks
+        )
+
+
+def sam_encoders_of(run: InvertSam, spec: GeneratorSpec) -> Encoders:
+    """SAM's encoders. Raises JaxinvError if there are none, or they are of other spaces."""
+    if not run.sam_encoders:
+        raise JaxinvError(
+            f'method is {run.method!r} and sam_encoders is {run.sam_encoders!r}; give '
+            'sam_encoders.safetensors of --config=train_sam_encoders.'
+        )
+    found = load_sam_encoders(run.sam_encoders)
+    sam_encode.check_fits(found, spec)
+    own = found.spec.spaces
+    missing = [s for s in run.invertibility.spaces if s not in own]
+    missing += [s for _, s in run.invertibility.assign if s not in own]
+    if missing:
+        raise JaxinvError(
+            f'invertibility names the space {missing[0]}, which sam_encoders has not; it has '
+            f'{", ".join(own)}.'
+        )
+    return found
+
+
 def encoder_of(run: InvertSam, start) -> Encoder:
     """The encoder of the methods that need one. Raises JaxinvError if it is not of their kind."""
     encoder = encode.opened((run.pivot.start or None) if start is None else start)
     if not isinstance(encoder, Encoder):
         raise JaxinvError(
-            f'method is {run.method!r}, which needs an encoder; give pivot.start=encoder:PATH.'
+            f'method is {run.method!r}, which needs an encoder; give pivot.start=encoder:PATH'
+            f'{", or sam_encoders=PATH" if run.method == "encoder" else ""}.'
         )
     kind, wanted = encoder.spec.kind, run.method
     if wanted in ('e4e', 'restyle') and not kind.startswith(wanted):

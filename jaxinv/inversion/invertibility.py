@@ -221,16 +221,18 @@ def refine(values, labels, valid=None):
     return jax.vmap(lambda m, label: m[label])(means, jnp.broadcast_to(labels, np.shape(values)))
 
 
-def select(maps: dict, labels, tau=TAU, valid=None) -> Selection:
+def select(maps: dict, labels, tau=TAU, valid=None, num_segments: int | None = None) -> Selection:
     """For every segment the most editable space whose mean is at most tau (section 3.2).
 
     maps: {space: [b, h, w]}, most editable first; labels [b, h, w] of the same size; tau a number
-    (may be traced). A segment that no space passes gets the last one (the paper does not say; the
-    released code takes F10). The released code tests from F10 to W+ and keeps the last that passes,
-    which is the same: W+ is chosen even where F4 fails.
+    (may be traced). num_segments: with it labels may be traced, too; None = as the labels say.
+
+    A segment that no space passes gets the last one (the paper does not say; the released code
+    takes F10). The released code tests from F10 to W+ and keeps the last that passes, which is the
+    same: W+ is chosen even where F4 fails.
     """
     _check_sizes(maps, labels)
-    count = int(np.max(labels)) + 1
+    count = int(np.max(labels)) + 1 if num_segments is None else num_segments
     return _select(_means(_stack(maps), labels, count, valid), labels, tau)
 
 

@@ -140,11 +140,10 @@ class Inverter(NamedTuple):
     codes: Callable  # (variables) -> Codes
 
 
+# Names in Search of the weights of `terms`, in their order.
+WEIGHTS = ('l2_weight', 'lpips_weight', 'prior_weight', 'spread_weight', 'offsets_weight')
 # Numbers that are arguments of the program, so that a change of them compiles nothing.
-_NUMBERS = (
-    'num_steps', 'learning_rate', 'lr_rampdown', 'lr_rampup', 'l2_weight', 'lpips_weight',
-    'prior_weight', 'spread_weight', 'offsets_weight',
-)  # fmt: skip
+_NUMBERS = ('num_steps', 'learning_rate', 'lr_rampdown', 'lr_rampup', *WEIGHTS)
 
 
 def make_inverter(generator: Generator, settings: Search) -> Inverter:
@@ -204,7 +203,6 @@ def _make_loop(generator: Generator, s: Search) -> optimize.Loop:
     """The compiled steps; of `s` only what is not a number in _NUMBERS counts."""
     spec = generator.spec
     size = min(s.loss_size, spec.resolution)
-    slope = sam_prior.slope_of(spec)
 
     def objective(variables, args, step, key):
         w_plus, offsets = latents.freeze_class(variables['w_plus'], spec), variables['offsets']
@@ -221,21 +219,10 @@ def _make_loop(generator: Generator, s: Search) -> optimize.Loop:
             images = jnp.clip(images, -1, 1)
         rows = args['targets'].shape[1]  # fewer than size if prepare has cropped the padding
         images = images[:, (size - rows) // 2 :][:, :rows]
-        l2, distance = reconstruction(images, args, spec.compute_dtype)
-        squares = [jnp.sum(x**2, axis=(1, 2, 3)) for x in offsets.values()]
-        if s.offsets == 'mean':
-            squares = [x / o[0].size for x, o in zip(squares, offsets.values(), strict=True)]
-        terms = {
-            'l2': l2,
-            f'lpips_{s.lpips_net}': distance,
-            'prior': sam_prior.distance(w_plus[..., : spec.moving_dims], args['prior'], slope),
-            'spread': sam_prior.spread(w_plus, s.spread),
-            'offsets': sum(squares, jnp.zeros_like(l2)),
-        }
-        names = ('l2_weight', 'lpips_weight', 'prior_weight', 'spread_weight', 'offsets_weight')
-        coefficients = [args['numbers'][name] for name in names]
-        loss = sum(c * x for c, x in zip(coefficients, terms.values(), strict=True))
-        return loss.sum(), {'loss': loss, **terms}  # a sum: the examples share nothing
+        found = terms(codes, images, args, s, spec)
+        coefficients = [args['numbers'][name] for name in WEIGHTS]
+        loss = sum(c * x for c, x in zip(coefficients, found.values(), strict=True))
+        return loss.sum(), {'loss': loss, **found}  # a sum: the examples share nothing
 
     adam = optax.scale_by_adam()
 
@@ -252,6 +239,27 @@ def _make_loop(generator: Generator, s: Search) -> optimize.Loop:
 
     update = optimize.Update(gradient, apply)
     return optimize.make_loop(update, adam, s.metrics, axes=AXES, chunk_steps=s.chunk_steps)
+
+
+def terms(codes: Codes, images, args, s: Search, spec: GeneratorSpec) -> dict[str, jax.Array]:
+    """The terms of equations 5 to 7, [b] each, in the order of WEIGHTS.
+
+    images [b, h, w, 3] of the codes, at the size of args['targets']; args: 'targets',
+    'target_features', 'lpips' and 'prior' as `make_inverter` prepares them, perhaps 'valid'.
+    """
+    w_plus, offsets = codes
+    l2, distance = reconstruction(images, args, spec.compute_dtype)
+    squares = [jnp.sum(x**2, axis=(1, 2, 3)) for x in offsets.values()]
+    if s.offsets == 'mean':
+        squares = [x / o[0].size for x, o in zip(squares, offsets.values(), strict=True)]
+    moving, slope = w_plus[..., : spec.moving_dims], sam_prior.slope_of(spec)
+    return {
+        'l2': l2,
+        f'lpips_{s.lpips_net}': distance,
+        'prior': sam_prior.distance(moving, args['prior'], slope),
+        'spread': sam_prior.spread(w_plus, s.spread),
+        'offsets': sum(squares, jnp.zeros_like(l2)),
+    }
 
 
 def reconstruction(images, args, dtype=None):

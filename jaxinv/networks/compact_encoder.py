@@ -17,20 +17,28 @@ CHANNELS = 40  # of the grid
 STAGES = (1, 3, 5, 8, 11, 15, 16)  # feature maps whose means are read: the last of each stage
 
 
-def shapes(w_dim: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the weights; kernels are HWIO, of the linear layer [in, out]."""
+def shapes(w_dim: int, channels: int = 3) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights; kernels are HWIO, of the linear layer [in, out].
+
+    channels: of the input; more than three as in efficientnet.trunk.
+    """
     outputs = [block.outputs for block in efficientnet.blocks()]
-    means = sum(outputs[i - 1] for i in STAGES)
-    return efficientnet.shapes(trunk_only=True) | {
+    return efficientnet.shapes(trunk_only=True, channels=channels) | {
         'grid/kernel': (1, 1, outputs[-1], CHANNELS),
         'grid/bias': (CHANNELS,),
-        'w/kernel': (means + GRID**2 * CHANNELS, w_dim),
+        'w/kernel': (summary_size(), w_dim),
         'w/bias': (w_dim,),
     }
 
 
+def summary_size() -> int:
+    """Numbers of `summary` for a picture."""
+    outputs = [block.outputs for block in efficientnet.blocks()]
+    return sum(outputs[i - 1] for i in STAGES) + GRID**2 * CHANNELS
+
+
 def summary(weights: dict, images: jax.Array) -> jax.Array:
-    """Numbers [b, n] of images [b, h, h, 3] in [-1, 1], from which w is linear."""
+    """Numbers [b, summary_size()] of images [b, h, h, 3] in [-1, 1], from which w is linear."""
     maps = efficientnet.trunk(weights, area_resize(images, SIZE))
     means = [jnp.mean(maps[i], (1, 2)) for i in STAGES]
     kernel, bias = (weights[f'grid/{part}'].astype(images.dtype) for part in ('kernel', 'bias'))
@@ -40,5 +48,10 @@ def summary(weights: dict, images: jax.Array) -> jax.Array:
 
 def differences(weights: dict, images: jax.Array) -> jax.Array:
     """w minus the mean of W, [b, w_dim], of images [b, h, h, 3] in [-1, 1]."""
-    kernel, bias = (weights[f'w/{part}'].astype(images.dtype) for part in ('kernel', 'bias'))
-    return summary(weights, images) @ kernel + bias[None]
+    return of_summary(weights, summary(weights, images))
+
+
+def of_summary(weights: dict, found: jax.Array) -> jax.Array:
+    """`differences` of a `summary`."""
+    kernel, bias = (weights[f'w/{part}'].astype(found.dtype) for part in ('kernel', 'bias'))
+    return found @ kernel + bias[None]

@@ -56,10 +56,16 @@ def blocks() -> list[Block]:
     return result
 
 
-def shapes(trunk_only: bool = False) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the weights; kernels are HWIO. trunk_only: without head and classes."""
-    kernels = {'stem': (3, 3, 3, _STEM)}
-    for i, block in enumerate(blocks()):
+def shapes(
+    trunk_only: bool = False, channels: int = 3, depth: int | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights; kernels are HWIO.
+
+    trunk_only: without head and classes. channels: of the input, see `trunk`. depth: of so many
+    bottlenecks; None = of all.
+    """
+    kernels = {'stem': (3, 3, channels, _STEM)}
+    for i, block in enumerate(blocks()[:depth]):
         if block.wide != block.inputs:
             kernels[f'block{i}/widen'] = (1, 1, block.inputs, block.wide)
         kernels[f'block{i}/depthwise'] = (block.window, block.window, 1, block.wide)
@@ -98,13 +104,19 @@ def features(weights: dict, images: jax.Array) -> list[jax.Array]:
     return [*maps, _relu6(_conv(weights, 'head', maps[-1]))]
 
 
-def trunk(weights: dict, images: jax.Array) -> list[jax.Array]:
-    """`features` without those of the head."""
-    if images.ndim != 4 or images.shape[-1] != 3:
-        raise JaxinvError(f'images {images.shape} are not [b, h, w, 3].')
-    x = ((images + 1) * 127.5 - _MEAN) / _DEVIATION
+def trunk(weights: dict, images: jax.Array, depth: int | None = None) -> list[jax.Array]:
+    """`features` without those of the head, after the first `depth` bottlenecks; None = all.
+
+    The stem may take more channels than three, which are not normalised: a mask, for example.
+    """
+    channels = weights['stem/kernel'].shape[2]
+    if images.ndim != 4 or images.shape[-1] != channels:
+        raise JaxinvError(f'images {images.shape} are not [b, h, w, {channels}].')
+    x = ((images[..., :3] + 1) * 127.5 - _MEAN) / _DEVIATION
+    if channels > 3:
+        x = jnp.concatenate([x, images[..., 3:]], -1)
     maps = [_relu6(_conv(weights, 'stem', x, stride=2))]
-    for i, block in enumerate(blocks()):
+    for i, block in enumerate(blocks()[:depth]):
         before = x = maps[-1]
         if block.wide != block.inputs:
             x = _relu6(_conv(weights, f'block{i}/widen', x))

@@ -27,6 +27,12 @@ class Samples(Section):
         "array's RMS, as a stand-in for tuned generators; 0 = off.",
         least=0,
     )
+    folder: str = setting(
+        '',
+        'Work folder of another training whose samples, made with the same generator, seed and '
+        "settings, are used, and completed; '' = this run's.",
+        later=True,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@
     short=pti?tune.num_steps=20                       a name for the row
     w?generator=row:pti_multi_id                      the generator that an earlier row tuned
     e4e:FILE, restyle:FILE, encoder:FILE, hybrid:FILE     codes of an encoder (docs/encoders.md)
+    sam_encoder:FILE                                  SAM by its own encoders (docs/sam.md)
     external:FOLDER                                   pictures that another project made
 
 Methods are separated by commas; commas in brackets, quotes or after a backslash do not separate.
@@ -23,13 +24,17 @@ EXTERNAL = 'external'
 ALIASES = {'pti': ('pti_single_id', '')} | {
     name: ('sam', name) for name in LABELS if name not in ('sam', 'pti', 'f2')
 }
+# Methods with a file after a colon: the setting that it is for, and what begins the value.
+WITH_FILE = dict.fromkeys(WITH_ENCODER, ('pivot.start', 'encoder:'))
+WITH_FILE |= {'sam_encoder': ('sam_encoders', '')}
 HELP = (
     'Rows of the table, separated by commas: a method of SAM (w, w_plus, gaussian_prior, f4, f6, '
     "f8, f10, sam, pti_sam), 'pti' (= pti_single_id), or any config of an inversion; with "
     'variants, CONFIG:VARIANT+VARIANT; with settings, CONFIG?KEY=VALUE&KEY=VALUE; with a name of '
-    "its own, NAME=CONFIG...; 'e4e:FILE', 'restyle:FILE', 'encoder:FILE' or 'hybrid:FILE'; and "
-    "'external:FOLDER' of pictures named as the photographs (docs/evaluate.md). The setting "
-    'generator=row:NAME takes the generator that an earlier row tuned for all pictures.'
+    "its own, NAME=CONFIG...; 'e4e:FILE', 'restyle:FILE', 'encoder:FILE', 'hybrid:FILE' or "
+    "'sam_encoder:FILE'; and 'external:FOLDER' of pictures named as the photographs "
+    '(docs/evaluate.md). The setting generator=row:NAME takes the generator that an earlier row '
+    'tuned for all pictures.'
 )
 _NAME = re.compile(r'\s*([^=?:/\\]{1,80}?)\s*=\s*(?=\S)')
 
@@ -87,10 +92,11 @@ def _parse_one(item: str) -> Method:
             )
         overrides.append((path.strip().removeprefix('config.'), value))
     config, first = ALIASES.get(key, (base, ''))
-    if key in WITH_ENCODER:
+    if key in WITH_FILE:
+        path, prefix = WITH_FILE[key]
         if rest:
-            overrides.insert(0, ('pivot.start', f'encoder:{rest}'))
-        elif not any(path == 'pivot.start' for path, _ in overrides):
+            overrides.insert(0, (path, f'{prefix}{rest}'))
+        elif path not in dict(overrides):
             raise JaxinvError(f'{item!r} needs an encoder; write {key}:FILE.')
         rest = ''
     elif colon and not rest:

@@ -36,6 +36,9 @@ METHODS = {
     'train_encoder': Method(
         'jaxinv.settings.encoders.TrainEncoder', 'jaxinv.experiments.train_encoder'
     ),
+    'train_sam_encoders': Method(
+        'jaxinv.settings.sam_encoders.TrainSamEncoders', 'jaxinv.experiments.train_sam_encoders'
+    ),
     'text_directions': Method(
         'jaxinv.settings.text_edits.TextDirections', 'jaxinv.experiments.text_directions'
     ),

@@ -24,6 +24,7 @@ LABELS = {
     'e4e': 'e4e',
     'restyle': 'ReStyle',
     'hybrid': 'Hybrid W+',
+    'sam_encoder': 'SAM encoder',
     'sam': 'SAM',
     'pti': 'PTI',
     'pti_sam': 'PTI+SAM',
@@ -33,7 +34,7 @@ WITH_ENCODER = (*ENCODED, 'hybrid')  # methods that need an encoder as pivot.sta
 SINGLE = {'gaussian_prior': 'W+', 'hybrid': 'W+'} | {
     name: LABELS[name] for name in ('w_plus', 'f2', 'f4', 'f6', 'f8', 'f10')
 }  # methods with one space for all of a picture
-CHOOSING = ('sam', 'pti_sam')  # methods that choose a space for each region
+CHOOSING = ('sam', 'pti_sam', 'sam_encoder')  # methods that choose a space for each region
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Settings of whole runs, one class for each task of the launcher, with checks across sections."""
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from jaxinv.errors import JaxinvError
 from jaxinv.settings.declare import Section, of, setting, subsection
@@ -214,6 +214,12 @@ class InvertSam(Inversion):
 
     task: str = setting('invert_sam', 'Main path of this config; not to be changed.')
     method: str = setting('sam', 'SAM, or a baseline.', choices=tuple(LABELS))
+    sam_encoders: str = setting(
+        '',
+        "File of SAM's encoders, or its address: the methods sam_encoder and encoder take the "
+        "codes of regions from it, in one pass (docs/sam.md); '' = none.",
+        later=True,
+    )
     gaussian_prior_weight: float = setting(
         1e-6, 'In place of sam.prior_weight for the method gaussian_prior.', least=0
     )
@@ -233,10 +239,10 @@ class InvertSam(Inversion):
     def check(self) -> None:
         super().check()
         tunes = self.method.startswith('pti')
-        if self.method in WITH_ENCODER and self.start:
+        if self.method in (*WITH_ENCODER, 'sam_encoder') and self.start:
             raise JaxinvError(
                 f'start is {self.start!r} and method is {self.method!r}, whose codes are those of '
-                'pivot.start=encoder:PATH; leave start out.'
+                'an encoder; leave start out.'
             )
         if self.group and self.sweep.num_steps:
             raise JaxinvError(
@@ -253,6 +259,13 @@ class InvertSam(Inversion):
     def tunes(self) -> bool:
         """Whether the method tunes one generator for all pictures."""
         return self.method in ('pti', 'pti_sam') and self.tune.num_steps > 0
+
+    @property
+    def resolved(self) -> Self:
+        """With the method by one name: 'encoder' with SAM's encoders is 'sam_encoder'."""
+        if self.method == 'encoder' and self.sam_encoders:
+            return self.replace(method='sam_encoder')
+        return self
 
     @property
     def searching(self) -> Search:
