@@ -57,9 +57,17 @@ def test_the_task_leaves_encoders_of_the_generator(finished, tiny):
     assert encoders.spec.spaces == ('W+', 'F4', 'F6') and encoders.spec.num_ws == spec.num_ws
     np.testing.assert_allclose(encoders.average, tiny[1]['buffers']['w_avg'], atol=0.2)
     result = json.loads((path / 'metrics.json').read_text())
-    assert set(result) == {'held_out'} and result['held_out']['pictures'] == 4
+    assert set(result) == {'held_out', 'held_out_at_start'}
+    assert result['held_out']['pictures'] == 4
     for name in ('W+', 'F4', 'F6', 'regions'):
-        assert set(result['held_out'][name]) == {'psnr', 'lpips_vgg'}
+        for rows in result.values():
+            assert set(rows[name]) == {'psnr', 'lpips_vgg'}
+    before = load_sam_encoders(path / train_sam_encoders.START)
+    assert before.spec == encoders.spec
+    for name, array in before.weights.items():
+        moved = np.abs(array - encoders.weights[name]).max() > 0
+        # The scales of what is read stay.
+        assert moved != ('/maps/' in name), name
     assert (path / 'predictions.png').exists()
     assert any(line.startswith('held_out, LPIPS vgg and PSNR: W+ ') for line in lines)
     again = []

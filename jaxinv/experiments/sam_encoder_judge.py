@@ -27,19 +27,19 @@ REGIONS = 'regions'  # in metrics.json: each region in its space
 
 
 def judge(
-    generator, weights, encoders, nets, held_out, real, choose, config, path: pathlib.Path
+    generator, weights, encoders, before, nets, held_out, real, choose, config, path: pathlib.Path
 ) -> dict[str, Any]:
     """Figures of held-out pictures with occluders, and of photographs, in each space alone.
 
-    Held-out pictures also in regions, as in training: choose(pictures, batch) -> chosen. held_out:
-    an encoder_samples.Dataset; real: Targets, or None. At the samples' size. Writes
-    predictions.png to `path`.
+    Held-out pictures also in regions, as in training: choose(pictures, batch) -> chosen; and by the
+    encoders `before` the training. held_out: an encoder_samples.Dataset; real: Targets, or None. At
+    the samples' size. Writes predictions.png to `path`.
     """
     spaces = encoders.spec.spaces
-    make = functools.partial(render, generator, weights, encoders)
     result, sheet, labels = {}, [], []
 
-    def add(name, names, pictures_uint8, summarise, regions=None):
+    def add(name, names, pictures_uint8, summarise, regions=None, encoders=encoders):
+        make = functools.partial(render, generator, weights, encoders)
         pictures = pixels.to_float(pictures_uint8)
         whole = np.zeros(pictures.shape[:3], np.int32)
         made = {space: make(pictures, whole + i) for i, space in enumerate(spaces)}
@@ -69,6 +69,7 @@ def judge(
     names = [f'held out {i}' for i in range(min(SHOWN, len(shown)))]
     chosen = np.asarray(choose(pixels.to_float(batch.image_uint8), batch._asdict()))
     add('held_out', names, batch.image_uint8, _mean, chosen)
+    add('held_out_at_start', [], batch.image_uint8, _mean, chosen, before)
     result['held_out']['pictures'] = len(shown)
     heads = ['picture', *spaces, 'spaces', REGIONS]
     sheet = [row + [None] * (len(heads) - len(row)) for row in sheet]
@@ -123,7 +124,7 @@ def _rounded(values) -> list[float]:
 def describe(result, path) -> str:
     """The lines printed at the end of a run."""
     lines = []
-    for name in ('photographs', 'held_out'):
+    for name in ('photographs', 'held_out_at_start', 'held_out'):
         if name in result:
             rows = {k: row for k, row in result[name].items() if k != 'pictures'}
             shown = [

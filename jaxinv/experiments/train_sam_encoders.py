@@ -10,6 +10,7 @@ equations 3 and 4, is compared with the picture. The loss is equation 8,
 and w_weight times |w_plus_n - w|^2 / E|w - mean|^2, the mean over rows n: w of a sample is known.
 
   sam_encoders.safetensors   float16 (weights.sam_encoders.load_sam_encoders)
+  start.safetensors          the same before the first step (sam_encoder_start.py)
   predictions.png            photographs and held-out pictures in each space, and in regions
   metrics.json               written last: the run is finished
 """
@@ -42,7 +43,7 @@ from jaxinv.weights.load import open_generator
 from jaxinv.weights.networks import load_invertibility, load_lpips
 from jaxinv.weights.sam_encoders import load_sam_encoders, save_sam_encoders
 
-FILE = 'sam_encoders.safetensors'
+FILE, START = 'sam_encoders.safetensors', 'start.safetensors'
 
 
 def run(config, path, *, overwrite: bool = False, log=print) -> None:
@@ -82,11 +83,14 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
         )
         encoders = Encoders(spec, trained, statistics.mean)
         save_sam_encoders(path / FILE, encoders, 'float16')
-        encoders = load_sam_encoders(path / FILE)  # as rounded as its users get it
+        # As rounded as their users get them.
+        before, encoders = (load_sam_encoders(path / name) for name in (START, FILE))
         held_out = encoder_samples.Dataset(*(x[own.num :] for x in dataset))
         regions = chooser(config, spec, maps)
         choose = jax.jit(functools.partial(regions, map_arguments(maps, vgg)))
-        result = judge(generator, weights, encoders, nets, held_out, real, choose, config, path)
+        result = judge(
+            generator, weights, encoders, before, nets, held_out, real, choose, config, path
+        )
         write_atomically(path / 'metrics.json', (json.dumps(result, indent=1) + '\n').encode())
     log(describe(result, path))
 
@@ -131,9 +135,11 @@ def train(
             step=step,
         )
 
-    start = functools.partial(
-        sam_encoder_start.start, config, spec, generator, weights, dataset, statistics, log
-    )
+    def start():
+        found = sam_encoder_start.start(config, spec, generator, weights, dataset, statistics, log)
+        save_sam_encoders(path / START, Encoders(spec, found, statistics.mean), 'float16')
+        return found
+
     return train_stage(config, stage, sam_encoders.shapes(spec), start, args, batches, path, log)
 
 

@@ -50,7 +50,8 @@ class TrainSamEncoders(Section):
     resolution: int | None = setting(512, 'Pixels; None = the only one there is.', least=1)
     lpips: str = setting('auto', "LPIPS weights: 'auto' or a path.")
     images: str = setting(
-        'demo', "Photographs to judge by, never to train on: a folder, 'demo', or '' = none."
+        'demo',
+        "Photographs to judge by, never to train on: a folder, 'demo', 'benchmark', or '' = none.",
     )
     aligned: bool = setting(False, 'True = the photographs are FFHQ crops already.')
 
