@@ -26,6 +26,7 @@ from jaxinv.converters import qt_resources
 from jaxinv.data import (
     benchmark,
     benchmark_faces,
+    benchmark_folder,
     discover,
     drawing,
     images,
@@ -281,7 +282,7 @@ def test_another_picture_in_the_package_is_refused(made):
 def test_the_set_as_a_folder(made, tmp_path, capsys):
     pictures, wheel, brought = made
     place = tmp_path / 'set'
-    assert benchmark.main([str(place)]) == 0
+    assert benchmark_folder.main([str(place)]) == 0
     assert (place / 'animals' / 'cat.ppm').read_bytes() == pictures['cat']
     assert len(list((place / 'animals').iterdir())) == 4
     assert read_json(place / 'register.json')['pictures'][0]['name'] == 'horse'

