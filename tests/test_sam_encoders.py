@@ -187,7 +187,7 @@ def test_one_pass_equals_passes_one_after_another(tiny, own, given, inverted):
         region = (chosen == i)[..., None].astype(np.float32)
         seen = sam_encoders.content(own.spec, own.weights, space, pictures, region)
         feature = run(weights, codes.w_plus, taps=taps)[1][space]
-        found = seen - np.asarray(own.weights[f'{space}/replaced']) * feature
+        found = seen - np.asarray(own.weights[f'{space}/replaced']) * np.asarray(feature)
         found = np.where(masks[space] > 0, found, 0)
         np.testing.assert_allclose(codes.offsets[space], found, atol=2e-4)
         one = jnp.ones_like(masks[space])
@@ -281,7 +281,7 @@ PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 
 def test_a_picture_is_in_regions_of_one_space_each():
     s, changes = Regions(parts=5, w_plus=0.5, whole=0.0), Augmentation(**OFF | {'occluders': 1.0})
-    spaces, counts = np.zeros(4), []
+    spaces, counts, edges = np.zeros(4), [], np.zeros(2)
     for seed in range(60):
         found = example(PICTURE, np.random.default_rng(seed), changes, s, 4)
         again = example(PICTURE, np.random.default_rng(seed), changes, s, 4)
@@ -292,9 +292,10 @@ def test_a_picture_is_in_regions_of_one_space_each():
         # What is not the sample any more is an occluder, which is in no W+.
         covered = np.abs(found.image_uint8.astype(int) - PICTURE).sum(-1) > 0
         changed = covered & (found.chosen == 0)
-        assert changed.sum() < 0.2 * covered.sum()  # of soft edges
+        edges += changed.sum(), covered.sum()
         counts.append(len(np.unique(found.labels)))
         spaces += [(found.chosen == i).mean() for i in range(4)]
+    assert edges[0] < 0.15 * edges[1]  # soft edges
     assert min(counts) < max(counts) <= num_regions(s)
     assert (spaces > 3).all() and spaces[0] > spaces[1:].max()
 
