@@ -274,6 +274,7 @@ def start_of(folder, work, start, **changes):
     return found
 
 
+@pytest.mark.long
 def test_random_and_mean_pivots_need_no_file(tmp_path, tiny):
     folder = photographs(tmp_path / 'in')
     generator, weights = tiny

@@ -200,6 +200,7 @@ def stages_of(path, name):
     return found['identities'][name]
 
 
+@pytest.mark.long
 def test_pivots_where_they_end_are_saved_scored_and_compared_with_their_start(shared, tiny):
     path, result = shared
     names, w = code_files.load_pivots(path)
@@ -222,6 +223,7 @@ def test_pivots_where_they_end_are_saved_scored_and_compared_with_their_start(sh
     assert 'Pivot moved, LPIPS alex' in page and 'moved' in page
 
 
+@pytest.mark.long
 def test_edits_move_the_pivot_where_it_ends(shared, tmp_path):
     np.save(tmp_path / 'd.npy', np.ones(16, np.float32))
     path = tmp_path / 'work'
@@ -309,6 +311,7 @@ def test_a_generator_and_a_pivot_each_in_slots_and_in_groups(tmp_path, monkeypat
     np.testing.assert_allclose(code_files.load_pivots(own, 'start')[1], start[:1], atol=1e-4)
 
 
+@pytest.mark.long
 def test_the_function_returns_the_pivots(tiny):
     generator, weights = tiny
     w = np.asarray(generator.map(weights, latents.sample_z(1, 2, generator.spec.z_dim)))[:, None]

@@ -201,6 +201,7 @@ def test_the_codes_give_the_image_again(tiny, given, inverted):
     np.testing.assert_allclose(again, images, atol=1e-4)
 
 
+@pytest.mark.long
 def test_pictures_in_batches_are_pictures_alone(tiny, own, given):
     """Five pictures are two batches; the last is padded."""
     generator, weights = tiny

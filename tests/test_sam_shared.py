@@ -109,14 +109,12 @@ def test_what_is_left_in_the_folder(finished, inputs):
 
 def test_it_resumes_in_the_tuning_and_in_a_group(finished, tmp_path, monkeypatch):
     config, straight = finished
-    work, left = tmp_path / 'work', {}
+    work, calls = tmp_path / 'work', []
 
-    def stop_after(count):
-        calls = []
-
+    def stop_if(condition):
         def stop():
             calls.append(1)
-            if len(calls) == count:
+            if condition():
                 raise distributed.Preempted
 
         monkeypatch.setattr(distributed, 'raise_if_preempted', stop)
@@ -124,10 +122,9 @@ def test_it_resumes_in_the_tuning_and_in_a_group(finished, tmp_path, monkeypatch
             run(config, work)
         monkeypatch.undo()
 
-    stop_after(5)  # three batches of pictures are read; in the projection
+    stop_if(lambda: len(calls) == 5)  # three batches of pictures are read; in the projection
     assert not (work / 'pivots.npz').exists() and (work / 'tuning' / 'state').is_dir()
-    while not list(work.glob('identities/*/codes.npz')):
-        stop_after(7)
+    stop_if(lambda: list(work.glob('identities/*/codes.npz')))
     assert (work / 'pivots.npz').exists() and not (work / 'metrics.json').exists()
     left = {p: t for p, t in stamps(work).items() if p.name == 'codes.npz'}
     lines = run(config, work)
