@@ -69,7 +69,7 @@ def test_the_task_leaves_encoders_of_the_generator(finished, tiny):
         # The scales of what is read stay.
         assert moved != ('/maps/' in name), name
     assert (path / 'predictions.png').exists()
-    assert any(line.startswith('held_out, LPIPS vgg and PSNR: W+ ') for line in lines)
+    assert any('\nheld_out, LPIPS vgg and PSNR: W+ ' in line for line in lines)
     again = []
     config = load_config('train_sam_encoders', 'quicktest')
     train_sam_encoders.run(config, path, log=lambda *a, **k: again.append(a[0]))
