@@ -259,7 +259,7 @@ def assert_same_run(path, other, rtol=1e-4):
     names, w = code_files.load_pivots(other)
     for name, code in zip(names, w, strict=True):
         own = path / 'identities' / name
-        source = own if own.is_dir() else path
+        source = own if (own / code_files.PIVOTS).is_file() else path
         np.testing.assert_allclose(code_files.pivots_for(source, [name])[0], code, atol=rtol)
         ours, theirs = stages_of(path, name), stages_of(other, name)
         for stage, values in theirs.items():
