@@ -53,7 +53,8 @@ def weights_of(w_dim):
 def test_samples_are_the_generators_images_and_missing_files_are_made_again(tiny, tmp_path):
     generator, weights = tiny
     s = Samples(num=70, held_out=2, least_psi=0.5, perturbation=0.0)
-    found = encoder_samples.make(generator, weights, s, 3, tmp_path, silent)
+    place = encoder_samples.Place(tmp_path, s.num)
+    found = encoder_samples.make(generator, weights, s, 3, place, silent)
     assert found.images_uint8.shape == (72, 32, 32, 3) and found.w.shape[0] == 72
     z = latents.sample_z(3, 128, generator.spec.z_dim)
     w = np.asarray(generator.map(weights, z))[:72] - np.asarray(weights['buffers']['w_avg'])
@@ -65,11 +66,11 @@ def test_samples_are_the_generators_images_and_missing_files_are_made_again(tiny
     whole = np.rint((np.asarray(images, np.float64) + 1) * 127.5).clip(0, 255)
     assert np.abs(whole - found.images_uint8[:4]).max() <= 1
     (tmp_path / 'samples' / '00001.npz').unlink()
-    again = encoder_samples.make(generator, weights, s, 3, tmp_path, silent)
+    again = encoder_samples.make(generator, weights, s, 3, place, silent)
     np.testing.assert_array_equal(again.images_uint8, found.images_uint8)
     (tmp_path / 'samples' / '00000.npz').write_bytes(b'PK\x03\x04')
     with pytest.raises(JaxinvError, match='00000.npz'):
-        encoder_samples.make(generator, weights, s, 3, tmp_path, silent)
+        encoder_samples.make(generator, weights, s, 3, place, silent)
 
 
 def test_each_change_happens_by_its_share_and_seed():
