@@ -55,24 +55,25 @@ edits_of() {
 }
 edits() { edits_of portraits "$with_sam"; }
 
-# Ablations, on the first two portraits.
+# Ablations, on the first two portraits, with the regulariser in every fourth step.
 two="--config.data.limit=2"
+fourth="locality.interval=4&locality.weight=0.4"
 figure16() {
   set_of_portraits
-  local s="tune.num_steps=25" p="start=$out/portraits_pivots" m="tune.pivot_learning_rate=0.005"
+  local s="tune.num_steps=25&$fourth" p="start=$out/portraits_pivots" m="tune.pivot_learning_rate=0.005"
   local plus="pivot.space=w_plus&pivot.num_steps=60&pivot.alex_fraction=0.85"
   evaluate figure16 benchmark:portraits "pti=pti?$p&$s,B=pti?$plus&$s,C=pti?start=mean&$s,\
 D=pti?start=mean&$s&$m,E=pti?start=random:0&$s,F=pti?start=random:0&$s&$m,along=pti?$p&$s&$m" $two
 }
 again() {
   set_of_portraits
-  local p="start=$out/portraits_pivots&tune.num_steps=40"
+  local p="start=$out/portraits_pivots&tune.num_steps=40&$fourth"
   evaluate again benchmark:portraits "pti=pti_multi_id?$p,\
 again=w?generator=row:pti&pivot.num_steps=60&pivot.alex_fraction=0.85" $two
 }
 figure17() {
   set_of_portraits
-  local p="start=$out/portraits_pivots&tune.num_steps=25" a=locality.alpha
+  local p="start=$out/portraits_pivots&tune.num_steps=25&$fourth" a=locality.alpha
   evaluate figure17 benchmark:portraits \
     "pti=pti?$p,a5=pti?$p&$a=5,a60=pti?$p&$a=60,none=pti?$p&locality.weight=0" $two
 }
@@ -80,7 +81,7 @@ figure17() {
 # PTI's figures 14 and 15: drift against the number of identities.
 figure15() {
   set_of_portraits
-  local n rows="" p="start=$out/portraits_pivots&tune.num_steps=20"
+  local n rows="" p="start=$out/portraits_pivots&tune.num_steps=20&$fourth"
   for n in 1 2 4; do
     rows="$rows,with_$n=pti_multi_id?$p&data.limit=$n"
     rows="$rows,without_$n=pti_multi_id?$p&data.limit=$n&locality.weight=0"

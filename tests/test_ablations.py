@@ -139,6 +139,10 @@ def test_the_lines_of_the_page_run(commands, tmp_path, name):
         assert len(set(errors.values())) == 7
         page = (tmp_path / 'work' / 'page.html').read_text()
         assert 'Pivot moved, LPIPS alex' in page
+        for file in (tmp_path / 'work' / 'methods').glob('*/metrics.json'):
+            stages = json.loads(file.read_text())['identities'].values()
+            own = {m for stage in stages for values in stage.values() for m in values}
+            assert own - {'moved_lpips_alex', 'moved_mse'} == {'mse', 'psnr'}
     if name == 'figure15':
         missing = {n: own['metrics']['mse_signed']['missing'] for n, own in found.items()}
         assert [missing[f'with_{n}'] for n in (1, 2, 4, 12)] == [2, 1, 0, 0]

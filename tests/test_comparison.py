@@ -102,6 +102,7 @@ def test_settings_reach_the_methods():
     assert (second.method, second.group) == ('pti_sam', 4)
     assert (third.invertibility.spaces, third.seed) == (('W+', 'F6'), 3)
     assert third.sam.learning_rate == 1.0 and third.edits == ()
+    assert first.scores == third.scores == 'psnr'  # the comparison measures the pictures
 
 
 def test_choices_are_those_of_the_code():

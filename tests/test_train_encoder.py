@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 
 import jaxinv
-from jaxinv import latents
-from jaxinv.data import augment
+from jaxinv import latents, pixels, settings
+from jaxinv.data import augment, load_images
 from jaxinv.errors import JaxinvError
-from jaxinv.experiments import encoder_samples, encoder_start, train_encoder
+from jaxinv.experiments import encoder_judge, encoder_samples, encoder_start, train_encoder
+from jaxinv.faces import identity, mesh
 from jaxinv.networks import compact_encoder, encoders, lpips
 from jaxinv.settings.encoders import Augmentation, ImageLoss, Samples
+from jaxinv.weights import graphs
 from jaxinv.weights.encoders import load_encoder, save_encoder
 from jaxinv.weights.networks import load_lpips
 
@@ -37,12 +39,13 @@ def silent(*args, **kwargs):
     pass
 
 
-def weights_of(w_dim):
-    """Seeded random weights of a compact encoder."""
+def weights_of(w_dim, num_ws=None):
+    """Seeded random weights of a compact encoder; num_ws: of one to W+."""
     rng = np.random.default_rng(0)
+    rows = compact_encoder.row_shapes(num_ws, w_dim) if num_ws else {}
     return {
         name: jnp.asarray(rng.standard_normal(shape) / np.sqrt(np.prod(shape[:-1])), jnp.float32)
-        for name, shape in compact_encoder.shapes(w_dim).items()
+        for name, shape in (compact_encoder.shapes(w_dim) | rows).items()
     }
 
 
@@ -128,34 +131,101 @@ def test_the_loss_on_w_is_its_definition():
         np.testing.assert_allclose(found['loss'][i], own + 0.5 * seen, rtol=1e-4)
 
 
-@pytest.mark.long
-def test_the_loss_on_the_image_is_its_definition(tiny):
+def image_case(tiny):
+    """Arguments of the loss on images for two random pictures."""
     generator, weights = tiny
     rng = np.random.default_rng(0)
-    own = weights_of(generator.spec.w_dim)
     clean = jnp.asarray(rng.uniform(-1, 1, (2, 32, 32, 3)), jnp.float32)
     w = jnp.asarray(rng.standard_normal((2, generator.spec.w_dim)), jnp.float32)
-    mean, alex = weights['buffers']['w_avg'], load_lpips('alex')
+    mean = weights['buffers']['w_avg']
     args = {
         'mean': mean,
         'variance': jnp.float32(4.0),
         'visible': jnp.zeros((len(mean), 1)),
         'visible_weight': jnp.float32(1.0),
         'generator': weights,
-        'lpips': alex,
+        'lpips': load_lpips('alex'),
     }
+    return args, {'images': clean, 'clean': clean, 'w': w}
+
+
+@pytest.mark.long
+def test_the_loss_on_the_image_is_its_definition(tiny):
+    generator, weights = tiny
+    own = weights_of(generator.spec.w_dim)
+    args, batch = image_case(tiny)
+    clean, alex = batch['clean'], args['lpips']
     s = ImageLoss(size=32, lpips_weight=0.5, l2_weight=2.0, w_weight=3.0)
-    batch = {'images': clean, 'clean': clean, 'w': w}
     found = train_encoder.on_image(generator, s, own, args, batch)
+    assert tuple(found) == s.metrics == ('loss', 'w', 'l2', 'lpips_alex')
     for i in range(2):
-        code = mean + compact_encoder.differences(own, clean[i : i + 1])[0]
+        code = args['mean'] + compact_encoder.differences(own, clean[i : i + 1])[0]
         image = generator.synthesize(weights, code[None, None])[0]
         l2 = np.mean((np.asarray(image[0], np.float64) - np.asarray(clean[i])) ** 2)
         maps = [lpips.features(alex, x) for x in (image, clean[i : i + 1])]
         distance = float(lpips.distance(*maps)[0])
-        wrong = float(jnp.sum((code - w[i]) ** 2)) / 4
+        wrong = float(jnp.sum((code - batch['w'][i]) ** 2)) / 4
         np.testing.assert_allclose(found['l2'][i], l2, rtol=1e-3)
         np.testing.assert_allclose(found['loss'][i], 3 * wrong + 2 * l2 + 0.5 * distance, rtol=1e-3)
+
+
+@pytest.mark.long
+def test_the_loss_on_the_image_with_differences_of_rows_and_identity(tiny):
+    """The image is that of w_plus; e4e's penalty; one minus the cosine of SFace's embeddings."""
+    generator, weights = tiny
+    spec = generator.spec
+    own = weights_of(spec.w_dim, spec.num_ws)
+    args, batch = image_case(tiny)
+    args['identity'] = networks = (graphs.load('sface'), graphs.load('landmarks478'))
+    s = ImageLoss(size=32, identity_weight=0.7, deltas=True, delta_weight=0.01, num_steps=1)
+    found = train_encoder.on_image(generator, s, own, args, batch)
+    assert tuple(found) == s.metrics == ('loss', 'w', 'l2', 'lpips_alex', 'identity', 'deltas')
+    encoder = train_encoder.as_encoder(spec, own, latents.WStatistics(args['mean'], 2.0))
+    for i in range(2):
+        picture = batch['clean'][i : i + 1]
+        w_plus = encoder.average + encoders.differences(encoder.spec, own, picture)[0]
+        image = generator.synthesize(weights, w_plus[None])[0]
+        penalty = sum(float(x) ** 2 for row in w_plus[1:] for x in row - w_plus[0])
+        np.testing.assert_allclose(found['deltas'][i], penalty, rtol=1e-3)
+        a, b = (
+            np.asarray(identity.embed_of(networks[0], x, mesh.points_of(networks[1], x)[0])[0])
+            for x in (image, picture)
+        )
+        cosine = (a @ b) / np.linalg.norm(a) / np.linalg.norm(b)
+        np.testing.assert_allclose(found['identity'][i], 1 - cosine, atol=1e-3)
+        np.testing.assert_allclose(found['l2'][i], np.mean((image[0] - picture[0]) ** 2), rtol=1e-3)
+        parts = [float(found[name][i]) for name in s.metrics[2:]]
+        whole = train_encoder.on_w(own, args, batch)['loss'][i] + np.dot(parts, (1, 1, 0.7, 0.01))
+        np.testing.assert_allclose(found['loss'][i], whole, rtol=1e-3)
+
+
+def test_rows_start_without_differences_and_are_then_linear_in_the_summary():
+    own, num_ws, w_dim = weights_of(5), 4, 5
+    pictures = np.random.default_rng(1).integers(0, 256, (6, 64, 64, 3), np.uint8)
+    dataset = encoder_samples.Dataset(pictures, np.zeros((6, w_dim), np.float32))
+    images = pixels.to_float(pictures[:2])
+    summary = compact_encoder.summary(own, images)
+    rows = encoder_start.rows(own, num_ws, 3, dataset, 0)
+    first = np.asarray(compact_encoder.differences(own, images))
+    found = compact_encoder.rows_of_summary(own | rows, summary, num_ws)
+    np.testing.assert_array_equal(found, np.repeat(found[:, :1], num_ws, 1))
+    np.testing.assert_allclose(found[:, 0], first, rtol=1e-4, atol=1e-5)
+    down, bias, up = (np.asarray(rows[name]) for name in compact_encoder.ROWS)
+    up = np.random.default_rng(2).standard_normal(up.shape).astype(np.float32)
+    moved = own | rows | {compact_encoder.ROWS[2]: jnp.asarray(up)}
+    found = compact_encoder.rows_of_summary(moved, summary, num_ws)
+    for i in range(2):
+        low = np.asarray(summary)[i] @ down + bias
+        for k in range(1, num_ws):
+            wanted = first[i] + low @ up[:, (k - 1) * w_dim : k * w_dim]
+            np.testing.assert_allclose(found[i, k], wanted, rtol=1e-3, atol=5e-3)
+
+
+def test_differences_of_rows_need_steps_on_images():
+    config = config_of('')
+    config.image.deltas = True
+    with pytest.raises(JaxinvError, match='image.deltas is True and image.num_steps is 0'):
+        settings.check(config)
 
 
 def test_the_linear_map_to_the_image_is_found():
@@ -172,6 +242,16 @@ def test_the_linear_map_to_the_image_is_found():
     np.testing.assert_allclose(found, scale * true, atol=0.05 * np.abs(scale * true).max())
     whole = encoder_start.visible_map(dataset, latents.WStatistics(np.zeros(4), 2.0))
     assert abs(np.mean(np.sum((w @ whole) ** 2, 1)) - 1) < 1e-3
+
+
+@pytest.mark.long
+def test_identity_is_judged_by_dlib_and_missing_without_a_face():
+    portraits = pixels.to_float(load_images('demo', resolution=256).images_uint8)
+    grey = np.zeros_like(portraits[:1])
+    pictures = np.concatenate([portraits, grey])
+    found = encoder_judge.identity_distance(pictures, pictures)
+    np.testing.assert_allclose(found, [0, 0, np.nan], atol=1e-6)
+    assert encoder_judge.identity_distance(portraits, portraits[::-1]).min() > 0.6
 
 
 # --- The task -------------------------------------------------------------------------------------
@@ -205,13 +285,14 @@ def test_the_task_leaves_an_encoder_of_the_generator(finished, tiny):
     assert 'Finished already' in again[0]
 
 
-def test_half_precision_files_are_read_as_float32(tmp_path):
-    encoder = encoders.Encoder(
-        encoders.Spec('compact', 3, True, 5), weights_of(5), jnp.zeros([3, 5])
-    )
+@pytest.mark.parametrize('kind', encoders.OURS)
+def test_half_precision_files_are_read_as_float32(tmp_path, kind):
+    weights = weights_of(5, 3 if kind == encoders.COMPACT_W_PLUS else None)
+    encoder = encoders.Encoder(encoders.Spec(kind, 3, True, 5), weights, jnp.zeros([3, 5]))
     save_encoder(tmp_path / 'half.safetensors', encoder, 'float16')
     found = load_encoder(tmp_path / 'half.safetensors')
     assert found.spec == encoder.spec
+    assert found.weights.keys() == encoder.weights.keys()
     for name, array in found.weights.items():
         assert array.dtype == jnp.float32
         np.testing.assert_allclose(array, encoder.weights[name], rtol=1e-3, atol=1e-3)

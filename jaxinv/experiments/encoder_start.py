@@ -1,6 +1,7 @@
 """Where the training of an encoder starts, and how it weighs errors of w: two linear fits.
 
 start        a linear layer on frozen ImageNet features, by ridge regression
+rows         differences between rows of W+ that are 0, for an encoder to W+
 visible_map  a linear map from w to small pictures: what an error of w changes in the picture
 """
 
@@ -16,7 +17,8 @@ from jaxinv.networks import compact_encoder, efficientnet
 from jaxinv.settings.encoders import Augmentation
 from jaxinv.weights.networks import load_efficientnet
 
-BATCH = 32  # pictures of a forward pass
+BATCH, SUMMARY_BATCH = 32, 4  # pictures of a forward pass
+SUMMARIES = 64  # pictures whose summaries are scaled to unit variance
 SMALL = 16  # pixels a side of the linear model of the picture
 
 
@@ -55,6 +57,23 @@ def start(config, dataset, statistics) -> dict[str, jax.Array]:
     bias = y.mean(0) - centre @ solution
     linear = {'w/kernel': solution, 'w/bias': bias}
     return weights | {name: jnp.asarray(value, jnp.float32) for name, value in linear.items()}
+
+
+def rows(own: dict, num_ws: int, rank: int, dataset, seed: int) -> dict[str, jax.Array]:
+    """Weights of the differences between rows, which are 0: random projections of the summary.
+
+    own: the encoder to W. Each number of the summary counts in units of its deviation.
+    """
+    summary = jax.jit(compact_encoder.summary)
+    pictures = dataset.images_uint8[:SUMMARIES]
+    starts = range(0, len(pictures), SUMMARY_BATCH)
+    parts = [pixels.to_float(pictures[i : i + SUMMARY_BATCH]) for i in starts]
+    x = np.concatenate([np.asarray(summary(own, part)) for part in parts])
+    kernel = np.random.default_rng([seed, 1]).standard_normal((x.shape[1], rank))
+    kernel = kernel / np.sqrt(x.shape[1]) / (x.std(0) + 1e-3)[:, None]
+    up = np.zeros((rank, (num_ws - 1) * dataset.w.shape[1]))
+    found = dict(zip(compact_encoder.ROWS, (kernel, -x.mean(0) @ kernel, up), strict=True))
+    return {name: jnp.asarray(value, jnp.float32) for name, value in found.items()}
 
 
 def visible_map(dataset, statistics) -> np.ndarray:

@@ -45,6 +45,7 @@ def reference(
 
     valid [n, h, w, 1]: pixels of all targets that count; None = all, as in PTI's loss.
     """
+    names = names if session.config.scores == 'all' else ('mse', 'psnr')
     images = session.targets.images_uint8[rows]
     embeddings = faces.embed(images) if session.measures_faces else None
     own = None if valid is None else valid[rows]

@@ -143,6 +143,7 @@ def _config_of(method: method_list.Method, config, edits):
             own[name] = config[name]
         own.edits = tuple(edits)
         own.group = config.group
+        own.scores = 'psnr'  # the comparison measures the pictures, of all methods alike
         if 'edit_table' in own:
             own.edit_table = False
     for path, value in method.overrides:

@@ -16,14 +16,14 @@ import numpy as np
 from jaxinv import pixels
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import encoder_start
-from jaxinv.networks import compact_encoder, encoders, sam_encoders
+from jaxinv.networks import encoders, sam_encoders
 from jaxinv.networks.sam_encoders import W_PLUS, WINDOW, Spec
 from jaxinv.weights.encoders import load_encoder
 from jaxinv.weights.networks import load_efficientnet
 
 BATCH = 4  # pictures of a forward pass
 PLACES = 64  # of a picture's feature, for the fits
-SUMMARIES = 64  # pictures whose summaries and maps are scaled to unit variance
+SUMMARIES = 64  # pictures whose maps are scaled to unit variance
 FLOOR = 0.1  # added to the deviation of a channel, in units of their median
 
 
@@ -41,7 +41,8 @@ def start(config, spec: Spec, generator, weights, dataset, statistics, log) -> d
         own = own | {'w/bias': own['w/bias'] + average - statistics.mean}
     else:
         own = encoder_start.start(config, dataset, statistics)
-    own = _with_mask(own) | _rows(own, spec, dataset, config.seed)
+    rows = encoder_start.rows(own, spec.num_ws, sam_encoders.RANK, dataset, config.seed)
+    own = _with_mask(own) | rows
     found = {f'{W_PLUS}/{name}': x for name, x in own.items()}
     imagenet = _with_mask(load_efficientnet())
     for space, _, channels in spec.features:
@@ -79,24 +80,6 @@ def _with_mask(weights: dict) -> dict:
     """The weights with a stem that takes a fourth channel, and does not look at it."""
     kernel = weights['stem/kernel']
     return weights | {'stem/kernel': jnp.pad(kernel, ((0, 0), (0, 0), (0, 1), (0, 0)))}
-
-
-def _rows(own: dict, spec: Spec, dataset, seed: int) -> dict:
-    """Weights of the differences between rows, which are 0: random projections of the summary.
-
-    Each number of the summary counts in units of its deviation.
-    """
-    summary = jax.jit(compact_encoder.summary)
-    pictures = dataset.images_uint8[:SUMMARIES]
-    parts = [
-        np.asarray(summary(own, pixels.to_float(pictures[rows])))
-        for rows in _batches(len(pictures))
-    ]
-    x = np.concatenate(parts)
-    kernel = np.random.default_rng([seed, 1]).standard_normal((x.shape[1], sam_encoders.RANK))
-    kernel = kernel / np.sqrt(x.shape[1]) / (x.std(0) + 1e-3)[:, None]
-    up = np.zeros((sam_encoders.RANK, (spec.num_ws - 1) * spec.w_dim))
-    return dict(zip(sam_encoders.ROWS, (kernel, -x.mean(0) @ kernel, up), strict=True))
 
 
 def scales(spec: Spec, own: dict, dataset) -> dict:

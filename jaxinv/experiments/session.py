@@ -145,7 +145,8 @@ def make(config, path, opened, targets, nets, sharding, stopwatch, log, chosen=N
         statistics=latents.w_statistics(
             generator, weights, run.w_statistics.num_samples, run.w_statistics.seed
         ),
-        measures_faces=faces_expected or generator.spec.domain in data.ALIGNED_DOMAINS,
+        measures_faces=run.scores == 'all'
+        and (faces_expected or generator.spec.domain in data.ALIGNED_DOMAINS),
         about=about,
         sharding=sharding,
         classes=chosen,

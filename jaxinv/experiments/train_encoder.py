@@ -3,7 +3,7 @@
 Pairs (picture, w) come from the generator (experiments/encoder_samples.py), each picture changed
 anew in every step (data/augment.py). A linear layer is fitted to frozen ImageNet features by ridge
 regression; then the whole network is trained, first on w, then, if image.num_steps is set, on the
-image of the predicted w.
+image of the predicted w, or with image.deltas of a w for each row (e4e).
 
 The loss on w is |dw|^2 / E|w - mean|^2, and visible_weight times the same of A dw, where A is the
 linear map from w to pixels of 16 x 16 that fits the samples best: an error of w counts by what it
@@ -23,16 +23,18 @@ import jax.numpy as jnp
 
 from jaxinv import data, latents, pixels, settings
 from jaxinv.errors import JaxinvError
-from jaxinv.experiments import encoder_samples, session
+from jaxinv.experiments import encoder_samples, encoder_start, session
 from jaxinv.experiments.encoder_batches import Batches
 from jaxinv.experiments.encoder_judge import describe, judge
 from jaxinv.experiments.encoder_start import start, visible_map
 from jaxinv.experiments.encoder_training import Stage, train_stage
+from jaxinv.faces import identity, mesh
 from jaxinv.inversion import losses
 from jaxinv.io import write_atomically
 from jaxinv.networks import compact_encoder, encoders, lpips
 from jaxinv.runtime import workdir
 from jaxinv.settings.encoders import Augmentation, ImageLoss, Samples
+from jaxinv.weights import graphs
 from jaxinv.weights.encoders import load_encoder, save_encoder
 from jaxinv.weights.load import open_generator
 from jaxinv.weights.networks import load_lpips
@@ -50,6 +52,11 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
         raise JaxinvError(
             f'generator is {config.generator!r}, which has classes; an encoder to W can be trained '
             'for a StyleGAN2 or MobileStyleGAN without classes.'
+        )
+    if config.image.identity_weight and spec.domain not in data.ALIGNED_DOMAINS:
+        raise JaxinvError(
+            f'image.identity_weight is {config.image.identity_weight} and {config.generator!r} '
+            'makes no aligned faces; set it to 0.'
         )
     real = None
     if config.images:
@@ -77,8 +84,11 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
 
 
 def as_encoder(spec, params, statistics) -> encoders.Encoder:
+    """params: of an encoder to W, or to W+."""
     average = jnp.broadcast_to(statistics.mean, (spec.num_ws, spec.w_dim))
-    made = encoders.Spec(encoders.COMPACT, spec.num_ws, True, spec.w_dim)
+    to_w_plus = compact_encoder.ROWS[0] in params
+    kind = encoders.COMPACT_W_PLUS if to_w_plus else encoders.COMPACT
+    made = encoders.Spec(kind, spec.num_ws, True, spec.w_dim)
     return encoders.Encoder(made, params, average)
 
 
@@ -93,13 +103,14 @@ def train(config, generator, weights, dataset, statistics, nets, path, log) -> d
     stages = [
         Stage('w', config.num_steps, config.batch_size, config.learning_rate, ('loss', 'w'), on_w)
     ]
-    s = settings.of(config, ImageLoss)
+    s, w_dim = settings.of(config, ImageLoss), dataset.w.shape[1]
+    shapes = compact_encoder.shapes(w_dim)
     if s.num_steps:
         loss = functools.partial(on_image, generator, s)
-        names = ('loss', 'w', 'l2', 'lpips_alex')
-        stages.append(Stage('image', s.num_steps, s.batch_size, s.learning_rate, names, loss))
+        stages.append(Stage('image', s.num_steps, s.batch_size, s.learning_rate, s.metrics, loss))
         args |= {'generator': weights, 'lpips': nets['alex']}
-    shapes = compact_encoder.shapes(dataset.w.shape[1])
+        if s.identity_weight:
+            args['identity'] = (graphs.load('sface'), graphs.load('landmarks478'))
     changes = settings.of(config, Augmentation)
     begin = functools.partial(start, config, dataset, statistics)
     for stage in stages:
@@ -115,9 +126,19 @@ def train(config, generator, weights, dataset, statistics, nets, path, log) -> d
                 clean=stage.name == 'image',
             )
 
+        if stage.name == 'image' and s.deltas:
+            num_ws, rank = generator.spec.num_ws, compact_encoder.RANK
+            shapes = shapes | compact_encoder.row_shapes(num_ws, w_dim, rank)
+            begin = functools.partial(with_rows, begin, num_ws, rank, dataset, config.seed)
         params = train_stage(config, stage, shapes, begin, args, batches, path, log)
         begin = functools.partial(dict, params)
     return params
+
+
+def with_rows(begin, num_ws, rank, dataset, seed) -> dict[str, jax.Array]:
+    """Weights of an encoder to W+ whose rows are those of the encoder to W that begin() makes."""
+    own = begin()
+    return own | encoder_start.rows(own, num_ws, rank, dataset, seed)
 
 
 def on_w(params, args, batch) -> dict[str, jax.Array]:
@@ -130,13 +151,36 @@ def on_w(params, args, batch) -> dict[str, jax.Array]:
 
 
 def on_image(generator, s: ImageLoss, params, args, batch) -> dict[str, jax.Array]:
-    """The loss on w, and that of the image of the code against the unchanged picture."""
-    own = on_w(params, args, batch)
-    w = compact_encoder.differences(params, batch['images']) + args['mean'][None]
-    made = generator.synthesize(args['generator'], w[:, None])[0]
+    """The loss on w, and that of the image of the codes against the unchanged picture."""
+    found, images = on_w(params, args, batch), batch['images']
+    if s.deltas:
+        summary = compact_encoder.summary(params, images)
+        rows = compact_encoder.rows_of_summary(params, summary, generator.spec.num_ws)
+    else:
+        rows = compact_encoder.differences(params, images)[:, None]
+    made = generator.synthesize(args['generator'], rows + args['mean'][None, None])[0]
     size = min(s.size, made.shape[1], batch['clean'].shape[1])
     made, clean = (pixels.area_resize(x, size) for x in (made, batch['clean']))
     features = [lpips.features(args['lpips'], x) for x in (made, clean)]
-    distance, l2 = lpips.distance(*features), losses.l2(made, clean)
-    loss = s.w_weight * own['loss'] + s.l2_weight * l2 + s.lpips_weight * distance
-    return {'loss': loss, 'w': own['w'], 'l2': l2, 'lpips_alex': distance}
+    found |= {'l2': losses.l2(made, clean), 'lpips_alex': lpips.distance(*features)}
+    loss = s.w_weight * found['loss'] + s.l2_weight * found['l2']
+    loss += s.lpips_weight * found['lpips_alex']
+    if s.identity_weight:
+        found['identity'] = identity_distance(args['identity'], made, clean)
+        loss += s.identity_weight * found['identity']
+    if s.deltas:
+        found['deltas'] = jnp.sum((rows[:, 1:] - rows[:, :1]) ** 2, (1, 2))
+        loss += s.delta_weight * found['deltas']
+    return {name: (found | {'loss': loss})[name] for name in s.metrics}
+
+
+def identity_distance(networks, made, clean) -> jax.Array:
+    """1 - cosine [b] of SFace's embeddings of images [b, h, h, 3]; faces by MediaPipe's mesh.
+
+    networks: 'sface' and 'landmarks478' of weights.graphs. Landmarks pass no gradient.
+    """
+    vectors = []
+    for images in (made, clean):
+        points = jax.lax.stop_gradient(mesh.points_of(networks[1], images)[0])
+        vectors.append(identity.embed_of(networks[0], images, points))
+    return 1 - jnp.sum(vectors[0] * vectors[1], 1)

@@ -8,6 +8,7 @@ w                      one w for all rows, from the mean of the last features
 restyle_psp, _e4e      Alaluf et al. 2021, arXiv:2104.02699, section 3: as psp and e4e, all rows
                        from the last features; refined from the image of the codes before
 compact                one w for all rows, from EfficientNet-Lite0 (compact_encoder.py)
+compact_w_plus         the same with a difference for each later row
 """
 
 import math
@@ -22,7 +23,7 @@ from jaxinv.networks import compact_encoder, ir_se50
 from jaxinv.pixels import area_resize
 
 KINDS = ('psp', 'e4e', 'w', 'restyle_psp', 'restyle_e4e')  # of the field
-COMPACT = 'compact'
+COMPACT, COMPACT_W_PLUS = OURS = ('compact', 'compact_w_plus')  # jaxinv's own
 SIZE = 256  # pixels of the encoders' training pictures
 COARSE, MIDDLE = 3, 7  # the first rows of the second and third level
 _TAPS = (6, 20, 23)  # units whose features are the levels, finest first
@@ -33,7 +34,7 @@ WIDTH = ir_se50.FEATURES  # numbers of w, on IR-SE50
 class Spec(NamedTuple):
     """An encoder without its weights."""
 
-    kind: str  # of KINDS, or COMPACT
+    kind: str  # of KINDS or OURS
     num_ws: int  # rows of W+
     from_average: bool = True  # codes are differences from the average w
     w_dim: int = WIDTH  # numbers of w; another only of a compact encoder
@@ -65,8 +66,9 @@ def spatial_sizes(spec: Spec) -> list[int]:
 
 def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the weights; kernels are HWIO, of linear layers [in, out]."""
-    if spec.kind == COMPACT:
-        return compact_encoder.shapes(spec.w_dim)
+    if spec.kind in OURS:
+        rows = compact_encoder.row_shapes(spec.num_ws, spec.w_dim)
+        return compact_encoder.shapes(spec.w_dim) | (rows if spec.kind == COMPACT_W_PLUS else {})
     found = ir_se50.shapes(spec.channels)
     if spec.kind == 'w':
         return found | {'linear.weight': (WIDTH, WIDTH), 'linear.bias': (WIDTH,)}
@@ -91,6 +93,9 @@ def differences(
     Images are in [-1, 1]. stage: of e4e's training, the rows that have a difference of their own;
     None = all.
     """
+    if spec.kind == COMPACT_W_PLUS:
+        found = compact_encoder.summary(weights, images)
+        return compact_encoder.rows_of_summary(weights, found, spec.num_ws)
     if spec.kind == COMPACT:
         w = compact_encoder.differences(weights, images)
         return jnp.broadcast_to(w[:, None], (len(w), spec.num_ws, spec.w_dim))

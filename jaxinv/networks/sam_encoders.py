@@ -32,7 +32,6 @@ SIZE = 256  # pixels that pictures and masks are brought to
 RANK = 96  # of the differences between rows of w_plus
 WINDOW = 3  # of the convolution to a feature's channels
 W_PLUS = 'w_plus'  # begins the names of that encoder's weights
-ROWS = ('rows/down/kernel', 'rows/down/bias', 'rows/up')
 
 
 class Spec(NamedTuple):
@@ -111,8 +110,7 @@ def spec_of(generator: GeneratorSpec, features=(), sees_feature: bool = True) ->
 def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the weights; kernels are HWIO, of linear layers [in, out]."""
     own = compact_encoder.shapes(spec.w_dim, channels=4)
-    rows = ((compact_encoder.summary_size(), RANK), (RANK,), (RANK, (spec.num_ws - 1) * spec.w_dim))
-    own |= dict(zip(ROWS, rows, strict=True))
+    own |= compact_encoder.row_shapes(spec.num_ws, spec.w_dim, RANK)
     found = {f'{W_PLUS}/{name}': shape for name, shape in own.items()}
     for space, size, channels in spec.features:
         read = levels_of(space, size)
@@ -140,11 +138,8 @@ def w_plus(spec: Spec, weights: dict, average, images, mask) -> jax.Array:
     """[b, num_ws, w_dim] of images [b, h, h, 3] in [-1, 1] and the mask [b, h', h', 1] of W+."""
     own = part(weights, W_PLUS)
     found = compact_encoder.summary(own, joined(images, mask))
-    first = compact_encoder.of_summary(own, found) + average.astype(found.dtype)[None]
-    down, bias, up = (own[name].astype(found.dtype) for name in ROWS)
-    others = (found @ down + bias[None]) @ up
-    others = first[:, None] + others.reshape(len(first), spec.num_ws - 1, spec.w_dim)
-    return jnp.concatenate([first[:, None], others], 1)
+    rows = compact_encoder.rows_of_summary(own, found, spec.num_ws)
+    return rows + average.astype(found.dtype)[None, None]
 
 
 def read_maps(spec: Spec, weights: dict, space: str, images, mask) -> jax.Array:

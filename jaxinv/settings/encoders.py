@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
+from jaxinv.errors import JaxinvError
 from jaxinv.settings.declare import Section, setting, subsection
 from jaxinv.settings.pti import CHUNK, GENERATOR_KEY, MESH
 
@@ -71,6 +72,27 @@ class ImageLoss(Section):
     lpips_weight: float = setting(1.0, 'Weight of LPIPS.', least=0)
     l2_weight: float = setting(1.0, 'Weight of the mean squared difference.', least=0)
     w_weight: float = setting(1.0, 'Weight of the loss on w.', least=0)
+    identity_weight: float = setting(
+        0.0,
+        "Weight of 1 - cosine of SFace's embeddings, for generators of faces; what it trains is "
+        'then to be judged by dlib, not by SFace.',
+        least=0,
+        later=True,
+    )
+    deltas: bool = setting(
+        False,
+        'True = an encoder to W+: this stage also trains a difference for each later row (e4e).',
+        later=True,
+    )
+    delta_weight: float = setting(
+        2e-4, 'Of the squared lengths of these differences, as in e4e.', least=0, later=True
+    )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Of a step of this stage."""
+        further = {'identity': self.identity_weight > 0, 'deltas': self.deltas}
+        return ('loss', 'w', 'l2', 'lpips_alex', *(name for name, used in further.items() if used))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,3 +138,11 @@ class TrainEncoder(Section):
     samples: Samples = subsection(Samples)
     augment: Augmentation = subsection(Augmentation)
     image: ImageLoss = subsection(ImageLoss)
+
+    def check(self) -> None:
+        super().check()
+        if self.image.deltas and not self.image.num_steps:
+            raise JaxinvError(
+                'image.deltas is True and image.num_steps is 0; differences between rows are '
+                'learned from images: set image.num_steps, e.g. to 500.'
+            )

@@ -154,6 +154,13 @@ class Inversion(Section):
         'generators of anything else; () = none.',
     )
 
+    scores: str = setting(
+        'all',
+        "What is measured of the results: 'all', or 'psnr' = MSE and PSNR alone, without LPIPS and "
+        'faces; tasks that compare methods measure their pictures themselves.',
+        choices=('all', 'psnr'),
+        later=True,
+    )
     paste: bool = setting(
         False,
         'True = the last stage and the edits also put back into the photographs, at full size '

@@ -11,7 +11,7 @@ import safetensors.numpy
 from jaxinv.converters import array_files, encoders, file_view, safe_pickle, tables
 from jaxinv.errors import JaxinvError
 from jaxinv.io import atomic_path, expanded
-from jaxinv.networks.encoders import COMPACT, KINDS, WIDTH, Encoder, Spec, shapes
+from jaxinv.networks.encoders import COMPACT_W_PLUS, KINDS, OURS, WIDTH, Encoder, Spec, shapes
 from jaxinv.weights import download
 from jaxinv.weights.addresses import is_address
 
@@ -62,10 +62,11 @@ def _ours(arrays, record):
     valid = (
         isinstance(record, dict)
         and set(record) == set(Spec._fields)
-        and record['kind'] in (*KINDS, COMPACT)
+        and record['kind'] in (*KINDS, *OURS)
         and all(type(record[name]) is int for name in ('num_ws', 'w_dim'))
         and 1 <= record['num_ws'] <= encoders.MAX_ROWS
-        and (record['w_dim'] == WIDTH or record['kind'] == COMPACT and 1 <= record['w_dim'] <= 4096)
+        and (record['num_ws'] > 1 or record['kind'] != COMPACT_W_PLUS)
+        and (record['w_dim'] == WIDTH or record['kind'] in OURS and 1 <= record['w_dim'] <= 4096)
         and isinstance(record['from_average'], bool)
     )
     if not valid:
