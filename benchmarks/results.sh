@@ -9,7 +9,7 @@ set -euo pipefail
 
 out=$(realpath -m "$1")
 shift
-tables=${*:-portraits edits figure16 again figure17 figure15 figure3 generated tau figure7}
+tables=${*:-portraits edits figure16 again figure15 figure3 generated tau figure7}
 mkdir -p "$out"
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
@@ -58,12 +58,13 @@ edits() { edits_of portraits "$with_sam"; }
 # Ablations, on the first two portraits, with the regulariser in every fourth step.
 two="--config.data.limit=2"
 fourth="locality.interval=4&locality.weight=0.4"
-figure16() {
+figure16() {  # and figure 17, alpha of the regulariser
   set_of_portraits
   local s="tune.num_steps=25&$fourth" p="start=$out/portraits_pivots" m="tune.pivot_learning_rate=0.005"
-  local plus="pivot.space=w_plus&pivot.num_steps=60&pivot.alex_fraction=0.85"
+  local plus="pivot.space=w_plus&pivot.num_steps=60&pivot.alex_fraction=0.85" a=locality.alpha
   evaluate figure16 benchmark:portraits "pti=pti?$p&$s,B=pti?$plus&$s,C=pti?start=mean&$s,\
-D=pti?start=mean&$s&$m,E=pti?start=random:0&$s,F=pti?start=random:0&$s&$m,along=pti?$p&$s&$m" $two
+D=pti?start=mean&$s&$m,E=pti?start=random:0&$s,F=pti?start=random:0&$s&$m,along=pti?$p&$s&$m,\
+a5=pti?$p&$s&$a=5,a60=pti?$p&$s&$a=60,none=pti?$p&$s&locality.weight=0" $two
 }
 again() {
   set_of_portraits
@@ -71,13 +72,6 @@ again() {
   evaluate again benchmark:portraits "pti=pti_multi_id?$p,\
 again=w?generator=row:pti&pivot.num_steps=60&pivot.alex_fraction=0.85" $two
 }
-figure17() {
-  set_of_portraits
-  local p="start=$out/portraits_pivots&tune.num_steps=25&$fourth" a=locality.alpha
-  evaluate figure17 benchmark:portraits \
-    "pti=pti?$p,a5=pti?$p&$a=5,a60=pti?$p&$a=60,none=pti?$p&locality.weight=0" $two
-}
-
 # PTI's figures 14 and 15: drift against the number of identities.
 figure15() {
   set_of_portraits
