@@ -47,9 +47,8 @@ with_sam="$(methods "$out/portraits_pivots"),sam=sam?start=$out/portraits_pivots
 
 # PTI's table 2: edits of the runs of a table before. edits_of NAME METHODS [OPTION...]
 edits_of() {
-  mkdir -p "$out/$1_edits"
-  cp -rn "$out/$1/methods" "$out/$1_edits/"
   launch --config=evaluate_edits --workdir="$out/$1_edits" --config.methods="$2" \
+    --config.runs="$out/$1" \
     --config.data.images=benchmark:portraits --config.statistics.reference=w_plus \
     "--config.measure.consistency=()" "--config.measure.curves=()" "${@:3}"
 }

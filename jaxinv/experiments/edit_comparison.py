@@ -58,7 +58,8 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         )
     plan = edit_plan.plan_of(wanted, *generator_of(opened.rows[0], log), config.lpips, log)
     with comparison.entered(opened, config, path, overwrite, log) as pictures:
-        opened = opened._replace(rows=method_runs.placed(opened.rows, path, pictures))
+        rows = method_runs.placed(opened.rows, method_runs.place_of_runs(config, path), pictures)
+        opened = opened._replace(rows=rows)
         outcomes, failures = comparison.run_methods(opened.rows, pictures, log)
         rows = [row for row in opened.rows if row.name in outcomes]
         firsts = list({row.folder: row for row in reversed(rows)}.values())[::-1]

@@ -18,8 +18,8 @@ from jaxinv import data, report, settings
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments.comparison_targets import Pictures
 from jaxinv.experiments.pti_score import MOVED
-from jaxinv.io import read_json
-from jaxinv.runtime import distributed, manifest, memory
+from jaxinv.io import expanded, read_json
+from jaxinv.runtime import distributed, manifest, memory, workdir
 from jaxinv.settings import method_list
 from jaxinv.settings.declare import KINDS, unknown
 from jaxinv.text import printable
@@ -182,6 +182,21 @@ def set_by_text(config, path: str, text: str) -> None:
 # --- Runs -----------------------------------------------------------------------------------------
 
 
+def place_of_runs(config, path: pathlib.Path) -> pathlib.Path:
+    """The folder that holds methods/ for a comparison in `path`. Raises JaxinvError."""
+    if not config.runs:
+        return path
+    if config.group:  # a run of groups may have other pictures
+        raise JaxinvError(f'runs is {config.runs!r} and group is {config.group}; leave one out.')
+    other = expanded(config.runs)
+    if not (other / FOLDER).is_dir():
+        raise JaxinvError(
+            f'runs is {config.runs!r}, which holds no {FOLDER}/; give the work folder of '
+            '--config=evaluate or evaluate_edits.'
+        )
+    return other
+
+
 def placed(rows: Sequence[Row], path: pathlib.Path, pictures: Pictures) -> list[Row]:
     """The rows with the work folders of their runs, and generators row:NAME as folders. Collective.
 
@@ -247,11 +262,24 @@ def run(row: Row, pictures: Pictures, log: Callable) -> Outcome:
     with config.unlocked():
         for name, value in pictures.data_settings.items():
             config.data[name] = value
+        config.data.images = _images_of(folder) or config.data.images
     settings.check(config)
     task = importlib.import_module(settings.METHODS[config.task].module)
     with memory.Peak() as peak:
         task.run(config, folder, log=functools.partial(_indented, log))
     return Outcome(made_of(folder, pictures), peak.found, drift_of(folder))
+
+
+def _images_of(folder: pathlib.Path) -> str | None:
+    """Where a run's targets are, if it has begun: perhaps in another comparison's work folder.
+
+    The name of `folder` says that they are the same pictures.
+    """
+    try:
+        images = read_json(folder / workdir.RECORD)['config']['data']['images']
+    except (TypeError, KeyError):
+        return None
+    return images if isinstance(images, str) and pathlib.Path(images).is_dir() else None
 
 
 def _indented(log, text, **options):

@@ -100,6 +100,12 @@ class Comparison(Section):
         'Bulk mode of the methods: so many pictures at a time, which bounds memory; 0 = off.',
         least=0,
     )
+    runs: str = setting(
+        '',
+        'Work folder of another comparison of these pictures: what its methods made is used, and '
+        "methods run there; '' = this one's.",
+        changes_result=False,
+    )
     generator: str = setting(
         'mobile_stylegan_ffhq', 'Of all methods; a name, folder, file or address, as elsewhere.'
     )
