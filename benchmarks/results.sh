@@ -50,7 +50,9 @@ edits_of() {
   launch --config=evaluate_edits --workdir="$out/$1_edits" --config.methods="$2" \
     --config.runs="$out/$1" \
     --config.data.images=benchmark:portraits --config.statistics.reference=w_plus \
-    "--config.measure.consistency=()" "--config.measure.curves=()" "${@:3}"
+    "--config.edits=('yaw=2','smile=1.2','yaw=2,smile=1.2')" "--config.measure.equal=('yaw=10',)" \
+    "--config.measure.identity=('sface',)" "--config.measure.consistency=()" \
+    "--config.measure.curves=()" "${@:3}"
 }
 edits() { edits_of portraits "$with_sam"; }
 
@@ -88,7 +90,7 @@ figure3() {
   local p="start=$out/portraits_pivots&sam.num_steps=40"
   local methods="w_plus=w_plus?$p,f4=f4?$p,f6=f6?$p,f8=f8?$p,f10=f10?$p"
   evaluate figure3 benchmark:portraits "$methods" $two
-  edits_of figure3 "$methods" $two "--config.measure.equal=()"
+  edits_of figure3 "$methods" $two
 }
 
 # SAM: the threshold, appendices 6.5 and 6.6; figure 7, quality against time.

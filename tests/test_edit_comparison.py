@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxinv import edits, launch, settings
-from jaxinv.configs import evaluate_edits
+from jaxinv.configs import evaluate, evaluate_edits
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import edit_comparison, edit_measures, edit_plan, edit_tables
 from jaxinv.experiments import edited_pictures as edited
@@ -240,6 +240,26 @@ def test_a_run_renders_what_the_methods_made_and_resumes(tmp_path, monkeypatch):
     edit_comparison.run(config, path, log=log)
     assert all(p.stat().st_mtime_ns == stamp for p, stamp in before.items())
     assert json.loads((path / 'metrics.json').read_text())['methods'] == found['methods']
+
+    # A table of the same runs in another work folder, which runs nothing again.
+    table = evaluate.get_config('test')
+    table.methods, table.runs = 'f6=f6:test,pti=pti:test', str(path)
+    table.measure.images, table.measure.rank_by = ('mse_signed',), 'mse_signed'
+    table.measure.identity = table.measure.sets = ()
+    lines.clear()
+    edit_comparison.comparison.run(table, tmp_path / 'table', log=log)
+    assert sum('Finished already' in line for line in lines) == 2
+    assert not (tmp_path / 'table' / 'methods').exists()
+    found = json.loads((tmp_path / 'table' / 'metrics.json').read_text())['methods']
+    assert all(own['metrics']['mse_signed']['count'] == 2 for own in found.values())
+    for changes, message in (
+        ({'group': 2}, 'group is 2; leave one out'),
+        ({'runs': str(tmp_path)}, 'holds no methods/'),
+    ):
+        table.update(changes)
+        with pytest.raises(JaxinvError, match=message):
+            edit_comparison.comparison.run(table, tmp_path / 'other', log=log)
+        table.group = 0
 
 
 def test_codes_of_one_picture_are_its_own(tmp_path):

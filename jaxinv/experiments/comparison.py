@@ -61,8 +61,9 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     opened = open_comparison(config, log)
     judges = identity.judges(wanted.measure.identity, wanted.measure.arcface)
     sets = _set_networks(wanted.measure)
+    own = method_runs.place_of_runs(config, path)
     with entered(opened, config, path, overwrite, log) as pictures:
-        rows = method_runs.placed(opened.rows, method_runs.place_of_runs(config, path), pictures)
+        rows = method_runs.placed(opened.rows, own, pictures)
         outcomes, failures = run_methods(rows, pictures, log)
         opened = opened._replace(rows=rows)
         if distributed.is_primary():
