@@ -40,7 +40,7 @@ class Line:
         return np.round(np.tile(np.reshape(grey, (-1, 1, 1, 1)), (1, 8, 8, 3))).astype(np.uint8)
 
 
-def brightness(images):
+def brightness(images, only=''):
     """Measures of every source: the mean grey; none above 200."""
     grey = np.asarray(images, float).mean((1, 2, 3))
     grey = np.where(grey > 200, np.nan, grey)

@@ -198,3 +198,7 @@ def test_all_measures_of_portraits(pictures):
     assert values['smile/blendshapes'][1] > values['smile/blendshapes'][0] + 3
     assert (values['eyes_closed/eye_state'][:4] < 0).all()  # their eyes are open
     assert values['age/second'][0] > values['age/second'][1]
+    for name in ('yaw/head_pose', 'eyes_closed/eye_state', 'age/second'):
+        alone = measures.measure(pictures, name)
+        assert list(alone) == [name]
+        np.testing.assert_allclose(alone[name], values[name], rtol=1e-5)

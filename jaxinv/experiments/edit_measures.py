@@ -129,7 +129,7 @@ def at_equal_change(
 
     def values(strengths):
         edits = [_edit(wanted.direction, strength) for strength in strengths]
-        return measures.measure(inverted.render(edits)[1:])[attribute.judge]
+        return measures.measure(inverted.render(edits)[1:], attribute.judge)[attribute.judge]
 
     low, high = search_range(wanted.direction, inverted.generator.spec)
     try:

@@ -53,12 +53,21 @@ ATTRIBUTES = {
 FEW = ('age', 'smile', 'yaw')  # of attributes.measure
 
 
-def measure(images_uint8) -> dict[str, np.ndarray]:
-    """{'NAME/SOURCE': float64 [n]} of aligned uint8 pictures [n, h, h, 3]; NaN without a face."""
+JUDGES = ('head_pose', 'second', 'eye_state')  # sources of judges.measure, which need dlib's points
+
+
+def measure(images_uint8, only: str = '') -> dict[str, np.ndarray]:
+    """{'NAME/SOURCE': float64 [n]} of aligned uint8 pictures [n, h, h, 3]; NaN without a face.
+
+    only: one measure; '' = all, for which every network runs. Of another source than JUDGES the
+    others are measured along.
+    """
     images = np.asarray(images_uint8)
     count = len(images)
     found = [detect.landmarks_aligned(image) for image in images]
     dlib = np.stack([np.full((68, 2), np.nan) if one is None else one for one in found])
+    if only.partition('/')[2] in JUDGES:
+        return {only: _judged(images, dlib)[only]}
     dense = mesh.landmarks478(images)
     masks = regions.person(images)
     values: dict[str, np.ndarray] = {}
@@ -80,12 +89,13 @@ def measure(images_uint8) -> dict[str, np.ndarray]:
     put('first', faces, attributes.of_chips(images, dlib, faces))
     put('first', faces, controls.of_chips(images, dlib, faces))
     put('blendshapes', slice(None), _expressions(mesh.blendshapes_of(dense)))
-    second = judges.measure(images, dlib)
-    put('eye_state', slice(None), {'eyes_closed': second.pop('eyes_closed')})
-    for name in ('age', 'gender'):
-        put('second', slice(None), {name: second.pop(name)})
-    put('head_pose', slice(None), second)
-    return values
+    return values | _judged(images, dlib)
+
+
+def _judged(images, dlib) -> dict[str, np.ndarray]:
+    sources = {'eyes_closed': 'eye_state', 'age': 'second', 'gender': 'second'}
+    found = judges.measure(images, dlib)
+    return {f'{name}/{sources.get(name, "head_pose")}': values for name, values in found.items()}
 
 
 def _expressions(scores):
