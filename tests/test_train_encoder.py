@@ -285,6 +285,20 @@ def test_the_task_leaves_an_encoder_of_the_generator(finished, tiny):
     assert 'Finished already' in again[0]
 
 
+@pytest.mark.exhaustive
+def test_the_task_trains_an_encoder_to_w_plus(tmp_path, tiny):
+    config = config_of('quicktest')
+    config.image.deltas, config.image.learning_rate = True, 1e-3
+    train_encoder.run(config, tmp_path / 'run', log=silent)
+    encoder = load_encoder(tmp_path / 'run' / 'encoder.safetensors')
+    spec = tiny[0].spec
+    assert encoder.spec == encoders.Spec('compact_w_plus', spec.num_ws, True, spec.w_dim)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    w_plus = np.asarray(encoders.encode(encoder, pixels.to_float(pictures)))
+    assert np.isfinite(w_plus).all() and (w_plus[:, 1] != w_plus[:, 0]).any()
+    assert (tmp_path / 'run' / 'predictions.png').exists()
+
+
 @pytest.mark.parametrize('kind', encoders.OURS)
 def test_half_precision_files_are_read_as_float32(tmp_path, kind):
     weights = weights_of(5, 3 if kind == encoders.COMPACT_W_PLUS else None)
