@@ -56,6 +56,7 @@ def session_of(generator, folder, n):
         lpips='auto',
         method='sam',
         edit_mixing='official',
+        scores='all',
         generator='tiny',
         tune=section(shared=True, num_steps=1),
         w_statistics=section(seed=1),

@@ -20,6 +20,7 @@ SAME_RESULT = {
     'mesh',
     'preview',
     'remat',
+    'runs',
     'pivot.batch_per_device',
     'pivot.chunk_steps',
     'tune.microbatch',
