@@ -112,7 +112,10 @@ def assert_close(found, expected):
 
 @pytest.mark.parametrize(
     ('batch_size', 'microbatch', 'batches'),
-    [(2, 0, [[0, 1], [2]]), pytest.param(0, 2, [[0, 1, 2]], marks=pytest.mark.long)],
+    [
+        pytest.param(2, 0, [[0, 1], [2]], marks=pytest.mark.long),
+        pytest.param(0, 2, [[0, 1, 2]], marks=pytest.mark.exhaustive),
+    ],
 )
 def test_one_generator_and_its_pivots_match_a_plain_loop(batch_size, microbatch, batches):
     with jax.enable_x64(True):

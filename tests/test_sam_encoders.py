@@ -177,6 +177,7 @@ def test_an_offset_takes_back_a_share_of_the_feature(own):
 # --- One pass -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_one_pass_equals_passes_one_after_another(tiny, own, given, inverted):
     """Each offset from the feature of a pass with the offsets before it; equations 3 and 4."""
     generator, weights = tiny

@@ -200,7 +200,10 @@ def test_a_rerun_computes_only_what_is_missing(modules, written, monkeypatch, ca
     file.write_text(json.dumps(before))
 
 
-@pytest.mark.parametrize('method', ['encoder', pytest.param('sam', marks=pytest.mark.long), 'w'])
+@pytest.mark.long
+@pytest.mark.parametrize(
+    'method', ['encoder', pytest.param('sam', marks=pytest.mark.exhaustive), 'w']
+)
 def test_methods_of_sam(modules, tiny, targets, nets, compact, method):
     """Their last checkpoint is their result; SAM's measuring takes time and changes no number."""
     config = defaults.get_config('evaluate')

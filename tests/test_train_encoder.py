@@ -199,6 +199,7 @@ def test_the_loss_on_the_image_with_differences_of_rows_and_identity(tiny):
         np.testing.assert_allclose(found['loss'][i], whole, rtol=1e-3)
 
 
+@pytest.mark.long
 def test_rows_start_without_differences_and_are_then_linear_in_the_summary():
     own, num_ws, w_dim = weights_of(5), 4, 5
     pictures = np.random.default_rng(1).integers(0, 256, (6, 64, 64, 3), np.uint8)
