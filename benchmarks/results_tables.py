@@ -36,11 +36,14 @@ def columns_of(found: dict) -> list[str]:
 def table(path: pathlib.Path, differences: bool) -> str:
     found = json.loads((path / 'metrics.json').read_text())['methods']
     names = columns_of(found)
-    drifts = any(own.get('drift', {}).get('lpips_alex') is not None for own in found.values())
-    kinds = [protocol(name.partition(' @ ')[0]) for name in names]
-    heads = [kind.title + name[name.find(' @ ') :] * (' @ ' in name) for kind, name in
-             zip(kinds, names, strict=True)]  # fmt: skip
-    heads += ['Drift'] if drifts else []
+    drifts = {method: own.get('drift', {}).get('lpips_alex') for method, own in found.items()}
+    has_drift = any(drift is not None for drift in drifts.values())
+    kinds = [protocol(name) for name in names]
+    heads = [
+        kind.title + ''.join(name.partition(' @ ')[1:])
+        for kind, name in zip(kinds, names, strict=True)
+    ]
+    heads += ['Drift'] if has_drift else []
     lines = ['| | ' + ' | '.join(heads) + ' |', '|---' * (len(heads) + 1) + '|']
     for method, own in found.items():
         cells = []
@@ -48,8 +51,8 @@ def table(path: pathlib.Path, differences: bool) -> str:
             entry = own['metrics'].get(name)
             entry = (entry or {}).get('difference') if differences else entry
             cells.append(cell(entry, kind.digits))
-        if drifts:
-            drift = own.get('drift', {}).get('lpips_alex')
+        if has_drift:
+            drift = drifts[method]
             cells.append('-' if drift is None else f'{drift:.3f}')
         lines.append(f'| {method} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)

@@ -59,8 +59,7 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     own = method_runs.place_of_runs(config, path)
     plan = edit_plan.plan_of(wanted, *generator_of(opened.rows[0], log), config.lpips, log)
     with comparison.entered(opened, config, path, overwrite, log) as pictures:
-        rows = method_runs.placed(opened.rows, own, pictures)
-        opened = opened._replace(rows=rows)
+        opened = opened._replace(rows=method_runs.placed(opened.rows, own, pictures))
         outcomes, failures = comparison.run_methods(opened.rows, pictures, log)
         rows = [row for row in opened.rows if row.name in outcomes]
         firsts = list({row.folder: row for row in reversed(rows)}.values())[::-1]

@@ -12,7 +12,7 @@ from jaxinv import data, faces, metrics, pixels, rendering
 from jaxinv.data import images
 from jaxinv.inversion import encode
 from jaxinv.networks import encoders
-from jaxinv.report import grid
+from jaxinv.report import grid, schema
 
 BATCH = 32  # pictures of a forward pass
 RENDERED = 64  # held-out pictures whose codes are rendered
@@ -83,8 +83,8 @@ def _rounded(values) -> list[float | None]:
 
 def _mean(values) -> float | None:
     """Over the pictures that have a number, all of them but for identities without a face."""
-    known = np.asarray(values)[np.isfinite(values)]
-    return round(float(known.mean()), 4) if len(known) else None
+    found = schema.mean(values)
+    return None if found is None else round(found, 4)
 
 
 def _padded(images_uint8, begin):

@@ -17,7 +17,7 @@ from jaxinv.networks import compact_encoder, efficientnet
 from jaxinv.settings.encoders import Augmentation
 from jaxinv.weights.networks import load_efficientnet
 
-BATCH, SUMMARY_BATCH = 32, 4  # pictures of a forward pass
+BATCH = 32  # pictures of a forward pass
 SUMMARIES = 64  # pictures whose summaries are scaled to unit variance
 SMALL = 16  # pixels a side of the linear model of the picture
 
@@ -66,8 +66,8 @@ def rows(own: dict, num_ws: int, rank: int, dataset, seed: int) -> dict[str, jax
     """
     summary = jax.jit(compact_encoder.summary)
     pictures = dataset.images_uint8[:SUMMARIES]
-    starts = range(0, len(pictures), SUMMARY_BATCH)
-    parts = [pixels.to_float(pictures[i : i + SUMMARY_BATCH]) for i in starts]
+    starts = range(0, len(pictures), BATCH)
+    parts = [pixels.to_float(pictures[i : i + BATCH]) for i in starts]
     x = np.concatenate([np.asarray(summary(own, part)) for part in parts])
     kernel = np.random.default_rng([seed, 1]).standard_normal((x.shape[1], rank))
     kernel = kernel / np.sqrt(x.shape[1]) / (x.std(0) + 1e-3)[:, None]

@@ -86,10 +86,13 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
 def as_encoder(spec, params, statistics) -> encoders.Encoder:
     """params: of an encoder to W, or to W+."""
     average = jnp.broadcast_to(statistics.mean, (spec.num_ws, spec.w_dim))
-    to_w_plus = compact_encoder.ROWS[0] in params
+    return encoders.Encoder(encoder_spec(spec, compact_encoder.ROWS[0] in params), params, average)
+
+
+def encoder_spec(spec, to_w_plus: bool) -> encoders.Spec:
+    """The encoder's, for a generator of this spec."""
     kind = encoders.COMPACT_W_PLUS if to_w_plus else encoders.COMPACT
-    made = encoders.Spec(kind, spec.num_ws, True, spec.w_dim)
-    return encoders.Encoder(made, params, average)
+    return encoders.Spec(kind, spec.num_ws, True, spec.w_dim)
 
 
 def train(config, generator, weights, dataset, statistics, nets, path, log) -> dict[str, jax.Array]:
@@ -103,8 +106,7 @@ def train(config, generator, weights, dataset, statistics, nets, path, log) -> d
     stages = [
         Stage('w', config.num_steps, config.batch_size, config.learning_rate, ('loss', 'w'), on_w)
     ]
-    s, w_dim = settings.of(config, ImageLoss), dataset.w.shape[1]
-    shapes = compact_encoder.shapes(w_dim)
+    s, spec = settings.of(config, ImageLoss), generator.spec
     if s.num_steps:
         loss = functools.partial(on_image, generator, s)
         stages.append(Stage('image', s.num_steps, s.batch_size, s.learning_rate, s.metrics, loss))
@@ -126,19 +128,19 @@ def train(config, generator, weights, dataset, statistics, nets, path, log) -> d
                 clean=stage.name == 'image',
             )
 
-        if stage.name == 'image' and s.deltas:
-            num_ws, rank = generator.spec.num_ws, compact_encoder.RANK
-            shapes = shapes | compact_encoder.row_shapes(num_ws, w_dim, rank)
-            begin = functools.partial(with_rows, begin, num_ws, rank, dataset, config.seed)
+        to_w_plus = stage.name == 'image' and s.deltas
+        if to_w_plus:
+            begin = functools.partial(with_rows, begin, spec.num_ws, dataset, config.seed)
+        shapes = encoders.shapes(encoder_spec(spec, to_w_plus))
         params = train_stage(config, stage, shapes, begin, args, batches, path, log)
         begin = functools.partial(dict, params)
     return params
 
 
-def with_rows(begin, num_ws, rank, dataset, seed) -> dict[str, jax.Array]:
+def with_rows(begin, num_ws, dataset, seed) -> dict[str, jax.Array]:
     """Weights of an encoder to W+ whose rows are those of the encoder to W that begin() makes."""
     own = begin()
-    return own | encoder_start.rows(own, num_ws, rank, dataset, seed)
+    return own | encoder_start.rows(own, num_ws, compact_encoder.RANK, dataset, seed)
 
 
 def on_w(params, args, batch) -> dict[str, jax.Array]:
@@ -153,11 +155,7 @@ def on_w(params, args, batch) -> dict[str, jax.Array]:
 def on_image(generator, s: ImageLoss, params, args, batch) -> dict[str, jax.Array]:
     """The loss on w, and that of the image of the codes against the unchanged picture."""
     found, images = on_w(params, args, batch), batch['images']
-    if s.deltas:
-        summary = compact_encoder.summary(params, images)
-        rows = compact_encoder.rows_of_summary(params, summary, generator.spec.num_ws)
-    else:
-        rows = compact_encoder.differences(params, images)[:, None]
+    rows = encoders.differences(encoder_spec(generator.spec, s.deltas), params, images)
     made = generator.synthesize(args['generator'], rows + args['mean'][None, None])[0]
     size = min(s.size, made.shape[1], batch['clean'].shape[1])
     made, clean = (pixels.area_resize(x, size) for x in (made, batch['clean']))

@@ -51,8 +51,6 @@ ATTRIBUTES = {
 
 
 FEW = ('age', 'smile', 'yaw')  # of attributes.measure
-
-
 JUDGES = ('head_pose', 'second', 'eye_state')  # sources of judges.measure, which need dlib's points
 
 
