@@ -25,11 +25,12 @@ from jaxinv import edits, rendering
 from jaxinv.converters import tables
 from jaxinv.converters import text_mapper as converter
 from jaxinv.errors import JaxinvError
+from jaxinv.faces import identity_loss
 from jaxinv.experiments import text_directions, train_mapper
 from jaxinv.generators import style_space
 from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.networks import bpe, clip, ir_se50, text_mapper
-from jaxinv.prompts import features, global_directions, identity, mapper, search, sources
+from jaxinv.prompts import features, global_directions, mapper, search, sources
 from jaxinv.settings import TextEdits, TextSearch, TrainMapper
 from jaxinv.weights.clip import save_clip
 from jaxinv.weights.text_edits import (
@@ -471,14 +472,14 @@ def test_identity_counts_by_its_definition(toys, network, monkeypatch):
 def test_sface_tells_people_apart_and_leaves_pictures_without_a_face_out():
     images = jaxinv.load_images('demo', resolution=256).images_uint8 / np.float32(127.5) - 1
     spec = dataclasses.replace(toy.SPEC, domain='ffhq')
-    found = identity.load('auto', spec)
-    assert found.kind == 'sface' and identity.load(found, spec) is found
+    found = identity_loss.load('auto', spec)
+    assert found.kind == 'sface' and identity_loss.load(found, spec) is found
     grace, eileen, none = *images, np.zeros_like(images[0])
 
     @jax.jit
     def measured(weights, pictures, others):
-        start = identity.before('sface', weights, pictures)
-        return identity.distance('sface', weights, others, start)
+        start = identity_loss.before('sface', weights, pictures)
+        return identity_loss.distance('sface', weights, others, start)
 
     pairs = np.stack([[grace, grace], [grace, eileen], [none, grace]], 1)
     same, other, without = np.asarray(measured(found.weights, *pairs))
@@ -487,11 +488,11 @@ def test_sface_tells_people_apart_and_leaves_pictures_without_a_face_out():
 
 def test_networks_of_identities_are_chosen_by_name(tmp_path):
     for none in (None, '', 'auto'):  # toy is no generator of faces
-        assert identity.load(none, toy.SPEC) is None
+        assert identity_loss.load(none, toy.SPEC) is None
     with pytest.raises(JaxinvError, match='identity is a dict'):
-        identity.load({}, toy.SPEC)
+        identity_loss.load({}, toy.SPEC)
     with pytest.raises(JaxinvError, match='model_ir_se50.pth'):
-        identity.load(str(tmp_path / 'none.pth'), toy.SPEC)
+        identity_loss.load(str(tmp_path / 'none.pth'), toy.SPEC)
 
 
 # --- Spellings ------------------------------------------------------------------------------------

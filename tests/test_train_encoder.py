@@ -170,7 +170,7 @@ def test_the_loss_on_the_image_is_its_definition(tiny):
 
 
 @pytest.mark.long
-def test_the_loss_on_the_image_with_differences_of_rows_and_identity(tiny):
+def test_the_loss_on_the_image_with_differences_of_rows_and_identity(tiny, monkeypatch):
     """The image is that of w_plus; e4e's penalty; one minus the cosine of SFace's embeddings."""
     generator, weights = tiny
     spec = generator.spec
@@ -180,6 +180,9 @@ def test_the_loss_on_the_image_with_differences_of_rows_and_identity(tiny):
     s = ImageLoss(size=32, identity_weight=0.7, deltas=True, delta_weight=0.01, num_steps=1)
     found = train_encoder.on_image(generator, s, own, args, batch)
     assert tuple(found) == s.metrics == ('loss', 'w', 'l2', 'lpips_alex', 'identity', 'deltas')
+    np.testing.assert_array_equal(found['identity'], 0)  # no face in these pictures
+    monkeypatch.setattr(mesh, 'LEAST', -np.inf)
+    found = train_encoder.on_image(generator, s, own, args, batch)
     encoder = train_encoder.as_encoder(spec, own, latents.WStatistics(args['mean'], 2.0))
     for i in range(2):
         picture = batch['clean'][i : i + 1]
@@ -188,7 +191,9 @@ def test_the_loss_on_the_image_with_differences_of_rows_and_identity(tiny):
         penalty = sum(float(x) ** 2 for row in w_plus[1:] for x in row - w_plus[0])
         np.testing.assert_allclose(found['deltas'][i], penalty, rtol=1e-3)
         a, b = (
-            np.asarray(identity.embed_of(networks[0], x, mesh.points_of(networks[1], x)[0])[0])
+            np.asarray(
+                identity.embed_of(networks[0], x, mesh.points_of(networks[1], picture)[0])[0]
+            )
             for x in (image, picture)
         )
         cosine = (a @ b) / np.linalg.norm(a) / np.linalg.norm(b)
@@ -222,10 +227,11 @@ def test_rows_start_without_differences_and_are_then_linear_in_the_summary():
             np.testing.assert_allclose(found[i, k], wanted, rtol=1e-3, atol=5e-3)
 
 
-def test_differences_of_rows_need_steps_on_images():
+@pytest.mark.parametrize(('name', 'value'), [('deltas', True), ('identity_weight', 0.5)])
+def test_what_is_of_the_steps_on_images_needs_them(name, value):
     config = config_of('')
-    config.image.deltas = True
-    with pytest.raises(JaxinvError, match='image.deltas is True and image.num_steps is 0'):
+    config.image[name] = value
+    with pytest.raises(JaxinvError, match=f'image.{name} is {value} and image.num_steps is 0'):
         settings.check(config)
 
 

@@ -28,13 +28,12 @@ from jaxinv.experiments.encoder_batches import Batches
 from jaxinv.experiments.encoder_judge import describe, judge
 from jaxinv.experiments.encoder_start import start, visible_map
 from jaxinv.experiments.encoder_training import Stage, train_stage
-from jaxinv.faces import identity, mesh
+from jaxinv.faces import identity_loss
 from jaxinv.inversion import losses
 from jaxinv.io import write_atomically
 from jaxinv.networks import compact_encoder, encoders, lpips
 from jaxinv.runtime import workdir
 from jaxinv.settings.encoders import Augmentation, ImageLoss, Samples
-from jaxinv.weights import graphs
 from jaxinv.weights.encoders import load_encoder, save_encoder
 from jaxinv.weights.load import open_generator
 from jaxinv.weights.networks import load_lpips
@@ -112,7 +111,7 @@ def train(config, generator, weights, dataset, statistics, nets, path, log) -> d
         stages.append(Stage('image', s.num_steps, s.batch_size, s.learning_rate, s.metrics, loss))
         args |= {'generator': weights, 'lpips': nets['alex']}
         if s.identity_weight:
-            args['identity'] = (graphs.load('sface'), graphs.load('landmarks478'))
+            args['identity'] = identity_loss.load('sface', spec).weights
     changes = settings.of(config, Augmentation)
     begin = functools.partial(start, config, dataset, statistics)
     for stage in stages:
@@ -164,21 +163,11 @@ def on_image(generator, s: ImageLoss, params, args, batch) -> dict[str, jax.Arra
     loss = s.w_weight * found['loss'] + s.l2_weight * found['l2']
     loss += s.lpips_weight * found['lpips_alex']
     if s.identity_weight:
-        found['identity'] = identity_distance(args['identity'], made, clean)
+        # The faces of both are taken from where the unchanged picture has its landmarks.
+        target = identity_loss.before('sface', args['identity'], clean)
+        found['identity'] = identity_loss.distance('sface', args['identity'], made, target)
         loss += s.identity_weight * found['identity']
     if s.deltas:
         found['deltas'] = jnp.sum((rows[:, 1:] - rows[:, :1]) ** 2, (1, 2))
         loss += s.delta_weight * found['deltas']
     return {name: (found | {'loss': loss})[name] for name in s.metrics}
-
-
-def identity_distance(networks, made, clean) -> jax.Array:
-    """1 - cosine [b] of SFace's embeddings of images [b, h, h, 3]; faces by MediaPipe's mesh.
-
-    networks: 'sface' and 'landmarks478' of weights.graphs. Landmarks pass no gradient.
-    """
-    vectors = []
-    for images in (made, clean):
-        points = jax.lax.stop_gradient(mesh.points_of(networks[1], images)[0])
-        vectors.append(identity.embed_of(networks[0], images, points))
-    return 1 - jnp.sum(vectors[0] * vectors[1], 1)

@@ -18,11 +18,12 @@ from jaxinv.converters import array_files
 from jaxinv.data import images
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import sampling, session
+from jaxinv.faces import identity_loss
 from jaxinv.io import expanded, write_atomically
 from jaxinv.networks import clip as clip_network
 from jaxinv.networks import text_mapper
 from jaxinv.optimize.runner import LoopTask, Runner
-from jaxinv.prompts import features, identity, mapper
+from jaxinv.prompts import features, mapper
 from jaxinv.report import grid
 from jaxinv.runtime import workdir
 from jaxinv.weights.clip import load_clip
@@ -43,7 +44,7 @@ def run(config, path, *, overwrite: bool = False, log=print) -> None:
     features.check_latent(generator.spec)
     network = load_clip(s.clip, s.activation or None, log=log)
     text = features.text_features(network, [s.prompt])[0]
-    faces = identity.load(s.identity if s.identity_weight else '', generator.spec)
+    faces = identity_loss.load(s.identity if s.identity_weight else '', generator.spec)
     record = {
         'config': settings.record_of(config),
         'text_probe': [round(float(x), 5) for x in text[:8]],

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import optax
 
 from jaxinv import optimize
+from jaxinv.faces import identity_loss
 from jaxinv.networks import clip as clip_network
 from jaxinv.networks import text_mapper
 from jaxinv.optimize import LoopState
 from jaxinv.prompts import features
-from jaxinv.prompts import identity as identities
 from jaxinv.settings import TrainMapper
 from jaxinv.types import Generator
 
@@ -43,8 +43,8 @@ def losses(generator, clip_spec, mapper_spec, s: TrainMapper, kind, mapper_weigh
     loss = s.clip_weight * distance + s.l2_weight * l2
     if kind:
         start = generator.synthesize(args['weights'], w)[0]
-        start = identities.before(kind, args['faces'], start)
-        found['identity'] = identities.distance(kind, args['faces'], images, start)
+        start = identity_loss.before(kind, args['faces'], start)
+        found['identity'] = identity_loss.distance(kind, args['faces'], images, start)
         loss = loss + s.identity_weight * found['identity']
     return {'loss': loss} | found
 
@@ -62,7 +62,7 @@ def make_training(
     """(Loop, initial state of a mapper's weights, its Spec) for the runner, with one example.
 
     The loop's args: weights, clip, text [features], codes [n, num_ws, w_dim], and of a
-    kind (of identity.KINDS) faces.
+    kind (of identity_loss.KINDS) faces.
     """
     spec = text_mapper.Spec(tuple(s.groups), s.norm)
     names = (*METRICS, 'identity') if kind else METRICS

@@ -2,9 +2,9 @@
 
     w = argmin D(G(w), t) + lambda_L2 |w - w_s|^2 + lambda_ID (1 - <R(G(w)), R(G(w_s))>)   (eq. 1)
 
-D is 1 minus the cosine of CLIP's features, R a face network (identity.py). The paper writes
-|w - w_s|, whose gradient at the start w = w_s is not defined; the weights it gives are those of the
-square, which the official code takes.
+D is 1 minus the cosine of CLIP's features, R a face network (faces/identity_loss.py). The paper
+writes |w - w_s|, whose gradient at the start w = w_s is not defined; the weights it gives are those
+of the square, which the official code takes.
 """
 
 import functools
@@ -18,13 +18,13 @@ import optax
 
 from jaxinv import latents, optimize
 from jaxinv.errors import JaxinvError
+from jaxinv.faces import identity_loss
 from jaxinv.inversion import inputs
 from jaxinv.inversion.project import Pivots
 from jaxinv.networks import clip as clip_network
 from jaxinv.optimize import schedules
 from jaxinv.optimize.runner import LoopTask, Runner
 from jaxinv.prompts import features
-from jaxinv.prompts import identity as identities
 from jaxinv.settings import TextSearch, changed
 from jaxinv.text import printable
 from jaxinv.types import Generator, Weights
@@ -82,7 +82,7 @@ def edit_by_text(
         raise JaxinvError(f'there are {len(weights)} generators and {len(w)} codes; give one each.')
     if several and runner is not None and runner.folder is not None:
         raise JaxinvError('a runner with a folder is for one generator; give its weights alone.')
-    found_identity = identities.load(identity, spec) if s.identity_weight else None
+    found_identity = identity_loss.load(identity, spec) if s.identity_weight else None
     kind = found_identity.kind if found_identity else None
     search = make_search(generator, clip.spec, s, kind)
     groups = [[i] for i in range(len(w))] if several else [list(range(len(w)))]
@@ -133,7 +133,7 @@ class Search(NamedTuple):
 def make_search(
     generator: Generator, clip_spec: clip_network.Spec, s: TextSearch, kind: str | None
 ) -> Search:
-    """The compiled search, shared by all codes, texts and weights. kind: of identity.KINDS."""
+    """The compiled search, shared by all codes, texts and weights. kind: of identity_loss.KINDS."""
     metric_names = (*METRICS, 'identity') if kind else METRICS
 
     def objective(variables, args, step, key):
@@ -146,7 +146,9 @@ def make_search(
         loss = distance + s.l2_weight * l2
         metrics = {'clip': distance, 'l2': l2}
         if kind:
-            metrics['identity'] = identities.distance(kind, args['faces'], images, args['before'])
+            metrics['identity'] = identity_loss.distance(
+                kind, args['faces'], images, args['before']
+            )
             loss = loss + s.identity_weight * metrics['identity']
         return loss.sum(), {'loss': loss} | metrics  # a sum: the examples share nothing
 
@@ -160,7 +162,7 @@ def make_search(
 
     @jax.jit
     def before(weights, faces, w):
-        return identities.before(kind, faces, generator.synthesize(weights, w)[0])
+        return identity_loss.before(kind, faces, generator.synthesize(weights, w)[0])
 
     def prepare(weights, clip_weights, faces, text, pivots):
         pivots = jnp.asarray(pivots)

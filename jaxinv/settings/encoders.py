@@ -141,8 +141,9 @@ class TrainEncoder(Section):
 
     def check(self) -> None:
         super().check()
-        if self.image.deltas and not self.image.num_steps:
-            raise JaxinvError(
-                'image.deltas is True and image.num_steps is 0; differences between rows are '
-                'learned from images: set image.num_steps, e.g. to 500.'
-            )
+        for name in ('deltas', 'identity_weight'):
+            if getattr(self.image, name) and not self.image.num_steps:
+                raise JaxinvError(
+                    f'image.{name} is {getattr(self.image, name)} and image.num_steps is 0; it is '
+                    'of the steps on images: set image.num_steps, e.g. to 500.'
+                )
