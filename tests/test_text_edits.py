@@ -25,8 +25,8 @@ from jaxinv import edits, rendering
 from jaxinv.converters import tables
 from jaxinv.converters import text_mapper as converter
 from jaxinv.errors import JaxinvError
-from jaxinv.faces import identity_loss
 from jaxinv.experiments import text_directions, train_mapper
+from jaxinv.faces import identity_loss
 from jaxinv.generators import style_space
 from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.networks import bpe, clip, ir_se50, text_mapper
