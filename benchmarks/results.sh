@@ -9,7 +9,7 @@ set -euo pipefail
 
 out=$(realpath -m "$1")
 shift
-tables=${*:-portraits edits figure16 again figure15 figure3 generated tau figure7}
+tables=${*:-portraits edits figure16 again figure3 tau figure7 generated figure15}
 mkdir -p "$out"
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
@@ -73,15 +73,17 @@ again() {
   evaluate again benchmark:portraits "pti=pti_multi_id?$p,\
 again=w?generator=row:pti&pivot.num_steps=60&pivot.alex_fraction=0.85" $two
 }
-# PTI's figures 14 and 15: drift against the number of identities.
+# PTI's figures 14 and 15: drift against the number of identities, of generated faces with the codes
+# that they were made from. The pictures are in the cache once a command has read them.
 figure15() {
-  set_of_portraits
-  local n rows="" p="start=$out/portraits_pivots&tune.num_steps=20&$fourth"
-  for n in 1 2 4; do
+  local n rows="" truth p
+  truth=$(echo "${JAXINV_CACHE:-$HOME/.cache/jaxinv}"/benchmark/generated-*/pivots.npz)
+  p="start=${truth##* }&tune.num_steps=20&$fourth"
+  for n in 1 4 12; do
     rows="$rows,with_$n=pti_multi_id?$p&data.limit=$n"
     rows="$rows,without_$n=pti_multi_id?$p&data.limit=$n&locality.weight=0"
   done
-  evaluate figure15 benchmark:portraits "${rows#,}"
+  evaluate figure15 benchmark:generated "${rows#,}" --config.data.limit=12
 }
 
 # SAM, figure 3: one space for all of a picture, and edits of it.
@@ -93,16 +95,22 @@ figure3() {
   edits_of figure3 "$methods" $two
 }
 
-# SAM: the threshold, appendices 6.5 and 6.6; figure 7, quality against time.
+# SAM: the threshold, appendices 6.5 and 6.6; figure 7, quality against time. The maps are those of
+# the main table.
+maps=""
+measured() {
+  portraits
+  maps=$(echo "$out"/portraits/methods/sam-*)
+}
 tau() {
-  set_of_portraits
-  local p="start=$out/portraits_pivots&sam.num_steps=40" t=invertibility.tau
+  measured
+  local p="start=$out/portraits_pivots&sam.num_steps=40&invertibility.maps=$maps" t=invertibility.tau
   evaluate tau benchmark:portraits "sam=sam?$p,t15=sam?$p&$t=0.15,t20=sam?$p&$t=0.2,\
 t35=sam?$p&$t=0.35,no_refinement=sam:no_refinement?$p,alex=sam:lpips_alex?$p" $two
 }
 figure7() {
-  set_of_portraits
-  local p="start=$out/portraits_pivots" n=sam.num_steps
+  measured
+  local p="start=$out/portraits_pivots&invertibility.maps=$maps" n=sam.num_steps
   evaluate figure7 benchmark:portraits "s100=sam?$p&$n=100,s40=sam?$p&$n=40,s15=sam?$p&$n=15" $two
 }
 

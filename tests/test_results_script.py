@@ -27,8 +27,8 @@ def test_its_tables_are_settings_and_methods_that_there_are(tmp_path):
             rows[folder.name] = [row.name for row in method_runs.rows_of(config)]
     times = (tmp_path / 'out' / 'times.txt').read_text().split('\n')
     assert [line.split()[0] for line in times if line] == [
-        'portraits', 'edits', 'figure16', 'again', 'figure15', 'figure3', 'generated', 'tau',
-        'figure7',
+        'portraits', 'edits', 'figure16', 'again', 'figure3', 'tau', 'figure7', 'generated',
+        'figure15',
     ]  # fmt: skip
     assert rows['portraits'] == rows['portraits_edits'] == ['w', 'w_plus', 'pti', 'pti_free', 'sam']
     assert rows['figure3'] == rows['figure3_edits']

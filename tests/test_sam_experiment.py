@@ -12,7 +12,6 @@ from test_experiment import load_config
 import jaxinv
 from jaxinv import settings as sam_settings
 from jaxinv.errors import JaxinvError
-from jaxinv.experiments import artifacts
 from jaxinv.experiments import sam as sam_experiment
 from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.inversion import code_files, sam
@@ -81,7 +80,7 @@ def test_codes_give_the_picture_of_the_report_again(finished):
 def test_chosen_spaces_follow_the_maps_and_padding_has_no_say(finished):
     config, path, _ = finished
     tau = config.invertibility.tau
-    with np.load(path / artifacts.REGIONS) as regions:
+    with np.load(path / code_files.REGIONS) as regions:
         labels, chosen = regions['labels'][0], regions['chosen'][0]
         error = regions['maps/W+'][0]
     picture = np.zeros((32, 32), bool)
@@ -90,6 +89,31 @@ def test_chosen_spaces_follow_the_maps_and_padding_has_no_say(finished):
         inside = (labels == segment) & picture
         if abs(error[inside].mean() - tau) > 1e-3:
             assert (chosen[inside] == (0 if error[inside].mean() <= tau else 1)).all()
+
+
+def test_maps_of_a_run_serve_another_threshold(finished, tmp_path):
+    config, path, _ = finished
+    config = config.copy_and_resolve_references()
+    config.invertibility.maps = str(path)
+    sam_experiment.run(config, tmp_path / 'same', log=lambda *_, **__: None)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        *(code_files.load_codes(folder)[0] for folder in (path, tmp_path / 'same')),
+    )
+    assert not list((tmp_path / 'same' / 'state').glob('measure_*'))
+    config.invertibility.tau = 9.0
+    sam_experiment.run(config, tmp_path / 'other', log=lambda *_, **__: None)
+    with np.load(tmp_path / 'other' / 'regions.npz') as regions:
+        assert (regions['chosen'] == 0).all() and regions['names'].tolist() == ['one', 'two']
+    for names, spaces, size, words in (
+        (['two', 'three'], ['W+'], 32, 'no map for three; it has one, two'),
+        (['two'], ['W+', 'F10'], 32, 'no maps of F10; it has W[+], F6'),
+        (['two'], ['W+'], 64, 'have 32 pixels and the generator needs 64'),
+    ):
+        with pytest.raises(JaxinvError, match=words):
+            code_files.maps_for(path, names, spaces, size)
+    with pytest.raises(JaxinvError, match='regions.npz of a SAM run'):
+        code_files.load_maps(path / 'codes.npz')
 
 
 @pytest.mark.exhaustive
@@ -187,6 +211,8 @@ def test_default_edits_are_left_out_where_nobody_knows_their_directions(wide, tm
         ({'segments.how': '/nowhere'}, 'neither one of auto, face, slic, torchvision'),
         ({'segments.how': 'regions:face,hiar'}, "no region 'hiar'. Did you mean 'hair'"),
         ({'invertibility.network': '/nowhere'}, 'is not a file'),
+        ({'invertibility.maps': '/nowhere'}, 'there is no /nowhere'),
+        ({'invertibility.maps': 'a', 'invertibility.network': 'b'}, 'are both given'),
         ({'invertibility.resample': 'cubic'}, "'bilinear' or 'lanczos'"),
         ({'invertibility.spaces': ('W+', 'F7')}, 'F7'),
         ({'invertibility.assign': (('face', 'F10'),)}, 'F10'),

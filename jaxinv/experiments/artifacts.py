@@ -3,7 +3,6 @@
 generators/NAME/   of each identity: generator.safetensors and orbax/, or a delta;
                    pivots.npz if the tuning moved its pivot
 manifest.jsonl     a line for each of them
-regions.npz        SAM's labels, maps and chosen spaces
 prior.npz          SAM's statistics of W, with what they were computed from
 """
 
@@ -21,7 +20,6 @@ from jaxinv.converters.file_view import UnreadableFile
 from jaxinv.experiments.session import Session
 from jaxinv.generators import OPTIONS
 from jaxinv.inversion import code_files, sam_prior
-from jaxinv.inversion.sam_regions import Regions
 from jaxinv.io import atomic_path
 from jaxinv.report import schema
 from jaxinv.report import tables as tables_lib
@@ -32,7 +30,7 @@ from jaxinv.weights import deltas, store
 from jaxinv.weights.load import save_generator
 
 GENERATORS = 'generators'
-REGIONS, PRIOR = 'regions.npz', 'prior.npz'
+PRIOR = 'prior.npz'
 
 # --- Tuned generators -----------------------------------------------------------------------------
 
@@ -140,13 +138,6 @@ class SavedGenerators(Sequence):
 
 
 # --- SAM ------------------------------------------------------------------------------------------
-
-
-def save_regions(folder: pathlib.Path, regions: Regions) -> None:
-    """Writes labels and chosen [n, size, size], and maps/SPACE [n, size, size] in their order."""
-    maps = {f'maps/{space}': values for space, values in regions.maps.items()}
-    with atomic_path(folder / REGIONS) as path, open(path, 'wb') as file:
-        np.savez(file, labels=regions.labels, chosen=regions.chosen, **maps)
 
 
 def prior_of(

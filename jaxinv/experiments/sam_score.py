@@ -38,7 +38,7 @@ def save(session: Session, inverted: Inverted, of_all: bool = True) -> None:
             path, inverted.prior, session.generator, session.weights, session.settings.prior
         )
     if inverted.regions is not None:
-        artifacts.save_regions(path, inverted.regions)
+        code_files.save_regions(path, names, inverted.regions)
     if of_all and inverted.weights is not session.weights:
         save_generator(path / 'generator', session.generator, inverted.weights)
 

@@ -145,7 +145,7 @@ def invert_sam(
     if run.method in ('w', 'pti', *ENCODED):
         codes = sam.Codes(w_plus, {})
         return Inverted(examples.names, pivots, weights, codes, {}, prior, None, history)
-    measured = not run.invertibility.network
+    measured = not (run.invertibility.network or run.invertibility.maps)
     if prior is None and (measured or run.method != 'sam_encoder'):
         prior = sam_prior.statistics(generator, weights, run.prior)
     regions, choice = None, run.invertibility

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxinv import latents, settings
 from jaxinv.errors import JaxinvError
-from jaxinv.inversion import invertibility, sam
+from jaxinv.inversion import code_files, invertibility, sam
 from jaxinv.inversion.inputs import Examples
 from jaxinv.inversion.masks import soft_masks
 from jaxinv.networks import invertibility as network
@@ -48,7 +48,7 @@ class Regions(NamedTuple):
     segments: list[label_maps.Segments]  # of each image, at its full size
     labels: np.ndarray  # int [n, size, size]
     maps: dict[str, np.ndarray]  # {space: [n, size, size]}, the most editable first
-    singles: dict[str, Single]  # {} if a network predicted the maps
+    singles: dict[str, Single]  # {} if the maps were predicted or read
     chosen: np.ndarray  # int [n, size, size]: index into maps
     masks: dict[str, np.ndarray]  # {feature: [n, h, w, 1]}
     history: list  # [(stage, {metric: [steps, n]})]
@@ -61,6 +61,8 @@ def check(segments: settings.Segments, choice: settings.Invertibility, spec: Gen
     invertibility.check_spaces([space for _, space in choice.assign] or sam.spaces(spec), spec)
     if choice.network:
         load_invertibility(choice.network)
+    if choice.maps:
+        code_files.load_maps(choice.maps)
 
 
 def segment_images(
@@ -82,14 +84,19 @@ def find_regions(
     search: settings.Search,  # of the measuring inversions
     choice: settings.Invertibility,
 ) -> Regions:
-    """The regions of all images: maps, measured or predicted, and the space of each segment."""
+    """The regions of all images: maps, measured, predicted or read, and the space of each segment.
+
+    Raises JaxinvError for maps of other pictures, spaces or sizes.
+    """
     spec = problem.generator.spec
     size = min(invertibility.SIZE, spec.resolution)
     small = [label_maps.resize(s, size) for s in segments]
     labels, names = np.stack([s.labels for s in small]), [s.names for s in small]
     spaces = invertibility.check_spaces(choice.spaces or sam.spaces(spec), spec)
     singles, history = {}, []
-    if choice.network:
+    if choice.maps:
+        maps = code_files.maps_for(choice.maps, problem.examples.names, spaces, size)
+    elif choice.network:
         with problem.runner.stopwatch.stage('invertibility'):
             maps = predict(problem, choice.network, spaces, search.batch_per_device)
     else:

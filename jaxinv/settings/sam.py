@@ -8,6 +8,7 @@ equation is the default and the code's choice is named.
 import dataclasses
 from typing import ClassVar
 
+from jaxinv.errors import JaxinvError
 from jaxinv.settings.declare import Section, setting
 from jaxinv.settings.pti import CHUNK
 
@@ -149,6 +150,12 @@ class Invertibility(Section):
     section: ClassVar[str] = 'invertibility'
 
     network: str = setting('', "File of a trained network; '' = measure by inversions.")
+    maps: str = setting(
+        '',
+        'Work folder of a SAM run of the same pictures whose maps are taken, e.g. for another tau; '
+        "'' = none.",
+        later=True,
+    )
     num_steps: int = setting(501, 'Of the inversion into each space alone.', least=0)
     learning_rate: float = setting(0.05, 'Peak of the ramp of those inversions.', least=0)
     spaces: tuple = setting((), 'Candidate spaces; () = all that the generator has.')
@@ -173,6 +180,14 @@ class Invertibility(Section):
         "Spaces by name instead of maps: ((beginning of a segment's name, space), ...), '*' for "
         'the others; () = by maps.',
     )
+
+    def check(self) -> None:
+        super().check()
+        if self.maps and self.network:
+            raise JaxinvError(
+                'invertibility.maps and invertibility.network are both given; maps come from one '
+                'of them.'
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
