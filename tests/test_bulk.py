@@ -9,6 +9,7 @@ import sys
 import threading
 
 import jax
+import limits
 import numpy as np
 import PIL.Image
 import pytest
@@ -398,9 +399,11 @@ def test_two_processes_share_the_groups_and_go_on_after_sigterm(finished, tmp_pa
     with launched(2, work, *options, config='pti_single_id:test') as running:
         wait_for(work, 'project    2/4', running)
         running[1].send_signal(signal.SIGTERM)
-        assert [p.wait(timeout=300) for p in running] == [distributed.PREEMPTED] * 2, said(work)
+        assert [p.wait(timeout=limits.SECONDS) for p in running] == [distributed.PREEMPTED] * 2, (
+            said(work)
+        )
     with launched(2, work, *options, config='pti_single_id:test') as running:
-        assert [p.wait(timeout=400) for p in running] == [0, 0], said(work)
+        assert [p.wait(timeout=limits.SECONDS) for p in running] == [0, 0], said(work)
     assert 'going on' in said(work)['log0'] and not list(work.glob('manifest.*.jsonl'))
     straight, shared = records_of(alone), records_of(work)
     assert list(shared) == ['ada', 'bad', 'bob', 'cyd', 'dot', 'eve']

@@ -6,6 +6,7 @@ import sys
 
 import biggan_folder
 import jax
+import limits
 import numpy as np
 import PIL.Image
 import pytest
@@ -92,7 +93,9 @@ def launched_on(devices, config, pictures, work, *options):
     command += [f'--config.data.images={pictures}', f'--workdir={work}', '--config.group=4']
     command += ['--config.data.align=none', '--config.pivot.batch_per_device=1', *options]
     env = environment(devices, 'float32')
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=limits.SECONDS
+    )
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     return done.stdout
 

@@ -6,6 +6,7 @@ import re
 import sys
 
 import jax
+import limits
 import numpy as np
 import PIL.Image
 import pytest
@@ -193,7 +194,7 @@ def test_two_processes_tune_one_generator(finished, inputs, tmp_path):
     options = [f'--config.data.images={inputs}', '--config.data.align=none', '--config.group=2']
     options += ['--config.tune.resident=2', '--config.edits=()']
     with launched(2, work, *options, config='pti_multi_id:test') as running:
-        assert [p.wait(timeout=600) for p in running] == [0, 0], said(work)
+        assert [p.wait(timeout=limits.SECONDS) for p in running] == [0, 0], said(work)
     one, two = records_of(alone), records_of(work)
     assert list(one) == list(two)
     for name in NAMES:

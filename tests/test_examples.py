@@ -3,6 +3,7 @@
 import pathlib
 import runpy
 
+import limits
 import nbclient
 import nbformat
 import numpy as np
@@ -22,7 +23,7 @@ def test_the_notebook_runs_and_shows_pictures_and_numbers(tmp_path):
         f"\ngenerator_name, align = 'tiny', 'face'\nproject_steps = tune_steps = 2\n"
         f"edits = ['{direction}=1']\n"
     )
-    nbclient.NotebookClient(notebook, timeout=600, kernel_name='python3').execute()
+    nbclient.NotebookClient(notebook, timeout=limits.SECONDS, kernel_name='python3').execute()
     outputs = [output for cell in notebook.cells for output in cell.get('outputs', ())]
     assert sum('image/png' in output.get('data', {}) for output in outputs) == 3
     text = ''.join(output.get('text', '') for output in outputs)

@@ -10,6 +10,7 @@ import sys
 import time
 
 import jax
+import limits
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -108,7 +109,7 @@ def test_killed_run_goes_on_to_the_same_numbers(finished, tmp_path):
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
-        deadline = time.time() + 240
+        deadline = time.time() + limits.SECONDS
         while not any((work / 'state' / 'tune').glob('2/*')):  # two of four tuning steps are safe
             assert time.time() < deadline, 'no checkpoint appeared'
             assert process.poll() is None, process.stdout.read()

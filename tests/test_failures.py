@@ -8,6 +8,7 @@ import signal
 import time
 
 import jax.numpy as jnp
+import limits
 import numpy as np
 import optax
 import pytest
@@ -54,7 +55,7 @@ def test_a_run_killed_at_ten_random_moments_ends_as_if_it_had_not_been(tmp_path)
     whole, killed = tmp_path / 'a' / 'work', tmp_path / 'b' / 'work'
     start = time.time()
     with launched(2, whole, *SETTINGS) as running:
-        assert [p.wait(timeout=400) for p in running] == [0, 0], said(whole)
+        assert [p.wait(timeout=limits.SECONDS) for p in running] == [0, 0], said(whole)
     seconds, chance, reached = time.time() - start, random.Random(0), []
     for _ in range(40):
         with launched(2, killed, *SETTINGS) as running:
@@ -62,7 +63,7 @@ def test_a_run_killed_at_ten_random_moments_ends_as_if_it_had_not_been(tmp_path)
             time.sleep(chance.uniform(0.2, 1.0) * seconds)
             late = all(p.poll() is not None for p in running)
             running[victim].send_signal(signal.SIGKILL)
-            other = running[1 - victim].wait(timeout=120)
+            other = running[1 - victim].wait(timeout=limits.SECONDS)
             # It may have ended before; alone it must not go on, nor end without a sentence.
             assert other in (0, distributed.PEER_LOST), said(killed)
         if late:  # to be killed: from the start again, and sooner
@@ -74,7 +75,7 @@ def test_a_run_killed_at_ten_random_moments_ends_as_if_it_had_not_been(tmp_path)
             break
     assert len(reached) == 10
     with launched(2, killed, *SETTINGS) as running:
-        assert [p.wait(timeout=400) for p in running] == [0, 0], said(killed)
+        assert [p.wait(timeout=limits.SECONDS) for p in running] == [0, 0], said(killed)
     assert len({tuple(r) for r in reached}) > 1, reached  # they were indeed in the middle
     one, two = (json.loads((w / 'metrics.json').read_text())['mean'] for w in (whole, killed))
     for stage in one:
@@ -90,7 +91,9 @@ def test_what_one_process_cannot_read_all_leave_out(tmp_path):
     with launched(2, work, *SETTINGS) as running:
         wait_for(work, 'project    6/20', running)
         running[0].send_signal(signal.SIGTERM)
-        assert [p.wait(timeout=300) for p in running] == [distributed.PREEMPTED] * 2, said(work)
+        assert [p.wait(timeout=limits.SECONDS) for p in running] == [distributed.PREEMPTED] * 2, (
+            said(work)
+        )
     steps = sorted((int(p.name) for p in (work / 'state' / 'project').iterdir()), reverse=True)
     newest = work / 'state' / 'project' / str(steps[0])
     own = [p for p in newest.glob('**/ocdbt.process_1/d/*') if p.is_file()]
@@ -98,7 +101,7 @@ def test_what_one_process_cannot_read_all_leave_out(tmp_path):
     for path in own:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with launched(2, work, *SETTINGS) as running:
-        assert [p.wait(timeout=400) for p in running] == [0, 0], said(work)
+        assert [p.wait(timeout=limits.SECONDS) for p in running] == [0, 0], said(work)
     log = (tmp_path / 'log0').read_text()
     assert f'Checkpoint {steps[0]} is damaged' in log, log
     assert f'going on after step {steps[1]}' in log
@@ -112,7 +115,7 @@ def test_a_second_run_in_the_same_folder_refuses(tmp_path):
         wait_for(work, 'project    2/20', running)
         (second / 'link').symlink_to(work)  # the same folder by another name, logs of their own
         with launched(2, second / 'link', *SETTINGS) as others:
-            assert [p.wait(timeout=120) for p in others] == [1, 1]
+            assert [p.wait(timeout=limits.SECONDS) for p in others] == [1, 1]
         assert 'another run is at work in' in (second / 'log0').read_text()
         assert 'Traceback' not in (second / 'log0').read_text() + (second / 'log1').read_text()
-        assert [p.wait(timeout=400) for p in running] == [0, 0], said(work)
+        assert [p.wait(timeout=limits.SECONDS) for p in running] == [0, 0], said(work)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import jax
+import limits
 import pytest
 
 from jaxinv import launch, settings
@@ -22,7 +23,7 @@ def command(*args, cwd=ROOT):
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=120,
+        timeout=limits.SECONDS,
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -148,7 +149,7 @@ def test_the_parent_of_several_processes_does_not_import_jax(config, tmp_path):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=120,
+        timeout=limits.SECONDS,
     )
     assert (done.returncode, done.stdout) == (7, 'before the fork: []\n'), done.stderr
 
@@ -165,7 +166,7 @@ def test_a_closed_standard_output_prints_no_traceback(module):
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=ROOT) as process:
         process.stdout.close()
         assert process.stderr.read() == b''
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=limits.SECONDS) == 0
 
 
 SAYING = """
@@ -189,6 +190,6 @@ def test_any_text_can_be_said_and_a_reader_may_go_away(encoding, tmp_path):
         first = process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b''
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=limits.SECONDS) == 0
     assert first.startswith(b'line 0 of ') and b'\x1b' not in first
     assert done.read_text() == 'done'

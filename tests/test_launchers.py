@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import limits
 import pytest
 import yaml
 
@@ -44,7 +45,7 @@ def start(script, *args, **options):
 def call(script, *args, code=0):
     process = start(script, *args)
     try:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=limits.SECONDS)
     except subprocess.TimeoutExpired:
         process.terminate()  # with what it started
         raise
@@ -308,7 +309,7 @@ raise SystemExit(local.run(plans, grace=10))
     ready = [process.stdout.readline() for _ in range(2)]
     assert sorted(ready) == ['[0] ready\n', '[1] ready\n']
     process.send_signal(number)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=limits.SECONDS)
     assert sorted(out.splitlines()) == [f'[{i}] saved after {int(number)}' for i in range(2)]
     assert process.returncode == common.PREEMPTED
 
@@ -377,7 +378,7 @@ def test_sigterm_to_the_launcher_saves_in_all_processes(tmp_path):
         if 'project' in line and '/200' in line:
             break
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    process.communicate(timeout=limits.SECONDS)
     assert process.returncode == common.PREEMPTED
     assert list((tmp_path / 'w' / 'state' / 'project').iterdir())
 

@@ -10,6 +10,7 @@ import time
 import h5py
 import huggingface_hub
 import huggingface_hub.constants
+import limits
 import numpy as np
 import pytest
 
@@ -112,7 +113,7 @@ def test_hub_files_are_used_and_give_the_distances_of_lpips_j(tmp_path, bundled)
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=limits.SECONDS,
     )
     assert done.returncode == 0, done.stderr
     numbers, origin = done.stdout.splitlines()

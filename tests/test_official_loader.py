@@ -8,6 +8,7 @@ import os
 import pathlib
 import subprocess
 
+import limits
 import numpy as np
 import official_loader
 import pytest
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 
 def official(*arguments):
     script = pathlib.Path(official_loader.__file__)
-    subprocess.run([PYTHON, script, CODE, *map(str, arguments)], check=True, timeout=120)
+    subprocess.run([PYTHON, script, CODE, *map(str, arguments)], check=True, timeout=limits.SECONDS)
 
 
 def test_the_official_loader_renders_the_tuned_pictures(tmp_path, capsys):

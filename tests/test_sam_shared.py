@@ -6,6 +6,7 @@ import re
 import sys
 
 import jax
+import limits
 import numpy as np
 import PIL.Image
 import pytest
@@ -176,5 +177,5 @@ def test_two_processes(finished, inputs, tmp_path):
     options += ['--config.edits=()', '--config.data.fit=pad']
     options += ["--config.invertibility.spaces=('W+','F6')"]
     with launched(2, work, *options, config='sam:pti_sam,test') as running:
-        assert [p.wait(timeout=600) for p in running] == [0, 0], said(work)
+        assert [p.wait(timeout=limits.SECONDS) for p in running] == [0, 0], said(work)
     assert_same_numbers(records_of(alone), records_of(work), 1e-2)

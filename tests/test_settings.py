@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import limits
 import pytest
 
 from jaxinv import defaults, launch, settings
@@ -275,7 +276,9 @@ def test_settings_of_later_versions_do_not_stop_an_earlier_run():
 
 
 def run_python(code):
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, timeout=limits.SECONDS
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -342,7 +345,7 @@ def test_other_arguments_stay(arg, capsys):
 def test_the_earlier_name_works_on_the_command_line():
     command = [sys.executable, '-m', 'jaxinv.launch', '--config=pti_single_id', '--help']
     command.append('--config.pivot.at_once=5')
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=limits.SECONDS)
     assert done.returncode == 0, done.stderr
     assert '--config.pivot.batch_per_device=5\n' in done.stdout
     assert done.stderr.strip() == (

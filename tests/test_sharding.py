@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import jax
+import limits
 import numpy as np
 import pytest
 
@@ -39,7 +40,7 @@ def run(folder, devices, dtype, cases):
         env=environment(devices, dtype),
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=limits.SECONDS,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(np.load(out))

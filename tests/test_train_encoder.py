@@ -9,6 +9,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import limits
 import numpy as np
 import pytest
 
@@ -350,7 +351,7 @@ def test_a_run_that_was_killed_in_both_stages_goes_on_on_two_devices(finished, t
         env=os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '2'},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=limits.SECONDS,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'image: going on after step 1.' in done.stdout
