@@ -119,11 +119,10 @@ def run(config, path):
 @pytest.mark.parametrize(
     'name',
     [
-        'figure16',
         'again',
         *(
             pytest.param(name, marks=pytest.mark.exhaustive)
-            for name in ('figure15', 'figure17', 'figure3', 'tau', 'figure7')
+            for name in ('figure16', 'figure15', 'figure17', 'figure3', 'tau', 'figure7')
         ),
     ],
 )

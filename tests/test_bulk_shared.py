@@ -133,6 +133,7 @@ def test_a_run_that_is_interrupted_while_it_scores_resumes(finished, tmp_path, m
     assert any('Finished already' in line for line in run(config, work))
 
 
+@pytest.mark.exhaustive
 def test_reading_and_tuning_resume(finished, tmp_path, monkeypatch):
     config, straight = finished
     work, calls = tmp_path / 'work', []

@@ -434,8 +434,14 @@ def command_of(work, *more):
     return [*command, *more]
 
 
-@pytest.mark.long
-def test_a_killed_comparison_of_inversions_ends_in_the_same_numbers(inputs, tmp_path):
+@pytest.mark.parametrize(
+    'way',
+    [
+        pytest.param('exception', marks=pytest.mark.long),
+        pytest.param('SIGKILL', marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_stopped_comparison_of_inversions_ends_in_the_same_numbers(inputs, tmp_path, way):
     methods = 'w=w:test,pti=pti:test'
     flags = [f'--config.methods={methods}', '--config.group=2', '--config.data.align=none']
     flags += [f'--config.data.images={inputs / "photos"}', '--config.data.fit=crop']
@@ -448,16 +454,28 @@ def test_a_killed_comparison_of_inversions_ends_in_the_same_numbers(inputs, tmp_
     config.measure.identity = ()
     flags += ['--config.measure.identity=()']
     run(config, tmp_path / 'whole')
-    work = tmp_path / 'killed'
-    process = subprocess.Popen(command_of(work, *flags), cwd=ROOT, stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.time() + limits.SECONDS
-        while not any((work / 'methods').glob('pti-*/identities/*/metrics.json')):
-            assert time.time() < deadline and process.poll() is None
-            time.sleep(0.02)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+    work = tmp_path / 'stopped'
+
+    def begun():
+        return any((work / 'methods').glob('pti-*/identities/*/metrics.json'))
+
+    def stop(text, **_):
+        if begun():
+            raise KeyboardInterrupt
+
+    if way == 'exception':
+        with pytest.raises(KeyboardInterrupt):
+            comparison.run(config, work, log=stop)
+    else:
+        process = subprocess.Popen(command_of(work, *flags), cwd=ROOT, stdout=subprocess.DEVNULL)
+        try:
+            deadline = time.time() + limits.SECONDS
+            while not begun():
+                assert time.time() < deadline and process.poll() is None
+                time.sleep(0.02)
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
     assert not (work / 'metrics.json').exists()
     run(config, work)
     first, second = (

@@ -229,7 +229,7 @@ def images(count, size=64):
     return np.random.RandomState(0).randint(0, 255, [count, size, size, 3]).astype(np.uint8)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_the_number_of_refinements_is_a_setting(generator):
     made, weights = generator
     encoder, found = restyle('restyle_e4e', made), []

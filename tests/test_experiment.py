@@ -132,7 +132,7 @@ def test_killed_run_goes_on_to_the_same_numbers(finished, tmp_path):
     assert a == b
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_a_run_resumes_with_other_settings_of_memory_and_time(finished, tmp_path):
     """The state on disk does not depend on the keys that are not in a run's record."""
     config, path, _ = finished

@@ -139,7 +139,7 @@ def test_projection_of_one_equals_its_place_in_a_batch():
     np.testing.assert_allclose(alone.variables['w'][0], together.variables['w'][1], atol=1e-4)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_projection_lowers_the_distance_and_w_plus_has_all_rows():
     settings = PROJECTION.replace(num_steps=25, space='w_plus')
     state, traces = run_projection(settings)

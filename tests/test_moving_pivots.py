@@ -157,7 +157,7 @@ def test_the_class_in_a_code_stays():
     assert (found['pivots'][..., :4] != start[..., :4]).all()
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_devices_slots_and_interruptions_do_not_change_the_numbers(tmp_path):
     cases = ('moving:1', 'moving:2,2', 'moving:4>2,2', 'moving_fed:2', 'moving_each:1')
     cases += ('moving_each:4', 'moving_slots:1', 'moving_slots:2>1')
@@ -281,7 +281,7 @@ def test_an_interrupted_run_ends_in_the_same_pivots(shared, tmp_path, monkeypatc
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_bulk_mode_has_the_numbers_of_an_ordinary_run(shared, tmp_path, monkeypatch):
     path, result = shared
     found = interrupted(monkeypatch, config_of('pti_multi_id', group=1), tmp_path / 'work', 4)
@@ -295,7 +295,7 @@ def test_bulk_mode_has_the_numbers_of_an_ordinary_run(shared, tmp_path, monkeypa
     assert own == pytest.approx(other, rel=1e-3)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_a_generator_and_a_pivot_each_in_slots_and_in_groups(tmp_path, monkeypatch):
     config = config_of('pti_single_id')
     result = run(config, tmp_path / 'whole')

@@ -58,7 +58,7 @@ def assert_equal(run, dtype, limit_of, prefix=''):
     [
         pytest.param('tune_reg', marks=pytest.mark.long),
         pytest.param('reg', marks=pytest.mark.long),
-        pytest.param('tune_vmapped', marks=pytest.mark.long),
+        pytest.param('tune_vmapped', marks=pytest.mark.exhaustive),
         pytest.param('tune_reg_vmapped', marks=pytest.mark.exhaustive),
         *(
             pytest.param(run, marks=pytest.mark.exhaustive)

@@ -12,6 +12,7 @@ import time
 import zipfile
 import zlib
 
+import limits
 import numpy as np
 import PIL.Image
 import pytest
@@ -79,7 +80,7 @@ def upload(client, name, data):
     """The photograph as the studio describes it when it was read."""
     found = client.post('/api/photographs', content=data, headers={'x-name': name})
     assert found.status_code == 201, found.text
-    for _ in range(400):
+    for _ in range(limits.SECONDS * 20):
         state = client.get('/api/state').json()['photographs']
         own = next(p for p in state if p['id'] == found.json()['id'])
         if own['state'] != 'reading':
@@ -318,7 +319,7 @@ def test_an_inversion_that_fails_is_one_sentence_and_the_page_stays(client, serv
     found = upload(client, 'hopper.jpg', studio_run.HOPPER.read_bytes())
     asked = {'faces': {found['id']: [1]}, 'budget': 'paper'}
     run = client.post('/api/runs', json=asked).json()
-    for _ in range(600):
+    for _ in range(limits.SECONDS * 20):
         state = client.get('/api/state').json()['runs'][0]
         if state['state'] not in ('waiting', 'running'):
             break
