@@ -87,6 +87,10 @@ def test_any_number_of_processes_goes_on_with_what_others_saved(tmp_path):
 # --- The command ---
 
 
+# Scores that compile quickly.
+QUICK = ('--config.scores=psnr', '--config.edits=()')
+
+
 @contextlib.contextmanager
 def launched(count, work, *options, config='pti_multi_id:test', program=('-m', 'jaxinv.launch')):
     """The command in `count` processes, which are killed at the end."""
@@ -125,7 +129,7 @@ def said(work):
 @pytest.mark.long
 def test_sigterm_to_one_saves_on_all_and_one_alone_goes_on(tmp_path):
     work = tmp_path / 'work'
-    with launched(2, work) as running:
+    with launched(2, work, *QUICK) as running:
         wait_for(work, 'project    2/4', running)
         running[1].send_signal(signal.SIGTERM)
         assert [p.wait(timeout=limits.SECONDS) for p in running] == [distributed.PREEMPTED] * 2, (
@@ -133,7 +137,7 @@ def test_sigterm_to_one_saves_on_all_and_one_alone_goes_on(tmp_path):
         )
     assert 'stopped by SIGTERM' in said(work)['log0'] and (work / 'state' / 'project').is_dir()
     assert 'project' not in said(work)['log1']  # process 0 speaks for all
-    with launched(1, work) as running:
+    with launched(1, work, *QUICK) as running:
         assert running[0].wait(timeout=limits.SECONDS) == 0, said(work)
     assert 'going on after step' in said(work)['log0']
     assert (work / 'report.html').is_file()
@@ -142,16 +146,13 @@ def test_sigterm_to_one_saves_on_all_and_one_alone_goes_on(tmp_path):
 @pytest.mark.long
 def test_a_killed_process_ends_the_other_with_a_sentence(tmp_path):
     work = tmp_path / 'work'
-    with launched(2, work) as running:
+    with launched(2, work, *QUICK) as running:
         wait_for(work, 'project    2/4', running)
         running[1].send_signal(signal.SIGKILL)
         start = time.time()
         assert running[0].wait(timeout=limits.SECONDS) == distributed.PEER_LOST, said(work)
         assert time.time() - start < 120
-    assert 'run the same command again' in said(work)['log0']
-    with launched(2, work) as running:
-        assert [p.wait(timeout=limits.SECONDS) for p in running] == [0, 0], said(work)
-    assert (work / 'report.html').is_file()
+    assert 'run the same command again' in said(work)['log0']  # which test_failures.py does
 
 
 @pytest.mark.exhaustive

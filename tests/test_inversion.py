@@ -69,13 +69,14 @@ def run_projection(settings, select=slice(None)):
     return optimize.run(projector.loop, state, args, KEY, settings.num_steps)
 
 
-@functools.partial(jax.jit, static_argnums=3)
+# Weights of nets are arguments: as constants they make compilation a third longer.
+@jax.jit
 @functools.partial(jax.value_and_grad, has_aux=True)
-def slow_projection_gradient(variables, shift, target, net='vgg'):
+def slow_projection_gradient(variables, shift, target, net):
     """Equation 1 for one identity."""
     w, noise = variables['w'] + shift, variables['noise']
     image, _ = GENERATOR.synthesize(problem()[0], w, noise)
-    distance = lpips.distance(lpips.features(nets()[net], image), target)[0]
+    distance = lpips.distance(lpips.features(net, image), target)[0]
     return distance + 1e5 * losses.noise_regularization(noise)[0], distance
 
 
@@ -92,8 +93,8 @@ def slow_projection(i, num_steps, alex_steps=0):
     second = jax.tree.map(jnp.zeros_like, variables)
     rows = []
     for step in range(num_steps):
-        t, net = step / num_steps, 'alex' if step < alex_steps else 'vgg'
-        target = lpips.features(nets()[net], targets[i : i + 1])
+        t, net = step / num_steps, nets()['alex' if step < alex_steps else 'vgg']
+        target = lpips.features(net, targets[i : i + 1])
         sigma = statistics.std * 0.05 * max(0, 1 - t / 0.75) ** 2
         shift = sigma * latents.identity_normals(KEY, one, step, (1, 6))
 
@@ -166,10 +167,9 @@ def run_tuning(settings, select=slice(None)):
 
 @jax.jit
 @functools.partial(jax.grad, has_aux=True)
-def slow_gradient(params, pivot, target, z):
+def slow_gradient(params, pivot, target, z, net):
     """Equations 2 to 7 for one identity: pivot [6], target [h, w, 3], regulariser's z [2, 6]."""
     weights = problem()[0]
-    net = nets()['alex']
 
     def difference(image, other):
         perceptual = lpips.distance(lpips.features(net, image), lpips.features(net, other))[0]
@@ -201,7 +201,9 @@ def slow_shared_tuning(num_steps, batches):
             total = jax.tree.map(jnp.zeros_like, params)
             for i in batch:
                 z = latents.identity_normals(KEY, ids[i : i + 1], step, (2, 6))[0]
-                gradient, rows[step, i] = slow_gradient(params, pivots[i, 0], targets[i], z)
+                gradient, rows[step, i] = slow_gradient(
+                    params, pivots[i, 0], targets[i], z, nets()['alex']
+                )
                 share = 1 / len(batch)
                 total = jax.tree.map(lambda a, b, s=share: a + s * b, total, gradient)
             changes, opt_state = optimizer.update(total, opt_state, params)

@@ -93,14 +93,8 @@ def test_search_in_float64_equals_the_official_run(run):
         assert_within(distances(run, arrays, 'f64/'), FLOAT64)
 
 
-@pytest.mark.parametrize(
-    'run',
-    [
-        pytest.param('opt', marks=pytest.mark.exhaustive),
-        pytest.param('opt_smalllr', marks=pytest.mark.exhaustive),
-        pytest.param('opt_boost', marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize('run', ['opt', 'opt_smalllr', 'opt_boost'])
 def test_search_in_float32_equals_the_official_run(run):
     arrays = sam_figures.search(model(), figures(), sam_figures.RUNS[run])
     if run == 'opt':  # a rate at which rounding decides where single values go: the first steps

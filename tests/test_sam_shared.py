@@ -108,6 +108,7 @@ def test_what_is_left_in_the_folder(finished, inputs):
     assert stamps(work) == before
 
 
+@pytest.mark.exhaustive
 def test_it_resumes_in_the_tuning_and_in_a_group(finished, tmp_path, monkeypatch):
     config, straight = finished
     work, calls = tmp_path / 'work', []
