@@ -3,8 +3,8 @@
 #
 #     bash benchmarks/results.sh FOLDER [TABLE...]
 #
-# Every table is one command of the launcher, with budgets for two CPU cores; all methods start from
-# the same pivots, of 60 steps. A rerun goes on where it was. FOLDER/times.txt gets the seconds.
+# Every table is one command of the launcher, with budgets for two CPU cores; all methods of a table
+# start from the same pivots, of 60 steps, but for the true ones of figure15. A rerun goes on where it was. FOLDER/times.txt gets the seconds.
 set -euo pipefail
 
 out=$(realpath -m "$1")
@@ -74,11 +74,12 @@ again() {
 again=w?generator=row:pti&pivot.num_steps=60&pivot.alex_fraction=0.85" $two
 }
 # PTI's figures 14 and 15: drift against the number of identities, of generated faces with the codes
-# that they were made from. The pictures are in the cache once a command has read them.
+# that they were made from. The set is in the cache once another command has read it, as `generated`.
 figure15() {
   local n rows="" truth p
-  truth=$(echo "${JAXINV_CACHE:-$HOME/.cache/jaxinv}"/benchmark/generated-*/pivots.npz)
-  p="start=${truth##* }&tune.num_steps=20&$fourth"
+  truth=$(ls -t "${JAXINV_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/jaxinv}"/benchmark/generated-*/pivots.npz |
+    head -n 1)
+  p="start=${truth:?generated comes first}&tune.num_steps=20&$fourth"
   for n in 1 4 12; do
     rows="$rows,with_$n=pti_multi_id?$p&data.limit=$n"
     rows="$rows,without_$n=pti_multi_id?$p&data.limit=$n&locality.weight=0"
@@ -96,20 +97,21 @@ figure3() {
 }
 
 # SAM: the threshold, appendices 6.5 and 6.6; figure 7, quality against time. The maps are those of
-# the main table.
+# the main table, whose seconds (measure_*) are to be added; those of AlexNet are measured.
 maps=""
 measured() {
-  maps=$(echo "$out"/portraits/methods/sam-*/regions.npz)
-  if ! [ -e "$maps" ]; then
-    portraits
-    maps=$(echo "$out"/portraits/methods/sam-*/regions.npz)
-  fi
+  newest() { ls -t "$out"/portraits/methods/sam-*/regions.npz 2> /dev/null | head -n 1 || true; }
+  maps=$(newest)
+  [ "$maps" ] || portraits
+  maps=$(newest)
+  : "${maps:?portraits made no maps}"
 }
 tau() {
   measured
   local p="start=$out/portraits_pivots&sam.num_steps=40&invertibility.maps=$maps" t=invertibility.tau
   evaluate tau benchmark:portraits "sam=sam?$p,t15=sam?$p&$t=0.15,t20=sam?$p&$t=0.2,\
-t35=sam?$p&$t=0.35,no_refinement=sam:no_refinement?$p,alex=sam:lpips_alex?$p" $two
+t35=sam?$p&$t=0.35,no_refinement=sam:no_refinement?$p,\
+alex=sam:lpips_alex?start=$out/portraits_pivots&sam.num_steps=40" $two
 }
 figure7() {
   measured

@@ -37,6 +37,7 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
 NO_TIME = 'the --minutes are over'
+END = 'JAXINV_TESTS_END'  # seconds since the epoch
 
 
 def pytest_addoption(parser):
@@ -45,7 +46,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.tests_end = time.monotonic() + 60 * (config.getoption('--minutes') or float('inf'))
+    minutes = config.getoption('--minutes')
+    if minutes is not None:  # xdist's processes inherit it, also those that replace a crashed one
+        os.environ.setdefault(END, str(time.time() + 60 * minutes))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -62,7 +65,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    if time.monotonic() > item.config.tests_end:
+    if time.time() > float(os.environ.get(END, 'inf')):
         pytest.skip(NO_TIME)
 
 

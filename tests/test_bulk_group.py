@@ -17,8 +17,8 @@ from test_sharding import environment
 
 import jaxinv
 from jaxinv import latents
-from jaxinv.experiments import artifacts, pti, sam
-from jaxinv.inversion import classes, code_files
+from jaxinv.experiments import pti, sam
+from jaxinv.inversion import classes, code_files, region_files
 
 pytestmark = pytest.mark.exhaustive
 
@@ -65,7 +65,7 @@ def test_each_picture_of_a_group_keeps_its_class(official, tmp_path):
         np.testing.assert_array_equal(
             codes.w_plus[0, :, 16:], np.repeat(embeddings[name], 7, axis=0)
         )
-        with np.load(tmp_path / record['folder'] / artifacts.REGIONS) as arrays:
+        with np.load(tmp_path / record['folder'] / region_files.FILE) as arrays:
             maps = [key for key in arrays.files if key.startswith('maps/')]
         assert maps == ['maps/Z+', 'maps/F4']  # what `chosen` counts by
 

@@ -151,8 +151,8 @@ def test_a_killed_process_ends_the_other_with_a_sentence(tmp_path):
         running[1].send_signal(signal.SIGKILL)
         start = time.time()
         assert running[0].wait(timeout=limits.SECONDS) == distributed.PEER_LOST, said(work)
-        assert time.time() - start < 120
-    assert 'run the same command again' in said(work)['log0']  # which test_failures.py does
+        assert time.time() - start < 60  # of a heartbeat of 10
+    assert 'run the same command again' in said(work)['log0']  # exhaustive, in test_failures.py
 
 
 @pytest.mark.exhaustive
@@ -170,6 +170,7 @@ def test_processes_that_do_not_meet_say_so(tmp_path):
     with launched(2, tmp_path / 'work', '--timeout=5') as running:
         running[0].kill()
         assert running[1].wait(timeout=limits.SECONDS) == distributed.PEER_LOST
+    assert 'within 5 s' in said(tmp_path / 'work')['log1']
     assert 'did not meet at 127.0.0.1' in said(tmp_path / 'work')['log1']
 
 

@@ -196,13 +196,22 @@ def test_what_cannot_be_judged_or_edited_is_refused(tmp_path):
 # --- Whole runs ---
 
 
-@pytest.mark.long
-def test_a_run_renders_what_the_methods_made_and_resumes(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    'methods',
+    [
+        pytest.param('f6=f6:test,grouped=pti:test?group=2', marks=pytest.mark.long),
+        pytest.param(
+            'f6=f6:test,grouped=pti:test?group=2,pti=pti:test', marks=pytest.mark.exhaustive
+        ),
+    ],
+    ids=['grouped', 'both'],
+)
+def test_a_run_renders_what_the_methods_made_and_resumes(tmp_path, monkeypatch, methods):
     monkeypatch.setattr(measures, 'measure', brightness)  # its networks need faces and compile long
     generator, _ = load_named('tiny')
     np.save(tmp_path / 'yaw.npy', np.ones(generator.spec.w_dim, np.float32) / 8)
     config = evaluate_edits.get_config('test')
-    config.methods = 'f6=f6:test,grouped=pti:test?group=2'
+    config.methods = methods
     config.edits = (f'{tmp_path}/yaw.npy=2/-2',)
     config.measure.equal = (f'{tmp_path}/yaw.npy=1',)
     config.measure.curves = (f'{tmp_path}/yaw.npy',)
@@ -216,7 +225,7 @@ def test_a_run_renders_what_the_methods_made_and_resumes(tmp_path, monkeypatch):
 
     edit_comparison.run(config, path, log=log)
     found = json.loads((path / 'metrics.json').read_text())
-    assert list(found['methods']) == ['f6', 'grouped']
+    assert list(found['methods']) == [m.partition('=')[0] for m in methods.split(',')]
     rows = edit_comparison.method_runs.rows_of(config)
     config_of_targets = edit_comparison.comparison.open_comparison(config, log)
     pictures = edit_comparison.comparison_targets.prepare(path, config, config_of_targets.spec, log)
@@ -231,7 +240,13 @@ def test_a_run_renders_what_the_methods_made_and_resumes(tmp_path, monkeypatch):
         entry = found['methods'][row.name]['metrics']
         assert entry['lec_w @ yaw=2 and back']['mean'][0] > 0
         assert entry['change_yaw @ yaw=2']['count'] + entry['change_yaw @ yaw=2']['missing'] == 2
-    assert found['methods']['grouped']['metrics']['lec_lpips_alex_256 @ yaw=2 and back']['mean'][0]
+    lec = {
+        name: own['metrics']['lec_lpips_alex_256 @ yaw=2 and back']['mean'][0]
+        for name, own in found['methods'].items()
+    }
+    assert lec['grouped'] > 0 and lec.get('pti', lec['grouped']) == pytest.approx(
+        lec['grouped'], rel=0.05
+    )
     page = (path / 'page.html').read_text()
     assert 'against measured yaw' in page and 'yaw=-2' in page
     before = {p: p.stat().st_mtime_ns for p in (path / 'edited').rglob('*') if p.is_file()}

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 
-import limits
 import numpy as np
 import PIL.Image
 import pytest
@@ -219,7 +218,7 @@ def test_a_rater_answers_by_keys_and_the_file_is_read(browser, study, tmp_path):
     downloads = []
     for rater in (7, 7, 8):
         context = browser.new_context(accept_downloads=True)
-        context.set_default_timeout(1000 * limits.SECONDS)
+        context.set_default_timeout(120_000)
         page, errors = context.new_page(), []
         page.on('pageerror', lambda error, errors=errors: errors.append(str(error)))
         page.on('console', lambda line, errors=errors: errors.append(line.text))

@@ -11,9 +11,14 @@ from jaxinv.experiments import method_runs
 SCRIPT = pathlib.Path(__file__).parent.parent / 'benchmarks' / 'results.sh'
 
 
-def test_its_tables_are_settings_and_methods_that_there_are(tmp_path):
+def test_its_tables_are_settings_and_methods_that_there_are(tmp_path, monkeypatch):
     for name in ('portraits', 'figure3'):
         (tmp_path / 'out' / name / 'methods').mkdir(parents=True)
+    places = ['out/portraits/methods/sam-1/regions.npz', 'cache/benchmark/generated-1/pivots.npz']
+    for place in places:
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).touch()
+    monkeypatch.setenv('JAXINV_CACHE', str(tmp_path / 'cache'))
     rows = {}
     for flags in launcher_calls(tmp_path, 'bash', str(SCRIPT), 'out'):
         name, _, variant = flags.pop('config').partition(':')
@@ -25,6 +30,9 @@ def test_its_tables_are_settings_and_methods_that_there_are(tmp_path):
         settings.check(config)
         if name.startswith('evaluate'):
             rows[folder.name] = [row.name for row in method_runs.rows_of(config)]
+            assert '*' not in config.methods
+            if name == 'evaluate' and folder.name in ('figure15', 'tau'):
+                assert str(tmp_path / places[folder.name == 'figure15']) in config.methods
     times = (tmp_path / 'out' / 'times.txt').read_text().split('\n')
     assert [line.split()[0] for line in times if line] == [
         'portraits', 'edits', 'figure16', 'again', 'figure3', 'tau', 'figure7', 'generated',

@@ -14,7 +14,7 @@ from jaxinv import settings as sam_settings
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import sam as sam_experiment
 from jaxinv.generators.stylegan2 import stylegan2
-from jaxinv.inversion import code_files, sam
+from jaxinv.inversion import code_files, region_files, sam
 from jaxinv.weights.encoders import save_encoder
 from jaxinv.weights.load import save_generator
 
@@ -80,7 +80,7 @@ def test_codes_give_the_picture_of_the_report_again(finished):
 def test_chosen_spaces_follow_the_maps_and_padding_has_no_say(finished):
     config, path, _ = finished
     tau = config.invertibility.tau
-    with np.load(path / code_files.REGIONS) as regions:
+    with np.load(path / region_files.FILE) as regions:
         labels, chosen = regions['labels'][0], regions['chosen'][0]
         error = regions['maps/W+'][0]
     picture = np.zeros((32, 32), bool)
@@ -105,15 +105,36 @@ def test_maps_of_a_run_serve_another_threshold(finished, tmp_path):
     sam_experiment.run(config, tmp_path / 'other', log=lambda *_, **__: None)
     with np.load(tmp_path / 'other' / 'regions.npz') as regions:
         assert (regions['chosen'] == 0).all() and regions['names'].tolist() == ['one', 'two']
-    for names, spaces, size, words in (
-        (['two', 'three'], ['W+'], 32, 'no map for three; it has one, two'),
-        (['two'], ['W+', 'F10'], 32, 'no maps of F10; it has W[+], F6'),
-        (['two'], ['W+'], 64, 'have 32 pixels and the generator needs 64'),
+    for spaces, size, words in (
+        (['W+', 'F10'], 32, 'no maps of F10; it has W[+], F6'),
+        (['W+'], 64, 'have 32 pixels and the generator needs 64'),
     ):
         with pytest.raises(JaxinvError, match=words):
-            code_files.maps_for(path, names, spaces, size)
+            region_files.check(path, spaces, size)
     with pytest.raises(JaxinvError, match='regions.npz of a SAM run'):
-        code_files.load_maps(path / 'codes.npz')
+        region_files.load(path / 'codes.npz')
+
+
+@pytest.mark.parametrize('change', ['picture', 'generator'])
+def test_maps_of_something_else_are_refused_before_any_work(finished, wide, tmp_path, change):
+    config, path, _ = finished
+    config = config.copy_and_resolve_references()
+    config.invertibility.maps = str(path)
+    if change == 'picture':
+        folder = tmp_path / 'in'
+        folder.mkdir()
+        with PIL.Image.open(wide / 'one.png') as picture:
+            picture.rotate(180).save(folder / 'one.png')
+        config.data.images, words = str(folder), 'no maps for one; its maps are of one, two, and'
+    else:
+        generator, weights = jaxinv.load_generator(config.generator)
+        weights = jax.tree.map(lambda x: x * 1.001, weights)
+        save_generator(tmp_path / 'other', generator, weights)
+        config.generator, words = str(tmp_path / 'other'), 'no maps for one, two; '
+    lines = []
+    with pytest.raises(JaxinvError, match=words):
+        sam_experiment.run(config, tmp_path / 'work', log=lambda text, **_: lines.append(text))
+    assert not any(line.startswith('project') for line in lines)
 
 
 @pytest.mark.exhaustive
@@ -212,6 +233,7 @@ def test_default_edits_are_left_out_where_nobody_knows_their_directions(wide, tm
         ({'segments.how': 'regions:face,hiar'}, "no region 'hiar'. Did you mean 'hair'"),
         ({'invertibility.network': '/nowhere'}, 'is not a file'),
         ({'invertibility.maps': '/nowhere'}, 'there is no /nowhere'),
+        ({'invertibility.maps': 'a', 'method': 'w_plus'}, 'which chooses no spaces'),
         ({'invertibility.maps': 'a', 'invertibility.network': 'b'}, 'are both given'),
         ({'invertibility.resample': 'cubic'}, "'bilinear' or 'lanczos'"),
         ({'invertibility.spaces': ('W+', 'F7')}, 'F7'),

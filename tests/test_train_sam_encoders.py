@@ -11,9 +11,9 @@ from test_experiment import load_config
 
 import jaxinv
 from jaxinv.errors import JaxinvError
-from jaxinv.experiments import artifacts, train_sam_encoders
 from jaxinv.experiments import sam as sam_experiment
-from jaxinv.inversion import code_files, sam
+from jaxinv.experiments import train_sam_encoders
+from jaxinv.inversion import code_files, region_files, sam
 from jaxinv.weights.sam_encoders import load_sam_encoders
 
 pytestmark = pytest.mark.long
@@ -104,7 +104,7 @@ def test_an_inversion_by_the_encoders_is_a_run_of_sam(finished, wide, tmp_path):
     result = json.loads((work / 'metrics.json').read_text())
     assert list(result['mean']) == ['Encoder', 'SAM encoder']
     assert 'encode' in result['seconds'] and 'invert' not in result['seconds']
-    with np.load(work / artifacts.REGIONS) as regions:
+    with np.load(work / region_files.FILE) as regions:
         assert set(np.unique(regions['chosen'])) > {0}
     codes, masks = code_files.load_codes(work)
     assert set(codes.offsets) == set(masks) <= {'F4', 'F6'} and codes.offsets

@@ -11,7 +11,7 @@ from jaxinv import metrics, rendering, report
 from jaxinv.experiments import artifacts, evaluate
 from jaxinv.experiments.session import Session
 from jaxinv.faces import attributes
-from jaxinv.inversion import code_files, invertibility, region_render
+from jaxinv.inversion import code_files, invertibility, region_files, region_render
 from jaxinv.inversion.inputs import Examples
 from jaxinv.inversion.invert_sam import Inverted, encode_regions, sam_encoders_of, search
 from jaxinv.inversion.sam_regions import Problem, valid_at
@@ -38,7 +38,7 @@ def save(session: Session, inverted: Inverted, of_all: bool = True) -> None:
             path, inverted.prior, session.generator, session.weights, session.settings.prior
         )
     if inverted.regions is not None:
-        code_files.save_regions(path, names, inverted.regions)
+        region_files.save(path, names, inverted.regions)
     if of_all and inverted.weights is not session.weights:
         save_generator(path / 'generator', session.generator, inverted.weights)
 
@@ -53,7 +53,7 @@ def select(inverted: Inverted, rows) -> Inverted:
 
     regions = inverted.regions
     if regions is not None:
-        fields = ('labels', 'maps', 'singles', 'chosen', 'masks')
+        fields = ('labels', 'maps', 'singles', 'chosen', 'masks', 'inputs')
         fields = {name: own(getattr(regions, name)) for name in fields}
         indices = np.arange(len(regions.segments))[rows]
         segments = [regions.segments[i] for i in indices]

@@ -12,7 +12,7 @@ from jaxinv import edits as edits_lib
 from jaxinv.data import prefetch
 from jaxinv.errors import JaxinvError
 from jaxinv.faces import measures
-from jaxinv.inversion import classes, code_files, encode
+from jaxinv.inversion import classes, encode, region_files
 from jaxinv.inversion.classes import Classes
 from jaxinv.io import sha256
 from jaxinv.optimize.runner import Runner
@@ -120,7 +120,7 @@ def files_of(config, about) -> dict[str, str]:
     if (own := config.get('sam_encoders', '')) and not is_address(own):
         found['sam_encoders'] = sha256(sam_encoders.local_file(own))
     if maps := config.get('invertibility', {}).get('maps', ''):
-        found['maps'] = sha256(code_files.regions_file(maps))
+        found['maps'] = sha256(region_files.local_file(maps))
     start = config.get('pivot', {}).get('start', '')
     if start.startswith(encode.START):
         path = start.removeprefix(encode.START)

@@ -1,9 +1,8 @@
-"""Codes on disk: pivots.npz, codes.npz, regions.npz. Plain arrays with names, no pickles.
+"""Codes on disk: pivots.npz and codes.npz. Plain arrays with names, no pickles.
 
 pivots.npz   names [n], w [n, 1 or num_ws, w_dim]; start, the same before a tuning that moved them
 codes.npz    names [n], w_plus [n, num_ws, w_dim], offsets/F4 [n, h, w, c], masks/F4
              [n, h, w, 1], ...
-regions.npz  names [n], labels and chosen [n, size, size], maps/SPACE [n, size, size]
 """
 
 import pathlib
@@ -16,8 +15,7 @@ from jaxinv.errors import JaxinvError
 from jaxinv.inversion.sam import Codes
 from jaxinv.io import atomic_path, expanded
 
-PIVOTS, CODES, REGIONS = 'pivots.npz', 'codes.npz', 'regions.npz'
-MAPS = 'maps/'  # before a space's name
+PIVOTS, CODES = 'pivots.npz', 'codes.npz'
 
 
 def save_pivots(folder: pathlib.Path, names: Sequence[str], w, start=None) -> None:
@@ -60,19 +58,14 @@ def pivots_for(source, names: Sequence[str], key: str = 'w') -> np.ndarray:
     Raises JaxinvError that lists the names without a code.
     """
     found, w = load_pivots(source, key)
-    return w[_rows(source, 'code', found, names)]
-
-
-def _rows(source, what: str, found: Sequence[str], names: Sequence[str]) -> list[int]:
-    """Where `names` are in `found`."""
     rows = {name: i for i, name in enumerate(found)}
     missing = [name for name in names if name not in rows]
     if missing:
         raise JaxinvError(
-            f'{source} has no {what} for {", ".join(missing)}; it has {", ".join(found[:8])}'
+            f'{source} has no code for {", ".join(missing)}; it has {", ".join(found[:8])}'
             f'{", ..." if len(found) > 8 else ""}.'
         )
-    return [rows[name] for name in names]
+    return w[[rows[name] for name in names]]
 
 
 def save_codes(folder: pathlib.Path, names: Sequence[str], codes: Codes, masks) -> None:
@@ -99,63 +92,3 @@ def load_codes(source) -> tuple[Codes, dict[str, np.ndarray]]:
             if group in groups:
                 groups[group][space] = array
         return Codes(arrays['w_plus'], groups['offsets']), groups['masks']
-
-
-def save_regions(folder: pathlib.Path, names: Sequence[str], regions) -> None:
-    """Writes labels, chosen spaces and maps of sam_regions.Regions, maps in their order."""
-    arrays = {'names': np.array(list(names), str), 'labels': regions.labels}
-    arrays['chosen'] = regions.chosen
-    arrays |= {f'{MAPS}{space}': values for space, values in regions.maps.items()}
-    with atomic_path(folder / REGIONS) as path, open(path, 'wb') as file:
-        np.savez(file, **arrays)
-
-
-def load_maps(source) -> tuple[list[str], dict[str, np.ndarray]]:
-    """(names, {space: [n, size, size]}) of a work folder of SAM or its regions.npz.
-
-    Raises JaxinvError if there is no such file, or it holds something else.
-    """
-    path = regions_file(source)
-    with file_view.reading(path, 'the regions.npz of a SAM run'):
-        arrays, _ = array_files.read(path)
-        maps = {
-            name.removeprefix(MAPS): np.asarray(array, np.float32)
-            for name, array in arrays.items()
-            if name.startswith(MAPS)
-        }
-        names = arrays['names']
-        shapes = {x.shape for x in maps.values()}
-        if names.ndim != 1 or names.dtype.kind != 'U' or len(shapes) != 1:
-            raise ValueError(f'names {list(names.shape)} and maps {sorted(shapes)}')
-        ((n, height, width),) = shapes
-        if n != len(names) or height != width:
-            raise ValueError(f'names [{len(names)}] and maps [{n}, {height}, {width}]')
-    return names.tolist(), maps
-
-
-def regions_file(source) -> pathlib.Path:
-    """regions.npz of a work folder, or a file itself. Raises JaxinvError if there is none."""
-    path = expanded(source)
-    path = path / REGIONS if path.is_dir() else path
-    if not path.is_file():
-        raise JaxinvError(f'there is no {path}; give the work folder of a finished SAM run.')
-    return path
-
-
-def maps_for(source, names: Sequence[str], spaces: Sequence[str], size: int):
-    """{space: [n, size, size]} of `names` in a file of `load_maps`, in the order of both.
-
-    Raises JaxinvError that lists the names without a map, or the spaces, or for another size.
-    """
-    found, maps = load_maps(source)
-    missing = [space for space in spaces if space not in maps]
-    if missing:
-        raise JaxinvError(
-            f'{source} has no maps of {", ".join(missing)}; it has {", ".join(maps)}: set '
-            'invertibility.spaces.'
-        )
-    own = next(iter(maps.values())).shape[1]
-    if own != size:
-        raise JaxinvError(f'the maps of {source} have {own} pixels and the generator needs {size}.')
-    rows = _rows(source, 'map', found, names)
-    return {space: maps[space][rows] for space in spaces}

@@ -18,7 +18,16 @@ import numpy as np
 from jaxinv import latents, settings
 from jaxinv.errors import JaxinvError
 from jaxinv.generators import checks
-from jaxinv.inversion import encode, inputs, notebook, sam, sam_encode, sam_prior, sam_regions
+from jaxinv.inversion import (
+    encode,
+    inputs,
+    notebook,
+    region_files,
+    sam,
+    sam_encode,
+    sam_prior,
+    sam_regions,
+)
 from jaxinv.inversion.project import project
 from jaxinv.inversion.sam_regions import Problem, Regions
 from jaxinv.inversion.tune import tune
@@ -56,9 +65,12 @@ def check(run: InvertSam, spec: GeneratorSpec) -> None:
     run.check()
     run = run.resolved
     if run.method == 'sam_encoder':
-        sam_encoders_of(run, spec)
+        own_encoders = sam_encoders_of(run, spec)
     if run.method in CHOOSING:
-        sam_regions.check(run.segments, run.invertibility, spec)
+        choice = run.invertibility
+        if run.method == 'sam_encoder' and not choice.spaces:
+            choice = choice.replace(spaces=own_encoders.spec.spaces)
+        sam_regions.check(run.segments, choice, spec)
     spaces = sam.spaces(spec)
     if run.method in SINGLE and named(SINGLE[run.method], spec) not in spaces:
         raise JaxinvError(f'{spec.name} has no {SINGLE[run.method]}; it has {", ".join(spaces)}.')
@@ -108,8 +120,11 @@ def invert_sam(
         sam.padded_rows(examples.valid, min(run.sam.loss_size, spec.resolution))
     runner = runner or inputs.make_runner(examples.names, mesh, verbose, callback)
     nets = inputs.lpips_weights(lpips, ('alex', 'vgg'))
-    # Label maps are read first: one that does not fit must not cost a projection.
     choosing = run.method in CHOOSING
+    # Label maps and measured maps that do not fit must not cost a projection.
+    if run.invertibility.maps and run.method != 'pti_sam':  # whose weights are not tuned yet
+        wanted = region_files.inputs(weights, examples.images_uint8)
+        region_files.maps_for(run.invertibility.maps, wanted, examples.names)
     segments = sam_regions.segment_images(examples, runner, run.segments) if choosing else []
     shared = {'seed': seed, 'statistics': statistics, 'lpips': nets, 'runner': runner}
     history = []

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxinv import latents, settings
 from jaxinv.errors import JaxinvError
-from jaxinv.inversion import code_files, invertibility, sam
+from jaxinv.inversion import invertibility, region_files, sam
 from jaxinv.inversion.inputs import Examples
 from jaxinv.inversion.masks import soft_masks
 from jaxinv.networks import invertibility as network
@@ -52,6 +52,7 @@ class Regions(NamedTuple):
     chosen: np.ndarray  # int [n, size, size]: index into maps
     masks: dict[str, np.ndarray]  # {feature: [n, h, w, 1]}
     history: list  # [(stage, {metric: [steps, n]})]
+    inputs: np.ndarray  # str [n], of region_files.inputs
 
 
 def check(segments: settings.Segments, choice: settings.Invertibility, spec: GeneratorSpec) -> None:
@@ -62,7 +63,8 @@ def check(segments: settings.Segments, choice: settings.Invertibility, spec: Gen
     if choice.network:
         load_invertibility(choice.network)
     if choice.maps:
-        code_files.load_maps(choice.maps)
+        known = invertibility.check_spaces(choice.spaces or sam.spaces(spec), spec)
+        region_files.check(choice.maps, known, min(invertibility.SIZE, spec.resolution))
 
 
 def segment_images(
@@ -86,7 +88,7 @@ def find_regions(
 ) -> Regions:
     """The regions of all images: maps, measured, predicted or read, and the space of each segment.
 
-    Raises JaxinvError for maps of other pictures, spaces or sizes.
+    Raises JaxinvError for maps of other pictures or weights.
     """
     spec = problem.generator.spec
     size = min(invertibility.SIZE, spec.resolution)
@@ -94,8 +96,10 @@ def find_regions(
     labels, names = np.stack([s.labels for s in small]), [s.names for s in small]
     spaces = invertibility.check_spaces(choice.spaces or sam.spaces(spec), spec)
     singles, history = {}, []
+    inputs = region_files.inputs(problem.weights, problem.examples.images_uint8)
     if choice.maps:
-        maps = code_files.maps_for(choice.maps, problem.examples.names, spaces, size)
+        found = region_files.maps_for(choice.maps, inputs, problem.examples.names)
+        maps = {space: found[space] for space in spaces}
     elif choice.network:
         with problem.runner.stopwatch.stage('invertibility'):
             maps = predict(problem, choice.network, spaces, search.batch_per_device)
@@ -112,7 +116,8 @@ def find_regions(
         chosen.append(np.asarray(own))
         masks.append(soft_masks(own, spec, tuple(maps), choice.resample))
     masks = {space: np.concatenate([own[space] for own in masks]) for space in masks[0]}
-    return Regions(segments, labels, maps, singles, np.concatenate(chosen), masks, history)
+    chosen = np.concatenate(chosen)
+    return Regions(segments, labels, maps, singles, chosen, masks, history, inputs)
 
 
 def valid_at(valid, size: tuple[int, int]) -> np.ndarray | None:

@@ -152,7 +152,8 @@ class Invertibility(Section):
     network: str = setting('', "File of a trained network; '' = measure by inversions.")
     maps: str = setting(
         '',
-        'Work folder of a SAM run of the same pictures whose maps are taken, e.g. for another tau; '
+        'Work folder of a SAM run of the same pictures and generator, without groups, whose maps '
+        'are taken instead, e.g. for another tau; '
         "'' = none.",
         later=True,
     )

@@ -7,6 +7,7 @@ from jaxinv.errors import JaxinvError
 from jaxinv.settings.declare import Section, of, setting, subsection
 from jaxinv.settings.pti import GENERATOR_KEY, MESH, Drift, Projection, Tuning, WStatistics
 from jaxinv.settings.sam import (
+    CHOOSING,
     LABELS,
     WITH_ENCODER,
     Invertibility,
@@ -255,6 +256,11 @@ class InvertSam(Inversion):
             raise JaxinvError(
                 f'group is {self.group} and sweep.num_steps is {self.sweep.num_steps}; sweep a few '
                 'pictures with group=0.'
+            )
+        if self.invertibility.maps and self.resolved.method not in CHOOSING:
+            raise JaxinvError(
+                f'invertibility.maps is given and method is {self.method!r}, which chooses no '
+                f'spaces; it is for the methods {", ".join(CHOOSING)}.'
             )
         if tunes and not self.tune.shared:
             raise JaxinvError(
