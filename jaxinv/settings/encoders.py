@@ -74,8 +74,8 @@ class ImageLoss(Section):
     w_weight: float = setting(1.0, 'Weight of the loss on w.', least=0)
     identity_weight: float = setting(
         0.0,
-        "Weight of 1 - cosine of SFace's embeddings, for generators of faces (0 where the picture has "
-        'no face); what it trains is then to be judged by dlib, not by SFace.',
+        "Weight of 1 - cosine of SFace's embeddings, for generators of faces; 0 of a picture "
+        'without a face. What it trains is then to be judged by dlib, not by SFace.',
         least=0,
         later=True,
     )
