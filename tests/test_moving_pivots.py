@@ -268,7 +268,9 @@ def assert_same_run(path, other, rtol=1e-4):
         for stage, values in theirs.items():
             for metric, value in values.items():
                 mine = ours[stage][metric]
-                assert mine is value is None or mine == pytest.approx(value, rel=1e-3), metric
+                assert mine is value is None or mine == pytest.approx(value, rel=max(1e-3, rtol)), (
+                    metric
+                )
 
 
 @pytest.mark.long
@@ -304,11 +306,13 @@ def test_a_generator_and_a_pivot_each_in_slots_and_in_groups(tmp_path, monkeypat
     # One after the other; the first is finished when the run is interrupted.
     config.tune.slots = 1
     again = interrupted(monkeypatch, config, tmp_path / 'slots', 4)
-    assert_same_run(tmp_path / 'slots', tmp_path / 'whole')
+    # Another program, and Adam's first step moves every weight by the full rate, those without a
+    # gradient by the sign of rounding: codes that moved by 0.2 differed by 0.006 on one CPU of three.
+    assert_same_run(tmp_path / 'slots', tmp_path / 'whole', 0.02)
     assert again['mean']['moved'].keys() == result['mean']['moved'].keys()
     config.group = 1
     run(config, tmp_path / 'groups')
-    assert_same_run(tmp_path / 'groups', tmp_path / 'whole')
+    assert_same_run(tmp_path / 'groups', tmp_path / 'whole', 0.02)
     name = code_files.load_pivots(tmp_path / 'whole')[0][0]
     own = tmp_path / 'groups' / 'identities' / name
     np.testing.assert_allclose(code_files.load_pivots(own, 'start')[1], start[:1], atol=1e-4)
