@@ -307,7 +307,7 @@ def test_a_generator_and_a_pivot_each_in_slots_and_in_groups(tmp_path, monkeypat
     config.tune.slots = 1
     again = interrupted(monkeypatch, config, tmp_path / 'slots', 4)
     # Another program, and Adam's first step moves every weight by the full rate, those without a
-    # gradient by the sign of rounding: codes that moved by 0.2 differed by 0.006 on one CPU of three.
+    # gradient by the sign of rounding: codes that moved by 0.2 differed by 0.006 on one CPU.
     assert_same_run(tmp_path / 'slots', tmp_path / 'whole', 0.02)
     assert again['mean']['moved'].keys() == result['mean']['moved'].keys()
     config.group = 1
