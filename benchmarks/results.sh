@@ -63,9 +63,11 @@ figure16() {  # and figure 17, alpha of the regulariser
   set_of_portraits
   local s="tune.num_steps=25&$fourth" p="start=$out/portraits_pivots" m="tune.pivot_learning_rate=0.005"
   local plus="pivot.space=w_plus&pivot.num_steps=60&pivot.alex_fraction=0.85" a=locality.alpha
-  evaluate figure16 benchmark:portraits "pti=pti?$p&$s,B=pti?$plus&$s,C=pti?start=mean&$s,\
+  local abc="pti=pti?$p&$s,B=pti?$plus&$s,C=pti?start=mean&$s"
+  evaluate figure16 benchmark:portraits "$abc,\
 D=pti?start=mean&$s&$m,E=pti?start=random:0&$s,F=pti?start=random:0&$s&$m,along=pti?$p&$s&$m,\
 a5=pti?$p&$s&$a=5,a60=pti?$p&$s&$a=60,none=pti?$p&$s&locality.weight=0" $two
+  edits_of figure16 "$abc" $two --config.statistics.reference=pti
 }
 again() {
   set_of_portraits
