@@ -111,9 +111,11 @@ measured() {
 tau() {
   measured
   local p="start=$out/portraits_pivots&sam.num_steps=40&invertibility.maps=$maps" t=invertibility.tau
-  evaluate tau benchmark:portraits "sam=sam?$p,t15=sam?$p&$t=0.15,t20=sam?$p&$t=0.2,\
-t35=sam?$p&$t=0.35,no_refinement=sam:no_refinement?$p,\
+  local rows="sam=sam?$p,t15=sam?$p&$t=0.15,t20=sam?$p&$t=0.2,t35=sam?$p&$t=0.35"
+  rows="$rows,no_refinement=sam:no_refinement?$p"
+  evaluate tau benchmark:portraits "$rows,\
 alex=sam:lpips_alex?start=$out/portraits_pivots&sam.num_steps=40" $two
+  edits_of tau "$rows" $two --config.statistics.reference=sam
 }
 figure7() {
   measured

@@ -12,7 +12,7 @@ SCRIPT = pathlib.Path(__file__).parent.parent / 'benchmarks' / 'results.sh'
 
 
 def test_its_tables_are_settings_and_methods_that_there_are(tmp_path, monkeypatch):
-    for name in ('portraits', 'figure3', 'figure16'):
+    for name in ('portraits', 'figure3', 'figure16', 'tau'):
         (tmp_path / 'out' / name / 'methods').mkdir(parents=True)
     places = ['out/portraits/methods/sam-1/regions.npz', 'cache/benchmark/generated-1/pivots.npz']
     for place in places:
@@ -41,6 +41,7 @@ def test_its_tables_are_settings_and_methods_that_there_are(tmp_path, monkeypatc
     assert rows['portraits'] == rows['portraits_edits'] == ['w', 'w_plus', 'pti', 'pti_free', 'sam']
     assert rows['figure3'] == rows['figure3_edits']
     assert rows['figure16'][:3] == rows['figure16_edits']
+    assert rows['tau'][:-1] == rows['tau_edits']
     assert rows['figure16'] == [
         'pti', 'B', 'C', 'D', 'E', 'F', 'along', 'a5', 'a60', 'none',
     ]  # fmt: skip
