@@ -136,6 +136,7 @@ def test_a_key_draws_other_noise_for_every_layer_and_image(small, w):
     assert np.abs(images - synthesize(twice, jax.random.key(2))).max() > 0.01
 
 
+@pytest.mark.long
 def test_identity_taps_change_nothing_and_others_do(small, synthesize, w):
     generator, weights = small
     images, features = synthesize(weights, w)

@@ -31,6 +31,7 @@ def pair(name, dtype=np.float32):
     return [image[None].astype(dtype) for image in images]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('net', ['alex', pytest.param('vgg', marks=pytest.mark.exhaustive)])
 def test_bfloat16_maps_give_float32_distances_and_gradients(net, weights):
     images, targets = pair(PAIRS[0])
@@ -81,7 +82,9 @@ def compare(weights, a, b):
     }
 
 
-@pytest.mark.parametrize('name', PAIRS)
+@pytest.mark.parametrize(
+    'name', [PAIRS[0], *(pytest.param(name, marks=pytest.mark.long) for name in PAIRS[1:])]
+)
 @pytest.mark.parametrize('net', NETS)
 def test_equals_the_reference(net, name, weights):
     result = compare(weights[net], *pair(name))
@@ -188,7 +191,9 @@ def test_small_images_are_compared_with_every_pixel_repeated(weights):
 # --- The forms of gradients used on CPUs equal XLA's own. ---
 
 
-@pytest.mark.parametrize('size', [(8, 8), (9, 12), (15, 11)])
+@pytest.mark.parametrize(
+    'size', [(9, 12), *(pytest.param(size, marks=pytest.mark.long) for size in [(8, 8), (15, 11)])]
+)
 @pytest.mark.parametrize('window', [2, 3])
 @pytest.mark.parametrize('levels', [2, 1000])  # few levels make many ties
 def test_pooling_gradient_equals_stock(window, size, levels):

@@ -91,6 +91,7 @@ def test_chosen_spaces_follow_the_maps_and_padding_has_no_say(finished):
             assert (chosen[inside] == (0 if error[inside].mean() <= tau else 1)).all()
 
 
+@pytest.mark.long
 def test_maps_of_a_run_serve_another_threshold(finished, tmp_path):
     config, path, _ = finished
     config = config.copy_and_resolve_references()
