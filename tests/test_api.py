@@ -78,6 +78,7 @@ def test_callbacks_see_every_chunk_and_may_end_the_run(tiny_targets):
     assert calls == [('project', 2, 4, (2,)), ('project', 4, 4, (2,))]
 
 
+@pytest.mark.long
 def test_tuned_generators_reproduce_better_than_their_pivots(tiny_targets, pivots, each):
     generator, weights, images = tiny_targets
     assert len(each.weights) == 2 and each.history['l2'].shape == (4, 2)

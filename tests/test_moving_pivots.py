@@ -139,6 +139,7 @@ def test_a_generator_and_a_pivot_each_match_a_plain_loop():
             np.testing.assert_allclose(traces['loss'][:, i], rows[:, i], rtol=1e-6)
 
 
+@pytest.mark.long
 def test_without_a_rate_the_variables_are_the_weights_alone():
     assert settings.Tuning().pivot_learning_rate == 0
     with jax.enable_x64(True):
@@ -148,6 +149,7 @@ def test_without_a_rate_the_variables_are_the_weights_alone():
         assert tuner.pivots(pivots, found) is pivots
 
 
+@pytest.mark.long
 def test_the_class_in_a_code_stays():
     spec = dataclasses.replace(toy.SPEC, moving_dims=4)
     generator = toy.GENERATOR._replace(spec=spec)
