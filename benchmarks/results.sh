@@ -4,7 +4,8 @@
 #     bash benchmarks/results.sh FOLDER [TABLE...]
 #
 # Every table is one command of the launcher, with budgets for two CPU cores; all methods of a table
-# start from the same pivots, of 60 steps, but for the true ones of figure15. A rerun goes on where it was. FOLDER/times.txt gets the seconds.
+# start from the same pivots, of 60 steps, but for the true ones of figure15. A rerun goes on where it
+# was. FOLDER/times.txt gets the seconds.
 set -euo pipefail
 
 out=$(realpath -m "$1")

@@ -86,7 +86,6 @@ def test_any_number_of_processes_goes_on_with_what_others_saved(tmp_path):
 
 # --- The command ---
 
-
 # Scores that compile quickly.
 QUICK = ('--config.scores=psnr', '--config.edits=()')
 
@@ -114,9 +113,9 @@ def launched(count, work, *options, config='pti_multi_id:test', program=('-m', '
             process.wait()
 
 
-def wait_for(work, text, running, seconds=limits.SECONDS):
+def wait_for(work, text, running):
     """Waits until process 0 has said so."""
-    end = time.time() + seconds
+    end = time.time() + limits.SECONDS
     while text not in (work.parent / 'log0').read_text():
         assert time.time() < end and all(p.poll() is None for p in running), said(work)
         time.sleep(0.05)
@@ -152,7 +151,8 @@ def test_a_killed_process_ends_the_other_with_a_sentence(tmp_path):
         start = time.time()
         assert running[0].wait(timeout=limits.SECONDS) == distributed.PEER_LOST, said(work)
         assert time.time() - start < 60  # of a heartbeat of 10
-    assert 'run the same command again' in said(work)['log0']  # exhaustive, in test_failures.py
+    # That the same command goes on is shown by an exhaustive test of test_failures.py.
+    assert 'run the same command again' in said(work)['log0']
 
 
 @pytest.mark.exhaustive

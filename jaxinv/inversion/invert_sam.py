@@ -35,7 +35,16 @@ from jaxinv.networks.encoders import Encoder
 from jaxinv.networks.sam_encoders import Encoders
 from jaxinv.optimize.runner import LoopTask, Runner
 from jaxinv.pixels import to_float
-from jaxinv.settings import CHOOSING, ENCODED, SINGLE, WITH_ENCODER, InvertSam, Search, named
+from jaxinv.settings import (
+    CHOOSING,
+    ENCODED,
+    SINGLE,
+    WITH_ENCODER,
+    Invertibility,
+    InvertSam,
+    Search,
+    named,
+)
 from jaxinv.types import Generator, GeneratorSpec
 from jaxinv.weights.sam_encoders import load_sam_encoders
 
@@ -64,13 +73,9 @@ def check(run: InvertSam, spec: GeneratorSpec) -> None:
     """Raises JaxinvError for settings that cannot be used with a generator of this spec."""
     run.check()
     run = run.resolved
-    if run.method == 'sam_encoder':
-        own_encoders = sam_encoders_of(run, spec)
+    own_encoders = sam_encoders_of(run, spec) if run.method == 'sam_encoder' else None
     if run.method in CHOOSING:
-        choice = run.invertibility
-        if run.method == 'sam_encoder' and not choice.spaces:
-            choice = choice.replace(spaces=own_encoders.spec.spaces)
-        sam_regions.check(run.segments, choice, spec)
+        sam_regions.check(run.segments, choice_of(run, own_encoders), spec)
     spaces = sam.spaces(spec)
     if run.method in SINGLE and named(SINGLE[run.method], spec) not in spaces:
         raise JaxinvError(f'{spec.name} has no {SINGLE[run.method]}; it has {", ".join(spaces)}.')
@@ -128,8 +133,8 @@ def invert_sam(
     segments = sam_regions.segment_images(examples, runner, run.segments) if choosing else []
     shared = {'seed': seed, 'statistics': statistics, 'lpips': nets, 'runner': runner}
     history = []
-    if run.method == 'sam_encoder':
-        own_encoders = sam_encoders_of(run, spec)
+    own_encoders = sam_encoders_of(run, spec) if run.method == 'sam_encoder' else None
+    if own_encoders is not None:
         pivots = sam_encode.start(own_encoders, examples, spec)
     elif run.method in WITH_ENCODER:
         encoder, passes = encoder_of(run, start), run.pivot.refinements
@@ -163,9 +168,7 @@ def invert_sam(
     measured = not (run.invertibility.network or run.invertibility.maps)
     if prior is None and (measured or run.method != 'sam_encoder'):
         prior = sam_prior.statistics(generator, weights, run.prior)
-    regions, choice = None, run.invertibility
-    if run.method == 'sam_encoder':
-        choice = choice.replace(spaces=choice.spaces or own_encoders.spec.spaces)
+    regions, choice = None, choice_of(run, own_encoders)
     if choosing:
         regions = sam_regions.find_regions(problem, segments, w_plus, prior, run.measuring, choice)
         masks = regions.masks
@@ -183,6 +186,14 @@ def invert_sam(
     masks = {space: masks[space] for space in used}
     codes = sam.Codes(codes.w_plus, {space: codes.offsets[space] for space in used})
     return Inverted(examples.names, pivots, weights, codes, masks, prior, regions, history)
+
+
+def choice_of(run: InvertSam, encoders: Encoders | None) -> Invertibility:
+    """run.invertibility; without spaces of its own, those of SAM's encoders if they are used."""
+    choice = run.invertibility
+    return (
+        choice if encoders is None or choice.spaces else choice.replace(spaces=encoders.spec.spaces)
+    )
 
 
 def encode_regions(problem: Problem, encoders: Encoders, spaces, chosen, masks) -> sam.Codes:

@@ -153,8 +153,7 @@ class Invertibility(Section):
     maps: str = setting(
         '',
         'Work folder of a SAM run of the same pictures and generator, without groups, whose maps '
-        'are taken instead, e.g. for another tau; '
-        "'' = none.",
+        "are taken instead, e.g. for another tau; '' = none.",
         later=True,
     )
     num_steps: int = setting(501, 'Of the inversion into each space alone.', least=0)
