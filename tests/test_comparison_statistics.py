@@ -46,6 +46,13 @@ def test_infinite_values_are_missing_and_nothing_is_none():
     assert none == (0, 2, statistics.NOTHING, statistics.NOTHING)
 
 
+def test_equal_values_have_no_interval():
+    found = statistics.summarize([101.5, np.nan, 101.5, 101.5], 50, 0)
+    assert (found.count, found.missing) == (3, 1)
+    assert found.mean == found.median == (101.5, None, None)
+    assert statistics.summarize([101.5, 101.6], 50, 0).mean.low is not None
+
+
 def test_intervals_hold_the_truth_as_often_as_they_say():
     random = np.random.RandomState(1)
     held = 0
@@ -63,7 +70,7 @@ def test_the_difference_is_paired():
     found = statistics.difference(other, base, 500, 0)
     assert found.count == 29 and found.missing == 1
     assert 0.09 < found.mean.low < found.mean.value < found.mean.high < 0.11
-    assert statistics.difference(base, base, 50, 0).mean == (0.0, 0.0, 0.0)
+    assert statistics.difference(base, base, 50, 0).mean == (0.0, None, None)
 
 
 @pytest.mark.parametrize(('n', 'm', 'd'), [(40, 30, 5), (6, 9, 20), (50, 50, 8)])

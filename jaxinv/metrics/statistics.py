@@ -50,16 +50,17 @@ def _resamples(count: int, resamples: int, seed: int) -> np.ndarray:
 def summarize(values, resamples: int, seed: int, confidence: float = 0.95) -> Summary:
     """Mean and median of values [n] with the percentile intervals of `resamples` resamples.
 
-    A single known value has no interval.
+    A single known value has no interval, and neither have equal ones (the time of a whole run,
+    divided among its pictures): a resample of them never differs.
     """
     values = np.asarray(values, np.float64)
     known = np.isfinite(values)
     count, missing = int(known.sum()), int((~known).sum())
     if not count:
         return Summary(0, missing, NOTHING, NOTHING)
-    if count == 1:
+    if np.ptp(values[known]) == 0:
         only = Estimate(float(values[known][0]))
-        return Summary(1, missing, only, only)
+        return Summary(count, missing, only, only)
     values = np.where(known, values, np.nan)
     drawn = _resamples(len(values), resamples, seed)
     found = []
