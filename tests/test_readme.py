@@ -5,8 +5,10 @@ import re
 
 import numpy as np
 import pytest
+from test_experiment import load_config
 
 import jaxinv
+from jaxinv import settings
 
 README = pathlib.Path(__file__).parent.parent / 'README.md'
 
@@ -17,6 +19,21 @@ def test_links_of_the_readme_and_the_docs_lead_somewhere():
         for target in re.findall(r'\]\(([^)#]+?)(?:#[^)]*)?\)', text):
             if not target.startswith(('http', 'mailto')):
                 assert (page.parent / target).exists(), f'{page.name}: {target}'
+
+
+def test_commands_of_the_docs_name_keys_of_their_configs():
+    folder, checked = README.parent, 0
+    for page in [README, *(folder / 'docs').glob('*.md'), *(folder / 'configs').glob('*.py')]:
+        for line in page.read_text(encoding='utf-8').replace('\\\n', ' ').splitlines():
+            configs = re.findall(r'--config=(\w+)((?::\w+)?)(?=[\s`]|$)', line)
+            if len(configs) != 1 or 'NAME' in ''.join(configs[0]):
+                continue
+            config = load_config(configs[0][0], configs[0][1].removeprefix(':'))
+            known = {key.path for key in settings.keys(settings.METHODS[config.task].settings)}
+            for key in re.findall(r'--config\.([\w.]+)', line):
+                assert key in known or key in settings.RENAMED, f'{page.name}: {line}'
+                checked += 1
+    assert checked > 100
 
 
 @pytest.mark.long
