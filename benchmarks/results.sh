@@ -80,8 +80,8 @@ again=w?generator=row:pti&pivot.num_steps=60&pivot.alex_fraction=0.85" $two
 # that they were made from. The set is in the cache once another command has read it, as `generated`.
 figure15() {
   local n rows="" truth p
-  truth=$(ls -t "${JAXINV_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/jaxinv}"/benchmark/generated-*/pivots.npz |
-    head -n 1)
+  local cache="${JAXINV_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/jaxinv}"
+  truth=$(ls -t "$cache"/benchmark/generated-*/pivots.npz 2> /dev/null | head -n 1 || true)
   p="start=${truth:?generated comes first}&tune.num_steps=20&$fourth"
   for n in 1 4 12; do
     rows="$rows,with_$n=pti_multi_id?$p&data.limit=$n"

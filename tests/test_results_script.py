@@ -1,6 +1,8 @@
 """benchmarks/results.sh: every command that it runs is one that the launcher takes."""
 
+import os
 import pathlib
+import subprocess
 
 from test_ablations import launcher_calls
 from test_experiment import load_config
@@ -45,3 +47,10 @@ def test_its_tables_are_settings_and_methods_that_there_are(tmp_path, monkeypatc
     assert rows['figure16'] == [
         'pti', 'B', 'C', 'D', 'E', 'F', 'along', 'a5', 'a60', 'none',
     ]  # fmt: skip
+
+
+def test_the_set_that_figure15_needs_is_named_when_it_is_not_in_the_cache(tmp_path):
+    command = ['bash', str(SCRIPT), str(tmp_path / 'out'), 'figure15']
+    environment = os.environ | {'JAXINV_CACHE': str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode and done.stderr.rstrip().endswith('truth: generated comes first')
