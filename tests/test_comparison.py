@@ -57,9 +57,43 @@ def test_methods_by_their_spelling():
 
 
 @pytest.mark.parametrize(
+    ('text', 'folders'),
+    [
+        ('external:"a,b",pti', ['a,b', '']),
+        ("external:/d/O'Brien,pti,x=external:/d/O'Hara?", ["/d/O'Brien", '', "/d/O'Hara?"]),
+        ('"my, row"=external: "a?b=1" ,"external:a,b"', ['a?b=1', 'a,b']),
+        ('x=external:\'it"s\',y=external:"it\'s, too"', ['it"s', "it's, too"]),
+    ],
+)
+def test_quotes_are_around_a_value_and_apostrophes_in_it(text, folders):
+    assert [method.folder for method in method_list.parse(text)] == folders
+
+
+def test_quotes_around_files_settings_and_names():
+    text = '"a, b"=e4e:"a?b,c.pt"?pivot.num_steps=3&start="x&y",w?start=/d/O\'Brien&seed=3'
+    first, second = method_list.parse(text)
+    assert first.name == 'a, b' and second.config == 'sam'
+    assert dict(first.overrides)['pivot.start'] == 'encoder:a?b,c.pt'
+    assert dict(first.overrides)['start'] == '"x&y"'
+    assert second.overrides == (('start', "/d/O'Brien"), ('seed', '3'))
+
+
+def test_configs_are_spelled_in_upper_and_lower_case_alike():
+    found = method_list.parse('SAM,Pti,PTI_multi_id:official,W_Plus,E4E:A/B.pt')
+    assert [(m.config, m.variants) for m in found] == [
+        ('sam', ''), ('pti_single_id', ''), ('pti_multi_id', 'official'), ('sam', 'w_plus'),
+        ('sam', 'e4e'),
+    ]  # fmt: skip
+    config = evaluate.get_config('test')
+    config.methods = 'SAM,Pti_Multi_ID'
+    assert [row.config.task for row in method_runs.rows_of(config)] == ['invert_sam', 'invert']
+
+
+@pytest.mark.parametrize(
     ('text', 'message'),
     [
         (' , ', 'name one at least'),
+        ("pti,external:'a,sam", "has a quote ' that does not close; close it, or put"),
         ('w,w', "two rows 'w'"),
         ('pti?tune.num_steps', 'not KEY=VALUE'),
         ('e4e', 'needs an encoder; write e4e:FILE'),

@@ -9,7 +9,9 @@
     sam_encoder:FILE                                  SAM by its own encoders (docs/sam.md)
     external:FOLDER                                   pictures that another project made
 
-Methods are separated by commas; commas in brackets, quotes or after a backslash do not separate.
+Methods are separated by commas; commas in brackets, quotes or after a backslash do not separate. A
+quote opens only where a value begins, as in external:"a,b": elsewhere it is an apostrophe. Quotes
+around a value are no part of it. Configs and methods are spelled in upper and lower case alike.
 """
 
 import re
@@ -17,6 +19,7 @@ from typing import NamedTuple
 
 from jaxinv.errors import JaxinvError
 from jaxinv.settings.sam import LABELS, WITH_ENCODER
+from jaxinv.text import printable
 
 JUDGES = ('dlib', 'sface', 'arcface')  # networks that compare faces
 EXTERNAL = 'external'
@@ -37,6 +40,8 @@ HELP = (
     'tuned for all pictures.'
 )
 _NAME = re.compile(r'\s*([^=?:/\\]{1,80}?)\s*=\s*(?=\S)')
+_QUOTES = '"\''
+_BEFORE_A_VALUE = '=:,([{'
 
 
 class Method(NamedTuple):
@@ -69,21 +74,22 @@ def parse(text: str) -> list[Method]:
 
 
 def _parse_one(item: str) -> Method:
-    item = item.strip()
+    item = unquoted(item)
     match = _NAME.match(item)
-    name, spelling = (match[1], item[match.end() :]) if match else (item, item)
-    head, question, settings = spelling.partition('?')
+    name, spelling = (unquoted(match[1]), item[match.end() :]) if match else (item, item)
+    head, *parts = split(spelling, '?')  # a question mark in quotes is one of a path
+    settings = '?'.join(parts)
     base, colon, rest = head.partition(':')
     base = base.strip()
     key = base.lower()
     if key == EXTERNAL:
         # A folder may hold a question mark.
-        folder = spelling.partition(':')[2]
+        folder = unquoted(spelling.partition(':')[2])
         if not folder:
             raise JaxinvError(f'{item!r} names no folder; write external:FOLDER.')
         return Method(name, spelling, folder=folder)
     overrides = []
-    for part in split(settings, '&') if question else ():
+    for part in split(settings, '&') if parts else ():
         path, equals, value = part.partition('=')
         if not equals or not path.strip():
             raise JaxinvError(
@@ -91,11 +97,11 @@ def _parse_one(item: str) -> Method:
                 'pti?tune.num_steps=20&tune.learning_rate=1e-3.'
             )
         overrides.append((path.strip().removeprefix('config.'), value))
-    config, first = ALIASES.get(key, (base, ''))
+    config, first = ALIASES.get(key, (key, ''))
     if key in WITH_FILE:
         path, prefix = WITH_FILE[key]
         if rest:
-            overrides.insert(0, (path, f'{prefix}{rest}'))
+            overrides.insert(0, (path, f'{prefix}{unquoted(rest)}'))
         elif path not in dict(overrides):
             raise JaxinvError(f'{item!r} needs an encoder; write {key}:FILE.')
         rest = ''
@@ -105,10 +111,22 @@ def _parse_one(item: str) -> Method:
     return Method(name, spelling, config, variants, tuple(overrides))
 
 
+def unquoted(text: str) -> str:
+    """The text without the quotes around it."""
+    text = text.strip()
+    whole = len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES
+    return text[1:-1] if whole and text[0] not in text[1:-1] else text
+
+
 def split(text: str, separator: str) -> list[str]:
-    """Splits at a separator outside brackets and quotes; a backslash before it keeps it."""
+    """Splits at a separator outside brackets and quotes; a backslash before it keeps it.
+
+    Raises JaxinvError for a quote that opens and does not close.
+    """
     pieces, depth, quote, escaped = [''], 0, '', False
+    before = ''  # the last letter that is no space
     for letter in text:
+        last, before = before, letter if letter.strip() else before
         if escaped:
             pieces[-1] += letter if letter == separator else '\\' + letter
             escaped = False
@@ -118,7 +136,7 @@ def split(text: str, separator: str) -> list[str]:
             continue
         if quote:
             quote = '' if letter == quote else quote
-        elif letter in '"\'':
+        elif letter in _QUOTES and (not last or last in _BEFORE_A_VALUE):
             quote = letter
         elif letter in '([{':
             depth += 1
@@ -128,5 +146,10 @@ def split(text: str, separator: str) -> list[str]:
             pieces.append('')
             continue
         pieces[-1] += letter
+    if quote:
+        raise JaxinvError(
+            f'{printable(text, 200)} has a quote {quote} that does not close; close it, or put the '
+            'whole value in the other quotes.'
+        )
     pieces[-1] += '\\' if escaped else ''
     return pieces
