@@ -1,7 +1,7 @@
 r"""A preference study: one page of blind comparisons, in random order, with attention checks.
 
     python -m jaxinv.launch --config=preference --workdir=STUDY \
-        --config.methods='pti=runs/a:tuned,sam=runs/b:sam'         # stages of two runs
+        --config.methods='pti=runs/a:tuned,sam=runs/b:SAM'         # stages of two runs
     python -m jaxinv.launch --config=preference --workdir=STUDY \
         --config.methods='ours=FOLDER,theirs=FOLDER' --config.originals=FOLDER
 

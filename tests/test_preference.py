@@ -80,7 +80,7 @@ def test_stages_of_runs_and_what_is_missing(tmp_path):
         (tmp_path / run).mkdir()
         (tmp_path / run / 'run.json').write_text('{}')
         for name in names:
-            for stage in ('target', 'pivot', 'tuned'):
+            for stage in ('target', 'Pivot', 'tuned'):
                 image = PIL.Image.new('RGB', (32, 32), (99, 0, 0))
                 images.save(tmp_path / run / 'images' / name / f'{stage}.png', image)
     lines = []
@@ -91,7 +91,7 @@ def test_stages_of_runs_and_what_is_missing(tmp_path):
     for methods, message in (
         ('a', 'two or more are compared'),
         (f'a={tmp_path / "one"},a={tmp_path / "two"}', 'two methods are called a'),
-        (f'{tmp_path / "one"}:sam,{tmp_path / "two"}', "no stage 'sam'; it has pivot, target, tu"),
+        (f'{tmp_path / "one"}:sam,{tmp_path / "two"}', "no stage 'sam'; it has Pivot, target, tu"),
         (f'{tmp_path / "gone"},{tmp_path / "two"}', 'there is no folder'),
     ):
         with pytest.raises(JaxinvError, match=message):
@@ -136,6 +136,10 @@ def test_files_of_raters_to_preferences(study, tmp_path):
     write('bool', answers(key, True, lambda t: 1))
     write('strange', answers(key, 12, lambda t: 2))
     write('short', answers(key, 13, lambda t: 1) | {'answers': []})
+    half = answers(key, 15, lambda t: 1)
+    checks = {t['id'] for t in key['trials'] if t['kind'] == 'check'}
+    half['answers'] = [a for a in half['answers'] if a['trial'] in checks] + half['answers'][:5]
+    write('half', half)
     again = answers(key, 14, lambda t: 1)
     write('again', again | {'answers': again['answers'] + again['answers'][:1]})
     write('unknown', again | {'answers': [{'trial': 'x', 'choice': 0, 'ms': 1}]})
@@ -148,6 +152,9 @@ def test_files_of_raters_to_preferences(study, tmp_path):
     reasons = {entry['file']: entry['reason'] for entry in found['left_out']}
     assert reasons.pop('careless.json') == 'the rater failed 2 of 3 attention checks.'
     assert 'same rater as r3.json' in reasons.pop('twice.json')
+    assert reasons.pop('half.json') == (
+        'it is incomplete: 5 of 12 comparisons and 3 of 3 checks are answered.'
+    )
     assert {name: reason.split(';')[0][:18] for name, reason in reasons.items()} == {
         'text.json': 'it is not JSON.', 'deep.json': 'it is not JSON.',
         'long.json': 'it has more than 2', 'other.json': 'it is of another s',
@@ -171,7 +178,7 @@ def test_files_of_raters_to_preferences(study, tmp_path):
     assert "'=Gamma" in (tmp_path / 'out' / 'table.csv').read_text()
     for file in (*folder.glob('r*.json'), folder / 'twice.json'):
         file.unlink()
-    with pytest.raises(JaxinvError, match='none of 11 files can be used; the first reason is'):
+    with pytest.raises(JaxinvError, match='none of 12 files can be used; the first reason is'):
         preference_results.run(config, tmp_path / 'none', log=lambda *_, **__: None)
     shutil.rmtree(folder)
     with pytest.raises(JaxinvError, match='which has no files'):
@@ -187,6 +194,15 @@ def test_intervals_by_their_definition(wins, total):
     if wins < total:
         assert scipy.stats.binom.cdf(wins, total, high) == pytest.approx(0.025)
     assert (low == 0) == (wins == 0) and (high == 1) == (wins == total)
+
+
+def test_how_many_answers_make_a_file_complete(study):
+    _, key = study
+    assert preference_results.answers_of_a_rater(key) == {'pair': 12, 'check': 3}
+    for per_rater, expected in ((5, 5), (40, 12), (None, 1)):  # None: a key of an earlier version
+        own = {k: v for k, v in key.items() if k != 'per_rater'}
+        own |= {} if per_rater is None else {'per_rater': per_rater}
+        assert preference_results.answers_of_a_rater(own) == {'pair': expected, 'check': 3}
 
 
 # --- The page in a browser ---
@@ -293,3 +309,31 @@ def test_a_rater_sees_some_comparisons_and_all_checks(browser, study, tmp_path):
         seen.append(set(trials))
         context.close()
     assert seen[0] != seen[1]
+
+
+@pytest.mark.long
+def test_the_next_rater_at_the_same_computer_starts_anew(browser, study):
+    work, key = study
+    context = browser.new_context(accept_downloads=True)
+    context.set_default_timeout(120_000)
+    page = context.new_page()
+    numbers = []
+    for rater in range(2):
+        if rater == 0:
+            page.goto(f'{(work / "preference.html").as_uri()}?rater=7')
+        assert page.is_visible('#start') and page.text_content('#begin') == 'Start'
+        page.click('#begin')
+        for _ in range(15):
+            page.keyboard.press('ArrowLeft')
+        assert page.is_visible('#end') and not page.is_visible('#again')
+        page.reload()  # a finished session is not a new one's start
+        assert page.is_visible('#end') and not page.is_visible('#start')
+        with page.expect_download() as waiting:
+            page.click('#download')
+        numbers.append(waiting.value.suggested_filename.split('-')[-1])
+        with page.expect_navigation():
+            page.click('#again')
+        assert '?' not in page.url
+    assert numbers[0] == '7.json' and numbers[1] != '7.json'
+    assert page.evaluate(f"localStorage.getItem('jaxinv-preference-{key['study']}')") is None
+    context.close()

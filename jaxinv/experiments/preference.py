@@ -70,6 +70,7 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
             'seed': options.seed,
             'methods': [source.label for source in sources],
             'question': options.question,
+            'per_rater': options.per_rater,
             'trials': trials,
         }
         encoded = [_encode(_file(picture, originals, sources), options.pixels, picture[0])
@@ -156,7 +157,13 @@ def pictures_of(place: str) -> dict[str, pathlib.Path]:
         return {name: file for name, file in reversed(listing.files)}
     stage = stage or 'tuned'
     own = sorted(entry for entry in parent.iterdir() if entry.is_dir())
-    files = {p.name: p / f'{stage}.png' for p in own if (p / f'{stage}.png').is_file()}
+    # Upper and lower case alike: a method of SAM is sam, and its stage SAM.
+    files = {
+        file.parent.name: file
+        for p in own
+        for file in sorted(p.glob('*.png'))
+        if file.stem.casefold() == stage.casefold()
+    }
     if not files:
         stages = sorted({file.stem for p in own for file in p.glob('*.png')})
         raise JaxinvError(

@@ -5,8 +5,8 @@
     report.html    the same as a page
 
 Files come from outside: their size is bounded, everything in them is checked against the study, and
-text of theirs is escaped. Intervals are those of Clopper and Pearson 1934; they treat choices as
-independent, which those of one rater or of one picture are not quite.
+text of theirs is escaped. Intervals are those of Clopper and Pearson 1934; they assume independent
+choices. Choices by one rater or of one picture are correlated, so the true interval is wider.
 """
 
 import csv
@@ -154,10 +154,24 @@ def read_rater(file: pathlib.Path, study) -> Rater:
             raise BadFile('an answer in it is of no comparison of the study, or not the first.')
         chosen[answer['trial']] = answer['choice']
         times.append(answer['ms'])
-    missing = [t for t in study['trials'] if t['kind'] == 'check' and t['id'] not in chosen]
-    if missing or not chosen:
-        raise BadFile(f'it is incomplete: {len(missing)} checks are not answered.')
+    asked = answers_of_a_rater(study)
+    kinds = [trial['kind'] for trial in study['trials'] if trial['id'] in chosen]
+    found = {kind: kinds.count(kind) for kind in asked}
+    if any(found[kind] < count for kind, count in asked.items()):
+        raise BadFile(
+            f'it is incomplete: {found["pair"]} of {asked["pair"]} comparisons and '
+            f'{found["check"]} of {asked["check"]} checks are answered.'
+        )
     return Rater(file.name, number, list(chosen.items()), times)
+
+
+def answers_of_a_rater(study) -> dict[str, int]:
+    """{'pair', 'check': how many of them the page shows a rater}."""
+    kinds = [trial['kind'] for trial in study['trials']]
+    pairs = kinds.count('pair')
+    # Keys of earlier versions do not say how many pairs; a single one is required then.
+    shown = study.get('per_rater', 1) or pairs
+    return {'pair': min(shown, pairs), 'check': kinds.count('check')}
 
 
 def _is_int(value, most: int) -> bool:

@@ -14,7 +14,7 @@ class Preference(Section):
     methods: str = setting(
         '',
         'Two or more, separated by commas: NAME=FOLDER of pictures, or NAME=RUN:STAGE of a run, as '
-        "'pti=runs/a:tuned,sam=runs/b:sam' (docs/preference.md); without NAME= the folder's name.",
+        "'pti=runs/a:tuned,sam=runs/b:SAM' (docs/preference.md); without NAME= the folder's name.",
     )
     originals: str = setting(
         '', "Folder of the photographs, under the same names; '' = the targets of the first run."

@@ -30,6 +30,7 @@
       return null; // no storage, or not ours
     }
   };
+  const page = location.href.split(/[?#]/)[0];
   const store = () => {
     try {
       localStorage.setItem(key, JSON.stringify(result));
@@ -104,6 +105,14 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     at('saved').textContent = `Saved as ${link.download}.`;
+    at('next').hidden = false; // not before, so that no answers are lost
+  };
+
+  const startAnew = () => {
+    try {
+      localStorage.removeItem(key);
+    } catch { /* nothing is stored */ }
+    location.replace(page); // without ?rater=, which was the number of this rater
   };
 
   at('count').textContent = trials.length;
@@ -113,6 +122,7 @@
   at('right').addEventListener('click', () => choose('right'));
   at('back').addEventListener('click', back);
   at('download').addEventListener('click', download);
+  at('again').addEventListener('click', startAnew);
   document.addEventListener('keydown', (event) => {
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
     const side = { ArrowLeft: 'left', 1: 'left', ArrowRight: 'right', 2: 'right' }[event.key];
@@ -121,5 +131,6 @@
     else return;
     event.preventDefault();
   });
-  at('begin').focus();
+  if (result.answers.length >= trials.length) show(); // finished before: its file, or a new rater
+  else at('begin').focus();
 })();
