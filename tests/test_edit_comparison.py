@@ -13,7 +13,7 @@ from jaxinv.experiments import edited_pictures as edited
 from jaxinv.faces import measures
 from jaxinv.inversion import sam
 from jaxinv.metrics.identity import Judge
-from jaxinv.report import charts
+from jaxinv.report import charts, text
 from jaxinv.segmentation.label_maps import Segments
 from jaxinv.settings.evaluation import parse_equal
 from jaxinv.weights.zoo import load_named
@@ -137,16 +137,21 @@ def test_an_edit_and_back_is_where_it_was():
 def test_columns_of_a_record():
     record = {
         'reconstruction': {'id_sface': 0.9},
-        'edits': {'yaw=2': {'change': {'yaw': 5.0}, 'id_sface': 0.8, 'outside': None}},
+        'edits': {
+            'yaw=2': {
+                'change': {'yaw': 5.0}, 'steered': {'yaw': 4.0}, 'id_sface': 0.8, 'outside': None
+            }
+        },
         'equal': {
             'yaw+5': {'strength': -1.5, 'reached': True, 'id_sface': 0.7, 'outside': 0.1},
             'yaw+10': {'strength': 3.0, 'reached': False, 'id_sface': None, 'outside': None},
         },
-        'consistency': {'yaw=2': {'lec_w': 3.0, 'lec_lpips_alex_256': 0.2}},
-    }
+        'consistency': {'yaw=2': {'lec_w': 3.0, 'lec_lpips_alex_256': 0.2, 'key': 'a b'}},
+    }  # fmt: skip
     assert edit_tables.columns_of(record, ['sface']) == {
         'id_sface': 0.9,
-        'change_yaw @ yaw=2': 5.0, 'id_sface @ yaw=2': 0.8, 'outside @ yaw=2': None,
+        'change_yaw_head_pose @ yaw=2': 5.0, 'change_yaw_dlib @ yaw=2': 4.0,
+        'id_sface @ yaw=2': 0.8, 'outside @ yaw=2': None,
         'id_sface @ measured yaw+5': 0.7, 'outside @ measured yaw+5': 0.1,
         'strength @ measured yaw+5': 1.5,
         'id_sface @ measured yaw+10': None, 'outside @ measured yaw+10': None,
@@ -162,11 +167,54 @@ def test_columns_of_a_record():
     assert edit_tables._point(points[2:], 'yaw', 'id_sface') == (None, None, 1)
 
 
+def test_columns_of_changes_name_what_measured_them():
+    for name, own in measures.ATTRIBUTES.items():
+        for which, fitted in ((own.judge, 'not fitted'), (own.steer, 'was fitted')):
+            source = which.partition('/')[2]
+            column = text.protocol(f'change_{name}_{source} @ {name}=2')
+            assert column.title == f'Change of {name}, {source}'.replace('_', ' ')
+            assert fitted in column.help and which in column.help
+    assert text.protocol('change_yaw_head_pose').help.endswith('unit: degree')
+    assert text.protocol('change_smile_blendshapes').help.endswith('unit: log-odds')
+
+
+def test_a_second_inversion_searches_what_was_given_for_each_picture(tmp_path):
+    config = evaluate_edits.get_config('test')
+    config.methods = (
+        f'a=pti:test?start={tmp_path}/x.npz,b=pti:test?start=mean,c=pti:test?start=random:3,'
+        f'd=sam:test?invertibility.maps={tmp_path}'
+    )
+    lines = []
+    found = {
+        row.name: edit_comparison.searching(row.config, row.name, lines.append)
+        for row in edit_comparison.method_runs.rows_of(config)
+    }
+    assert [found[name].start for name in 'abcd'] == ['', 'mean', 'random:3', '']
+    assert found['d'].invertibility.maps == '' and len(lines) == 2
+    assert lines[0].startswith('a: start=') and lines[1].startswith('d: the maps')
+
+
+def test_a_failed_second_inversion_is_one_line_and_the_next_ones_go_on(tmp_path, monkeypatch):
+    config = evaluate_edits.get_config('test')
+    config.methods = 'a=pti:test'
+    (row,) = edit_comparison.method_runs.rows_of(config)
+    row = row._replace(folder=tmp_path / 'methods' / 'a-12345678')
+    pictures = edit_comparison.Pictures(tmp_path, [], [], [], [], [], 'none', 32)
+    none = {'a': 'out of memory'}
+    monkeypatch.setattr(edit_comparison, 'generator_of', lambda row, log: (None, None))
+    monkeypatch.setattr(edit_comparison.edited_pictures, 'opener', lambda *_: None)
+    monkeypatch.setattr(edit_comparison.method_runs, 'placed', lambda rows, *_: rows)
+    monkeypatch.setattr(edit_comparison.comparison, 'run_methods', lambda *_: ({}, none))
+    edit = edits.Edit('yaw=2', ((direction('yaw'), 2.0),))
+    arguments = (row, tmp_path, pictures, None, edit, {}, lambda text, **_: None)
+    assert edit_comparison.consistency(*arguments) is False
+
+
 def test_curves_are_joined_points():
-    text = charts.xy({'<a>': [(0.0, 1.0), (10.0, 3.0)], 'b': []}, 'x & y')
-    assert text.count('<circle') == 2 and '&lt;a&gt;' in text and 'x &amp; y' in text
+    svg = charts.xy({'<a>': [(0.0, 1.0), (10.0, 3.0)], 'b': []}, 'x & y')
+    assert svg.count('<circle') == 2 and '&lt;a&gt;' in svg and 'x &amp; y' in svg
     left, right = charts.LEFT, charts.WIDTH - charts.RIGHT
-    assert f'M{left:.1f} {charts.HEIGHT - charts.BOTTOM:.1f}L{right:.1f} {charts.TOP:.1f}' in text
+    assert f'M{left:.1f} {charts.HEIGHT - charts.BOTTOM:.1f}L{right:.1f} {charts.TOP:.1f}' in svg
     assert charts.xy({'a': []}) == ''
 
 
@@ -239,7 +287,8 @@ def test_a_run_renders_what_the_methods_made_and_resumes(tmp_path, monkeypatch, 
             assert abs(difference).max() <= 1, (row.name, name)  # another program, rounded
         entry = found['methods'][row.name]['metrics']
         assert entry['lec_w @ yaw=2 and back']['mean'][0] > 0
-        assert entry['change_yaw @ yaw=2']['count'] + entry['change_yaw @ yaw=2']['missing'] == 2
+        change = entry['change_yaw_head_pose @ yaw=2']
+        assert change['count'] + change['missing'] == 2
     lec = {
         name: own['metrics']['lec_lpips_alex_256 @ yaw=2 and back']['mean'][0]
         for name, own in found['methods'].items()
@@ -247,6 +296,9 @@ def test_a_run_renders_what_the_methods_made_and_resumes(tmp_path, monkeypatch, 
     assert lec['grouped'] > 0 and lec.get('pti', lec['grouped']) == pytest.approx(
         lec['grouped'], rel=0.05
     )
+    written = [json.loads(p.read_text()) for p in (path / 'edited').glob('grouped-*/*.json')]
+    assert len(written) == 2
+    assert all(own['lec_w'] > 0 for r in written for own in r['consistency'].values())
     page = (path / 'page.html').read_text()
     assert 'against measured yaw' in page and 'yaw=-2' in page
     before = {p: p.stat().st_mtime_ns for p in (path / 'edited').rglob('*') if p.is_file()}

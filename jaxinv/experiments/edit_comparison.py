@@ -64,17 +64,24 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         rows = [row for row in opened.rows if row.name in outcomes]
         firsts = list({row.folder: row for row in reversed(rows)}.values())[::-1]
         of_runs = {row.folder: measure(row, path, pictures, plan, log) for row in firsts}
+        lost = []  # methods without a second inversion
         for edit in plan.consistency:
             for row in firsts:
-                consistency(row, path, pictures, plan, edit, of_runs[row.folder], log)
+                if not consistency(row, path, pictures, plan, edit, of_runs[row.folder], log):
+                    lost.append(f'{row.name} after {edit.name}')
         records = {row.name: of_runs[row.folder] for row in rows}
         result = edit_tables.tables(config, wanted, opened, pictures, plan, failures, records, path)
-        report.write(path, result, finished=not failures)
+        report.write(path, result, finished=not failures and not lost)
         log(report.summary(result, path, time.perf_counter() - start))
-    if failures:
+    if failures or lost:
+        parts = []
+        if failures:
+            parts.append(f'{len(failures)} of {len(opened.rows)} methods ({", ".join(failures)})')
+        if lost:
+            parts.append(f'second inversions of {", ".join(lost)}')
         raise JaxinvError(
-            f'{len(failures)} of {len(opened.rows)} methods failed ({", ".join(failures)}); the '
-            'table has the others, and the same command tries again.'
+            f'{" and ".join(parts)} failed; the table has the others, and the same command tries '
+            'again.'
         )
 
 
@@ -106,7 +113,7 @@ def measure(
                 log(f'{row.name}: {name} has no result: {made[name].reason}')
             else:
                 record |= _of_picture(read(name), pictures.read(i)[0], plan, own / name)
-            write_atomically(own / f'{name}.json', json_text(record, indent=1) + b'\n')
+            write_record(path, row, record)
             progress(i + 1, {})
         found[name] = record
     return found
@@ -143,12 +150,13 @@ def _of_picture(inverted, target_uint8, plan: Plan, folder: pathlib.Path) -> dic
 
 def consistency(
     row: Row, path, pictures: Pictures, plan: Plan, edit, records: dict, log: Callable
-) -> None:
+) -> bool:
     """Adds {'consistency': {edit: {'lec_w', 'lec_lpips_alex_256'}}} to the records of a method.
 
     Latent editing consistency (Tov et al. 2021, e4e, section 5.3): an edited picture is inverted
     again by the same method and edited back. lec_w is the Euclidean distance in W+ of that code and
-    the first one, lec_lpips_alex_256 that of their pictures.
+    the first one, lec_lpips_alex_256 that of their pictures. The files of the pictures get the
+    numbers, too. False if the second inversion failed.
     """
     place = path / AGAIN / row.folder.name / edited_pictures.file_name(edit)
     base = generator_of(row, log)
@@ -156,13 +164,21 @@ def consistency(
     names = [name for name in pictures if 'reason' not in records[name]]
     second = _edited_targets(place, names, pictures, read, edit)
     log(f'{row.name}: inverting the pictures of {edit.name} again ...', flush=True)
-    (second_row,) = method_runs.placed([row], place, second)
-    outcome = method_runs.run(second_row, second, log)
-    again = edited_pictures.opener(row, second_row.folder, base)
+    own = row._replace(config=searching(row.config, row.name, log))
+    rows = method_runs.placed([own], place, second)
+    outcomes, _ = comparison.run_methods(rows, second, log)
+    if row.name not in outcomes:
+        return False
+    folder, made = rows[0].folder, outcomes[row.name].made
+    again = edited_pictures.opener(row, folder, base)
     back = edited_pictures.negated(edit)
-    for name in names:
-        found: dict[str, float | None] = {'lec_w': None, 'lec_lpips_alex_256': None}
-        if outcome.made[name].file is not None:
+    for name, digest in zip(names, second.digests, strict=True):
+        known = records[name].setdefault('consistency', {})
+        key = f'{folder.name} {digest}'
+        if known.get(edit.name, {}).get('key') == key:
+            continue
+        found: dict[str, Any] = dict.fromkeys(edit_tables.CONSISTENCY)
+        if made[name].file is not None:
             first, other = read(name), again(name)
             w = np.asarray(edits_lib.apply(other.w_plus, back, first.generator.spec.num_ws))
             values = metrics.evaluate(
@@ -173,7 +189,28 @@ def consistency(
                 'lec_w': edit_measures.known(np.linalg.norm(w - first.w_plus)),
                 'lec_lpips_alex_256': edit_measures.known(values['lpips_alex_256'][0]),
             }
-        records[name].setdefault('consistency', {})[edit.name] = found
+        known[edit.name] = found | {'key': key}
+        write_record(path, row, records[name])
+    return True
+
+
+def searching(config, name: str, log: Callable):
+    """The config with which a method inverts other pictures: what is given for each is searched."""
+    found = config.copy_and_resolve_references()
+    with found.unlocked():
+        if found.start not in ('', 'mean') and settings.random_seed(found.start) is None:
+            log(f'{name}: start={found.start} has no codes of edited pictures; they are searched.')
+            found.start = ''
+        if found.get('invertibility', {}).get('maps', ''):
+            log(f'{name}: the maps of edited pictures are measured.')
+            found.invertibility.maps = ''
+    return found
+
+
+def write_record(path: pathlib.Path, row: Row, record: dict) -> None:
+    """The numbers of a picture's edits: edited/NAME-HASH/PICTURE.json."""
+    file = path / edit_tables.FOLDER / row.folder.name / f'{record["picture"]}.json'
+    write_atomically(file, json_text(record, indent=1) + b'\n')
 
 
 def _edited_targets(place, names, pictures: Pictures, read, edit) -> Pictures:

@@ -18,13 +18,21 @@ from jaxinv.report.text import PROTOCOLS
 
 FOLDER = 'edited'  # in the work folder
 SHOWN = 3  # pictures of each method on the page
+CONSISTENCY = ('lec_w', 'lec_lpips_alex_256')
 
 
 def columns_of(record: Mapping[str, Any], judges: Sequence[str]) -> dict[str, float | None]:
-    """{'METRIC @ EDIT': number} of a picture; 'METRIC' alone is of the reconstruction."""
+    """{'METRIC @ EDIT': number} of a picture; 'METRIC' alone is of the reconstruction.
+
+    A change is named after what measured it, change_ATTRIBUTE_SOURCE: the judge first, then, as a
+    cross-check, what the direction was fitted to.
+    """
     found = dict(record.get('reconstruction', {}))
     for name, own in record.get('edits', {}).items():
-        found |= {f'change_{a} @ {name}': value for a, value in own['change'].items()}
+        for which, key in (('judge', 'change'), ('steer', 'steered')):
+            for attribute, value in own[key].items():
+                source = getattr(measures.ATTRIBUTES[attribute], which).partition('/')[2]
+                found[f'change_{attribute}_{source} @ {name}'] = value
         found |= {f'id_{judge} @ {name}': own[f'id_{judge}'] for judge in judges}
         found[f'outside @ {name}'] = own['outside']
     for name, own in record.get('equal', {}).items():
@@ -33,7 +41,7 @@ def columns_of(record: Mapping[str, Any], judges: Sequence[str]) -> dict[str, fl
         found[f'outside @ {where}'] = own['outside']
         found[f'strength @ {where}'] = abs(own['strength']) if own['reached'] else None
     for name, own in record.get('consistency', {}).items():
-        found |= {f'{metric} @ {name} and back': value for metric, value in own.items()}
+        found |= {f'{metric} @ {name} and back': own[metric] for metric in CONSISTENCY}
     return found
 
 

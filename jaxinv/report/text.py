@@ -55,8 +55,14 @@ PROTOCOLS = {  # of the evaluation's tables: net or range, and resolution, in th
     'ms_ssim_256': Column('MS-SSIM 256', 3, 1, help='pixels in [0, 1], at 256 px'),
     'id_dlib': Column('Identity dlib', 3, -1, help="distance of dlib's embeddings, 0 = equal"),
     'id_sface': Column('Identity SFace', 3, 1, help="cosine of SFace's embeddings, 1 = equal"),
+    'id_mobilefacenet': Column(
+        'Identity MobileFaceNet', 3, 1, help="cosine of MobileFaceNet's embeddings, 1 = equal"
+    ),
     'id_arcface': Column(
         'Identity ArcFace', 3, 1, help="cosine of IR-SE50's embeddings, 1 = equal"
+    ),
+    'id_curricularface': Column(
+        'Identity CurricularFace', 3, 1, help="cosine of IR-101's embeddings, 1 = equal"
     ),
     'frechet_efficientnet_lite0': Column(
         'Fréchet EfficientNet-Lite0',
@@ -90,9 +96,24 @@ def protocol(name: str) -> Column:
     """Of a metric of the evaluation, 'METRIC' or 'METRIC @ EDIT'."""
     base = name.partition(' @ ')[0]
     if base.startswith('change_'):
-        of = base.removeprefix('change_').replace('_', ' ')
-        return Column(f'Change of {of}', 2, 0, help='by a judge that the edit was not fitted to')
+        return _change(base.removeprefix('change_'))
     return column(base, PROTOCOLS)
+
+
+def _change(name: str) -> Column:
+    """Of ATTRIBUTE_SOURCE, a change of an attribute as a source of faces/measures.py has it."""
+    from jaxinv.faces import measures  # dlib is loaded with it
+
+    for attribute, own in measures.ATTRIBUTES.items():
+        for key, unit, help_ in (
+            (own.judge, own.judge_unit or own.unit, 'by a judge that the edit was not fitted to'),
+            (own.steer, own.unit, 'by what the edit was fitted to'),
+        ):
+            source = key.partition('/')[2]
+            if name == f'{attribute}_{source}':
+                title = f'Change of {attribute}, {source}'.replace('_', ' ')
+                return Column(title, 2, 0, help=f'{help_} ({key}), unit: {unit}')
+    return Column(f'Change of {name.replace("_", " ")}', 2, 0)
 
 
 def number(value: Any, kind: Column, signed: bool = False) -> str:
