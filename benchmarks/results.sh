@@ -10,7 +10,7 @@ set -euo pipefail
 
 out=$(realpath -m "$1")
 shift
-tables=${*:-portraits edits figure16 again figure3 tau figure7 generated figure15}
+tables=${*:-portraits edits consistency baselines figure16 again figure3 tau figure7 generated figure15}
 mkdir -p "$out"
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
@@ -31,8 +31,9 @@ set_of_portraits() { pivots portraits_pivots benchmark:portraits; }
 set_of_generated() { pivots generated_pivots benchmark:generated --config.data.limit=8; }
 
 # Main table: reconstruction.
+search="pivot.num_steps=60&pivot.alex_fraction=0.85"  # of the pivots, and of a second inversion
 methods() {  # of the pivots in $1
-  local p="start=$1" s="sam.num_steps=40" t="tune.num_steps=40"
+  local p="start=$1&$search" s="sam.num_steps=40" t="tune.num_steps=40"
   echo "w=w?$p,w_plus=w_plus?$p&$s,pti=pti?$p&$t,pti_free=pti?$p&$t&locality.weight=0"
 }
 portraits() {
@@ -55,7 +56,19 @@ edits_of() {
     "--config.measure.identity=('sface',)" "--config.measure.consistency=()" \
     "--config.measure.curves=()" "${@:3}"
 }
-edits() { edits_of portraits "$with_sam"; }
+edits() {  # and identity at the same measured turn, and curves
+  edits_of portraits "$with_sam" "--config.edits=('yaw=2/-2','smile=1.2','age=2','mouth_open=1.2',\
+'eyes_closed=1','yaw=2,smile=1.2,age=2')" "--config.measure.equal=('yaw=-10/-5/5/10',)" \
+    "--config.measure.curves=('yaw',)" "--config.measure.identity=('sface','dlib')"
+}
+# Latent editing consistency: every method inverts its edited pictures again, with its own pivots.
+consistency() {
+  launch --config=evaluate_edits --workdir="$out/consistency" --config.runs="$out/portraits" \
+    --config.data.images=benchmark:portraits --config.statistics.reference=w_plus \
+    --config.methods="$(methods "$out/portraits_pivots")" "--config.edits=('yaw=2',)" \
+    "--config.measure.equal=()" "--config.measure.curves=()" "--config.measure.identity=('sface',)" \
+    "--config.measure.consistency=('yaw=2',)"
+}
 
 # Ablations, on the first two portraits, with the regulariser in every fourth step.
 two="--config.data.limit=2"
@@ -63,7 +76,7 @@ fourth="locality.interval=4&locality.weight=0.4"
 figure16() {  # and figure 17, alpha of the regulariser
   set_of_portraits
   local s="tune.num_steps=25&$fourth" p="start=$out/portraits_pivots" m="tune.pivot_learning_rate=0.005"
-  local plus="pivot.space=w_plus&pivot.num_steps=60&pivot.alex_fraction=0.85" a=locality.alpha
+  local plus="pivot.space=w_plus&$search" a=locality.alpha
   local abc="pti=pti?$p&$s,B=pti?$plus&$s,C=pti?start=mean&$s"
   evaluate figure16 benchmark:portraits "$abc,\
 D=pti?start=mean&$s&$m,E=pti?start=random:0&$s,F=pti?start=random:0&$s&$m,along=pti?$p&$s&$m,\
@@ -74,7 +87,7 @@ again() {
   set_of_portraits
   local p="start=$out/portraits_pivots&tune.num_steps=40&$fourth"
   evaluate again benchmark:portraits "pti=pti_multi_id?$p,\
-again=w?generator=row:pti&pivot.num_steps=60&pivot.alex_fraction=0.85" $two
+again=w?generator=row:pti&$search" $two
 }
 # PTI's figures 14 and 15: drift against the number of identities, of generated faces with the codes
 # that they were made from. The set is in the cache once another command has read it, as `generated`.
@@ -117,6 +130,13 @@ tau() {
   evaluate tau benchmark:portraits "$rows,\
 alex=sam:lpips_alex?start=$out/portraits_pivots&sam.num_steps=40" $two
   edits_of tau "$rows" $two --config.statistics.reference=sam
+}
+# Further baselines, with the maps of the main table.
+baselines() {
+  measured
+  local p="start=$out/portraits_pivots" s="sam.num_steps=40" t="tune.num_steps=40"
+  evaluate baselines benchmark:portraits "gaussian_prior=gaussian_prior?$p&$s,\
+pti_sam=pti_sam?$p&$s&$t&invertibility.maps=$maps"
 }
 figure7() {
   measured
