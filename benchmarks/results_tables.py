@@ -64,8 +64,11 @@ def main():
     parser.add_argument('tables', nargs='*')
     parser.add_argument('--differences', action='store_true')
     args = parser.parse_args()
-    every = sorted(path.parent.name for path in args.folder.glob('*/metrics.json')
-                   if (path.parent / 'methods').is_dir())  # fmt: skip
+    every = sorted(
+        path.parent.name
+        for path in args.folder.glob('*/metrics.json')
+        if (path.parent / 'table.csv').is_file()
+    )
     for name in args.tables or every:
         print(f'### {name}\n\n{table(args.folder / name, args.differences)}\n')
     times = args.folder / 'times.txt'
