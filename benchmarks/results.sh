@@ -65,7 +65,8 @@ edits() {  # and identity at the same measured turn, and curves
 consistency() {
   launch --config=evaluate_edits --workdir="$out/consistency" --config.runs="$out/portraits" \
     --config.data.images=benchmark:portraits --config.statistics.reference=w_plus \
-    --config.methods="$(methods "$out/portraits_pivots")" "--config.edits=('yaw=2',)" \
+    --config.methods="$(methods "$out/portraits_pivots" | sed 's/,pti_free=.*//')" \
+    "--config.edits=('yaw=2',)" \
     "--config.measure.equal=()" "--config.measure.curves=()" "--config.measure.identity=('sface',)" \
     "--config.measure.consistency=('yaw=2',)"
 }
