@@ -1,4 +1,4 @@
-"""Encoders of pSp, e4e, ReStyle and HyperStyle, and ArcFace's IR-SE50: .pt files -> weights.
+"""Encoders of pSp, e4e, ReStyle and HyperStyle, ArcFace and CurricularFace: .pt files -> weights.
 
 An encoder's file is {state_dict: {encoder.*, decoder.*}, opts, latent_avg}; the encoder alone,
 with or without the prefix, is read, too. The number of rows comes from the arrays. The arrays of
@@ -52,12 +52,19 @@ def convert(content, kind: str | None = None) -> encoders.Encoder:
     return encoders.Encoder(spec, flat, _average(content.get('latent_avg'), spec))
 
 
-def convert_identity(content) -> dict[str, np.ndarray]:
-    """Weights of ir_se50.identity from ArcFace's state dict (model_ir_se50.pth)."""
+def convert_identity(content, spec: ir_se50.Spec = ir_se50.IR_SE50) -> dict[str, np.ndarray]:
+    """Weights of ir_se50.identity with this spec, from the state dict of a network of identities.
+
+    content: the plain data (safe_pickle.load) of ArcFace's file model_ir_se50.pth (IR_SE50), or of
+    CurricularFace_Backbone.pth (IR_101). Raises tables.ConversionError naming what is missing,
+    unexpected or misshapen.
+    """
     if not isinstance(content, Mapping) or 'output_layer.3.weight' not in content:
-        raise tables.ConversionError('It holds no output_layer.3.weight: not ArcFace on IR-SE50.')
+        raise tables.ConversionError(
+            'It holds no output_layer.3.weight, as networks of identities do.'
+        )
     arrays = {n: a for n, a in content.items() if isinstance(n, str) and not n.endswith(_COUNTER)}
-    return _fitted(arrays, ir_se50.identity_shapes())
+    return _fitted(arrays, ir_se50.identity_shapes(spec))
 
 
 def _arrays(content) -> dict[str, Any]:

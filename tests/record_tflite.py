@@ -13,7 +13,7 @@ import numpy as np
 from jaxinv.weights import assets, graphs
 
 OUTPUT = pathlib.Path(__file__).parent / 'data' / 'tflite_outputs.npz'
-NAMES = ('landmarks478', 'blendshapes', 'deeplab')
+NAMES = ('landmarks478', 'blendshapes', 'deeplab', 'mobilefacenet')
 
 
 def inputs_of(name, shape):

@@ -26,6 +26,7 @@ from jaxinv.experiments import (
 )
 from jaxinv.metrics import identity
 from jaxinv.report import comparison as report
+from jaxinv.report import text as report_text
 from jaxinv.runtime import manifest, memory
 from jaxinv.settings import evaluation, method_list
 from jaxinv.weights import networks
@@ -143,10 +144,16 @@ def test_settings_reach_the_methods():
 def test_choices_are_those_of_the_code():
     assert set(evaluation.IMAGE_METRICS) == set(metrics.PROTOCOLS)
     assert set(settings.Measures().identity) <= set(method_list.JUDGES)
-    for name, where in (('arcface', 'identity'), ('inception', 'sets')):
-        kind = 'arcface' if name == 'arcface' else 'fid_inception'
+    for name, where, kind in (
+        ('arcface', 'identity', 'arcface'),
+        ('curricularface', 'identity', 'curricularface'),
+        ('inception', 'sets', 'fid_inception'),
+    ):
         with pytest.raises(JaxinvError, match=f'measure.{name} is empty'):
             settings.Measures(**{where: (kind,)}, rank_by='mse_signed').check()
+        if where == 'identity':
+            with pytest.raises(JaxinvError, match=f'measure.{name} is empty'):
+                evaluation.EditMeasures(identity=(kind,)).check()
     with pytest.raises(JaxinvError, match="rank_by is 'id_dlib'; it can be lpips"):
         settings.Measures(identity=(), rank_by='id_dlib').check()
     config = evaluate.get_config('test')
@@ -406,8 +413,11 @@ def test_files_of_networks_are_named_when_they_are_missing_or_others(tmp_path):
             identity.judges(('arcface',), str(file))
         with pytest.raises(JaxinvError, match=message):
             networks.load_inception(file)
-    with pytest.raises(JaxinvError, match="no identity network 'curricular'; there are dlib"):
-        identity.judges(('curricular',))
+    with pytest.raises(JaxinvError, match="no identity network 'other'; there are ") as error:
+        identity.judges(('other',))
+    listed = str(error.value).partition('there are ')[2].removesuffix('.').split(', ')
+    assert set(listed) == set(method_list.JUDGES)
+    assert {f'id_{name}' for name in listed} <= set(report_text.PROTOCOLS)
 
 
 def test_cosine_of_a_missing_face_is_missing():

@@ -27,6 +27,7 @@ run = jax.jit(lambda network, x: graph.apply(network.graph, network.weights, x))
         'blendshapes',
         pytest.param('landmarks478', marks=pytest.mark.long),
         pytest.param('deeplab', marks=pytest.mark.long),
+        pytest.param('mobilefacenet', marks=pytest.mark.exhaustive),  # fetched by npm
     ],
 )
 def test_tflite_networks_give_what_litert_recorded(name):

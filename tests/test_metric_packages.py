@@ -1,16 +1,19 @@
-"""Metrics equal other packages' to 1e-4, where those are installed: torch's are not in the extras.
+"""Metrics equal other packages' to 1e-4, where those are installed: some are not in the extras.
 
-pip install torch torchvision lpips pytorch-msssim torchmetrics
+pip install torch torchvision lpips pytorch-msssim torchmetrics ai-edge-litert
 """
 
 import jax
 import numpy as np
 import pytest
 import scipy.ndimage
+import scipy.special
 
 from jaxinv import faces, metrics
 from jaxinv.data import load_images
 from jaxinv.faces import identity, mesh
+from jaxinv.faces import judges as pose
+from jaxinv.metrics.identity import crop_to_template, five_points, judges
 from jaxinv.weights import assets, graphs
 from jaxinv.weights.networks import load_lpips
 
@@ -131,3 +134,53 @@ def test_identity_equals_onnxruntime():
     found = faces.sface(images)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert found[0] @ found[1] == pytest.approx(expected[0] @ expected[1], abs=1e-4)
+
+
+@pytest.mark.exhaustive
+def test_mobilefacenet_equals_litert():
+    """Of two portraits and a mirrored one, on the crops that its own embedding takes."""
+    litert = pytest.importorskip('ai_edge_litert.interpreter')
+    images = load_images('demo', resolution=256).images_uint8
+    images = np.concatenate([images, images[:1, :, ::-1]])
+    judge = judges(('mobilefacenet',))['mobilefacenet']
+    found = judge.embed(images)
+    assert found.shape == (3, 192) and judge.better == 1
+    points = [five_points(faces.landmarks_aligned(image)) for image in images]
+    chips = np.stack([crop_to_template(*pair) for pair in zip(images, points, strict=True)])
+    source = graphs.GRAPHS['mobilefacenet']
+    path = assets.get(source.package, source.member)
+    network = litert.Interpreter(model_path=str(path), num_threads=1)
+    network.allocate_tensors()
+    (given,), (output,) = network.get_input_details(), network.get_output_details()
+    assert given['shape'].tolist() == [2, 112, 112, 3]
+    expected = []
+    for chip in chips:
+        other = np.zeros_like(chip)  # the file's batch is 2
+        network.set_tensor(
+            given['index'], (np.stack([chip, other]).astype(np.float32) - 127.5) / 128
+        )
+        network.invoke()
+        expected.append(network.get_tensor(output['index'])[0])
+    lengths = np.linalg.norm([found, expected], axis=-1, keepdims=True)
+    found, expected = np.float64([found, expected]) / lengths
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-4)
+    assert expected[0] @ expected[2] > 0.9 and abs(expected[0] @ expected[1]) < 0.3
+
+
+@pytest.mark.exhaustive
+def test_head_pose_equals_onnxruntime():
+    """Yaw, pitch and roll of two portraits in degrees, on the crops that the judge takes."""
+    onnxruntime = pytest.importorskip('onnxruntime')
+    images = load_images('demo', resolution=256).images_uint8
+    found = pose.measure(images, np.stack([faces.landmarks_aligned(image) for image in images]))
+    source = graphs.GRAPHS['head_pose']
+    session = onnxruntime.InferenceSession(assets.get(source.package, source.member))
+    crops = pose._normalised(pose._crop(images.astype(np.float32), pose._POSE, 224))
+    for i, crop in enumerate(np.asarray(crops)):
+        outputs = session.run(None, {session.get_inputs()[0].name: crop.transpose(2, 0, 1)[None]})
+        for name, sign, logits in zip(('yaw', 'pitch', 'roll'), (-1, 1, -1), outputs, strict=True):
+            shares = scipy.special.softmax(np.float64(logits[0]))
+            degrees = sign * sum(share * (3 * k - 99) for k, share in enumerate(shares))
+            assert found[name][i] == pytest.approx(degrees, abs=1e-4), (name, i)
+    assert np.abs(found['yaw']).max() > 1

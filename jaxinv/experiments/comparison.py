@@ -59,7 +59,8 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     settings.check(config)
     wanted = settings.of(config, settings.Evaluate)
     opened = open_comparison(config, log)
-    judges = identity.judges(wanted.measure.identity, wanted.measure.arcface)
+    measure = wanted.measure
+    judges = identity.judges(measure.identity, measure.arcface, measure.curricularface)
     sets = _set_networks(wanted.measure)
     own = method_runs.place_of_runs(config, path)
     with entered(opened, config, path, overwrite, log) as pictures:

@@ -73,7 +73,7 @@ def plan_of(wanted, generator, weights, lpips: str, log: Callable) -> Plan:
         curves,
         own.curve_points,
         again,
-        identity.judges(own.identity, own.arcface),
+        identity.judges(own.identity, own.arcface, own.curricularface),
         networks.load_lpips('alex', lpips),
         content.hexdigest()[:16],
     )

