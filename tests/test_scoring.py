@@ -15,7 +15,7 @@ from jaxinv import data, edits, metrics, rendering, report
 from jaxinv.experiments import artifacts, evaluate, pti_score, sam_score, sampling
 from jaxinv.inversion import sam, sam_prior, sam_render
 from jaxinv.inversion.invert_sam import Inverted
-from jaxinv.report import page, provenance
+from jaxinv.report import page, provenance, schema
 from jaxinv.settings import Drift, Prior, Tuning
 
 SIZE = 192  # pixels: a picture has 0.44 MB in float32, 0.11 MB in uint8
@@ -151,6 +151,37 @@ def test_drift_is_measured_a_few_samples_at_a_time(fake, tiny, tmp_path):
     drift = evaluate.measure_drift(session, [None, None])
     assert fake == [4, 4, 4, 4, 1, 1] * 2 and set(drift.metrics) == {'lpips_alex', 'mse'}
     assert {len(pictures) for pictures in drift.images_uint8.values()} == {9}
+
+
+def test_drift_of_each_generator_is_kept(fake, tiny, tmp_path, monkeypatch):
+    changes = iter([0.25, 1.0, 0.75, 3.0])  # LPIPS and MSE of the first generator, of the second
+
+    def evaluated(before, after, nets, *, names):
+        return {name: np.full(len(before), next(changes), np.float32) for name in names}
+
+    session = session_of(tiny[0], tmp_path, 2)
+    session.settings.drift = Drift(num_samples=2)
+    session.settings.tune = Tuning(num_steps=1, shared=False)
+    monkeypatch.setattr(metrics, 'evaluate', evaluated)
+    drift, each = evaluate.measure_drifts(session, [None, None])
+    assert drift.metrics == {'lpips_alex': 0.5, 'mse': 2.0}
+    assert {name: values.tolist() for name, values in each.items()} == {
+        'lpips_alex': [0.25, 0.75], 'mse': [1.0, 3.0],
+    }  # fmt: skip
+    table = pti_score.drift_table(['a', 'b'], each)
+    assert table.values['b'] == {'lpips_alex': 0.75, 'mse': 3.0} and table.rows[0][0] == 'a'
+
+
+@pytest.mark.parametrize(('shared', 'count'), [(False, 2), (False, 1), (True, 2)])
+def test_a_report_has_the_drift_of_several_generators(fake, tiny, tmp_path, shared, count):
+    session = session_of(tiny[0], tmp_path, count)
+    session.settings.tune = Tuning(num_steps=1, shared=shared)
+    run = score_pti(session)
+    found = schema.metrics(run)
+    assert found['drift'] == {'lpips_alex': 0.0, 'mse': 0.0}
+    assert (pti_score.DRIFTS in found) == (not shared and count == 2)
+    if pti_score.DRIFTS in found:
+        assert set(found[pti_score.DRIFTS]) == {'name 0', 'name 1'}
 
 
 # --- Precision ------------------------------------------------------------------------------------

@@ -169,6 +169,13 @@ def measure_drift(session: Session, generators: Iterable) -> report.Drift:
     generators: the weights of each tuned generator, one at a time. The metrics are means over all
     of them, and the pictures those of the first.
     """
+    return measure_drifts(session, generators)[0]
+
+
+def measure_drifts(
+    session: Session, generators: Iterable
+) -> tuple[report.Drift, dict[str, np.ndarray]]:
+    """(`measure_drift`, {metric: [g]} of each of the generators, means over the samples)."""
     settings, spec = session.settings.drift, session.generator.spec
     z = latents.sample_z(settings.seed, settings.num_samples, spec.z_dim, spec.z_truncation)
     with rendering.full_precision():
@@ -183,12 +190,13 @@ def measure_drift(session: Session, generators: Iterable) -> report.Drift:
     normals = 'N(0, 1), no truncation'
     if spec.z_truncation is not None:
         normals = f'N(0, 1) cut at {latents.CUT:g}, times {spec.z_truncation:g}'
-    return report.Drift(
+    drift = report.Drift(
         {name: float(value.mean()) for name, value in samples.items()},
         pictures,
         {'tuned': samples},
         f'{settings.num_samples} latents z ~ {normals}, seed {settings.seed}',
     )
+    return drift, {name: np.array([v[name].mean() for v in values]) for name in samples}
 
 
 def _compare(session: Session, weights, w, keep: bool):

@@ -15,8 +15,10 @@ from jaxinv.experiments.session import Session
 from jaxinv.inversion import code_files, region_render
 from jaxinv.report import provenance
 from jaxinv.report import tables as tables_lib
+from jaxinv.report.text import METRICS, number
 from jaxinv.weights.load import save_generator
 
+DRIFTS = 'drift_of_each'  # key in metrics.json, {identity: {metric: value}}
 MOVED = {'moved_lpips_alex': 'lpips_alex', 'moved_mse': 'mse'}  # of pivots that were moved
 
 
@@ -60,6 +62,7 @@ def score(
     """
     session.log('Rendering edits and measuring ...', flush=True)
     names, drift = session.targets.names, None
+    tables = tables_lib.class_tables(names, session.classes)
     folders = report.folders(session.path / 'images', names) if folders is None else folders
     measured = []
     with session.stopwatch.stage('score'):
@@ -69,16 +72,34 @@ def score(
         if session.settings.tune.num_steps:
             distinct = tuned.per_identity
             distinct = distinct[:1] if session.settings.tune.shared else distinct
-            drift = evaluate.measure_drift(session, distinct)
+            drift, each = evaluate.measure_drifts(session, distinct)
+            if len(distinct) > 1:
+                tables.append(drift_table(names, each))
     return dataclasses.replace(
         report.join(measured),
         drift=drift,
-        tables=tables_lib.class_tables(names, session.classes),
+        tables=tables,
         sources=session.targets.sources,
         skipped=session.targets.skipped,
         usage=usage(session),
         **evaluate.provenance_of(session),
     )
+
+
+def drift_table(names: Sequence[str], drifts: Mapping[str, np.ndarray]) -> report.Table:
+    """Drift of the generator of each identity. drifts: {metric: [n]}."""
+    kinds = {name: METRICS[name] for name in drifts}
+    values = {
+        name: {metric: float(column[i]) for metric, column in drifts.items()}
+        for i, name in enumerate(names)
+    }
+    rows = [
+        [name, *(number(own[metric], kind) for metric, kind in kinds.items())]
+        for name, own in values.items()
+    ]
+    columns = ['identity', *(kind.title for kind in kinds.values())]
+    note = 'Mean over images at the random latents, before and after the tuning.'
+    return report.Table(DRIFTS, 'Drift of each generator', columns, rows, note, values)
 
 
 def score_batch(session: Session, rows: np.ndarray, tuned: Tuned, edits) -> report.Run:
