@@ -3,7 +3,8 @@
     measured/METHOD/NAME.json           numbers of one picture, and the SHA-256 of both files
     measured/METHOD/features/KIND-.../  features of all pictures, for distances of sets
 
-A rerun measures what has no file, another picture, or fewer metrics than are asked for.
+A rerun measures what has no file, another picture, or fewer metrics than are asked for. Where no
+face was found, the file says in which picture: 'no_face' {judge: 'target', 'picture' or 'both'}.
 """
 
 import functools
@@ -30,6 +31,7 @@ from jaxinv.runtime.progress import Progress, silent
 FOLDER = 'measured'
 TARGETS = '.targets'  # folder of the targets' own features
 CHUNK = 32  # pictures whose features are saved together
+WHERE = {(True, False): 'target', (False, True): 'picture', (True, True): 'both'}  # is no face
 
 
 class Measurer(NamedTuple):
@@ -94,7 +96,11 @@ def _fits(known: Any, measurer: Measurer, target: str, image: str) -> bool:
     if not isinstance(known, dict) or not isinstance(known.get('metrics'), dict):
         return False
     same = (known.get('target_sha256'), known.get('image_sha256')) == (target, image)
-    return same and set(measurer.names) <= set(known['metrics'])
+    if not same or not set(measurer.names) <= set(known['metrics']):
+        return False
+    # Files of earlier versions do not say where no face was found.
+    lost = [judge for judge in measurer.judges if known['metrics'][f'id_{judge}'] is None]
+    return 'reason' in known or set(lost) <= set(known.get('no_face', {}))
 
 
 def _batch(measurer: Measurer, method: str, rows: Sequence[int], made, size: int) -> list[dict]:
@@ -128,14 +134,29 @@ def _batch(measurer: Measurer, method: str, rows: Sequence[int], made, size: int
             microbatch=size,
         )
         own = [record['picture'] for record in columns[0]]
+        lost = {}
         for judge, entry in measurer.judges.items():
-            values[f'id_{judge}'] = entry.compare(
-                _target_embeddings(measurer, judge, own, targets), entry.embed(found[: len(own)])
+            pair = (
+                _target_embeddings(measurer, judge, own, targets),
+                entry.embed(found[: len(own)]),
             )
+            values[f'id_{judge}'] = entry.compare(*pair)
+            lost[judge] = np.stack([np.isnan(vectors).any(-1) for vectors in pair], 1).tolist()
         for k, record in enumerate(columns[0]):
-            numbers = {name: _number(values, name, k) for name in measurer.names}
-            record['metrics'] = numbers
+            record['metrics'] = {name: _number(values, name, k) for name in measurer.names}
+            no_face = {
+                judge: WHERE.get(tuple(rows[k]))
+                for judge, rows in lost.items()
+                if record['metrics'][f'id_{judge}'] is None
+            }
+            record |= {'no_face': no_face} if no_face else {}
     return records
+
+
+def faces_not_found(records: Mapping[str, dict], judge: str) -> dict[str, int]:
+    """{'target', 'picture', 'both': pictures without a face there}, of `measure`."""
+    found = [record.get('no_face', {}).get(judge) for record in records.values()]
+    return {where: found.count(where) for where in WHERE.values()}
 
 
 def _target_embeddings(measurer: Measurer, judge: str, names, targets_uint8) -> np.ndarray:

@@ -47,6 +47,11 @@ def summaries(
     return found
 
 
+def of_method(value: float) -> dict[str, Any]:
+    """An entry of `summaries` for one number of a method, not of its pictures."""
+    return {'count': 1, 'missing': 0, 'mean': [float(value), None, None]}
+
+
 def set_summaries(
     features: Mapping[str, Mapping[str, Features]], reference: str, total: int, options
 ) -> dict[str, dict[str, dict[str, Any]]]:

@@ -17,9 +17,23 @@ from jaxinv.report.schema import plain
 from jaxinv.report.text import Column, duration, number, protocol
 from jaxinv.text import printable
 
-COST = 'Sets and cost'  # the group with memory and drift
+COST = 'Sets and cost'
 SIZE = 256  # pixels of a picture on the page
 MINUS = '\N{MINUS SIGN}'
+NO_FACE = ('target', 'picture', 'both')  # where no face was found
+COLUMNS = {  # of what is no metric of a picture
+    'drift_lpips_alex': Column(
+        'Drift, LPIPS alex',
+        3,
+        -1,
+        help='of images at random codes before and after the tuning, full resolution; of the '
+        "picture's own generator, or of the one for all pictures",
+    ),
+    'peak_memory_host': Column(
+        'Peak memory of the host, GB', 1, 0, help='largest resident set while the method ran'
+    ),
+    'peak_memory_device': Column('Peak memory of a device, GB', 1, 0, help='of the fullest one'),
+}
 
 
 @dataclasses.dataclass
@@ -31,6 +45,7 @@ class Method:
     summary: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     # [{'label': 'best', 'picture', 'value', 'target', 'image'}], pictures uint8 [h, w, 3].
     examples: Sequence[Mapping[str, Any]] = ()
+    # As it was recorded; a summary has both as numbers.
     memory: Mapping[str, int] = dataclasses.field(default_factory=dict)  # {'host': bytes}
     drift: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     missing: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {picture: reason}
@@ -96,6 +111,11 @@ def content(run: Comparison) -> dict[str, Any]:
     return plain(found)
 
 
+def kind_of(name: str) -> Column:
+    """How the numbers of a summary's entry are shown."""
+    return COLUMNS.get(name) or protocol(name)
+
+
 def csv_text(run: Comparison) -> str:
     """One line for each method and metric."""
     file = io.StringIO()
@@ -103,14 +123,17 @@ def csv_text(run: Comparison) -> str:
     bounds = ('', '_low', '_high')
     columns = [f'{kind}{bound}' for kind in ('mean', 'median') for bound in bounds]
     differences = [f'difference_{name}' for name in ('count', *columns)]
-    writer.writerow(['method', 'metric', 'better', 'count', 'missing', *columns, *differences])
+    lost = [f'no_face_{where}' for where in NO_FACE]
+    head = ['method', 'metric', 'better', 'count', 'missing', *columns, *differences, *lost]
+    writer.writerow(head)
     for method in run.methods:
         for name, entry in method.summary.items():
-            better = {-1: 'lower', 0: '', 1: 'higher'}[protocol(name).better]
+            better = {-1: 'lower', 0: '', 1: 'higher'}[kind_of(name).better]
             cells = [*_three(entry.get('mean')), *_three(entry.get('median'))]
             paired = entry.get('difference') or {}
             cells += [paired.get('count', '')]
             cells += [*_three(paired.get('mean')), *_three(paired.get('median'))]
+            cells += [entry.get('no_face', {}).get(where, '') for where in NO_FACE]
             own = [_cell(method.name), name, better, entry['count'], entry['missing']]
             writer.writerow([*own, *cells])
     return file.getvalue()
@@ -135,8 +158,7 @@ def latex(run: Comparison) -> str:
         '% A raised number counts the pictures that have no number and are not in the mean.',
     ]
     for title, names in _groups(run).items():
-        lines += [f'% {printable(title)}'] if title else []
-        lines += _tabular(run, names)
+        lines += _tabular(run, title, names)
     return '\n'.join([*lines, ''])
 
 
@@ -144,13 +166,13 @@ def _groups(run: Comparison) -> Mapping[str, Sequence[str]]:
     return run.groups or {'': run.metrics}
 
 
-def _tabular(run: Comparison, names: Sequence[str]) -> list[str]:
-    columns = {name: protocol(name) for name in names}
+def _tabular(run: Comparison, title: str, names: Sequence[str]) -> list[str]:
+    columns = {name: kind_of(name) for name in names}
     best = {name: _best(run, name, kind.better) for name, kind in columns.items()}
     arrow = {-1: r' $\downarrow$', 0: '', 1: r' $\uparrow$'}
     heads = [_tex(kind.title) + arrow[kind.better] for kind in columns.values()]
     lines = [r'\begin{tabular}{l' + 'c' * len(columns) + '}', r'\toprule']
-    lines += [' & '.join(['', *heads]) + r' \\', r'\midrule']
+    lines += [' & '.join([_tex(title), *heads]) + r' \\', r'\midrule']
     for method in run.methods:
         cells = [_tex(method.name)]
         for name, kind in columns.items():
@@ -174,6 +196,8 @@ def _tabular(run: Comparison, names: Sequence[str]) -> list[str]:
 _TEX = {
     '\\': r'\textbackslash{}', '{': r'\{', '}': r'\}', '_': r'\_', '&': r'\&', '%': r'\%',
     '#': r'\#', '$': r'\$', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}',
+    # A raw one is another letter in LaTeX's first encoding, OT1, or active in babel's German.
+    '<': r'\textless{}', '>': r'\textgreater{}', '|': r'\textbar{}', '"': r'\textquotedblright{}',
 }  # fmt: skip
 
 
@@ -258,8 +282,8 @@ def _view(run: Comparison) -> dict[str, Any]:
 
 
 def _group(run: Comparison, title: str, names: Sequence[str]) -> dict[str, Any]:
-    """A table of the page; memory and drift stand in the one of COST."""
-    columns = {name: protocol(name) for name in names}
+    """A table of the page."""
+    columns = {name: kind_of(name) for name in names}
     best = {name: _best(run, name, kind.better) for name, kind in columns.items()}
     rows = []
     for method in run.methods:
@@ -268,7 +292,6 @@ def _group(run: Comparison, title: str, names: Sequence[str]) -> dict[str, Any]:
             entry = method.summary.get(name)
             cell = {} if entry is None else _numbers(entry, kind)
             cells.append(cell | {'best': method.name in best[name]})
-        drift = method.drift.get('lpips_alex')
         rows.append(
             {
                 'name': method.name,
@@ -276,17 +299,9 @@ def _group(run: Comparison, title: str, names: Sequence[str]) -> dict[str, Any]:
                 'reference': method.name == run.reference,
                 'failure': method.failure,
                 'cells': cells,
-                'memory': _memory(method.memory),
-                'drift': '' if drift is None else number(drift, protocol('lpips_alex_full')),
             }
         )
-    return {
-        'title': title,
-        'columns': list(columns.values()),
-        'rows': rows,
-        'has_memory': title in ('', COST) and any(row['memory'] for row in rows),
-        'has_drift': title in ('', COST) and any(row['drift'] for row in rows),
-    }
+    return {'title': title, 'columns': list(columns.values()), 'rows': rows}
 
 
 def _numbers(entry: Mapping[str, Any], kind: Column) -> dict[str, Any]:
@@ -296,6 +311,7 @@ def _numbers(entry: Mapping[str, Any], kind: Column) -> dict[str, Any]:
         'interval': _interval(entry['mean'], kind),
         'median': _shown(entry['median'][0], kind) if 'median' in entry else '',
         'missing': entry['missing'],
+        'no_face': _no_face(entry.get('no_face', {})),
     }
     paired = entry.get('difference')
     if paired and paired['mean'][0] is not None:
@@ -319,9 +335,11 @@ def _interval(values: Sequence[float | None], kind: Column) -> str:
     return f'{low} … {high}'
 
 
-def _memory(found: Mapping[str, int]) -> str:
-    parts = [f'{found[key] / 1e9:.1f} GB {key}' for key in ('host', 'device') if key in found]
-    return ', '.join(parts)
+def _no_face(counts: Mapping[str, int]) -> str:
+    """'in the target 2, in both 1', or '' if all faces were found."""
+    places = {'target': 'in the target', 'picture': 'in the picture', 'both': 'in both'}
+    shown = [f'{places[where]} {counts[where]}' for where in NO_FACE if counts.get(where)]
+    return ', '.join(shown)
 
 
 def _encoded(image_uint8) -> str:
