@@ -1,5 +1,6 @@
 """Rows of a table for ablations: the lines of docs/evaluate.md, shared runs, starts, generators."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -18,6 +19,8 @@ from jaxinv.configs import evaluate
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments import comparison, comparison_targets, method_runs, pti
 from jaxinv.inversion import code_files
+from jaxinv.io import write_atomically
+from jaxinv.runtime import manifest
 from jaxinv.settings import method_list
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -197,6 +200,82 @@ def test_a_folder_that_was_made_under_another_name_is_found_again(tmp_path):
     assert renamed.folder == row.folder
     (other,) = method_runs.placed(rows_of('mine=w:test'), tmp_path, pictures_of(tmp_path, 2))
     assert other.folder.name.startswith('mine-')
+
+
+def foreign(folder, rows, path, pictures, names=()):
+    """The rows, as if another comparison in `path` had run them on `names` of its pictures."""
+    rows = method_runs.placed(rows, path, pictures)
+    for row in rows:
+        lines = manifest.Manifest(row.folder / manifest.FILE)
+        text = json.dumps({'config': settings.record_of(row.config)})
+        write_atomically(row.folder / 'run.json', text)
+        for name in names:
+            lines.add({'name': name, 'file': 'f', 'sha256': name, 'skipped': 'not finite'})
+    return rows
+
+
+def test_runs_of_another_comparison_are_found_with_their_group(tmp_path):
+    methods = 'w=w:test,pti=pti:test,all=pti_multi_id:test,again=w:test?generator=row:all'
+    pictures = pictures_of(tmp_path / 'table')
+    there = foreign(tmp_path, rows_of(methods, group=2), pictures.path, pictures, pictures.names)
+    for group in (0, 2, 5):
+        own = pictures_of(tmp_path / 'edits')
+        found = method_runs.placed(rows_of(methods, group=group), pictures.path, own)
+        assert [row.folder for row in found] == [row.folder for row in there]
+        assert [row.config.group for row in found] == [2] * 4
+        assert found[3].config.generator == there[3].config.generator
+    # Some of the pictures are enough where each is by itself; the settings of SAM may tune for all.
+    fewer = pictures_of(tmp_path / 'edits', 2)
+    found = method_runs.placed(rows_of(methods), pictures.path, fewer)
+    assert [a.folder == b.folder for a, b in zip(found, there, strict=True)][:3] == [
+        False, True, False,
+    ]  # fmt: skip
+    # Other pictures, or a group of the row's own, are other runs.
+    more = pictures_of(tmp_path / 'edits', 4)
+    for group, spelling in (
+        (0, methods),
+        (2, methods),
+        (0, methods.replace('test,', 'test?group=3,')),
+    ):
+        named = more if spelling == methods else pictures
+        named = dataclasses.replace(named, path=tmp_path / 'edits')
+        found = method_runs.placed(rows_of(spelling, group=group), pictures.path, named)
+        assert not {row.folder for row in found[:3]} & {row.folder for row in there}
+    # A new run there is found again, and the other comparison does not take it for its own.
+    new = foreign(tmp_path, rows_of('w=w:test', group=2), pictures.path, more, more.names)
+    assert method_runs.placed(rows_of('w=w:test', group=2), pictures.path, more)[0].folder == (
+        new[0].folder
+    )
+    again = method_runs.placed(rows_of('w=w:test', group=2), pictures.path, pictures)
+    assert again[0].folder == there[0].folder
+
+
+def test_a_method_that_another_comparison_does_not_have_is_one_line(tmp_path, monkeypatch):
+    pictures, lines = pictures_of(tmp_path / 'edits'), []
+    outcome = method_runs.Outcome({}, {}, {})
+    monkeypatch.setattr(method_runs, 'run', lambda *_: outcome)
+    for place in (tmp_path / 'table', pictures.path):
+        rows = method_runs.placed(rows_of('w=w:test'), place, pictures)
+        comparison.run_methods(rows, pictures, lambda text, **_: lines.append(text))
+    lost = [line for line in lines if 'not found' in line]
+    assert len(lost) == 1 and lost[0].startswith(
+        f'w was not found in {tmp_path / "table"} and runs'
+    )
+
+
+@pytest.mark.parametrize(('count', 'group', 'said'), [(64, 0, 0), (65, 0, 1), (65, 16, 0)])
+def test_many_pictures_at_once_are_one_line(tmp_path, monkeypatch, count, group, said):
+    pictures, lines = pictures_of(tmp_path, count), []
+    outcome = method_runs.Outcome({}, {}, {})
+    monkeypatch.setattr(method_runs, 'run', lambda *_: outcome)
+    methods = 'w=w:test,pti=pti:test?group=4'
+    rows = method_runs.placed(rows_of(methods, group=group), tmp_path, pictures)
+    for _ in range(2):
+        comparison.run_methods(rows, pictures, lambda text, **_: lines.append(text))
+        assert sum(
+            '65 pictures are in memory at once (w); --config.group=16' in x for x in lines
+        ) == (said)
+        write_atomically(rows[0].folder / 'metrics.json', '{}')  # a finished run is only read
 
 
 def test_rows_of_the_first_pictures_are_rows_of_their_own(tmp_path):

@@ -1,15 +1,18 @@
 """--config=evaluate: methods by their spelling, tables, resumption, bad and missing pictures."""
 
 import csv
+import html
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import jax
 import limits
 import numpy as np
 import PIL.Image
@@ -23,6 +26,7 @@ from jaxinv.experiments import (
     comparison_measure,
     comparison_targets,
     method_runs,
+    pti,
 )
 from jaxinv.metrics import identity
 from jaxinv.report import comparison as report
@@ -378,12 +382,218 @@ def test_text_from_outside_is_harmless_in_every_table():
     )  # fmt: skip
     line = report.csv_text(run).splitlines()[1]
     assert line.startswith("'=1+<script>&_$\\x1b,") and '\x1b' not in line
-    assert r'=1+<script>\&\_\$\textbackslash{}x1b & 1.0000' in report.latex(run)
+    assert r'=1+\textless{}script\textgreater{}\&\_\$\textbackslash{}x1b & 1.0000' in report.latex(
+        run
+    )
     page = report.page.fill('comparison.html.j2', report._view(run))
     assert '<script>' not in page and '&lt;script&gt;' in page
 
 
+def test_tables_for_latex_say_in_their_head_what_they_are_of():
+    entry = {'count': 1, 'missing': 0, 'mean': [1.0, None, None], 'median': [1.0, None, None]}
+    name = 'id_dlib @ <a|"b">'
+    run = report.Comparison(
+        'T', [report.Method('m', 'm', {name: entry})], [name], 'm', 'id_dlib', ['p'],
+        {'resamples': 2, 'confidence': 0.95, 'seed': 0}, groups={'<a|"b">': [name]},
+    )  # fmt: skip
+    heads = [line for line in report.latex(run).splitlines() if 'Identity dlib' in line]
+    spelled = r'\textless{}a\textbar{}\textquotedblright{}b\textquotedblright{}\textgreater{}'
+    assert heads == [rf'{spelled} & Identity dlib $\downarrow$ \\']
+
+
+def faked_runs(monkeypatch, inputs, own, memory_of=None):
+    """Runs of methods leave the pictures of `near`; own: {row: (Made.more, Outcome.drift)}."""
+
+    def one_run(row, pictures, log):
+        more, drift = own[row.name]
+        made = {
+            name: method_runs.Made(
+                inputs / 'near' / f'{name.upper()}.png', '', 2.0 + i, more[i] if more else {}
+            )
+            for i, name in enumerate(pictures)
+        }
+        return method_runs.Outcome(made, memory_of or {}, drift)
+
+    monkeypatch.setattr(method_runs, 'run', one_run)
+
+
+def csv_of(path):
+    with open(path / 'table.csv', newline='') as file:
+        return {(row['method'], row['metric']): row for row in csv.DictReader(file)}
+
+
+def test_drift_and_memory_are_in_every_table(inputs, tmp_path, monkeypatch):
+    each = [[{'drift_lpips_alex': x} for x in values] for values in ((1, 2, 3, 6), (2, 2, 2, 4))]
+    own = {'a': (each[0], {'lpips_alex': 3.0}), 'b': (each[1], {'lpips_alex': 2.5})}
+    own |= {'one': (None, {'lpips_alex': 0.125, 'mse': 0.1}), 'none': (None, {})}
+    faked_runs(monkeypatch, inputs, own, {'host': 2_340_000_000})
+    methods = ('pti:test', 'pti:test?seed=1', 'pti_multi_id:test', 'w:test')
+    methods = ','.join(f'{name}={method}' for name, method in zip(own, methods, strict=True))
+    run(config_of(inputs, methods=methods), tmp_path / 'work')
+    found = json.loads((tmp_path / 'work' / 'metrics.json').read_text())['methods']
+    entries = {name: m['metrics'].get('drift_lpips_alex') for name, m in found.items()}
+    assert entries['a']['mean'][0] == 3.0 and entries['a']['mean'][1] < 3 < entries['a']['mean'][2]
+    assert entries['b']['difference']['mean'][0] == -0.5 and entries['b']['count'] == 4
+    # Of one generator it is one number, without an interval or a difference.
+    assert entries['one'] == {'count': 1, 'missing': 0, 'mean': [0.125, None, None]}
+    assert entries['none'] is None and found['one']['drift']['mse'] == 0.1
+    rows = csv_of(tmp_path / 'work')
+    assert rows['b', 'drift_lpips_alex']['difference_mean'] == '-0.5'
+    assert rows['one', 'drift_lpips_alex']['mean'] == '0.125'
+    assert rows['none', 'peak_memory_host']['mean'] == '2.34'
+    assert ('none', 'drift_lpips_alex') not in rows
+    text = (tmp_path / 'work' / 'table.tex').read_text()
+    assert r'Drift, LPIPS alex $\downarrow$' in text and 'Peak memory of the host, GB' in text
+    assert any(line.startswith('one &') and '0.125' in line for line in text.splitlines())
+    page = (tmp_path / 'work' / 'page.html').read_text()
+    assert 'Drift, LPIPS alex' in page and '<b>0.125</b>' in page and '<b>2.3</b>' in page
+
+
+@pytest.mark.parametrize('task', ['pti', 'pti_multi_id'])
+def test_drift_that_is_read_of_a_run(tmp_path, task, monkeypatch):
+    pictures = comparison_targets.Pictures(tmp_path, ['a', 'b'], [], ['1', '2'], [], [], 'none', 32)
+    config = evaluate.get_config('test')
+    config.methods = f'{task}:test'
+    (row,) = method_runs.placed(method_runs.rows_of(config), tmp_path, pictures)
+    content = {'identities': {'a': {'tuned': {}}, 'b': {'tuned': {}}}, 'drift': {'lpips_alex': 2.0}}
+    each = {'a': {'lpips_alex': 1.0, 'mse': 0.5}, 'b': {'lpips_alex': 3.0, 'mse': 0.5}}
+    monkeypatch.setattr(pti, 'run', lambda *_, **__: None)
+    (tmp_path / 'targets').mkdir()
+    row.folder.mkdir(parents=True)
+
+    def read(content):
+        (row.folder / 'metrics.json').write_text(json.dumps(content))
+        return method_runs.run(row, pictures, lambda *_, **__: None)
+
+    def drifts(outcome):
+        return [outcome.made[name].more.get('drift_lpips_alex') for name in ('a', 'b')]
+
+    found = read(content | {'drift_of_each': each})
+    assert found.drift == {'lpips_alex': 2.0}
+    assert drifts(found) == ([1.0, 3.0] if task == 'pti' else [None, None])
+    assert drifts(read(content)) == [None, None]  # of an earlier version
+    single = {'identities': {'a': {'tuned': {}}}, 'drift': {'lpips_alex': 2.0}}
+    assert drifts(read(single)) == ([2.0, None] if task == 'pti' else [None, None])
+    lines = manifest.Manifest(row.folder / manifest.FILE)
+    for name, drift in each.items():
+        done = {'name': name, 'file': 'f', 'sha256': 's', 'folder': f'identities/{name}'}
+        done |= {'metrics': {'tuned': {}}, 'pictures': [{'label': 'tuned', 'file': 'tuned.png'}]}
+        (row.folder / 'identities' / name).mkdir(parents=True)
+        lines.add(done | {'drift': drift})
+    assert drifts(read({'drift': {}})) == ([1.0, 3.0] if task == 'pti' else [None, None])
+
+
+def test_peak_memory_is_that_of_the_starts_that_did_work(tmp_path, monkeypatch):
+    pictures = comparison_targets.Pictures(tmp_path, ['a'], [], ['1'], [], [], 'none', 32)
+    config = evaluate.get_config('test')
+    config.methods = 'pti:test'
+    (row,) = method_runs.placed(method_runs.rows_of(config), tmp_path, pictures)
+    (tmp_path / 'targets').mkdir()
+    finished = row.folder / 'metrics.json'
+
+    def start(host, error=None, work=True):
+        def one_start(config, folder, log):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / 'run.json').write_text('{}')
+            if error is not None:
+                raise error
+            if work:
+                finished.unlink(missing_ok=True)
+                finished.write_text(json.dumps({'host': host}))
+
+        monkeypatch.setattr(pti, 'run', one_start)
+        monkeypatch.setattr(memory, '_resident', lambda: host)
+        return method_runs.run(row, pictures, lambda *_, **__: None).memory.get('host')
+
+    for host, error in ((5, KeyboardInterrupt()), (90, JaxinvError('the folder is locked.'))):
+        with pytest.raises(type(error)):
+            start(host, error)
+    assert start(3) == 5  # the interrupted start took more
+    assert start(7, work=False) == 5 and start(8) == 8
+    (row.folder / method_runs.PEAK).unlink()
+    assert start(9, work=False) is None  # not known, of a run of an earlier version
+
+
+@pytest.mark.parametrize(
+    ('error', 'reason'),
+    [
+        (MemoryError(), r'out of memory \(MemoryError\); with the setting group=8'),
+        (
+            jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory\nwhile trying\nto'),
+            r'out of memory \(RESOURCE_EXHAUSTED: Out of memory\); with the setting group=8',
+        ),
+        (jax.errors.JaxRuntimeError('INTERNAL: a <bug>\nmore'), 'JaxRuntimeError: INTERNAL: a <b'),
+    ],
+)
+def test_a_method_without_memory_does_not_end_the_others(
+    inputs, tmp_path, monkeypatch, error, reason
+):
+    original = method_runs.run
+
+    def fail(row, *arguments):
+        if row.name == 'far':
+            raise error
+        return original(row, *arguments)
+
+    monkeypatch.setattr(method_runs, 'run', fail)
+    with pytest.raises(JaxinvError, match=r'1 of 2 methods failed \(far\)'):
+        run(config_of(inputs), tmp_path / 'work')
+    assert {method for method, _ in csv_of(tmp_path / 'work')} == {'near'}
+    page = html.unescape((tmp_path / 'work' / 'page.html').read_text())
+    assert re.search(reason, page)
+    # Another process may wait in a collective, and would wait for ever.
+    monkeypatch.setattr(comparison.distributed, 'is_multiprocess', lambda: True)
+    with pytest.raises(type(error)):
+        comparison.run_methods(
+            [method_runs.Row(method_list.parse('far=external:x')[0], None)],
+            ['a'],
+            lambda *_, **__: 0,
+        )
+
+
 # --- Faces ---
+
+
+def test_where_no_face_was_found_is_recorded_and_counted(inputs, tmp_path, monkeypatch):
+    places = {'ada': (), 'bob': (0,), 'cyd': (1,), 'dot': (0, 1)}  # target 0, picture 1
+
+    def embed(images, calls=[]):  # noqa: B006
+        which = len(calls)
+        calls.append(None)
+        rows = [[np.nan if which in places[name] else 1.0] * 3 for name in NAMES]
+        return np.array(rows)
+
+    judge = identity.Judge(embed, identity.cosine, 1)
+    monkeypatch.setattr(comparison.identity, 'judges', lambda *_: {'sface': judge})
+    config = config_of(inputs, methods=f'near=external:{inputs}/near')
+    config.measure.identity = ('sface',)
+    work = tmp_path / 'work'
+    run(config, work)
+    own = {n: json.loads((work / f'measured/near-external/{n}.json').read_text()) for n in NAMES}
+    assert {n: record.get('no_face') for n, record in own.items()} == {
+        'ada': None, 'bob': {'sface': 'target'}, 'cyd': {'sface': 'picture'},
+        'dot': {'sface': 'both'},
+    }  # fmt: skip
+    rows = csv_of(work)
+    lost = [rows['near', 'id_sface'][f'no_face_{where}'] for where in report.NO_FACE]
+    assert lost == ['1', '1', '1'] and rows['near', 'mse_signed']['no_face_both'] == ''
+    page = (work / 'page.html').read_text()
+    assert '3 missing, no face in the target 1, in the picture 1, in both 1' in page
+    # What is there is not measured again, but for a file of an earlier version.
+    for record in own.values():
+        record.pop('no_face', None)
+    judge.embed.__defaults__[0].clear()
+    run(config, work)
+    assert not judge.embed.__defaults__[0]
+    (work / 'measured/near-external/bob.json').write_text(json.dumps(own['bob']))
+    run(config, work)
+    again = json.loads((work / 'measured/near-external/bob.json').read_text())
+    assert again['no_face'] == {'sface': 'target'}
+
+
+def test_nothing_is_said_of_faces_where_all_are_found():
+    assert report._no_face({'target': 0, 'picture': 0, 'both': 0}) == ''
+    assert report._no_face({'target': 2, 'picture': 0, 'both': 1}) == 'in the target 2, in both 1'
 
 
 def test_a_turned_and_scaled_face_comes_upright_into_the_template():
@@ -527,13 +737,15 @@ def test_a_stopped_comparison_of_inversions_ends_in_the_same_numbers(inputs, tmp
     )
     for name in ('w', 'pti'):
         assert first[name]['missing'] == second[name]['missing'] == {}
-        for metric in {*first[name]['metrics']} - {'seconds'}:
+        for metric in {*first[name]['metrics']} - {'seconds', 'peak_memory_host'}:
             one, other = (found[name]['metrics'][metric] for found in (first, second))
             assert (one['count'], one['missing']) == (other['count'], other['missing']) == (4, 0)
             # An identity that is tuned again after a kill has other neighbours: rounding.
             np.testing.assert_allclose(one['mean'], other['mean'], rtol=1e-3, atol=2e-5)
     assert first['pti']['metrics']['frechet_efficientnet_lite0']['count'] == 4
     assert first['pti']['drift']['lpips_alex'] > 0
+    assert first['pti']['metrics']['drift_lpips_alex']['count'] == 4
+    assert second['pti']['peak_memory']['host'] > 1e7
 
 
 def test_configs_that_can_be_methods_are_those_of_inversions():

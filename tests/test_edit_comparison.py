@@ -317,14 +317,19 @@ def test_a_run_renders_what_the_methods_made_and_resumes(tmp_path, monkeypatch, 
     assert not (tmp_path / 'table' / 'methods').exists()
     found = json.loads((tmp_path / 'table' / 'metrics.json').read_text())['methods']
     assert all(own['metrics']['mse_signed']['count'] == 2 for own in found.values())
-    for changes, message in (
-        ({'group': 2}, 'group is 2; leave one out'),
-        ({'runs': str(tmp_path)}, 'holds no methods/'),
-    ):
-        table.update(changes)
-        with pytest.raises(JaxinvError, match=message):
-            edit_comparison.comparison.run(table, tmp_path / 'other', log=log)
-        table.group = 0
+    # They are found from a table with another group, too.
+    table.methods, table.group = 'f6=f6:test,grouped=pti:test', 3
+    before = sorted(path.glob('methods/*'))
+    lines.clear()
+    edit_comparison.comparison.run(table, tmp_path / 'groups', log=log)
+    assert sum('Finished already' in line for line in lines) == 2
+    assert sorted(path.glob('methods/*')) == before
+    again = json.loads((tmp_path / 'groups' / 'metrics.json').read_text())['methods']
+    for name, own in again.items():
+        assert own['metrics'] == found[name]['metrics']
+    table.runs = str(tmp_path)
+    with pytest.raises(JaxinvError, match='holds no methods/'):
+        edit_comparison.comparison.run(table, tmp_path / 'other', log=log)
 
 
 def test_codes_of_one_picture_are_its_own(tmp_path):

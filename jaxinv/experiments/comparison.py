@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxinv import settings
@@ -36,7 +37,9 @@ from jaxinv.text import printable
 from jaxinv.weights import networks
 from jaxinv.weights.load import open_generator
 
-OF_RUNS = (*method_runs.MOVED, 'seconds')  # numbers of a picture that its method's run measured
+# Numbers of a picture that its method's run measured.
+OF_RUNS = (*method_runs.MOVED, *method_runs.DRIFT, 'seconds')
+MANY = 64  # pictures that are better inverted in groups
 OWN = ('methods', 'measure', 'statistics', 'edits')  # of the config, that a run may change
 
 
@@ -127,9 +130,11 @@ def run_methods(
 ) -> tuple[dict[str, Outcome], dict[str, str]]:
     """({method: Outcome}, {method: why it failed}), one method after the other. Collective.
 
-    rows: of method_runs.placed; those that share a folder run once.
+    rows: of method_runs.placed; those that share a folder run once. A method that fails, also for
+    lack of memory, does not end the others.
     """
     outcomes, failures = {}, {}
+    _log_memory(rows, len(pictures), log)
     first: dict[pathlib.Path, str] = {}  # {folder: the row that ran there}
     for count, row in enumerate(rows, start=1):
         log(f'{row.name} ({count} of {len(rows)})', flush=True)
@@ -140,13 +145,53 @@ def run_methods(
                 if same in found:
                     found[row.name] = found[same]
             continue
+        if row.folder is not None and not row.folder.is_dir():
+            _log_new(row, pictures, log)
         try:
             outcomes[row.name] = method_runs.run(row, pictures, log)
-        except JaxinvError as error:
-            failures[row.name] = str(error)
-            log(f'{row.name} failed: {error}', flush=True)
+        except (JaxinvError, jax.errors.JaxRuntimeError, MemoryError) as error:
+            if not isinstance(error, JaxinvError) and distributed.is_multiprocess():
+                raise  # the other processes may wait for this one
+            failures[row.name] = _why(error)
+            log(f'{row.name} failed: {failures[row.name]}', flush=True)
         distributed.wait_for_all('method')
     return outcomes, failures
+
+
+def _why(error: Exception) -> str:
+    """Why a method failed, as one line."""
+    if isinstance(error, JaxinvError):
+        return str(error)
+    lines = str(error).strip().splitlines()
+    text = printable(lines[0], 300) if lines else type(error).__name__
+    if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in text:
+        return (
+            f'out of memory ({text}); with the setting group=8, as in pti?group=8, a row has 8 '
+            'pictures in memory at a time.'
+        )
+    return f'{type(error).__name__}: {text}'
+
+
+def _log_memory(rows: Sequence[Row], count: int, log: Callable) -> None:
+    whole = [row.name for row in rows if row.config is not None and not row.config.group
+             and not (row.folder / workdirs.FINISHED).is_file()]  # fmt: skip
+    if whole and count > MANY:
+        log(
+            f'{count} pictures are in memory at once ({printable(", ".join(whole), 200)}); '
+            '--config.group=16 inverts 16 at a time.',
+            flush=True,
+        )
+
+
+def _log_new(row: Row, pictures: Pictures, log: Callable) -> None:
+    """Says that a method is not among the runs of another comparison, where it runs now."""
+    other = row.folder.parent.parent
+    if method_runs.is_other(other, pictures):
+        log(
+            f'{row.name} was not found in {printable(other)} and runs there now; a run is found by '
+            'the same spelling, settings, generator and pictures.',
+            flush=True,
+        )
 
 
 def place_of(row: Row) -> str:
@@ -192,8 +237,12 @@ def tables(
         own = report.Method(row.name, row.method.spelling, failure=failures.get(row.name, ''))
         if row.name in values:
             summary = found[row.name] | sets[row.name]
+            for judge in measurer.judges:
+                lost = comparison_measure.faces_not_found(records[row.name], judge)
+                summary[f'id_{judge}']['no_face'] = lost
             # Last, and not where no picture has one.
             last = {metric: summary.pop(metric) for metric in OF_RUNS}
+            last |= _of_method(outcomes[row.name], last)
             own.summary = summary | {k: entry for k, entry in last.items() if entry['count']}
             chosen = comparison_table.best_median_worst(values[row.name][rank], better)
             own.examples = [
@@ -216,6 +265,23 @@ def tables(
         groups=_groups(list(used), measurer),
         **provenance_of(config, opened, pictures, measurer.nets),
     )
+
+
+def _of_method(outcome: Outcome, known: Mapping[str, dict]) -> dict[str, dict]:
+    """Entries of the numbers that are one for the method: drift of one generator, peak memory.
+
+    known: the entries of OF_RUNS. A run of an earlier version has the mean drift of its generators
+    alone, which is such a number too.
+    """
+    found = {}
+    for name, metric in method_runs.DRIFT.items():
+        if not known[name]['count'] and outcome.drift.get(metric) is not None:
+            found[name] = comparison_table.of_method(outcome.drift[metric])
+    for where in ('host', 'device'):
+        if where in outcome.memory:
+            gigabytes = outcome.memory[where] / 1e9
+            found[f'peak_memory_{where}'] = comparison_table.of_method(gigabytes)
+    return found
 
 
 def _groups(names: Sequence[str], measurer: Measurer) -> dict[str, list[str]]:

@@ -17,19 +17,22 @@ from typing import Any, NamedTuple
 from jaxinv import data, report, settings
 from jaxinv.errors import JaxinvError
 from jaxinv.experiments.comparison_targets import Pictures
-from jaxinv.experiments.pti_score import MOVED
-from jaxinv.io import expanded, read_json
+from jaxinv.experiments.pti_score import DRIFTS, MOVED
+from jaxinv.io import expanded, json_text, read_json, write_atomically
 from jaxinv.runtime import distributed, manifest, memory, workdir
+from jaxinv.runtime.progress import silent
 from jaxinv.settings import method_list
 from jaxinv.settings.declare import KINDS, unknown
 from jaxinv.text import printable
 
 FOLDER = 'methods'
+PEAK = 'peak_memory.json'  # in a work folder, {'host', 'device': bytes}
 SHARED = ('seed', 'mesh', 'generator', 'generator_key', 'resolution', 'label', 'lpips')
 TASKS = ('invert', 'invert_sam')
 GENERATOR = 'generator'  # in a work folder, the one for all pictures
 OF_ROW = 'row:'  # generator=row:NAME
 DIGITS = 8  # of a hash
+DRIFT = {'drift_lpips_alex': 'lpips_alex'}  # of the generator that was tuned for a picture
 NOT_THE_METHOD = ('load', 'read', 'score', 'edit table')  # stages that are no part of its time
 
 
@@ -51,20 +54,21 @@ class Made(NamedTuple):
     file: pathlib.Path | None  # the reconstruction; None = there is none
     reason: str = ''  # why there is none
     seconds: float | None = None  # of the method alone
-    moved: Mapping[str, float | None] = {}  # of MOVED, where the pivot was optimised along
+    # Of MOVED, where the pivot was optimised along, and of DRIFT, where the generator is its own.
+    more: Mapping[str, float | None] = {}
 
     @property
     def numbers(self) -> dict[str, float | None]:
         """What the run measured of the picture, for its record."""
-        return {'seconds': self.seconds, **self.moved}
+        return {'seconds': self.seconds, **self.more}
 
 
 class Outcome(NamedTuple):
     """A finished method."""
 
     made: dict[str, Made]  # {picture: ...}
-    memory: dict[str, int]  # {'host', 'device': bytes}, largest during the last start
-    drift: dict[str, float | None]  # of random codes, where a generator was tuned
+    memory: dict[str, int]  # {'host', 'device': bytes}, largest of the starts that did work
+    drift: dict[str, float | None]  # of random codes, where a generator was tuned; the mean of all
 
 
 def rows_of(config, edits: Sequence[str] = ()) -> list[Row]:
@@ -186,8 +190,6 @@ def place_of_runs(config, path: pathlib.Path) -> pathlib.Path:
     """The folder that holds methods/ for a comparison in `path`. Raises JaxinvError."""
     if not config.runs:
         return path
-    if config.group:  # a run of groups may have other pictures
-        raise JaxinvError(f'runs is {config.runs!r} and group is {config.group}; leave one out.')
     other = expanded(config.runs)
     if not (other / FOLDER).is_dir():
         raise JaxinvError(
@@ -203,19 +205,24 @@ def placed(rows: Sequence[Row], path: pathlib.Path, pictures: Pictures) -> list[
     Other settings have another folder, and so have other pictures; in bulk mode with a generator
     each, pictures can be added to a run. Rows with the same settings and pictures share a folder,
     also one of another name that was made before.
+
+    path: of the runs. Among those of another comparison a row is also found with another
+    config.group, which it then takes; without one it is a new run there.
     """
     rows = [row._replace(config=_limited(row.config, len(pictures))) for row in rows]
-    digests = {row.name: _digest(row, rows, pictures) for row in rows if row.config is not None}
     # One process looks, since another may already make folders.
-    known = sorted((path / FOLDER).glob('*-*')) if distributed.is_primary() else []
-    known = {folder.name[-DIGITS:]: folder.name for folder in known}
+    known = _known_runs(path, pictures) if distributed.is_primary() else {}
     known = json.loads(distributed.broadcast_str(json.dumps(known)))
     found: list[Row] = []
-    for row in rows:
+    for i, row in enumerate(rows):
         if row.config is not None:
-            digest = digests[row.name]
-            name = known.setdefault(digest, f'{report.slugs([row.name])[0]}-{digest}')
-            row = row._replace(folder=path / FOLDER / name)
+            if not is_other(path, pictures):
+                digest = _digest(row, rows, pictures)
+            else:
+                row, digest = _among(known, row, rows, pictures)
+                rows[i] = row
+            name = f'{report.slugs([row.name])[0]}-{digest}'
+            row = row._replace(folder=path / FOLDER / known['names'].setdefault(digest, name))
             source = _source(row.config)
             if source is not None:
                 (place,) = (other.folder for other in found if other.name == source)
@@ -235,13 +242,63 @@ def _limited(config, count: int):
     return config
 
 
-def _digest(row: Row, rows: Sequence[Row], pictures: Pictures) -> str:
+def is_other(path: pathlib.Path, pictures: Pictures) -> bool:
+    """Whether the runs of a folder are those of another comparison than the pictures'."""
+    return path.resolve() != pictures.path.resolve()
+
+
+def _known_runs(path: pathlib.Path, pictures: Pictures) -> dict[str, Any]:
+    """The runs in a folder of runs: {'names': {HASH: NAME-HASH}, 'groups', 'same'}.
+
+    groups: values of config.group; same: HASHes of runs in groups that have these very pictures,
+    perhaps among others. Both are looked for in the folders of other comparisons only.
+    """
+    folders = sorted((path / FOLDER).glob('*-*'))
+    names = {folder.name[-DIGITS:]: folder.name for folder in folders}
+    if not is_other(path, pictures):
+        return {'names': names}
+    groups, same = {0}, []
+    for folder in folders:
+        try:
+            group = read_json(folder / workdir.RECORD)['config'].get('group', 0)
+        except (TypeError, KeyError):
+            continue  # not begun
+        groups.add(group)
+        lines = manifest.Manifest(folder / manifest.FILE, silent).records if group else {}
+        sums = [lines.get(name, {}).get('sha256') for name in pictures]
+        if sums == pictures.digests:
+            same.append(folder.name[-DIGITS:])
+    return {'names': names, 'groups': sorted(groups), 'same': same}
+
+
+def _among(
+    known: Mapping[str, Any], row: Row, rows: Sequence[Row], pictures: Pictures
+) -> tuple[Row, str]:
+    """(the row with the group of its run among `known`, HASH of that run or of a new one)."""
+    groups = [row.config.group]
+    if 'group' not in dict(row.method.overrides):
+        groups += [group for group in known['groups'] if group != row.config.group]
+    for group in groups:
+        config = row.config.copy_and_resolve_references()
+        config.group = group
+        own = row._replace(config=config)
+        digest, whole = (_digest(own, rows, pictures, of_all) for of_all in (False, True))
+        if digest in known['names'] and (digest == whole or digest in known['same']):
+            return own, digest
+        if whole in known['names']:
+            return own, whole
+    # A run in groups that has other pictures stays as it is.
+    return row, _digest(row, rows, pictures, True)
+
+
+def _digest(row: Row, rows: Sequence[Row], pictures: Pictures, of_all: bool = False) -> str:
+    """of_all: the pictures are part of it, also of a run to which some can be added."""
     record = settings.record_of(row.config)
     limit = record.pop('data', {}).get('limit')
     if limit:
         record['limit'] = limit
     tune = record.get('tune', {})
-    if not row.config.group or (tune.get('shared') and tune.get('num_steps')):
+    if of_all or not row.config.group or (tune.get('shared') and tune.get('num_steps')):
         record['pictures'] = pictures.digests
     source = _source(row.config)
     if source is not None:
@@ -265,9 +322,50 @@ def run(row: Row, pictures: Pictures, log: Callable) -> Outcome:
         config.data.images = _images_of(folder) or config.data.images
     settings.check(config)
     task = importlib.import_module(settings.METHODS[config.task].module)
-    with memory.Peak() as peak:
-        task.run(config, folder, log=functools.partial(_indented, log))
-    return Outcome(made_of(folder, pictures), peak.found, drift_of(folder))
+    before, peak = _stamp(folder / workdir.FINISHED), memory.Peak()
+    try:
+        with peak:
+            task.run(config, folder, log=functools.partial(_indented, log))
+    except JaxinvError:  # perhaps before any work
+        raise
+    except BaseException:  # also of an interrupted start
+        _keep_peak(folder, peak.found)
+        raise
+    if _stamp(folder / workdir.FINISHED) != before:  # else it was finished, and only read
+        _keep_peak(folder, peak.found)
+    made = made_of(folder, pictures)
+    if _tunes_one(config):  # a drift is that of the one generator
+        made = {name: own._replace(more=_without(own.more, DRIFT)) for name, own in made.items()}
+    return Outcome(made, peak_of(folder), drift_of(folder))
+
+
+def _stamp(file: pathlib.Path) -> tuple[int, int] | None:
+    """Changes when a file is written anew."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
+def _keep_peak(folder: pathlib.Path, found: Mapping[str, int]) -> None:
+    """Records the memory of a start, unless an earlier one took more."""
+    # A folder without the record of its run would be refused as none.
+    if distributed.is_primary() and (folder / workdir.RECORD).is_file():
+        known = peak_of(folder)
+        largest = {name: max(count, known.get(name, 0)) for name, count in found.items()}
+        write_atomically(folder / PEAK, json_text(known | largest) + b'\n')
+
+
+def peak_of(folder: pathlib.Path) -> dict[str, int]:
+    """{'host', 'device': bytes} of a run; {} of one of an earlier version."""
+    found = read_json(folder / PEAK)
+    found = found if isinstance(found, dict) else {}
+    return {k: found[k] for k in ('host', 'device') if isinstance(found.get(k), int)}
+
+
+def _without(numbers: Mapping, names) -> dict:
+    return {name: value for name, value in numbers.items() if name not in names}
 
 
 def _images_of(folder: pathlib.Path) -> str | None:
@@ -309,8 +407,8 @@ def _of_bulk(folder: pathlib.Path) -> dict[str, Made]:
             (file,) = (p['file'] for p in record['pictures'] if p['label'] == stage)
             spent = _own(record.get('seconds', {}))
             spent = shared if spent is None else spent
-            moved = _moved(record['metrics'])
-            found[name] = Made(folder / record['folder'] / file, '', spent, moved)
+            more = _moved(record['metrics']) | _drift(record.get('drift'))
+            found[name] = Made(folder / record['folder'] / file, '', spent, more)
     return found
 
 
@@ -320,14 +418,26 @@ def _of_run(folder: pathlib.Path) -> dict[str, Made]:
     places = report.folders(folder / 'images', list(identities))
     spent = _own(result.get('seconds', {}))
     spent = None if spent is None else spent / max(len(identities), 1)
+    # Runs of earlier versions with several generators have their mean alone.
+    drifts = result.get(DRIFTS) or dict.fromkeys(list(identities)[:1], result.get('drift'))
+    drifts = drifts if len(drifts) == len(identities) else {}
     return {
-        name: Made(place / f'{list(stages)[-1]}.png', '', spent, _moved(stages))
+        name: Made(
+            place / f'{list(stages)[-1]}.png',
+            '',
+            spent,
+            _moved(stages) | _drift(drifts.get(name)),
+        )
         for (name, stages), place in zip(identities.items(), places, strict=True)
     }
 
 
 def _moved(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
     return {k: v for found in stages.values() for k, v in found.items() if k in MOVED}
+
+
+def _drift(found: Mapping[str, float | None] | None) -> dict[str, float | None]:
+    return {name: found[metric] for name, metric in DRIFT.items() if metric in (found or {})}
 
 
 def _own(seconds: Mapping[str, float]) -> float | None:
