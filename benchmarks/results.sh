@@ -137,7 +137,7 @@ baselines() {
   measured
   local p="start=$out/portraits_pivots" s="sam.num_steps=40" t="tune.num_steps=40"
   evaluate baselines benchmark:portraits "gaussian_prior=gaussian_prior?$p&$s,\
-pti_sam=pti_sam?$p&$s&$t&invertibility.maps=$maps"
+pti_sam=pti_sam?$p&$s&$t&invertibility.maps=$maps" $two
 }
 figure7() {
   measured
