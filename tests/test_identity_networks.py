@@ -13,6 +13,7 @@ from jaxinv.converters import encoders as converter
 from jaxinv.converters import tables
 from jaxinv.data import load_images
 from jaxinv.errors import JaxinvError
+from jaxinv.experiments import comparison_measure
 from jaxinv.metrics import identity
 from jaxinv.networks import ir_se50
 
@@ -191,3 +192,16 @@ def test_files_that_are_no_curricularface_get_a_sentence(tmp_path):
     other.write_bytes(pickle_writer.torch_zip(pickle_writer.tensors({'a': one})))
     with pytest.raises(JaxinvError, match='other.pth is not CurricularFace on IR-101: It holds no'):
         identity.judges(('curricularface',), curricularface=str(other))
+
+
+def test_numbers_by_another_file_of_a_network_are_measured_again():
+    def measurer(**files):
+        judges = {name: identity.Judge(None, None, 1, file) for name, file in files.items()}
+        return comparison_measure.Measurer(None, (), {}, judges, {}, {})
+
+    known = {'target_sha256': 't', 'image_sha256': 'i', 'files': {'arcface': 'one'}}
+    known['metrics'] = {'id_arcface': 0.5, 'id_sface': 0.5}
+    assert comparison_measure._fits(known, measurer(arcface='one'), 't', 'i')
+    assert not comparison_measure._fits(known, measurer(arcface='other'), 't', 'i')
+    assert not comparison_measure._fits(known | {'files': {}}, measurer(arcface='one'), 't', 'i')
+    assert comparison_measure._fits(known | {'files': {}}, measurer(sface=''), 't', 'i')

@@ -27,6 +27,7 @@ from jaxinv.experiments import session as sessions
 from jaxinv.experiments.comparison_measure import Measurer
 from jaxinv.experiments.comparison_targets import Pictures
 from jaxinv.experiments.method_runs import Outcome, Row
+from jaxinv.io import expanded, sha256
 from jaxinv.metrics import identity
 from jaxinv.report import comparison as report
 from jaxinv.report import provenance, slugs
@@ -73,7 +74,12 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         if distributed.is_primary():
             wants_lpips = any(name.startswith('lpips') for name in wanted.measure.image_metrics)
             nets = sessions.load_nets(config) if wants_lpips else {}
-            measurer = Measurer(pictures, wanted.measure.image_metrics, nets, judges, sets, {})
+            set_files = {}
+            if 'fid_inception' in sets:
+                set_files['fid_inception'] = sha256(expanded(measure.inception))
+            measurer = Measurer(
+                pictures, wanted.measure.image_metrics, nets, judges, sets, {}, set_files
+            )
             result = tables(config, wanted, opened, measurer, outcomes, failures, path, log)
             report.write(path, result, finished=not failures)
             log(report.summary(result, path, time.perf_counter() - start))

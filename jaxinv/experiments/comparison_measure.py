@@ -43,6 +43,12 @@ class Measurer(NamedTuple):
     judges: Mapping[str, Judge]
     sets: Mapping[str, Any]  # {name of features: weights}
     embeddings: dict[tuple[str, str], np.ndarray]  # of the targets: {(judge, picture): [e]}
+    set_files: Mapping[str, str] = {}  # {name of features: SHA-256 of the user's file}
+
+    @property
+    def files(self) -> dict[str, str]:
+        """{judge: SHA-256 of the user's file}."""
+        return {name: judge.file for name, judge in self.judges.items() if judge.file}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,6 +104,8 @@ def _fits(known: Any, measurer: Measurer, target: str, image: str) -> bool:
     same = (known.get('target_sha256'), known.get('image_sha256')) == (target, image)
     if not same or not set(measurer.names) <= set(known['metrics']):
         return False
+    if not measurer.files.items() <= known.get('files', {}).items():
+        return False
     # Files of earlier versions do not say where no face was found.
     lost = [judge for judge in measurer.judges if known['metrics'][f'id_{judge}'] is None]
     return 'reason' in known or set(lost) <= set(known.get('no_face', {}))
@@ -111,6 +119,7 @@ def _batch(measurer: Measurer, method: str, rows: Sequence[int], made, size: int
         own = made[name]
         record = {'picture': name, 'method': method, 'target_sha256': pictures.digests[i]}
         record |= {'image_sha256': _digest(own.file)} | own.numbers
+        record |= {'files': measurer.files} if measurer.files else {}
         target, valid = pictures.read(i)
         image, resized, reason = read_made(own, pictures.resolution)
         if resized:
@@ -221,7 +230,8 @@ def features(measurer: Measurer, kind: str, path: pathlib.Path, read, rows, dige
     read(i): uint8 [r, r, 3] of index i. digests: SHA-256 of each of the pictures, by which the
     chunks are found again.
     """
-    key = hashlib.sha256('\n'.join(digests).encode()).hexdigest()[:12]
+    content = [*digests, *filter(None, [measurer.set_files.get(kind)])]
+    key = hashlib.sha256('\n'.join(content).encode()).hexdigest()[:12]
     network, weights = _network(kind), measurer.sets[kind]
     size = min(rendering.BATCH, len(measurer.pictures))
 

@@ -66,14 +66,16 @@ def plan_of(wanted, generator, weights, lpips: str, log: Callable) -> Plan:
     arrays += [item.direction.array for item in equal] + [item.array for item in curves]
     content = hashlib.sha256(b''.join(np.asarray(array).tobytes() for array in arrays))
     names = [[edit.name for edit in edits], [item.name for item in equal], own.curves]
-    content.update(json.dumps([*names, own.curve_points, own.identity]).encode())
+    judges = identity.judges(own.identity, own.arcface, own.curricularface)
+    files = [judge.file for judge in judges.values() if judge.file]
+    content.update(json.dumps([*names, own.curve_points, own.identity, *files]).encode())
     return Plan(
         edits,
         equal,
         curves,
         own.curve_points,
         again,
-        identity.judges(own.identity, own.arcface, own.curricularface),
+        judges,
         networks.load_lpips('alex', lpips),
         content.hexdigest()[:16],
     )

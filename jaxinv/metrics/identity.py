@@ -28,6 +28,7 @@ import PIL.Image
 
 from jaxinv import faces, rendering
 from jaxinv.errors import JaxinvError
+from jaxinv.io import expanded, sha256
 from jaxinv.networks import graph, ir_se50
 from jaxinv.pixels import to_float
 from jaxinv.weights import graphs
@@ -50,6 +51,7 @@ class Judge(NamedTuple):
     embed: Callable[[np.ndarray], np.ndarray]  # uint8 [b, h, w, 3] -> [b, e], NaN without a face
     compare: Callable[[np.ndarray, np.ndarray], np.ndarray]  # [b, e], [b, e] -> [b]
     better: int  # -1 = lower is more alike, 1 = higher
+    file: str = ''  # SHA-256 of the user's file with its weights
 
 
 def judges(names: Sequence[str], arcface: str = '', curricularface: str = '') -> dict[str, Judge]:
@@ -137,14 +139,14 @@ def _of_pairs(network: graph.Network, chips: jax.Array) -> jax.Array:
 
 
 def _residual(load: Callable, source: str, spec: ir_se50.Spec) -> Judge:
-    weights = load(pathlib.Path(source))
+    weights, digest = load(pathlib.Path(source)), sha256(expanded(source))
     network = jax.jit(ir_se50.identity, static_argnums=2)
 
     def of_chips(chips: np.ndarray) -> np.ndarray:
         with rendering.full_precision():
             return np.asarray(network(weights, to_float(chips), spec))
 
-    return Judge(lambda images: _embed(images, of_chips, ir_se50.FEATURES), cosine, 1)
+    return Judge(lambda images: _embed(images, of_chips, ir_se50.FEATURES), cosine, 1, digest)
 
 
 def _embed(images_uint8, network: Callable, features: int) -> np.ndarray:
