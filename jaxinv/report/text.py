@@ -83,7 +83,7 @@ PROTOCOLS = {  # of the evaluation's tables: net or range, and resolution, in th
     ),
     'moved_lpips_alex': METRICS['moved_lpips_alex'],
     'moved_mse': METRICS['moved_mse'],
-    'seconds': Column('Seconds a picture', 1, -1, ' s', 'of the method, with compilation'),
+    'seconds': Column('Time a picture', 1, -1, ' s', 'of the method, with compilation'),
 }
 ATTRIBUTES = {
     'age': Column('age', 1, 0, ' y'),
