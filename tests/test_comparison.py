@@ -745,7 +745,7 @@ def test_a_stopped_comparison_of_inversions_ends_in_the_same_numbers(inputs, tmp
     assert first['pti']['metrics']['frechet_efficientnet_lite0']['count'] == 4
     assert first['pti']['drift']['lpips_alex'] > 0
     assert first['pti']['metrics']['drift_lpips_alex']['count'] == 4
-    assert second['pti']['peak_memory']['host'] > 1e7
+    assert set(second['pti']['peak_memory']) == set(memory.peak_bytes())
 
 
 def test_configs_that_can_be_methods_are_those_of_inversions():
