@@ -10,10 +10,10 @@ import argparse
 import json
 import pathlib
 
-from jaxinv.report.text import protocol
+from jaxinv.report.comparison import kind_of
 
 RECONSTRUCTION = ('lpips_alex_256', 'lpips_vgg_256', 'psnr_unit', 'ms_ssim_full', 'id_sface')
-RECONSTRUCTION += ('id_dlib', 'moved_lpips_alex', 'seconds')
+RECONSTRUCTION += ('id_dlib', 'moved_lpips_alex', 'drift_lpips_alex', 'seconds')
 
 
 def cell(entry, digits: int) -> str:
@@ -36,14 +36,11 @@ def columns_of(found: dict) -> list[str]:
 def table(path: pathlib.Path, differences: bool) -> str:
     found = json.loads((path / 'metrics.json').read_text())['methods']
     names = columns_of(found)
-    drifts = {method: own.get('drift', {}).get('lpips_alex') for method, own in found.items()}
-    has_drift = any(drift is not None for drift in drifts.values())
-    kinds = [protocol(name) for name in names]
+    kinds = [kind_of(name) for name in names]
     heads = [
         kind.title + ''.join(name.partition(' @ ')[1:])
         for kind, name in zip(kinds, names, strict=True)
     ]
-    heads += ['Drift'] if has_drift else []
     lines = ['| | ' + ' | '.join(heads) + ' |', '|---' * (len(heads) + 1) + '|']
     for method, own in found.items():
         cells = []
@@ -51,9 +48,6 @@ def table(path: pathlib.Path, differences: bool) -> str:
             entry = own['metrics'].get(name)
             entry = (entry or {}).get('difference') if differences else entry
             cells.append(cell(entry, kind.digits))
-        if has_drift:
-            drift = drifts[method]
-            cells.append('-' if drift is None else f'{drift:.3f}')
         lines.append(f'| {method} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 
