@@ -351,3 +351,18 @@ def test_the_earlier_name_works_on_the_command_line():
     assert done.stderr.strip() == (
         'config.pivot.at_once is now config.pivot.batch_per_device; taken as that.'
     )
+
+
+def test_a_run_of_many_pictures_without_groups_says_how_to_save_memory():
+    from jaxinv.configs import pti_multi_id, sam
+    from jaxinv.experiments.session import MANY, memory_hint
+
+    for config in (pti_multi_id.get_config(''), sam.get_config('')):
+        assert memory_hint(config, MANY) == ''
+        assert memory_hint(config, MANY + 1).startswith('65 pictures') and '--config.group' in (
+            memory_hint(config, MANY + 1)
+        )
+        config.scores = 'psnr'
+        assert memory_hint(config, 1000) == ''
+        config.scores, config.group = 'all', 8
+        assert memory_hint(config, 1000) == ''

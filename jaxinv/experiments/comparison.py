@@ -40,7 +40,6 @@ from jaxinv.weights.load import open_generator
 
 # Numbers of a picture that its method's run measured.
 OF_RUNS = (*method_runs.MOVED, *method_runs.DRIFT, 'seconds')
-MANY = 64  # pictures that are better inverted in groups
 OWN = ('methods', 'measure', 'statistics', 'edits')  # of the config, that a run may change
 
 
@@ -181,7 +180,7 @@ def _why(error: Exception) -> str:
 def _log_memory(rows: Sequence[Row], count: int, log: Callable) -> None:
     whole = [row.name for row in rows if row.config is not None and not row.config.group
              and not (row.folder / workdirs.FINISHED).is_file()]  # fmt: skip
-    if whole and count > MANY:
+    if whole and count > sessions.MANY:
         log(
             f'{count} pictures are in memory at once ({printable(", ".join(whole), 200)}); '
             '--config.group=16 inverts 16 at a time.',

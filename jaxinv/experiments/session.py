@@ -30,6 +30,8 @@ from jaxinv.weights.addresses import is_address
 from jaxinv.weights.encoders import local_file
 from jaxinv.weights.networks import load_lpips
 
+MANY = 64  # pictures that are better inverted in groups
+
 
 class Session(NamedTuple):
     """Read-only context of a run of the launcher."""
@@ -110,8 +112,20 @@ def begin(config, path, opened, overwrite, start, log, nouns=('identity', 'ident
         file = path / 'state' / 'seconds.json' if distributed.is_primary() else None
         stopwatch = Stopwatch(file)
         stopwatch.lap('load', start)
+        if hint := memory_hint(config, count):
+            log(hint)
         opened = generator, weights, about
         yield make(config, path, opened, targets, nets, sharding, stopwatch, log, chosen)
+
+
+def memory_hint(config, count: int) -> str:
+    """A sentence for a run that holds many pictures at once, else ''.
+
+    A comparison, whose methods have scores='psnr', says it once itself.
+    """
+    if count <= MANY or config.get('group', 1) or config.scores != 'all':
+        return ''
+    return f'{count} pictures are in memory at once; --config.group=16 inverts 16 at a time.'
 
 
 def files_of(config, about) -> dict[str, str]:
