@@ -10,7 +10,7 @@ set -euo pipefail
 
 out=$(realpath -m "$1")
 shift
-tables=${*:-portraits edits consistency baselines figure16 again figure3 tau figure7 generated figure15}
+tables=${*:-portraits edits consistency figure16 again figure3 tau figure7 generated figure15}
 mkdir -p "$out"
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
@@ -131,13 +131,6 @@ tau() {
   evaluate tau benchmark:portraits "$rows,\
 alex=sam:lpips_alex?start=$out/portraits_pivots&sam.num_steps=40" $two
   edits_of tau "$rows" $two --config.statistics.reference=sam
-}
-# Further baselines, with the maps of the main table.
-baselines() {
-  measured
-  local p="start=$out/portraits_pivots" s="sam.num_steps=40" t="tune.num_steps=40"
-  evaluate baselines benchmark:portraits "gaussian_prior=gaussian_prior?$p&$s,\
-pti_sam=pti_sam?$p&$s&$t&invertibility.maps=$maps" $two
 }
 figure7() {
   measured
