@@ -61,14 +61,15 @@ edits() {  # and identity at the same measured turn, and curves
 'eyes_closed=1','yaw=2,smile=1.2,age=2')" "--config.measure.equal=('yaw=-10/-5/5/10',)" \
     "--config.measure.curves=('yaw',)" "--config.measure.identity=('sface','dlib')"
 }
-# Latent editing consistency: every method inverts its edited pictures again, with its own pivots.
+# Latent editing consistency: W and PTI invert their edited pictures again, with their own pivots.
 consistency() {
+  local methods
+  methods=$(methods "$out/portraits_pivots")
   launch --config=evaluate_edits --workdir="$out/consistency" --config.runs="$out/portraits" \
-    --config.data.images=benchmark:portraits --config.statistics.reference=w_plus \
-    --config.methods="$(methods "$out/portraits_pivots" | sed 's/,pti_free=.*//')" \
-    "--config.edits=('yaw=2',)" \
-    "--config.measure.equal=()" "--config.measure.curves=()" "--config.measure.identity=('sface',)" \
-    "--config.measure.consistency=('yaw=2',)"
+    --config.data.images=benchmark:portraits --config.statistics.reference=w \
+    --config.methods="$(sed 's/,w_plus=.*,pti=/,pti=/; s/,pti_free=.*//' <<< "$methods")" \
+    "--config.edits=('yaw=2',)" "--config.measure.equal=()" "--config.measure.curves=()" \
+    "--config.measure.identity=('sface',)" "--config.measure.consistency=('yaw=2',)"
 }
 
 # Ablations, on the first two portraits, with the regulariser in every fourth step.
