@@ -1,6 +1,6 @@
 """A comparison killed in the middle and resumed, beside one that was not: results and memory.
 
-    python benchmarks/killed_run.py FOLDER [--pictures=200] [--generator=mobile_stylegan_ffhq]
+    python benchmarks/killed_run.py FOLDER [--pictures=200] [--methods w pti]
 
 Makes generated faces (truncation_psi 0.7, seed 0), runs --config=evaluate on them by `w` and `pti`
 with a tiny budget in groups, and again with SIGKILL after half of the pictures of the last method
@@ -23,10 +23,10 @@ import PIL.Image
 
 GROUP = 10  # pictures of a group
 STEP = 'pivot.num_steps=1&pivot.alex_fraction=1'
-METHODS = (
-    f'w=w?{STEP},pti=pti?{STEP}&tune.num_steps=1&locality.weight=0&drift.num_samples=1'
-    '&tune.save=bfloat16'
-)
+METHODS = {
+    'w': f'w?{STEP}',
+    'pti': f'pti?{STEP}&tune.num_steps=1&locality.weight=0&drift.num_samples=1&tune.save=bfloat16',
+}
 # Of the numbers, those that time and memory make.
 OWN = ('seconds', 'memory', 'provenance', 'usage', 'time')
 
@@ -48,32 +48,33 @@ def make_pictures(folder: pathlib.Path, count: int, name: str, resolution: int):
         images.save(folder / f'face{i:04}.png', made[0])
 
 
-def command(pictures, work, name, resolution) -> list[str]:
+def command(pictures, work, methods, name, resolution) -> list[str]:
+    rows = ','.join(f'{method}={METHODS[method]}' for method in methods)
     return [
         sys.executable, '-m', 'jaxinv.launch', '--config=evaluate', f'--workdir={work}',
         f'--config.data.images={pictures}', '--config.data.align=none',
         f'--config.generator={name}', f'--config.resolution={resolution}',
-        f'--config.methods={METHODS}', f'--config.group={GROUP}',
+        f'--config.methods={rows}', f'--config.group={GROUP}',
         "--config.measure.images=('lpips_alex_256','psnr_unit')",
         '--config.measure.identity=()', '--config.measure.sets=()',
     ]  # fmt: skip
 
 
-def finished_pictures(work) -> int:
-    """Of the method that is tuned."""
-    manifests = list(work.glob('methods/pti-*/manifest.jsonl'))
+def finished_pictures(work, method: str) -> int:
+    """Of a method."""
+    manifests = list(work.glob(f'methods/{method}-*/manifest.jsonl'))
     return sum(len(path.read_text().splitlines()) for path in manifests)
 
 
-def run(line, work, log, kill_after=None) -> float:
-    """Runs the command; returns the largest resident set in GB. kill_after: pictures."""
+def run(line, work, log, method='', kill_after=None) -> float:
+    """Runs the command; returns the largest resident set in GB. kill_after: pictures of method."""
     with open(log, 'ab') as output:
         process = subprocess.Popen(line, stdout=output, stderr=output)
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             break
-        if kill_after is not None and finished_pictures(work) >= kill_after:
+        if kill_after is not None and finished_pictures(work, method) >= kill_after:
             process.send_signal(signal.SIGKILL)
             kill_after = None
         time.sleep(0.2)
@@ -131,19 +132,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('folder', type=pathlib.Path)
     parser.add_argument('--pictures', type=int, default=200)
+    parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS))
     parser.add_argument('--generator', default='mobile_stylegan_ffhq')
     parser.add_argument('--resolution', type=int, default=512)
     args = parser.parse_args()
     pictures = args.folder / f'pictures{args.pictures}'
     make_pictures(pictures, args.pictures, args.generator, args.resolution)
     works = {name: args.folder / name for name in ('whole', 'killed')}
-    own = args.generator, args.resolution
+    own = args.methods, args.generator, args.resolution
+    last = args.methods[-1]
     run(command(pictures, works['whole'], *own), works['whole'], args.folder / 'whole.log')
     line = command(pictures, works['killed'], *own)
-    if finished_pictures(works['killed']) < args.pictures // 2:
+    if finished_pictures(works['killed'], last) < args.pictures // 2:
         half = args.pictures // 2
-        run(line, works['killed'], args.folder / 'killed_first.log', kill_after=half)
-    print(f'{finished_pictures(works["killed"])} pictures were tuned before the second start.')
+        run(line, works['killed'], args.folder / 'killed_first.log', last, half)
+    done = finished_pictures(works['killed'], last)
+    print(f'{done} pictures were finished by {last} before the second start.', flush=True)
     run(line, works['killed'], args.folder / 'killed_second.log')
     sys.exit(not compare(*works.values()))
 
