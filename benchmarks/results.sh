@@ -48,7 +48,8 @@ generated() {
 animals() {  # by the generator of faces: far outside its domain
   local few="--config.data.limit=4 --config.data.align=none"
   pivots animals_pivots benchmark:animals $few
-  evaluate animals benchmark:animals "$(methods "$out/animals_pivots" | sed 's/,pti_free=.*//')" \
+  local p="start=$out/animals_pivots&sam.num_steps=40"
+  evaluate animals benchmark:animals "w=w?$p,w_plus=w_plus?$p,f6=f6?$p" \
     $few "--config.measure.identity=()" --config.statistics.reference=w_plus
 }
 with_sam="$(methods "$out/portraits_pivots"),sam=sam?start=$out/portraits_pivots&sam.num_steps=40"
