@@ -14,10 +14,10 @@ import pathlib
 
 import numpy as np
 import PIL.Image
-from results_pictures import read, runs_of
+from results_pictures import read, reconstructions, runs_of, target_of
 
 import jaxinv
-from jaxinv import latents, pixels, report
+from jaxinv import latents, pixels
 from jaxinv.data import benchmark_faces as faces
 from jaxinv.inversion import code_files
 from jaxinv.io import cache_dir, read_json
@@ -61,15 +61,9 @@ def main():
     )
     print('|---|---|---|---|---|---|')
     for method, run in runs.items():
-        stages = read_json(run / 'metrics.json')['identities']
-        if list(stages) != names:
-            raise SystemExit(f'{method} has other pictures.')
-        places = report.folders(run / 'images', names)
-        given = np.stack([read(own / 'target.png') for own in places])
-        made = np.stack([
-            read(own / f'{list(stages[name])[-1]}.png')
-            for own, name in zip(places, names, strict=True)
-        ])  # fmt: skip
+        files = reconstructions(run, names)
+        given = np.stack([read(target_of(file)) for file in files])
+        made = np.stack([read(file) for file in files])
         images = pixels.to_float(made, numpy=np)
         to = [jaxinv.evaluate(target, images)['lpips_vgg'].mean() for target in (given, clean)]
         within = [mse_within(made, target, masks) for target in (given, clean)]

@@ -63,13 +63,12 @@ edits() {  # and identity at the same measured turn, and curves
 }
 # Latent editing consistency: W and PTI invert their edited pictures again, with their own pivots.
 consistency() {
-  local methods
-  methods=$(methods "$out/portraits_pivots")
+  local p="start=$out/portraits_pivots&$search"
   launch --config=evaluate_edits --workdir="$out/consistency" --config.runs="$out/portraits" \
     --config.data.images=benchmark:portraits --config.statistics.reference=w \
-    --config.methods="$(sed 's/,w_plus=.*,pti=/,pti=/; s/,pti_free=.*//' <<< "$methods")" \
-    "--config.edits=('yaw=2',)" "--config.measure.equal=()" "--config.measure.curves=()" \
-    "--config.measure.identity=('sface',)" "--config.measure.consistency=('yaw=2',)"
+    --config.methods="w=w?$p,pti=pti?$p&tune.num_steps=40" "--config.edits=('yaw=2',)" \
+    "--config.measure.equal=()" "--config.measure.curves=()" "--config.measure.identity=('sface',)" \
+    "--config.measure.consistency=('yaw=2',)"
 }
 
 # Ablations, on the first two portraits, with the regulariser in every fourth step.

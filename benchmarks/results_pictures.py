@@ -1,7 +1,7 @@
 r"""The pictures of docs/results.md, from what benchmarks/results.sh left in its folder.
 
     python benchmarks/results_pictures.py FOLDER/portraits docs/results.jpg [--edits yaw=2]
-    python benchmarks/results_pictures.py FOLDER/figure15 docs/results_drift.jpg --random 3
+    python benchmarks/results_pictures.py FOLDER/figure15 docs/results_drift.jpg --random 6
 
 A row for each photograph: the target, what each method made of it, and with --edits that edit of
 each. With --random N, of methods that tune one generator: a column for each of N random codes, a
@@ -16,6 +16,7 @@ import PIL.Image
 
 import jaxinv
 from jaxinv import latents, pixels, report
+from jaxinv.experiments import method_runs
 from jaxinv.io import read_json
 from jaxinv.report.grid import grid
 
@@ -45,20 +46,27 @@ def random_codes(runs: dict[str, pathlib.Path], count: int, cell: int) -> PIL.Im
 
 def photographs(runs: dict[str, pathlib.Path], edits, cell: int) -> PIL.Image.Image:
     """A row for each target: the target, its reconstructions, its edits."""
-    columns: list[list] = [[], *([] for _ in runs), *([] for _ in edits for _ in runs)]
     names = list(read_json(next(iter(runs.values())) / 'metrics.json')['identities'])
-    for place, folder in enumerate(runs.values()):
-        found = jaxinv.load(folder)
-        stages = read_json(folder / 'metrics.json')['identities']
-        for i, own in enumerate(report.folders(folder / 'images', list(stages))):
-            if not place:
-                columns[0].append(read(own / 'target.png'))
-            columns[1 + place].append(read(own / f'{list(stages[names[i]])[-1]}.png'))
-        for k, edit in enumerate(edits):
-            made = jaxinv.render(found.generator, found.weights, found.codes, edit=edit)
-            columns[1 + place + len(runs) * (k + 1)] = list(pixels.to_uint8(made))
-    labels = ['photograph', *runs, *(f'{name}, {edit}' for edit in edits for name in runs)]
-    return grid(zip(*columns, strict=True), names, labels, cell=cell)
+    files = {method: reconstructions(folder, names) for method, folder in runs.items()}
+    columns = {'photograph': [read(target_of(file)) for file in next(iter(files.values()))]}
+    columns |= {method: [read(file) for file in own] for method, own in files.items()}
+    found = {method: jaxinv.load(folder) for method, folder in runs.items()} if edits else {}
+    for edit in edits:
+        for method, own in found.items():
+            made = jaxinv.render(own.generator, own.weights, own.codes, edit=edit)
+            columns[f'{method}, {edit}'] = list(pixels.to_uint8(made))
+    return grid(zip(*columns.values(), strict=True), names, list(columns), cell=cell)
+
+
+def reconstructions(folder: pathlib.Path, names: list[str]) -> list[pathlib.Path]:
+    """The PNG file of each picture that a run made."""
+    made = method_runs.made_of(folder, names)
+    return [made[name].file for name in names]
+
+
+def target_of(reconstruction: pathlib.Path) -> pathlib.Path:
+    """The file of its target, which is beside it."""
+    return reconstruction.with_name('target.png')
 
 
 def read(path: pathlib.Path) -> np.ndarray:

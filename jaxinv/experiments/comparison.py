@@ -27,7 +27,7 @@ from jaxinv.experiments import session as sessions
 from jaxinv.experiments.comparison_measure import Measurer
 from jaxinv.experiments.comparison_targets import Pictures
 from jaxinv.experiments.method_runs import Outcome, Row
-from jaxinv.io import expanded, sha256
+from jaxinv.io import sha256
 from jaxinv.metrics import identity
 from jaxinv.report import comparison as report
 from jaxinv.report import provenance, slugs
@@ -64,21 +64,19 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
     opened = open_comparison(config, log)
     measure = wanted.measure
     judges = identity.judges(measure.identity, measure.arcface, measure.curricularface)
-    sets = _set_networks(wanted.measure)
+    sets = _set_networks(measure)
     own = method_runs.place_of_runs(config, path)
     with entered(opened, config, path, overwrite, log) as pictures:
         rows = method_runs.placed(opened.rows, own, pictures)
         outcomes, failures = run_methods(rows, pictures, log)
         opened = opened._replace(rows=rows)
         if distributed.is_primary():
-            wants_lpips = any(name.startswith('lpips') for name in wanted.measure.image_metrics)
+            wants_lpips = any(name.startswith('lpips') for name in measure.image_metrics)
             nets = sessions.load_nets(config) if wants_lpips else {}
             set_files = {}
             if 'fid_inception' in sets:
-                set_files['fid_inception'] = sha256(expanded(measure.inception))
-            measurer = Measurer(
-                pictures, wanted.measure.image_metrics, nets, judges, sets, {}, set_files
-            )
+                set_files['fid_inception'] = sha256(pathlib.Path(measure.inception))
+            measurer = Measurer(pictures, measure.image_metrics, nets, judges, sets, {}, set_files)
             result = tables(config, wanted, opened, measurer, outcomes, failures, path, log)
             report.write(path, result, finished=not failures)
             log(report.summary(result, path, time.perf_counter() - start))

@@ -28,7 +28,7 @@ import PIL.Image
 
 from jaxinv import faces, rendering
 from jaxinv.errors import JaxinvError
-from jaxinv.io import expanded, sha256
+from jaxinv.io import sha256
 from jaxinv.networks import graph, ir_se50
 from jaxinv.pixels import to_float
 from jaxinv.weights import graphs
@@ -139,7 +139,8 @@ def _of_pairs(network: graph.Network, chips: jax.Array) -> jax.Array:
 
 
 def _residual(load: Callable, source: str, spec: ir_se50.Spec) -> Judge:
-    weights, digest = load(pathlib.Path(source)), sha256(expanded(source))
+    path = pathlib.Path(source)
+    weights, digest = load(path), sha256(path)
     network = jax.jit(ir_se50.identity, static_argnums=2)
 
     def of_chips(chips: np.ndarray) -> np.ndarray:
