@@ -22,7 +22,13 @@ setuptools.setup(
     ],
     package_dir={'jaxinv.configs': 'configs', 'jaxinv.converters': 'converters'},
     package_data={
-        'jaxinv': ['data/*.json', 'directions/*', 'report/templates/*', 'studio/static/*']
+        'jaxinv': [
+            'data/*.json',
+            'data/encoders/*',
+            'directions/*',
+            'report/templates/*',
+            'studio/static/*',
+        ]
     },
     entry_points={
         'console_scripts': [

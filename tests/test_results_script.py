@@ -38,9 +38,10 @@ def test_its_tables_are_settings_and_methods_that_there_are(tmp_path, monkeypatc
     times = (tmp_path / 'out' / 'times.txt').read_text().split('\n')
     assert [line.split()[0] for line in times if line] == [
         'portraits', 'edits', 'consistency', 'figure16', 'again', 'figure3', 'tau', 'figure7',
-        'generated', 'figure15',
+        'generated', 'figure15', 'animals',
     ]  # fmt: skip
     assert rows['consistency'] == ['w', 'pti']
+    assert rows['animals'] == ['w', 'w_plus', 'f6']
     assert rows['portraits'] == rows['portraits_edits'] == ['w', 'w_plus', 'pti', 'pti_free', 'sam']
     assert rows['figure3'] == rows['figure3_edits']
     assert rows['figure16'][:3] == rows['figure16_edits']

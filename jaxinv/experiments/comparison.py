@@ -178,12 +178,8 @@ def _why(error: Exception) -> str:
 def _log_memory(rows: Sequence[Row], count: int, log: Callable) -> None:
     whole = [row.name for row in rows if row.config is not None and not row.config.group
              and not (row.folder / workdirs.FINISHED).is_file()]  # fmt: skip
-    if whole and count > sessions.MANY:
-        log(
-            f'{count} pictures are in memory at once ({printable(", ".join(whole), 200)}); '
-            '--config.group=16 inverts 16 at a time.',
-            flush=True,
-        )
+    if whole and (hint := sessions.too_many(count, ', '.join(whole))):
+        log(hint, flush=True)
 
 
 def _log_new(row: Row, pictures: Pictures, log: Callable) -> None:

@@ -92,14 +92,17 @@ def make(generator, weights, s: Samples, seed: int, place: Place, log) -> Datase
         return latents.truncate(w, weights['buffers']['w_avg'], psi[:, None])
 
     @jax.jit
-    def picture(weights, w, key, scale):
+    def noisy(weights, key):
         leaves, structure = jax.tree.flatten(weights['params'])
         keys = jax.random.split(key, len(leaves))
         leaves = [
-            x + scale * jnp.sqrt(jnp.mean(x**2)) * jax.random.normal(k, x.shape)
+            x + s.perturbation * jnp.sqrt(jnp.mean(x**2)) * jax.random.normal(k, x.shape)
             for x, k in zip(leaves, keys, strict=True)
         ]
-        weights = weights | {'params': structure.unflatten(leaves)}
+        return weights | {'params': structure.unflatten(leaves)}
+
+    @jax.jit
+    def picture(weights, w):
         return pixels.area_resize(generator.synthesize(weights, w[:, None])[0], size)
 
     progress = Progress('samples', len(files) * FILE, log)
@@ -114,10 +117,10 @@ def make(generator, weights, s: Samples, seed: int, place: Place, log) -> Datase
         for start in range(0, FILE, GROUP):
             perturbed = s.perturbation and rng.random() < 1 / PERTURBED
             key = latents.stream(int(rng.integers(2**31)), 'perturbation')
-            scale = np.float32(s.perturbation if perturbed else 0)
+            # The noise of all weights takes longer than the pictures.
+            own = noisy(weights, key) if perturbed else weights
             with rendering.full_precision():
-                made = picture(weights, w[start : start + GROUP], key, scale)
-            images.append(np.asarray(made))
+                images.append(np.asarray(picture(own, w[start : start + GROUP])))
         with atomic_path(path) as scratch:
             np.savez(scratch, images_uint8=pixels.to_uint8(np.concatenate(images)), w=w)
         progress((done + 1) * FILE, {})

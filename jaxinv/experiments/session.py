@@ -23,6 +23,7 @@ from jaxinv.runtime import distributed
 from jaxinv.runtime import workdir as workdirs
 from jaxinv.runtime.progress import Stopwatch
 from jaxinv.segmentation import regions
+from jaxinv.text import printable
 from jaxinv.types import Generator, Weights
 from jaxinv.weights import load as weights_load
 from jaxinv.weights import sam_encoders
@@ -123,9 +124,15 @@ def memory_hint(config, count: int) -> str:
 
     A comparison, whose methods have scores='psnr', says it once itself.
     """
-    if count <= MANY or config.get('group', 1) or config.scores != 'all':
+    return '' if config.get('group', 1) or config.scores != 'all' else too_many(count)
+
+
+def too_many(count: int, whose: str = '') -> str:
+    """The sentence for `count` pictures of a run, or of the methods `whose`, in one group."""
+    if count <= MANY:
         return ''
-    return f'{count} pictures are in memory at once; --config.group=16 inverts 16 at a time.'
+    whose = f' ({printable(whose, 200)})' if whose else ''
+    return f'{count} pictures are in memory at once{whose}; --config.group=16 inverts 16 at a time.'
 
 
 def files_of(config, about) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 from jaxinv.errors import JaxinvError
@@ -19,6 +20,7 @@ STANDARD = (
     'psnr_unit', 'psnr_unit_256', 'ms_ssim_full',
 )  # fmt: skip
 FEATURES = ('efficientnet_lite0', 'fid_inception')
+_NETWORKS_OF_FACES = {'arcface': 'arcface', 'curricularface': 'curricularface'}  # kind: its file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,15 +72,8 @@ class Measures(Section):
 
     def check(self) -> None:
         super().check()
-        for name, wanted, where in (
-            ('arcface', 'arcface', 'identity'),
-            ('curricularface', 'curricularface', 'identity'),
-            ('inception', 'fid_inception', 'sets'),
-        ):
-            if wanted in getattr(self, where) and not getattr(self, name):
-                raise JaxinvError(
-                    f'measure.{where} holds {wanted!r} and measure.{name} is empty; give its file.'
-                )
+        _check_files(self, _NETWORKS_OF_FACES, 'identity')
+        _check_files(self, {'fid_inception': 'inception'}, 'sets')
         known = (*self.image_metrics, *(f'id_{name}' for name in self.identity))
         if self.rank_by not in known:
             raise JaxinvError(
@@ -174,13 +169,18 @@ class EditMeasures(Section):
 
     def check(self) -> None:
         super().check()
-        for name in ('arcface', 'curricularface'):
-            if name in self.identity and not getattr(self, name):
-                raise JaxinvError(
-                    f'measure.identity holds {name!r} and measure.{name} is empty; give its file.'
-                )
+        _check_files(self, _NETWORKS_OF_FACES, 'identity')
         for text in self.equal:
             parse_equal(text)
+
+
+def _check_files(measures: Section, files: Mapping[str, str], where: str) -> None:
+    """Raises JaxinvError if `where` holds a kind whose file is missing. files: {kind: setting}."""
+    for kind, name in files.items():
+        if kind in getattr(measures, where) and not getattr(measures, name):
+            raise JaxinvError(
+                f'measure.{where} holds {kind!r} and measure.{name} is empty; give its file.'
+            )
 
 
 def parse_equal(text: str) -> tuple[str, list[float]]:

@@ -36,8 +36,8 @@ class Projection(Section):
     num_steps: int = setting(450, 'Steps; 0 = the codes of `start`, in W+.', least=0)
     start: str = setting(
         '',
-        "'' = the mean of W; 'encoder:PATH' = the codes of an encoder (docs/encoders.md), of which "
-        'a search in W takes the mean row.',
+        "'' = the mean of W; 'encoder:FILE' = the codes of an encoder, of which a search in W "
+        "takes the mean row; 'encoder:mobile_stylegan_ffhq' comes along (docs/encoders.md).",
         later=True,
     )
     refinements: int = setting(5, 'Passes of a ReStyle encoder.', least=1, later=True)

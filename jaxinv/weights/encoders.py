@@ -16,14 +16,15 @@ from jaxinv.weights import download
 from jaxinv.weights.addresses import is_address
 
 _HEADER = 'jaxinv_encoder'
+_PACKAGED = pathlib.Path(__file__).parents[1] / 'data' / 'encoders'  # GENERATOR.safetensors
 
 
 def load_encoder(source, kind: str | None = None) -> Encoder:
     """An encoder from a file of pSp, e4e, ReStyle or HyperStyle, or one by `save_encoder`.
 
-    source: a path, or an address (https://, hf://). kind: of networks.encoders.KINDS, for files
-    that do not say it; None = as the file says. Nothing in a file is executed. Raises JaxinvError
-    naming what is missing, unexpected or misshapen.
+    source: a path, an address (https://, hf://), or a name of packaged_encoders(). kind: of
+    networks.encoders.KINDS, for files that do not say it; None = as the file says. Nothing in a
+    file is executed. Raises JaxinvError naming what is missing, unexpected or misshapen.
     """
     path = download.get(source) if is_address(source) else local_file(source)
     with file_view.reading(path, 'an encoder', error=tables.ConversionError):
@@ -38,13 +39,23 @@ def load_encoder(source, kind: str | None = None) -> Encoder:
     return jax.tree.map(jnp.asarray, found._replace(spec=None))._replace(spec=found.spec)
 
 
+def packaged_encoders() -> list[str]:
+    """Names of the encoders that come with jaxinv, each that of its generator."""
+    return sorted(path.stem for path in _PACKAGED.glob('*.safetensors'))
+
+
 def local_file(source) -> pathlib.Path:
-    """The file of a path. Raises JaxinvError if there is none."""
+    """The file of a path, or of a name of packaged_encoders(). Raises JaxinvError if there is none.
+
+    A file or folder of the same name goes before a packaged encoder.
+    """
     path = expanded(source)
+    if not path.exists() and str(source) in packaged_encoders():
+        return _PACKAGED / f'{source}.safetensors'
     if not path.is_file():
         raise JaxinvError(
-            f'There is no file {path} with an encoder; give the path or the address of one '
-            '(docs/encoders.md).'
+            f'There is no file {path} with an encoder; give the path or the address of one, or a '
+            f'name: {", ".join(packaged_encoders())} (docs/encoders.md).'
         )
     return path
 
