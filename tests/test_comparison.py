@@ -153,7 +153,11 @@ def test_tables_hold_every_method_and_metric(finished):
     assert float(own['difference_mean_low']) == found['psnr_unit']['difference']['mean'][1]
     assert own['better'] == 'higher' and rows['far', 'psnr_unit']['missing'] == '2'
     text = (path / 'table.tex').read_text()
-    assert text.count(r'\\') == 3 and r'\textbf' in text.splitlines()[-3] and '$^{2}$' in text
+    first, second = text.split('% Every number with its median and its difference to far.')
+    assert first.count(r'\\') == 3 and r'\textbf' in first.splitlines()[-3] and '$^{2}$' in first
+    assert second.count(r'\\') == 1 + 2 * (1 + 2)
+    own = found['psnr_unit']['difference']['median']
+    assert rf'${own[0]:.2f}$ {{\scriptsize [${own[1]:.2f}$, ${own[2]:.2f}$]}}' in second
     page = (path / 'page.html').read_text()
     assert 'best: ' in page and 'worst: ' in page and '2 missing' in page and 'bad.png' in page
 
@@ -268,9 +272,11 @@ def test_tables_for_latex_say_in_their_head_what_they_are_of():
         'T', [report.Method('m', 'm', {name: entry})], [name], 'm', 'id_dlib', ['p'],
         {'resamples': 2, 'confidence': 0.95, 'seed': 0}, groups={'<a|"b">': [name]},
     )  # fmt: skip
-    heads = [line for line in report.latex(run).splitlines() if 'Identity dlib' in line]
+    lines = report.latex(run).splitlines()
     spelled = r'\textless{}a\textbar{}\textquotedblright{}b\textquotedblright{}\textgreater{}'
-    assert heads == [rf'{spelled} & Identity dlib $\downarrow$ \\']
+    assert rf'{spelled} & Identity dlib $\downarrow$ \\' in lines
+    assert rf'{spelled} & $n$ & mean & median & mean minus m & median minus m \\' in lines
+    assert 'm & 1 & $1.000$ & $1.000$ & -- & -- ' + 2 * '\\' in lines
 
 
 def faked_runs(monkeypatch, inputs, own, memory_of=None):
@@ -450,7 +456,7 @@ def test_where_no_face_was_found_is_recorded_and_counted(inputs, tmp_path, monke
     lost = [rows['near', 'id_sface'][f'no_face_{where}'] for where in report.NO_FACE]
     assert lost == ['1', '1', '1'] and rows['near', 'mse_signed']['no_face_both'] == ''
     page = (work / 'page.html').read_text()
-    assert '3 missing, no face in the target 1, in the picture 1, in both 1' in page
+    assert '3 missing: no face in the target 1, in the picture 1, in both 1' in page
     # What is there is not measured again, but for a file of an earlier version.
     for record in own.values():
         record.pop('no_face', None)
@@ -464,8 +470,11 @@ def test_where_no_face_was_found_is_recorded_and_counted(inputs, tmp_path, monke
 
 
 def test_nothing_is_said_of_faces_where_all_are_found():
-    assert report._no_face({'target': 0, 'picture': 0, 'both': 0}) == ''
-    assert report._no_face({'target': 2, 'picture': 0, 'both': 1}) == 'in the target 2, in both 1'
+    why = report._why_missing
+    assert why({'no_face': {'target': 0, 'picture': 0, 'both': 0}}) == why({}) == ''
+    lost = {'no_face': {'target': 2, 'picture': 0, 'both': 1}}
+    assert why(lost) == 'no face in the target 2, in both 1'
+    assert why(lost | {'not_reached': 3}).startswith('change not reached 3, no face in the target')
 
 
 def test_a_turned_and_scaled_face_comes_upright_into_the_template():

@@ -167,6 +167,37 @@ def test_columns_of_a_record():
     assert edit_tables._point(points[2:], 'yaw', 'id_sface') == (None, None, 1)
 
 
+def test_why_numbers_are_missing_is_counted(before):
+    nowhere = JUDGE['sface']._replace(embed=lambda images: np.full((len(images), 3), np.nan))
+    edit = edits.Edit('yaw=3', ((direction('yaw'), 3.0),))
+    target = before._replace(target={'sface': np.ones((1, 3))})
+    (lost,) = edit_measures.of_edits(target, Line(), [edit], {'sface': nowhere})
+    assert lost['no_face'] == {'sface': 'picture'} and lost['id_sface'] is None
+    (seen,) = edit_measures.of_edits(before, Line(), [edit], JUDGE)
+    assert seen['no_face'] == {}
+    far = edit_measures.Equal(direction('yaw', limits=(-2.0, 2.0)), 55.0)
+    near = edit_measures.Equal(direction('yaw', limits=(-8.0, 8.0)), 55.0)
+    records = {
+        name: {
+            'reconstruction': {'id_sface': None, 'no_face': {'sface': 'both'}},
+            'edits': {'yaw=3': found},
+            'equal': {'yaw+55': edit_measures.at_equal_change(before, Line(), wanted, JUDGE)},
+        }
+        for name, found, wanted in (('a', lost, near), ('b', seen, far))
+    }
+    names = ('id_sface', 'id_sface @ yaw=3', 'id_sface @ measured yaw+55', 'outside @ yaw=3')
+    summary = {name: {} for name in names}
+    edit_tables.add_reasons(summary, records, ['sface'])
+    assert summary == {
+        'id_sface': {'no_face': {'target': 0, 'picture': 0, 'both': 2}},
+        'id_sface @ yaw=3': {'no_face': {'target': 0, 'picture': 1, 'both': 0}},
+        'id_sface @ measured yaw+55': {
+            'no_face': {'target': 0, 'picture': 0, 'both': 0}, 'not_reached': 1
+        },
+        'outside @ yaw=3': {},
+    }  # fmt: skip
+
+
 def test_columns_of_changes_name_what_measured_them():
     for name, own in measures.ATTRIBUTES.items():
         for which, fitted in ((own.judge, 'not fitted'), (own.steer, 'was fitted')):

@@ -29,3 +29,14 @@ def test_peak_memory_is_labelled_on_accelerators(monkeypatch):
         'peak memory of a device': '7.0 GB',
         'peak memory of the host': '2.0 GB',
     }
+
+
+def test_memory_of_a_device_is_given_where_the_block_took_more_than_before(monkeypatch):
+    statistics = {'peak_bytes_in_use': 3_000_000_000}
+    monkeypatch.setattr(jax, 'local_devices', lambda: [FakeDevice('gpu', statistics)])
+    with memory.Peak() as peak:
+        pass
+    assert 'device' not in peak.found and peak.found['host'] > 1e7
+    with memory.Peak() as peak:
+        statistics['peak_bytes_in_use'] = 4_000_000_000
+    assert peak.found['device'] == 4_000_000_000

@@ -23,6 +23,7 @@ from jaxinv.experiments import sampling
 from jaxinv.experiments.comparison_targets import Pictures
 from jaxinv.experiments.method_runs import Made
 from jaxinv.io import json_text, read_json, sha256, write_atomically
+from jaxinv.metrics import identity
 from jaxinv.metrics.identity import Judge
 from jaxinv.networks import efficientnet, inception
 from jaxinv.pixels import area_resize
@@ -31,7 +32,6 @@ from jaxinv.runtime.progress import Progress, silent
 FOLDER = 'measured'
 TARGETS = '.targets'  # folder of the targets' own features
 CHUNK = 32  # pictures whose features are saved together
-WHERE = {(True, False): 'target', (False, True): 'picture', (True, True): 'both'}  # is no face
 
 
 class Measurer(NamedTuple):
@@ -150,12 +150,12 @@ def _batch(measurer: Measurer, method: str, rows: Sequence[int], made, size: int
                 entry.embed(found[: len(own)]),
             )
             values[f'id_{judge}'] = entry.compare(*pair)
-            lost[judge] = np.stack([np.isnan(vectors).any(-1) for vectors in pair], 1).tolist()
+            lost[judge] = identity.no_face(*pair)
         for k, record in enumerate(columns[0]):
             record['metrics'] = {name: _number(values, name, k) for name in measurer.names}
             no_face = {
-                judge: WHERE.get(tuple(rows[k]))
-                for judge, rows in lost.items()
+                judge: where[k]
+                for judge, where in lost.items()
                 if record['metrics'][f'id_{judge}'] is None
             }
             record |= {'no_face': no_face} if no_face else {}
@@ -165,7 +165,7 @@ def _batch(measurer: Measurer, method: str, rows: Sequence[int], made, size: int
 def faces_not_found(records: Mapping[str, dict], judge: str) -> dict[str, int]:
     """{'target', 'picture', 'both': pictures without a face there}, of `measure`."""
     found = [record.get('no_face', {}).get(judge) for record in records.values()]
-    return {where: found.count(where) for where in WHERE.values()}
+    return {where: found.count(where) for where in identity.WHERE.values()}
 
 
 def _target_embeddings(measurer: Measurer, judge: str, names, targets_uint8) -> np.ndarray:

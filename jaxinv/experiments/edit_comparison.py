@@ -36,6 +36,7 @@ from jaxinv.experiments.comparison_targets import Pictures
 from jaxinv.experiments.edit_plan import Plan
 from jaxinv.experiments.method_runs import Row
 from jaxinv.io import json_text, read_json, write_atomically
+from jaxinv.metrics import identity
 from jaxinv.report import comparison as report
 from jaxinv.runtime.progress import Progress
 
@@ -126,14 +127,14 @@ def _of_picture(inverted, target_uint8, plan: Plan, folder: pathlib.Path) -> dic
     edits = edit_measures.of_edits(before, inverted, plan.edits, plan.judges)
     for edit, image in zip(plan.edits, inverted.render(plan.edits)[1:], strict=True):
         image_files.save(folder / f'{edited_pictures.file_name(edit)}.png', image)
-    alike = {
-        f'id_{name}': edit_measures.known(
-            judge.compare(target[name], judge.embed(before.image[None]))[0]
-        )
-        for name, judge in plan.judges.items()
-    }
+    reconstruction = {}
+    for name, judge in plan.judges.items():
+        pair = target[name], judge.embed(before.image[None])
+        reconstruction[f'id_{name}'] = edit_measures.known(judge.compare(*pair)[0])
+        if where := identity.no_face(*pair)[0]:
+            reconstruction.setdefault('no_face', {})[name] = where
     return {
-        'reconstruction': alike,
+        'reconstruction': reconstruction,
         'edits': {e.name: found for e, found in zip(plan.edits, edits, strict=True)},
         'equal': {
             wanted.name: edit_measures.at_equal_change(before, inverted, wanted, plan.judges)

@@ -16,6 +16,7 @@ from jaxinv import edits as edits_lib
 from jaxinv.edits.solve import TOLERANCE, Strength, Unmeasurable, search_range, solve_strength
 from jaxinv.experiments.edited_pictures import Inverted
 from jaxinv.faces import measures
+from jaxinv.metrics import identity
 from jaxinv.metrics.identity import Judge
 from jaxinv.segmentation import segment
 
@@ -72,12 +73,16 @@ def of_edits(
     edits: Sequence[edits_lib.Edit],
     judges: Mapping[str, Judge],
 ) -> list[dict[str, Any]]:
-    """[{'change': {attribute: judged}, 'steered': {...}, 'id_JUDGE', 'outside'}] of each edit."""
+    """[{'change': {attribute: judged}, 'steered': {...}, 'id_JUDGE', 'outside'}] of each edit.
+
+    Besides 'no_face': {judge: 'target', 'picture' or 'both'} where one was not found.
+    """
     images = inverted.render(edits)[1:]
     values = measures.measure(images)
-    alike = {name: judge.compare(
-        np.repeat(before.target[name], len(images), 0), judge.embed(images)
-    ) for name, judge in judges.items()}  # fmt: skip
+    alike, lost = {}, {}
+    for name, judge in judges.items():
+        pair = np.repeat(before.target[name], len(images), 0), judge.embed(images)
+        alike[name], lost[name] = judge.compare(*pair), identity.no_face(*pair)
     found = []
     for k, edit in enumerate(edits):
         names = attributes_of(edit)
@@ -92,6 +97,7 @@ def of_edits(
             }
         record |= {f'id_{name}': known(column[k]) for name, column in alike.items()}
         record['outside'] = outside(before, images[k], names)
+        record['no_face'] = {name: where[k] for name, where in lost.items() if where[k]}
         found.append(record)
     return found
 
@@ -136,7 +142,7 @@ def at_equal_change(
         found = solve_strength(values, wanted.change, low, high, TOLERANCE * abs(wanted.change))
     except Unmeasurable:
         found = Strength(0.0, math.nan, False)
-    nothing = {f'id_{name}': None for name in judges} | {'outside': None}
+    nothing = {f'id_{name}': None for name in judges} | {'outside': None, 'no_face': {}}
     result = {'strength': found.strength, 'closest': known(found.change), 'reached': found.reached}
     if not found.reached:
         return result | nothing

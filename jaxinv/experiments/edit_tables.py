@@ -27,7 +27,7 @@ def columns_of(record: Mapping[str, Any], judges: Sequence[str]) -> dict[str, fl
     A change is named after what measured it, change_ATTRIBUTE_SOURCE: the judge first, then, as a
     cross-check, what the direction was fitted to.
     """
-    found = dict(record.get('reconstruction', {}))
+    found = {k: v for k, v in record.get('reconstruction', {}).items() if k != 'no_face'}
     for name, own in record.get('edits', {}).items():
         for which, key in (('judge', 'change'), ('steer', 'steered')):
             for attribute, value in own[key].items():
@@ -43,6 +43,24 @@ def columns_of(record: Mapping[str, Any], judges: Sequence[str]) -> dict[str, fl
     for name, own in record.get('consistency', {}).items():
         found |= {f'{metric} @ {name} and back': own[metric] for metric in CONSISTENCY}
     return found
+
+
+def add_reasons(summary: dict[str, dict], records: Mapping[str, dict], judges) -> None:
+    """Adds to a method's summary why numbers are missing: 'no_face' and 'not_reached' counts."""
+    for name, entry in summary.items():
+        metric, _, where = name.partition(' @ ')
+        kind, _, wanted = where.rpartition(' ')
+        if not where:
+            own = [record.get('reconstruction', {}) for record in records.values()]
+        elif kind == 'measured':
+            own = [record.get('equal', {}).get(wanted, {}) for record in records.values()]
+            entry['not_reached'] = sum(not found.get('reached', True) for found in own)
+        else:
+            own = [record.get('edits', {}).get(where, {}) for record in records.values()]
+        judge = metric.removeprefix('id_')
+        if metric != judge and judge in judges:
+            lost = [found.get('no_face', {}).get(judge) for found in own]
+            entry['no_face'] = {place: lost.count(place) for place in report.NO_FACE}
 
 
 def tables(
@@ -66,6 +84,8 @@ def tables(
     if reference not in arrays:
         reference = next(iter(arrays), reference)
     found = comparison_table.summaries(arrays, reference, wanted.statistics, list(names))
+    for method, own in records.items():
+        add_reasons(found[method], own, plan.judges)
     rank = f'id_{next(iter(plan.judges))}' if plan.judges else ''
     methods = [
         report.Method(

@@ -40,6 +40,7 @@ TEMPLATE = np.array([
     (38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655),
     (70.7299, 92.2041),
 ])  # fmt: skip
+WHERE = {(True, False): 'target', (False, True): 'picture', (True, True): 'both'}  # is no face
 _SUPERSAMPLE = 4
 _MOBILE_FEATURES = 192  # of MobileFaceNet's embedding
 _BATCH = 8  # of the network; even, for MobileFaceNet
@@ -74,6 +75,12 @@ def judges(names: Sequence[str], arcface: str = '', curricularface: str = '') ->
             f'there is no identity network {unknown[0]!r}; there are {", ".join(makers)}.'
         )
     return {name: makers[name]() for name in names}
+
+
+def no_face(target: np.ndarray, picture: np.ndarray) -> list[str | None]:
+    """Where no face was found: 'target', 'picture' or 'both', None = nowhere. Embeddings [b, e]."""
+    lost = [np.isnan(vectors).any(-1) for vectors in (target, picture)]
+    return [WHERE.get(pair) for pair in zip(*map(np.ndarray.tolist, lost), strict=True)]
 
 
 def cosine(a, b) -> np.ndarray:

@@ -32,7 +32,12 @@ COLUMNS = {  # of what is no metric of a picture
     'peak_memory_host': Column(
         'Peak memory of the host, GB', 1, 0, help='largest resident set while the method ran'
     ),
-    'peak_memory_device': Column('Peak memory of a device, GB', 1, 0, help='of the fullest one'),
+    'peak_memory_device': Column(
+        'Peak memory of a device, GB',
+        1,
+        0,
+        help='of the fullest one; empty where an earlier method of the same start took as much',
+    ),
 }
 
 
@@ -123,7 +128,7 @@ def csv_text(run: Comparison) -> str:
     bounds = ('', '_low', '_high')
     columns = [f'{kind}{bound}' for kind in ('mean', 'median') for bound in bounds]
     differences = [f'difference_{name}' for name in ('count', *columns)]
-    lost = [f'no_face_{where}' for where in NO_FACE]
+    lost = [*(f'no_face_{where}' for where in NO_FACE), 'not_reached']
     head = ['method', 'metric', 'better', 'count', 'missing', *columns, *differences, *lost]
     writer.writerow(head)
     for method in run.methods:
@@ -134,6 +139,7 @@ def csv_text(run: Comparison) -> str:
             cells += [paired.get('count', '')]
             cells += [*_three(paired.get('mean')), *_three(paired.get('median'))]
             cells += [entry.get('no_face', {}).get(where, '') for where in NO_FACE]
+            cells += [entry.get('not_reached', '')]
             own = [_cell(method.name), name, better, entry['count'], entry['missing']]
             writer.writerow([*own, *cells])
     return file.getvalue()
@@ -150,7 +156,7 @@ def _three(values) -> list[str]:
 
 
 def latex(run: Comparison) -> str:
-    """Tables for booktabs: means with intervals, the best of each column in bold."""
+    """Tables for booktabs: means with intervals, the best in bold; then every statistic."""
     lines = [
         f'% {len(run.pictures)} pictures; mean and {_percent(run)} interval, '
         f'{run.statistics["resamples"]} bootstrap resamples (jackknife for distances of sets), '
@@ -159,6 +165,9 @@ def latex(run: Comparison) -> str:
     ]
     for title, names in _groups(run).items():
         lines += _tabular(run, title, names)
+    lines += [f'% Every number with its median and its difference to {printable(run.reference)}.']
+    for title, names in _groups(run).items():
+        lines += _statistics(run, title, names)
     return '\n'.join([*lines, ''])
 
 
@@ -191,6 +200,38 @@ def _tabular(run: Comparison, title: str, names: Sequence[str]) -> list[str]:
             cells.append(text)
         lines.append(' & '.join(cells) + r' \\')
     return [*lines, r'\bottomrule', r'\end{tabular}']
+
+
+def _statistics(run: Comparison, title: str, names: Sequence[str]) -> list[str]:
+    """Mean, median and paired difference of every number, a line for each method."""
+    reference = _tex(f'minus {run.reference}')
+    heads = ['', '$n$', 'mean', 'median', f'mean {reference}', f'median {reference}']
+    lines = [r'\begin{tabular}{lr' + 'c' * (len(heads) - 2) + '}', r'\toprule']
+    lines += [' & '.join([_tex(title), *heads[1:]]) + r' \\']
+    for name in names:
+        kind = kind_of(name)
+        title_of = rf'\multicolumn{{{len(heads)}}}{{l}}{{{_tex(kind.title)}}}'
+        lines += [r'\midrule', title_of + r' \\']
+        for method in run.methods:
+            entry = method.summary.get(name)
+            if entry is None:
+                continue
+            paired = entry.get('difference') or {}
+            values = [entry.get('mean'), entry.get('median')]
+            values += [paired.get('mean'), paired.get('median')]
+            cells = [_tex(method.name), str(entry['count'])]
+            cells += [_bracketed(own, kind) for own in values]
+            lines.append(' & '.join(cells) + r' \\')
+    return [*lines, r'\bottomrule', r'\end{tabular}']
+
+
+def _bracketed(values: Sequence[float | None] | None, kind: Column) -> str:
+    """'0.12 [0.1, 0.2]' for LaTeX."""
+    if values is None or values[0] is None:
+        return '--'
+    value, low, high = (x if x is None else f'{x:.{kind.digits}f}' for x in values)
+    value = f'${value}$'
+    return value if low is None else rf'{value} {{\scriptsize [${low}$, ${high}$]}}'
 
 
 _TEX = {
@@ -311,7 +352,7 @@ def _numbers(entry: Mapping[str, Any], kind: Column) -> dict[str, Any]:
         'interval': _interval(entry['mean'], kind),
         'median': _shown(entry['median'][0], kind) if 'median' in entry else '',
         'missing': entry['missing'],
-        'no_face': _no_face(entry.get('no_face', {})),
+        'why': _why_missing(entry),
     }
     paired = entry.get('difference')
     if paired and paired['mean'][0] is not None:
@@ -335,11 +376,14 @@ def _interval(values: Sequence[float | None], kind: Column) -> str:
     return f'{low} … {high}'
 
 
-def _no_face(counts: Mapping[str, int]) -> str:
-    """'in the target 2, in both 1', or '' if all faces were found."""
+def _why_missing(entry: Mapping[str, Any]) -> str:
+    """'change not reached 1, no face in the target 2, in both 1', or ''."""
     places = {'target': 'in the target', 'picture': 'in the picture', 'both': 'in both'}
-    shown = [f'{places[where]} {counts[where]}' for where in NO_FACE if counts.get(where)]
-    return ', '.join(shown)
+    counts = entry.get('no_face', {})
+    faces = ', '.join(f'{places[where]} {counts[where]}' for where in NO_FACE if counts.get(where))
+    reached = entry.get('not_reached', 0)
+    parts = [f'change not reached {reached}'] if reached else []
+    return ', '.join(parts + ([f'no face {faces}'] if faces else []))
 
 
 def _encoded(image_uint8) -> str:

@@ -63,8 +63,8 @@ class Peak:
     """Memory while a block runs: `found` is {'host', 'device': bytes} at its end.
 
     'host' is the largest resident set of this process, sampled (Linux; elsewhere the largest so
-    far, which can be older than the block); 'device' is the largest so far, which backends do not
-    reset.
+    far, which can be older than the block). Backends count 'device' since the process began and do
+    not reset it: it is missing where the block took no more than what was before it.
     """
 
     def __init__(self, interval: float = 0.05):
@@ -73,6 +73,7 @@ class Peak:
         self.found: dict[str, int] = {}
 
     def __enter__(self):
+        self._before = peak_bytes().get('device')
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
@@ -81,6 +82,8 @@ class Peak:
         self._end.set()
         self._thread.join()
         self.found = peak_bytes()
+        if self._before is not None and self.found.get('device') == self._before:
+            del self.found['device']
         if self._highest:
             self.found['host'] = self._highest
 

@@ -204,7 +204,14 @@ class EvaluateEdits(Comparison):
 
     task: str = setting('evaluate_edits', 'Main path of this config; not to be changed.')
     edits: tuple = setting(
-        ('yaw=2/-2', 'smile=1.2/-1.2', 'age=2/-2', 'yaw=2,smile=1.2,age=2'),
+        (
+            'yaw=2/-2',
+            'smile=1.2/-1.2',
+            'age=2/-2',
+            'mouth_open=1.2',
+            'eyes_closed=1',
+            'yaw=2,smile=1.2,age=2',
+        ),  # fmt: skip
         'At fixed strengths: NAME=STRENGTH, strengths separated by /, sequences by commas.',
     )
     measure: EditMeasures = subsection(EditMeasures)
