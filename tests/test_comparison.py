@@ -17,6 +17,7 @@ import limits
 import numpy as np
 import PIL.Image
 import pytest
+from test_distributed import launched, said
 
 from jaxinv.configs import evaluate
 from jaxinv.errors import JaxinvError
@@ -562,6 +563,53 @@ def test_what_runs_of_every_kind_made(tmp_path):
 
 
 # --- Whole runs ---
+
+
+@pytest.mark.long
+def test_two_processes_invert_and_measure_their_shares(inputs, tmp_path):
+    work, alone = tmp_path / 'work', tmp_path / 'alone'
+    flags = ['--config.methods=w=w:test', '--config.data.align=none', '--config.data.fit=crop']
+    flags += [f'--config.data.images={inputs / "photos"}', '--config.measure.identity=()']
+    flags += ["--config.measure.images=('lpips_alex_256','mse_signed')"]
+    with launched(2, work, *flags, config='evaluate:test') as running:
+        assert [p.wait(timeout=limits.SECONDS) for p in running] == [0, 0], said(work)
+    config = evaluate.get_config('test')
+    config.methods, config.measure.identity = 'w=w:test', ()
+    config.data.images, config.data.align = str(inputs / 'photos'), 'none'
+    config.data.fit, config.measure.images = 'crop', ('lpips_alex_256', 'mse_signed')
+    run(config, alone)
+    one, two = (json.loads((p / 'metrics.json').read_text())['methods']['w'] for p in (alone, work))
+    for metric in ('lpips_alex_256', 'mse_signed', 'frechet_efficientnet_lite0'):
+        np.testing.assert_allclose(
+            one['metrics'][metric]['mean'][0], two['metrics'][metric]['mean'][0], rtol=1e-3
+        )
+
+
+def test_shares_of_processes_are_all_pictures_once(inputs, finished, tmp_path, monkeypatch):
+    measured, batch, tables = [], comparison_measure._batch, comparison.tables
+
+    def one_batch(measurer, method, rows, *more):
+        measured.append((method, *rows))
+        return batch(measurer, method, rows, *more)
+
+    def shared_out(config, wanted, opened, measurer, outcomes, failures, path, log):
+        monkeypatch.setattr(jax, 'process_count', lambda: 3)
+        for index in range(3):
+            monkeypatch.setattr(jax, 'process_index', lambda index=index: index)
+            comparison.measure_own_share(opened.rows, measurer, outcomes, path)
+        monkeypatch.undo()
+        return tables(config, wanted, opened, measurer, outcomes, failures, path, log)
+
+    monkeypatch.setattr(comparison_measure, '_batch', one_batch)
+    monkeypatch.setattr(comparison_measure.rendering, 'BATCH', 1)
+    monkeypatch.setattr(comparison, 'tables', shared_out)
+    _, path, _ = finished
+    run(config_of(inputs), tmp_path / 'work')
+    assert sorted(measured) == [(name, i) for name in ('far', 'near') for i in range(4)]
+    one, two = csv_of(path), csv_of(tmp_path / 'work')
+    assert set(one) == set(two)
+    for row, own in one.items():  # numbers of a picture differ by rounding with its batch
+        assert float(own['mean']) == pytest.approx(float(two[row]['mean']), rel=1e-5)
 
 
 def command_of(work, *more):

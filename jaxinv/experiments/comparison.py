@@ -34,6 +34,7 @@ from jaxinv.report import provenance, slugs
 from jaxinv.report.text import PROTOCOLS
 from jaxinv.runtime import distributed
 from jaxinv.runtime import workdir as workdirs
+from jaxinv.runtime.progress import silent
 from jaxinv.text import printable
 from jaxinv.weights import networks
 from jaxinv.weights.load import open_generator
@@ -70,13 +71,16 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
         rows = method_runs.placed(opened.rows, own, pictures)
         outcomes, failures = run_methods(rows, pictures, log)
         opened = opened._replace(rows=rows)
+        wants_lpips = any(name.startswith('lpips') for name in measure.image_metrics)
+        nets = sessions.load_nets(config) if wants_lpips else {}
+        set_files = {}
+        if 'fid_inception' in sets:
+            set_files['fid_inception'] = sha256(pathlib.Path(measure.inception))
+        measurer = Measurer(pictures, measure.image_metrics, nets, judges, sets, {}, set_files)
+        if distributed.is_multiprocess():
+            measure_own_share(opened.rows, measurer, outcomes, path)
+            distributed.wait_for_all('shares')
         if distributed.is_primary():
-            wants_lpips = any(name.startswith('lpips') for name in measure.image_metrics)
-            nets = sessions.load_nets(config) if wants_lpips else {}
-            set_files = {}
-            if 'fid_inception' in sets:
-                set_files['fid_inception'] = sha256(pathlib.Path(measure.inception))
-            measurer = Measurer(pictures, measure.image_metrics, nets, judges, sets, {}, set_files)
             result = tables(config, wanted, opened, measurer, outcomes, failures, path, log)
             report.write(path, result, finished=not failures)
             log(report.summary(result, path, time.perf_counter() - start))
@@ -87,6 +91,17 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
             f'{len(failures)} of {len(opened.rows)} methods failed ({printable(names, 200)}); the '
             f'table has the others, and the same command tries again.'
         )
+
+
+def measure_own_share(
+    rows: Sequence[Row], measurer: Measurer, outcomes: Mapping[str, Outcome], path: pathlib.Path
+) -> None:
+    """This process's part of all measurements, into the files that `tables` reads."""
+    share = jax.process_index(), jax.process_count()
+    places = {place_of(row): row.name for row in reversed(rows) if row.name in outcomes}
+    for place, name in places.items():
+        folder, made = path / comparison_measure.FOLDER / place, outcomes[name].made
+        comparison_measure.measure(measurer, name, folder, made, silent, share)
 
 
 def _set_networks(options) -> dict[str, Any]:

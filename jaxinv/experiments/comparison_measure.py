@@ -57,12 +57,18 @@ class Measurer(NamedTuple):
 
 
 def measure(
-    measurer: Measurer, method: str, folder: pathlib.Path, made: Mapping[str, Made], log: Callable
+    measurer: Measurer,
+    method: str,
+    folder: pathlib.Path,
+    made: Mapping[str, Made],
+    log: Callable,
+    share: tuple[int, int] = (0, 1),
 ) -> dict[str, dict]:
     """{picture: the content of its JSON file}, in the order of the targets.
 
-    Process 0 alone calls it, so nothing here is a collective. made: of every picture. A picture
-    that is missing or cannot be read has no numbers but a reason, which is logged as one line.
+    Nothing here is a collective. made: of every picture. share: (k, n) = measures only the batches
+    k, k + n, ... of all, whatever other processes have measured meanwhile. A picture that is
+    missing or cannot be read has no numbers but a reason, which is logged as one line.
     """
     pictures, size = measurer.pictures, min(rendering.BATCH, len(measurer.pictures))
     found, todo = {}, []
@@ -72,7 +78,7 @@ def measure(
         rows = range(start, min(start + size, len(pictures)))
         known = {pictures.names[i]: _known(measurer, folder, i, made) for i in rows}
         found |= known
-        if not all(known.values()):
+        if not all(known.values()) and start // size % share[1] == share[0]:
             todo.append(rows)
     progress = Progress('measure', len(pictures), log)
     for count, rows in enumerate(todo, start=1):
@@ -86,7 +92,7 @@ def measure(
             found[name] = record
         if count < len(todo):
             progress(rows.stop, {})
-    return {name: found[name] for name in pictures}
+    return {name: found[name] for name in pictures if found[name]}
 
 
 def _known(measurer: Measurer, folder: pathlib.Path, i: int, made) -> dict | None:
