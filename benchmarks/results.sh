@@ -10,7 +10,8 @@ set -euo pipefail
 
 out=$(realpath -m "$1")
 shift
-tables=${*:-portraits edits consistency figure16 again figure3 tau figure7 generated figure15 animals}
+tables=${*:-portraits edits consistency baselines figure16 figure17 again figure3 tau figure7 generated \
+  figure15 animals}
 mkdir -p "$out"
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
@@ -54,6 +55,14 @@ animals() {  # by the generator of faces: far outside its domain
 }
 with_sam="$(methods "$out/portraits_pivots"),sam=sam?start=$out/portraits_pivots&sam.num_steps=40"
 
+# Further baselines, and the packaged encoder: its codes, and a search in W+ from them.
+baselines() {
+  set_of_portraits
+  local p="start=$out/portraits_pivots&sam.num_steps=40" e=mobile_stylegan_ffhq
+  evaluate baselines benchmark:portraits "w_plus=w_plus?$p,gaussian_prior=gaussian_prior?$p,\
+encoder=encoder:$e,hybrid=hybrid:$e?sam.num_steps=40"
+}
+
 # PTI's table 2: edits of the runs of a table before. edits_of NAME METHODS [OPTION...]
 edits_of() {
   launch --config=evaluate_edits --workdir="$out/$1_edits" --config.methods="$2" \
@@ -81,15 +90,20 @@ consistency() {
 # Ablations, on the first two portraits, with the regulariser in every fourth step.
 two="--config.data.limit=2"
 fourth="locality.interval=4&locality.weight=0.4"
-figure16() {  # and figure 17, alpha of the regulariser
+figure16() {
   set_of_portraits
   local s="tune.num_steps=25&$fourth" p="start=$out/portraits_pivots" m="tune.pivot_learning_rate=0.005"
-  local plus="pivot.space=w_plus&$search" a=locality.alpha
+  local plus="pivot.space=w_plus&$search"
   local abc="pti=pti?$p&$s,B=pti?$plus&$s,C=pti?start=mean&$s"
   evaluate figure16 benchmark:portraits "$abc,\
-D=pti?start=mean&$s&$m,E=pti?start=random:0&$s,F=pti?start=random:0&$s&$m,along=pti?$p&$s&$m,\
-a5=pti?$p&$s&$a=5,a60=pti?$p&$s&$a=60,none=pti?$p&$s&locality.weight=0" $two
+D=pti?start=mean&$s&$m,E=pti?start=random:0&$s,F=pti?start=random:0&$s&$m,along=pti?$p&$s&$m" $two
   edits_of figure16 "$abc" $two --config.statistics.reference=pti
+}
+figure17() {  # alpha of the regulariser
+  set_of_portraits
+  local p="start=$out/portraits_pivots&tune.num_steps=25&$fourth" a=locality.alpha
+  evaluate figure17 benchmark:portraits "pti=pti?$p,a8=pti?$p&$a=8,a60=pti?$p&$a=60,\
+a120=pti?$p&$a=120,none=pti?$p&locality.weight=0"
 }
 again() {
   set_of_portraits

@@ -14,6 +14,7 @@ from jaxinv.report.comparison import kind_of
 
 RECONSTRUCTION = ('lpips_alex_256', 'lpips_vgg_256', 'psnr_unit', 'ms_ssim_full', 'id_sface')
 RECONSTRUCTION += ('id_dlib', 'moved_lpips_alex', 'drift_lpips_alex', 'seconds')
+RECONSTRUCTION += ('peak_memory_host',)
 
 
 def cell(entry, digits: int) -> str:

@@ -37,8 +37,8 @@ def test_its_tables_are_settings_and_methods_that_there_are(tmp_path, monkeypatc
                 assert str(tmp_path / places[folder.name == 'figure15']) in config.methods
     times = (tmp_path / 'out' / 'times.txt').read_text().split('\n')
     assert [line.split()[0] for line in times if line] == [
-        'portraits', 'edits', 'consistency', 'figure16', 'again', 'figure3', 'tau', 'figure7',
-        'generated', 'figure15', 'animals',
+        'portraits', 'edits', 'consistency', 'baselines', 'figure16', 'figure17', 'again',
+        'figure3', 'tau', 'figure7', 'generated', 'figure15', 'animals',
     ]  # fmt: skip
     assert rows['consistency'] == ['w', 'pti']
     assert rows['animals'] == ['w', 'w_plus', 'f6']
@@ -46,9 +46,9 @@ def test_its_tables_are_settings_and_methods_that_there_are(tmp_path, monkeypatc
     assert rows['figure3'] == rows['figure3_edits']
     assert rows['figure16'][:3] == rows['figure16_edits']
     assert rows['tau'][:-1] == rows['tau_edits']
-    assert rows['figure16'] == [
-        'pti', 'B', 'C', 'D', 'E', 'F', 'along', 'a5', 'a60', 'none',
-    ]  # fmt: skip
+    assert rows['figure16'] == ['pti', 'B', 'C', 'D', 'E', 'F', 'along']
+    assert rows['figure17'] == ['pti', 'a8', 'a60', 'a120', 'none']
+    assert rows['baselines'] == ['w_plus', 'gaussian_prior', 'encoder', 'hybrid']
 
 
 def test_the_set_that_figure15_needs_is_named_when_it_is_not_in_the_cache(tmp_path):
