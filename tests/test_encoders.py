@@ -20,7 +20,7 @@ from jaxinv.errors import JaxinvError
 from jaxinv.generators.stylegan2 import stylegan2
 from jaxinv.inversion import encode
 from jaxinv.networks import encoders
-from jaxinv.weights.encoders import load_encoder, save_encoder
+from jaxinv.weights.encoders import load_encoder, local_file, packaged_encoders, save_encoder
 
 FIGURES = pathlib.Path(__file__).parent / 'data' / 'encoders.npz'
 LIMIT = 2e-5  # relative L2, of the figures' tolerances
@@ -362,3 +362,23 @@ def test_encoders_are_baselines_of_sam(tiny, compact, tmp_path):
 def test_given_codes_and_an_encoders_baseline_exclude_each_other():
     with pytest.raises(JaxinvError, match='leave start out'):
         jaxinv.settings_for('sam:hybrid').replace(start='run').check()
+
+
+def test_the_packaged_encoder_finds_codes_of_faces_that_it_has_not_seen(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (name,) = packaged_encoders()
+    assert name == 'mobile_stylegan_ffhq' and local_file(name).stat().st_size < 10e6
+    encoder = load_encoder(name)
+    made, weights = jaxinv.load_generator(name, 512)
+    mean = np.asarray(weights['buffers']['w_avg'])
+    z = latents.sample_z(123456, 8, made.spec.z_dim)
+    w = mean + 0.7 * (np.asarray(made.map(weights, z)) - mean)
+    codes = encode.encode(encoder, made, weights, jaxinv.render(made, weights, w[:, None]))
+    assert codes.shape == (8, made.spec.num_ws, made.spec.w_dim)
+    explained = 1 - np.sum((codes[:, 0] - w) ** 2) / np.sum((w - mean) ** 2)
+    assert explained > 0.4
+    (tmp_path / name).write_text('a file of the user with this name goes first')
+    with pytest.raises(JaxinvError, match=f'{name} is not a pickle'):
+        load_encoder(name)
+    with pytest.raises(JaxinvError, match=f'or a name: {name} '):
+        load_encoder('other')
