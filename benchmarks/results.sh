@@ -55,12 +55,12 @@ animals() {  # by the generator of faces: far outside its domain
 }
 with_sam="$(methods "$out/portraits_pivots"),sam=sam?start=$out/portraits_pivots&sam.num_steps=40"
 
-# Further baselines, and the packaged encoder: its codes, and a search in W+ from them.
+# Further baselines, and the packaged encoder: its codes, and a search in W+ from them and from the mean.
 baselines() {
   set_of_portraits
   local p="start=$out/portraits_pivots&sam.num_steps=40" e=mobile_stylegan_ffhq
   evaluate baselines benchmark:portraits "w_plus=w_plus?$p,gaussian_prior=gaussian_prior?$p,\
-encoder=encoder:$e,hybrid=hybrid:$e?sam.num_steps=40"
+encoder=encoder:$e,hybrid=hybrid:$e?sam.num_steps=40,from_mean=w_plus?start=mean&sam.num_steps=40"
 }
 
 # PTI's table 2: edits of the runs of a table before. edits_of NAME METHODS [OPTION...]
