@@ -596,7 +596,7 @@ def test_shares_of_processes_are_all_pictures_once(inputs, finished, tmp_path, m
         monkeypatch.setattr(jax, 'process_count', lambda: 3)
         for index in range(3):
             monkeypatch.setattr(jax, 'process_index', lambda index=index: index)
-            comparison.measure_own_share(opened.rows, measurer, outcomes, path)
+            comparison.measure_own_share(opened.rows, measurer, outcomes, path, log)
         monkeypatch.undo()
         return tables(config, wanted, opened, measurer, outcomes, failures, path, log)
 

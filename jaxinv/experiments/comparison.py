@@ -34,7 +34,6 @@ from jaxinv.report import provenance, slugs
 from jaxinv.report.text import PROTOCOLS
 from jaxinv.runtime import distributed
 from jaxinv.runtime import workdir as workdirs
-from jaxinv.runtime.progress import silent
 from jaxinv.text import printable
 from jaxinv.weights import networks
 from jaxinv.weights.load import open_generator
@@ -78,7 +77,7 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
             set_files['fid_inception'] = sha256(pathlib.Path(measure.inception))
         measurer = Measurer(pictures, measure.image_metrics, nets, judges, sets, {}, set_files)
         if distributed.is_multiprocess():
-            measure_own_share(opened.rows, measurer, outcomes, path)
+            measure_own_share(opened.rows, measurer, outcomes, path, log)
             distributed.wait_for_all('shares')
         if distributed.is_primary():
             result = tables(config, wanted, opened, measurer, outcomes, failures, path, log)
@@ -94,14 +93,18 @@ def run(config, path: pathlib.Path, *, overwrite: bool = False, log=print) -> No
 
 
 def measure_own_share(
-    rows: Sequence[Row], measurer: Measurer, outcomes: Mapping[str, Outcome], path: pathlib.Path
+    rows: Sequence[Row],
+    measurer: Measurer,
+    outcomes: Mapping[str, Outcome],
+    path: pathlib.Path,
+    log: Callable,
 ) -> None:
     """This process's part of all measurements, into the files that `tables` reads."""
     share = jax.process_index(), jax.process_count()
     places = {place_of(row): row.name for row in reversed(rows) if row.name in outcomes}
     for place, name in places.items():
         folder, made = path / comparison_measure.FOLDER / place, outcomes[name].made
-        comparison_measure.measure(measurer, name, folder, made, silent, share)
+        comparison_measure.measure(measurer, name, folder, made, log, share)
 
 
 def _set_networks(options) -> dict[str, Any]:
@@ -252,7 +255,7 @@ def tables(
         if row.name in values:
             summary = found[row.name] | sets[row.name]
             for judge in measurer.judges:
-                lost = comparison_measure.faces_not_found(records[row.name], judge)
+                lost = comparison_measure.faces_not_found(records[row.name].values(), judge)
                 summary[f'id_{judge}']['no_face'] = lost
             # Last, and not where no picture has one.
             last = {metric: summary.pop(metric) for metric in OF_RUNS}

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -66,19 +66,19 @@ def measure(
 ) -> dict[str, dict]:
     """{picture: the content of its JSON file}, in the order of the targets.
 
-    Nothing here is a collective. made: of every picture. share: (k, n) = measures only the batches
-    k, k + n, ... of all, whatever other processes have measured meanwhile. A picture that is
-    missing or cannot be read has no numbers but a reason, which is logged as one line.
+    Nothing here is a collective. made: of every picture. share: (k, n) = only the batches k, k + n,
+    ... of all are read, measured and returned. A picture that is missing or cannot be read has no
+    numbers but a reason, which is logged as one line.
     """
     pictures, size = measurer.pictures, min(rendering.BATCH, len(measurer.pictures))
     found, todo = {}, []
     # Always the same pictures together, after an interruption too: numbers of one picture differ by
     # rounding with its place in a batch.
-    for start in range(0, len(pictures), size):
+    for start in range(0, len(pictures), size)[share[0] :: share[1]]:
         rows = range(start, min(start + size, len(pictures)))
         known = {pictures.names[i]: _known(measurer, folder, i, made) for i in rows}
         found |= known
-        if not all(known.values()) and start // size % share[1] == share[0]:
+        if not all(known.values()):
             todo.append(rows)
     progress = Progress('measure', len(pictures), log)
     for count, rows in enumerate(todo, start=1):
@@ -92,7 +92,7 @@ def measure(
             found[name] = record
         if count < len(todo):
             progress(rows.stop, {})
-    return {name: found[name] for name in pictures if found[name]}
+    return {name: found[name] for name in pictures if name in found}
 
 
 def _known(measurer: Measurer, folder: pathlib.Path, i: int, made) -> dict | None:
@@ -168,9 +168,9 @@ def _batch(measurer: Measurer, method: str, rows: Sequence[int], made, size: int
     return records
 
 
-def faces_not_found(records: Mapping[str, dict], judge: str) -> dict[str, int]:
-    """{'target', 'picture', 'both': pictures without a face there}, of `measure`."""
-    found = [record.get('no_face', {}).get(judge) for record in records.values()]
+def faces_not_found(records: Iterable[Mapping[str, Any]], judge: str) -> dict[str, int]:
+    """{'target', 'picture', 'both': pictures without a face there}, of records with 'no_face'."""
+    found = [record.get('no_face', {}).get(judge) for record in records]
     return {where: found.count(where) for where in identity.WHERE.values()}
 
 

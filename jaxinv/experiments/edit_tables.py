@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 
 from jaxinv.data import images as image_files
-from jaxinv.experiments import comparison, comparison_table, edited_pictures
+from jaxinv.experiments import (
+    comparison,
+    comparison_measure,
+    comparison_table,
+    edited_pictures,
+)
 from jaxinv.experiments.comparison_targets import Pictures
 from jaxinv.experiments.edit_plan import Plan
 from jaxinv.experiments.method_runs import Row
@@ -59,8 +64,7 @@ def add_reasons(summary: dict[str, dict], records: Mapping[str, dict], judges) -
             own = [record.get('edits', {}).get(where, {}) for record in records.values()]
         judge = metric.removeprefix('id_')
         if metric != judge and judge in judges:
-            lost = [found.get('no_face', {}).get(judge) for found in own]
-            entry['no_face'] = {place: lost.count(place) for place in report.NO_FACE}
+            entry['no_face'] = comparison_measure.faces_not_found(own, judge)
 
 
 def tables(

@@ -211,7 +211,7 @@ class EvaluateEdits(Comparison):
             'mouth_open=1.2',
             'eyes_closed=1',
             'yaw=2,smile=1.2,age=2',
-        ),  # fmt: skip
+        ),
         'At fixed strengths: NAME=STRENGTH, strengths separated by /, sequences by commas.',
     )
     measure: EditMeasures = subsection(EditMeasures)
